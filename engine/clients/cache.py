@@ -1,0 +1,42 @@
+"""Redis, as a cache and nothing else: losing it, or all that is in it, loses no money and no history.
+
+What it carries today is the request counter behind the rate limit. When Redis is away the limit is off, because
+turning payments away for want of a counter would be the greater harm.
+"""
+
+import time
+
+import redis.asyncio as redis
+from redis.exceptions import RedisError
+
+_WINDOW_S = 60
+
+
+class Cache:
+    """One connection pool; calls never raise for a Redis that is away."""
+
+    def __init__(self, url: str) -> None:
+        self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5)
+
+    async def count_request(self, caller: str) -> tuple[int, int]:
+        """Count one request of this caller in the running minute: (requests so far, seconds to its end).
+
+        (0, 0) when Redis does not answer.
+        """
+        now_s = int(time.time())
+        key = f"rate:{caller}:{now_s // _WINDOW_S}"
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                count, _ = await pipe.incr(key).expire(key, 2 * _WINDOW_S).execute()
+        except (RedisError, OSError):
+            return 0, 0
+        return int(count), _WINDOW_S - now_s % _WINDOW_S
+
+    async def ping(self) -> bool:
+        try:
+            return bool(await self._redis.ping())
+        except (RedisError, OSError):
+            return False
+
+    async def close(self) -> None:
+        await self._redis.aclose()

@@ -1,0 +1,45 @@
+"""Messages of a node's adoption: the moment from which our books answer for what it holds."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from engine.domain.ids import NodeName
+from engine.domain.money import Msat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdoptNode:
+    """Which of the configured nodes to take into the books."""
+
+    node: NodeName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePosition:
+    """What an LND node holds for us, with nothing in flight."""
+
+    node: NodeName
+    pubkey: str
+    channels_msat: Msat
+    commit_escrow_msat: Msat
+    onchain_msat: Msat
+
+
+class NodeActivities(ABC):
+    """The ledger's side of an adoption."""
+
+    @activity.defn
+    @abstractmethod
+    async def book_opening(self, position: NodePosition) -> bool:
+        """Book what the node holds as capital, once per node for ever; tells whether it was new."""
+
+
+class NodePositionActivities(ABC):
+    """The node's side: runs on the node's queue."""
+
+    @activity.defn
+    @abstractmethod
+    async def read_position(self, adopt: AdoptNode) -> NodePosition:
+        """Read identity and balances; fails, to be retried, while anything is in flight."""

@@ -1,0 +1,161 @@
+"""Messages of a payment: between the API, its workflow and its activities. Durable: add fields with defaults, never
+rename or remove."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from temporalio import activity
+
+from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.money import Msat
+
+
+class PaymentStatus(StrEnum):
+    """Where a payment stands. `settled` and `failed` never change again."""
+
+    PENDING = "pending"
+    SETTLED = "settled"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentRequest:
+    """What the caller asked for, checked and with every default made explicit: input of the workflow."""
+
+    payment_id: PaymentId
+    account_id: AccountId
+    wallet_id: WalletId
+    idempotency_key: str
+    body_hash: str
+    """SHA-256 in hex over method, path and body: tells a repeat from another request with the same key."""
+    destination: str
+    payee_wallet_id: WalletId | None = None
+    """Set when the destination names a wallet of ours and no invoice."""
+    bolt11: str | None = None
+    payment_hash: PaymentHash | None = None
+    amount_msat: Msat
+    max_fee_msat: Msat
+    memo: str | None = None
+    external_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """A rule's no, kept as the answer of its key for ever."""
+
+    code: str
+    detail: str
+    fields: dict[str, str | int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentOutcome:
+    """How opening or finishing a payment ended. Exactly one of status, refusal and conflict tells it."""
+
+    body_hash: str
+    status: PaymentStatus | None = None
+    refusal: Refusal | None = None
+    key_conflict: bool = False
+    """The key was used before for another request; nothing was done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedPayment:
+    """What `open_payment` did: an outcome that is final at once, or money held for `attempt`."""
+
+    outcome: PaymentOutcome
+    attempt: "LightningAttempt | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LightningAttempt:
+    """One attempt to pay one invoice over one pinned node, for which amount and fee cap are held."""
+
+    payment_id: PaymentId
+    node: NodeName
+    bolt11: str
+    payment_hash: PaymentHash
+    amount_msat: Msat
+    amount_in_invoice: bool
+    max_fee_msat: Msat
+    attempt: int
+    """Counts the payments of this hash, from 1."""
+    known_payment_index: int = 0
+    """LND's payment index of the last attempt that is known to have failed: what the node says about that one or an
+    older one is no news about this one."""
+
+
+class NodeVerdict(StrEnum):
+    """What a node says of an attempt. Only SUCCEEDED and FAILED are final; everything else is "not known yet"."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    IN_FLIGHT = "in_flight"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptReport:
+    """The node's word on one attempt."""
+
+    verdict: NodeVerdict
+    fee_msat: Msat = Msat(0)
+    preimage: str | None = None
+    failure_code: str | None = None
+    failure_detail: str | None = None
+    payment_index: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettlePayment:
+    """A final success: book it."""
+
+    payment_id: PaymentId
+    fee_msat: Msat
+    preimage: str
+    payment_index: int
+    body_hash: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleasePayment:
+    """An authoritative failure: give the held money back."""
+
+    payment_id: PaymentId
+    failure_code: str
+    failure_detail: str
+    payment_index: int
+    body_hash: str
+
+
+class PaymentActivities(ABC):
+    """The ledger's side of a payment. Each method is one transaction and safe to repeat."""
+
+    @activity.defn
+    @abstractmethod
+    async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
+        """Claim the key; settle an internal payment at once or hold the money of a Lightning one."""
+
+    @activity.defn
+    @abstractmethod
+    async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
+        """Book amount and actual fee, release the rest of the hold."""
+
+    @activity.defn
+    @abstractmethod
+    async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
+        """Void the hold and record why the payment failed."""
+
+
+class SendingActivities(ABC):
+    """The node's side of a payment: runs on the queue of the pinned node."""
+
+    @activity.defn
+    @abstractmethod
+    async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
+        """Look first, then send behind the fence; return when final or still in flight after a while."""
+
+    @activity.defn
+    @abstractmethod
+    async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
+        """Return the final report; while there is none, fail with the delay after which to look again."""

@@ -1,0 +1,34 @@
+"""Messages of a node's pump: the singleton that turns a node's event streams into workflow starts and signals."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from engine.domain.ids import NodeName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PumpInput:
+    """Whose streams to pump."""
+
+    node: NodeName
+
+
+class PumpActivities(ABC):
+    """Long activities, one of each per node; they end only when cancelled or when a stream breaks."""
+
+    @activity.defn
+    @abstractmethod
+    async def pump_invoices(self, pump: PumpInput) -> None:
+        """Follow settled invoices from the cursor in Postgres and start a receive workflow for each."""
+
+    @activity.defn
+    @abstractmethod
+    async def pump_payments(self, pump: PumpInput) -> None:
+        """Follow outgoing payments and signal the workflow of each that became final."""
+
+    @activity.defn
+    @abstractmethod
+    async def cancel_settled_invoices(self, pump: PumpInput) -> None:
+        """Work off the notes "settled in the ledger, cancel at the node", and report the node's liquidity."""

@@ -1,0 +1,40 @@
+"""Task queues, workflow ids and search attributes: the public names of the engine. Add, never rename."""
+
+from temporalio.common import SearchAttributeKey
+
+from engine.domain.ids import AccountId, NodeName, PaymentHash, key_digest
+
+PAYMENTS = "payments"
+"""Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
+
+STATUS = SearchAttributeKey.for_keyword("MillraceStatus")
+KIND = SearchAttributeKey.for_keyword("MillraceKind")
+ACCOUNT = SearchAttributeKey.for_keyword("AccountId")
+PAYMENT_HASH = SearchAttributeKey.for_keyword("PaymentHash")
+AMOUNT_SAT = SearchAttributeKey.for_int("AmountSat")
+NEEDS_OPERATOR = SearchAttributeKey.for_bool("NeedsOperator")
+
+
+def lightning_queue(node: NodeName) -> str:
+    """The queue of the activities that call this one LND node."""
+    return f"lightning-{node}"
+
+
+def payment_workflow_id(account_id: AccountId, idempotency_key: str) -> str:
+    return f"payment-{account_id}-{key_digest(account_id, idempotency_key)}"
+
+
+def receive_workflow_id(payment_hash: PaymentHash) -> str:
+    return f"receive-{payment_hash}"
+
+
+def pump_workflow_id(node: NodeName) -> str:
+    return f"pump-{node}"
+
+
+def adopt_node_workflow_id(node: NodeName) -> str:
+    return f"adopt-{node}"
+
+
+def invoice_sweep_workflow_id(node: NodeName) -> str:
+    return f"invoice-sweep-{node}"

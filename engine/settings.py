@@ -1,0 +1,103 @@
+"""What a process must be told from outside, read once from the environment (prefix `MILLRACE_`).
+
+There is one class per kind of process, so that none holds a secret it does not need: the API alone knows the preimage
+secret and the bootstrap key, and its node macaroon can only make, look up and cancel invoices. Nothing secret has a
+default. A missing or wrong setting is reported together with all the others, by name, and the process does not start.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+Network = Literal["mainnet", "testnet", "signet", "regtest"]
+
+
+class NodeSettings(BaseModel):
+    """How to reach one LND node. The files are read at start."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    address: str = Field(pattern=r"^[^\s:]+:\d+$", description="host:port of LND's gRPC listener")
+    tls_cert: Path = Field(description="path of the node's TLS certificate")
+    macaroon: Path = Field(description="path of a macaroon baked for this process alone")
+
+    @model_validator(mode="after")
+    def _files_exist(self) -> "NodeSettings":
+        missing = [str(path) for path in (self.tls_cert, self.macaroon) if not path.is_file()]
+        if missing:
+            raise ValueError(f"no such file: {', '.join(missing)}")
+        return self
+
+
+def _read_json(value: object) -> object:
+    return json.loads(value) if isinstance(value, str) else value
+
+
+Nodes = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,30}$")], NodeSettings],
+    Field(min_length=1),
+    NoDecode,  # decoded below, so that broken JSON is one problem in the list and not the end of it
+    BeforeValidator(_read_json),
+]
+
+
+class CommonSettings(BaseSettings):
+    """What every process needs."""
+
+    model_config = SettingsConfigDict(env_prefix="MILLRACE_", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    postgres_dsn: SecretStr = Field(description="PostgreSQL DSN of the application role, which may only post and read")
+    redis_url: SecretStr = Field(description="Redis or Valkey URL; a cache: losing it loses no money")
+    temporal_address: str = Field(description="host:port of the Temporal frontend")
+    temporal_namespace: str = Field(default="millrace", description="Temporal namespace")
+    bitcoin_network: Network = Field(description="the one network that invoices and addresses must belong to")
+    nodes: Nodes = Field(description='JSON: {"<name>": {"address": …, "tls_cert": …, "macaroon": …}}')
+    bitcoind_url: SecretStr = Field(description="bitcoind's RPC URL; without credentials for the API")
+    postgres_pool_size: int = Field(default=16, ge=2, le=200, description="connections per process")
+    log_format: Literal["console", "json"] = Field(default="json", description="how log lines look")
+    otlp_endpoint: str | None = Field(default=None, description="OTLP gRPC endpoint for traces; none: no traces")
+
+
+class ApiSettings(CommonSettings):
+    """What only the API needs."""
+
+    admin_key: SecretStr = Field(min_length=20, description="bootstrap key with scope admin")
+    preimage_secret: SecretStr = Field(
+        pattern=r"^[0-9a-f]{64}$", description="32 bytes in hex from which the preimages of our invoices are derived"
+    )
+    rate_limit_per_minute: int = Field(
+        default=6000, ge=0, le=1_000_000, description="requests per API key and minute; 0: no limit"
+    )
+    max_body_bytes: int = Field(default=65_536, ge=1024, le=2**24, description="largest request body")
+
+
+class WorkerSettings(CommonSettings):
+    """What only the worker needs."""
+
+    ready_file: Path | None = Field(default=None, description="file to create when all task queues are polled")
+    workflow_task_slots: int = Field(default=32, ge=4, le=200, description="workflow tasks at once in one process")
+
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def load_settings(kind: type[S]) -> S:
+    """Read the settings of one kind of process, or name everything that is wrong with them and exit with status 2."""
+    try:
+        return kind()
+    except ValidationError as error:
+        problems = [_sentence(kind, item["loc"], item["msg"]) for item in error.errors(include_input=False)]
+    print("Millrace cannot start; mend these settings:", *problems, sep="\n  ", file=sys.stderr)
+    sys.exit(2)
+
+
+def _sentence(kind: type[CommonSettings], loc: tuple[int | str, ...], message: str) -> str:
+    name, *rest = (str(part) for part in loc) if loc else ("?",)
+    place = "".join(f"[{part}]" for part in rest)
+    field = kind.model_fields.get(name)
+    about = f" ({field.description})" if field else ""
+    return f"MILLRACE_{name.upper()}{place}: {message}{about}"
