@@ -1,0 +1,66 @@
+"""One secured gRPC channel to one LND node: TLS pinned to the node's certificate, a macaroon on every call.
+
+Open it after any fork and once per process. gRPC repeats nothing on its own here: whether a call may be repeated is
+for the caller to know. `translated()` turns gRPC codes into the engine's errors and never reads a transport error as
+"failed": UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNKNOWN and INTERNAL say nothing about what the node did.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Never
+
+import grpc
+
+from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
+from engine.settings import NodeSettings
+
+_OPTIONS = (
+    ("grpc.enable_retries", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+)
+
+
+def open_channel(node: NodeSettings) -> grpc.aio.Channel:
+    """Connect lazily; a node that is away is no error here."""
+    macaroon = node.macaroon.read_bytes().hex()
+
+    def add_macaroon(_context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        callback((("macaroon", macaroon),), None)
+
+    credentials = grpc.composite_channel_credentials(
+        grpc.ssl_channel_credentials(node.tls_cert.read_bytes()), grpc.metadata_call_credentials(add_macaroon)
+    )
+    return grpc.aio.secure_channel(node.address, credentials, options=_OPTIONS)
+
+
+@contextmanager
+def translated(node: str) -> Iterator[None]:
+    """Raise the engine's error for any gRPC error inside the block, with LND's own words as detail."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise_translated(node, error)
+
+
+def raise_translated(node: str, error: grpc.aio.AioRpcError) -> Never:
+    raise _translate(node, error.code(), error.details() or "no details") from error
+
+
+def _translate(node: str, code: grpc.StatusCode, words: str) -> EngineError:
+    detail = f"{node}: {words}"
+    match code:
+        case grpc.StatusCode.NOT_FOUND:
+            return NotFound(detail)
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return Invalid(detail)
+        case grpc.StatusCode.UNAVAILABLE:
+            return Unavailable(detail)
+        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.UNIMPLEMENTED:
+            return InvariantBroken(f"{detail} (is this process's macaroon meant for this call?)")
+        case _:
+            return OutcomeUnknown(detail)
