@@ -1,0 +1,1 @@
+"""The one-command stack: what `./run` provisions, starts, supervises and prints."""

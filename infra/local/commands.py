@@ -1,0 +1,2 @@
+QUICK={}
+def up(rest, everything): return 0

