@@ -25,15 +25,21 @@ _OPTIONS = (
 )
 
 
+class _Macaroon(grpc.AuthMetadataPlugin):
+    """Adds the macaroon to every call."""
+
+    def __init__(self, macaroon: bytes) -> None:
+        self._metadata = (("macaroon", macaroon.hex()),)
+
+    def __call__(self, _context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        callback(self._metadata, None)
+
+
 def open_channel(node: NodeSettings) -> grpc.aio.Channel:
     """Connect lazily; a node that is away is no error here."""
-    macaroon = node.macaroon.read_bytes().hex()
-
-    def add_macaroon(_context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
-        callback((("macaroon", macaroon),), None)
-
     credentials = grpc.composite_channel_credentials(
-        grpc.ssl_channel_credentials(node.tls_cert.read_bytes()), grpc.metadata_call_credentials(add_macaroon)
+        grpc.ssl_channel_credentials(node.tls_cert.read_bytes()),
+        grpc.metadata_call_credentials(_Macaroon(node.macaroon.read_bytes())),
     )
     return grpc.aio.secure_channel(node.address, credentials, options=_OPTIONS)
 

@@ -30,5 +30,5 @@ class PumpActivities(ABC):
 
     @activity.defn
     @abstractmethod
-    async def cancel_settled_invoices(self, pump: PumpInput) -> None:
-        """Work off the notes "settled in the ledger, cancel at the node", and report the node's liquidity."""
+    async def tend_node(self, pump: PumpInput) -> None:
+        """Work off the notes "settled in the ledger, cancel at the node", and report what the node can send."""

@@ -1,0 +1,25 @@
+"""Heartbeats for long activities: they tell the server that this try is alive, and bring its cancellation here."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from temporalio import activity
+
+_EVERY_S = 2
+
+
+@asynccontextmanager
+async def heartbeats() -> AsyncIterator[None]:
+    """Send a heartbeat every two seconds while the block runs."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(_EVERY_S)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()

@@ -1,0 +1,308 @@
+"""One LND node as the worker sees it: send, look, follow streams, read balances. It can neither delete a payment (that
+would erase the node's own record of what was sent) nor move coins on chain: its macaroon does not allow it.
+
+What LND's answers mean is decided here, once:
+
+* A payment is final when `status` is SUCCEEDED or FAILED. `failure_reason` may be set while attempts are still in
+  flight, so it decides nothing.
+* SendPaymentV2 is repeatable by payment hash until the payment has FAILED: ALREADY_EXISTS means "look at it".
+* An error before LND has made a payment row comes as text. `SendRefused` is raised only for texts known to be of that
+  kind and only after a look at the node has found no payment; anything else stays unknown.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn
+
+import grpc
+
+from engine.clients.lnd_channel import open_channel, raise_translated, translated
+from engine.clients.lndrpc import lightning_pb2 as ln
+from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
+from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
+from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
+from engine.domain.errors import NotFound, Unavailable
+from engine.domain.ids import NodeName, PaymentHash
+from engine.domain.money import MSAT_PER_SAT, Msat
+from engine.settings import NodeSettings
+
+_CALL_TIMEOUT_S = 10
+_SEND_TIMEOUT_S = 60
+"""How long LND goes on trying new routes. It does not end what is in flight."""
+_CLTV_LIMIT = 1008
+"""Blocks a payment may be locked for in the worst case: a week."""
+_MAX_PARTS = 16
+_ANCHORS_SAT = 660
+"""Two anchor outputs of 330 sat, paid by whoever opened the channel (BOLT 3)."""
+
+_REFUSED_BEFORE_SENDING = {
+    "invoice expired": "invoice_expired",
+    "self-payments not allowed": "no_route",
+    "amount must": "incorrect_payment_details",
+    "invalid feature": "incorrect_payment_details",
+    "feature vector": "incorrect_payment_details",
+    "unknown feature": "incorrect_payment_details",
+    "cltv limit": "no_route",
+    "payment address": "incorrect_payment_details",
+    "payment request": "incorrect_payment_details",
+    "checksum": "incorrect_payment_details",
+}
+
+
+class NodePaymentStatus(StrEnum):
+    """What the node knows of a payment; the last two are final."""
+
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePayment:
+    """A payment as the node has it."""
+
+    payment_hash: PaymentHash
+    status: NodePaymentStatus
+    fee_msat: Msat
+    preimage: str | None
+    failure_reason: str
+    payment_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInvoice:
+    """An invoice as the node has it."""
+
+    payment_hash: PaymentHash
+    settled: bool
+    cancelled: bool
+    received_msat: Msat
+    settle_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIdentity:
+    """Who answers, and whether it sees the chain's tip."""
+
+    pubkey: str
+    synced_to_chain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBalances:
+    """What a node holds for us. `in_flight` tells that an HTLC or a channel change is under way."""
+
+    pubkey: str
+    channels_msat: Msat
+    """Local balances and our own outgoing HTLCs, which LND counts as `unsettled_remote_balance`."""
+    commit_escrow_msat: Msat
+    """Commitment fees and anchors of the channels that we opened: ours again when they close."""
+    onchain_msat: Msat
+    in_flight: bool
+
+
+class SendRefused(Exception):
+    """The node refused to begin this payment: nothing left it and nothing will. Carries one of our failure codes."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
+class LndNode:
+    """One node. Create it in the process that uses it."""
+
+    def __init__(self, name: NodeName, settings: NodeSettings) -> None:
+        self.name = name
+        self._channel = open_channel(settings)
+        self._lightning = LightningStub(self._channel)
+        self._router = router_pb2_grpc.RouterStub(self._channel)
+        self._invoices = invoices_pb2_grpc.InvoicesStub(self._channel)
+
+    async def close(self) -> None:
+        await self._channel.close(None)
+
+    # Outgoing
+
+    async def get_identity(self) -> NodeIdentity:
+        """Raises Unavailable while the node is down or still starting."""
+        with translated(self.name):
+            info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
+        return NodeIdentity(pubkey=info.identity_pubkey, synced_to_chain=info.synced_to_chain)
+
+    async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
+        """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""
+        try:
+            async for payment in self.follow_payment(payment_hash):
+                return payment
+        except NotFound:
+            return None
+        raise Unavailable(f"{self.name}: the answer about {payment_hash} ended before it began")
+
+    async def follow_payment(self, payment_hash: PaymentHash) -> AsyncIterator[NodePayment]:
+        """The payment's state now and at every change, until final. Raises NotFound if the node does not know it."""
+        request = router_pb2.TrackPaymentRequest(payment_hash=bytes.fromhex(payment_hash))
+        with translated(self.name):
+            async for payment in self._router.TrackPaymentV2(request):
+                yield _read_payment(payment)
+
+    async def send_payment(
+        self, *, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None, max_fee_msat: Msat
+    ) -> AsyncIterator[NodePayment]:
+        """Send, or find what an earlier send of the same hash has become; then follow it until final.
+
+        `amount_msat` is given for invoices without an amount only. Raises SendRefused when nothing was begun, and
+        OutcomeUnknown or Unavailable when nobody knows.
+        """
+        request = router_pb2.SendPaymentRequest(
+            payment_request=bolt11,
+            amt_msat=amount_msat or 0,
+            fee_limit_msat=max_fee_msat,
+            cltv_limit=_CLTV_LIMIT,
+            max_parts=_MAX_PARTS,
+            timeout_seconds=_SEND_TIMEOUT_S,
+        )
+        try:
+            async for update in self._router.SendPaymentV2(request):
+                yield _read_payment(update)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                await self._explain_failed_send(payment_hash, error)
+        else:
+            return
+        async for payment in self.follow_payment(payment_hash):
+            yield payment
+
+    async def follow_payments(self) -> AsyncIterator[NodePayment]:
+        """Every change of every payment of this node, from now on."""
+        with translated(self.name):
+            async for payment in self._router.TrackPayments(router_pb2.TrackPaymentsRequest(no_inflight_updates=True)):
+                yield _read_payment(payment)
+
+    async def has_route_above(self, *, bolt11: str, amount_msat: Msat) -> bool:
+        """Whether a route exists when the fee does not matter. A local look at the graph; nothing is sent."""
+        with translated(self.name):
+            decoded = await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
+        request = ln.QueryRoutesRequest(
+            pub_key=decoded.destination,
+            amt_msat=amount_msat,
+            final_cltv_delta=decoded.cltv_expiry,
+            route_hints=decoded.route_hints,
+            use_mission_control=True,
+            dest_features=[ln.FeatureBit.ValueType(bit) for bit in decoded.features],
+        )
+        try:
+            routes = await self._lightning.QueryRoutes(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(routes.routes)
+
+    async def _explain_failed_send(self, payment_hash: PaymentHash, error: grpc.aio.AioRpcError) -> NoReturn:
+        words = (error.details() or "").lower()
+        spoken_by_lnd = error.code() in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT}
+        code = next((code for text, code in _REFUSED_BEFORE_SENDING.items() if text in words), None)
+        if spoken_by_lnd and code and await self.find_payment(payment_hash) is None:
+            raise SendRefused(code, words) from error
+        raise_translated(self.name, error)
+
+    # Incoming
+
+    async def follow_settled_invoices(self, after_index: int) -> AsyncIterator[NodeInvoice]:
+        """Invoices as they settle, first those with a settle index above `after_index`.
+
+        An index of 0 gives no backlog (seen), gaps and repeats happen.
+        """
+        subscription = ln.InvoiceSubscription(settle_index=after_index)
+        with translated(self.name):
+            async for invoice in self._lightning.SubscribeInvoices(subscription):
+                if invoice.state == ln.Invoice.SETTLED:
+                    yield _read_invoice(invoice)
+
+    async def find_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
+        request = invoices_pb2.LookupInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
+        try:
+            with translated(self.name):
+                return _read_invoice(await self._invoices.LookupInvoiceV2(request, timeout=_CALL_TIMEOUT_S))
+        except NotFound:
+            return None
+
+    async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
+        """Cancel, or find it cancelled. False when somebody outside has paid it already. Repeatable."""
+        request = invoices_pb2.CancelInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
+        try:
+            await self._invoices.CancelInvoice(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            if "already settled" in (error.details() or ""):
+                return False
+            raise_translated(self.name, error)
+        return True
+
+    # Balances
+
+    async def read_outbound(self) -> Msat:
+        """What this node's active channels could send at the most."""
+        with translated(self.name):
+            answer = await self._lightning.ListChannels(
+                ln.ListChannelsRequest(active_only=True), timeout=_CALL_TIMEOUT_S
+            )
+        return Msat(MSAT_PER_SAT * sum(channel.local_balance for channel in answer.channels))
+
+    async def read_balances(self) -> NodeBalances:
+        """Everything that this node holds, to the millisatoshi."""
+        with translated(self.name):
+            info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
+            total = await self._lightning.ChannelBalance(ln.ChannelBalanceRequest(), timeout=_CALL_TIMEOUT_S)
+            channels = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
+            pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)
+            wallet = await self._lightning.WalletBalance(ln.WalletBalanceRequest(), timeout=_CALL_TIMEOUT_S)
+        changing = (
+            len(pending.pending_open_channels)
+            + len(pending.pending_force_closing_channels)
+            + len(pending.waiting_close_channels)
+        )
+        return NodeBalances(
+            pubkey=info.identity_pubkey,
+            channels_msat=Msat(total.local_balance.msat + total.unsettled_remote_balance.msat),
+            commit_escrow_msat=Msat(MSAT_PER_SAT * sum(_escrow_sat(channel) for channel in channels)),
+            onchain_msat=Msat(MSAT_PER_SAT * wallet.total_balance),
+            in_flight=changing > 0 or any(channel.pending_htlcs for channel in channels),
+        )
+
+
+def _escrow_sat(channel: ln.Channel) -> int:
+    if not channel.initiator:
+        return 0
+    anchors = _ANCHORS_SAT if channel.commitment_type in _WITH_ANCHORS else 0
+    return channel.commit_fee + anchors
+
+
+_WITH_ANCHORS = frozenset({ln.ANCHORS, ln.SCRIPT_ENFORCED_LEASE, ln.SIMPLE_TAPROOT})
+
+_STATUS = {
+    ln.Payment.SUCCEEDED: NodePaymentStatus.SUCCEEDED,
+    ln.Payment.FAILED: NodePaymentStatus.FAILED,
+}
+
+
+def _read_payment(payment: ln.Payment) -> NodePayment:
+    status = _STATUS.get(payment.status, NodePaymentStatus.IN_FLIGHT)
+    return NodePayment(
+        payment_hash=PaymentHash(payment.payment_hash),
+        status=status,
+        fee_msat=Msat(payment.fee_msat),
+        preimage=payment.payment_preimage if status is NodePaymentStatus.SUCCEEDED else None,
+        failure_reason=ln.PaymentFailureReason.Name(payment.failure_reason),
+        payment_index=payment.payment_index,
+    )
+
+
+def _read_invoice(invoice: ln.Invoice) -> NodeInvoice:
+    return NodeInvoice(
+        payment_hash=PaymentHash(invoice.r_hash.hex()),
+        settled=invoice.state == ln.Invoice.SETTLED,
+        cancelled=invoice.state == ln.Invoice.CANCELED,
+        received_msat=Msat(invoice.amt_paid_msat),
+        settle_index=invoice.settle_index,
+    )

@@ -1,0 +1,65 @@
+"""What happens when an invoice of ours is paid from outside, and the sweep that makes sure none is missed.
+
+An open invoice has no workflow: it is a row and a promise. `ReceiveWorkflow` begins when money has arrived, is named by
+the payment hash, and credits once. The pump makes that quick; the sweep, which asks the node about every invoice that
+is overdue, makes it certain.
+"""
+
+from temporalio import workflow
+
+from workflows.policies import LEDGER, NODE
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.invoice import (
+        CreditedReceipt,
+        InvoiceActivities,
+        InvoiceSweepActivities,
+        Receipt,
+        SweepPage,
+        SweptPage,
+    )
+
+
+@workflow.defn
+class ReceiveWorkflow:
+    """Credits what was really paid. Started by pump, sweep and look-up alike; the id lets one of them through."""
+
+    @workflow.run
+    async def run(self, receipt: Receipt) -> CreditedReceipt:
+        credited = await workflow.execute_local_activity_method(InvoiceActivities.credit_receipt, receipt, **LEDGER)
+        if credited.paid_twice:
+            details = "**paid twice**: one of our users and somebody outside; both credited, the payee should be told"
+        elif credited.wallet_id is None:
+            details = "**not ours**: no invoice with this hash in our books: booked to suspense until an operator looks"
+        else:
+            details = f"**{receipt.received_msat:,} msat credited** to `{credited.wallet_id}`"
+        workflow.set_current_details(details)
+        workflow.upsert_search_attributes(
+            [
+                queues.STATUS.value_set("settled"),
+                queues.NEEDS_OPERATOR.value_set(credited.paid_twice or credited.wallet_id is None),
+            ]
+        )
+        return credited
+
+
+@workflow.defn
+class InvoiceSweepWorkflow:
+    """One walk over a node's overdue invoices, page by page. Started by a schedule; never two at once."""
+
+    @workflow.run
+    async def run(self, page: SweepPage) -> SweptPage:
+        looked_at = received = expired = 0
+        while True:
+            swept = await workflow.execute_activity_method(
+                InvoiceSweepActivities.sweep_invoices, page, task_queue=queues.lightning_queue(page.node), **NODE
+            )
+            looked_at, received = looked_at + swept.looked_at, received + swept.received
+            expired += swept.expired
+            workflow.set_current_details(f"looked at {looked_at}, received {received}, expired {expired}")
+            if swept.next_after is None:
+                return SweptPage(looked_at=looked_at, received=received, expired=expired, next_after=None)
+            page = SweepPage(node=page.node, after=swept.next_after)
+            if workflow.info().is_continue_as_new_suggested():
+                workflow.continue_as_new(page)

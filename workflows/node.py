@@ -1,0 +1,30 @@
+"""Taking a node into the books: from here on they answer for what it holds.
+
+What is on the node at that moment is capital of the bank, booked once for ever under `node:<name>:opening`.
+"""
+
+from temporalio import workflow
+
+from workflows.policies import LEDGER, NODE
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.node import AdoptNode, NodeActivities, NodePositionActivities
+
+
+@workflow.defn
+class AdoptNodeWorkflow:
+    """Reads the node at rest and books its opening balances. A repeat finds them booked and changes nothing."""
+
+    @workflow.run
+    async def run(self, adopt: AdoptNode) -> bool:
+        workflow.set_current_details(f"waiting for `{adopt.node}` to be at rest")
+        position = await workflow.execute_activity_method(
+            NodePositionActivities.read_position, adopt, task_queue=queues.lightning_queue(adopt.node), **NODE
+        )
+        fresh = await workflow.execute_local_activity_method(NodeActivities.book_opening, position, **LEDGER)
+        workflow.set_current_details(
+            f"`{adopt.node}` ({position.pubkey}): {position.channels_msat:,} msat in channels, "
+            f"{position.commit_escrow_msat:,} in commitment fees, {position.onchain_msat:,} on chain"
+        )
+        return fresh

@@ -1,0 +1,175 @@
+"""One payment, from the caller's request to its end.
+
+    open ──┬─ refused                                 a rule said no: nothing moved
+           ├─ settled                                 to one of our users: both sides in one transaction
+           └─ held ── send ── in flight … ──┬─ settled    the node said so: actual fee booked, rest released
+                                            └─ failed     the node said so: everything released
+
+Money is held before anything leaves, on a node that is chosen once. "Not known yet" is a state in which the payment may
+stay for days: there is no deadline, and only the node's own final word ends it. Asking an operator's cancel does not
+either. Every step is safe to repeat, so whatever dies, the next worker goes on from the last step that was recorded.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError
+
+from workflows.policies import LEDGER, MOVE_MONEY, WATCH
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.payment import (
+        AttemptReport,
+        LightningAttempt,
+        NodeVerdict,
+        OpenedPayment,
+        PaymentActivities,
+        PaymentOutcome,
+        PaymentRequest,
+        ReleasePayment,
+        SendingActivities,
+        SettlePayment,
+    )
+
+_OPERATOR_PAUSE = timedelta(minutes=1)
+
+
+@workflow.defn
+class PaymentWorkflow:
+    """Pays once. The workflow id is made from account and idempotency key, so a repeated start finds this run."""
+
+    def __init__(self) -> None:
+        self._node_has_news = False
+
+    @workflow.run
+    async def run(self, request: PaymentRequest) -> PaymentOutcome:
+        work = asyncio.create_task(self._pay(request))
+        while True:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                workflow.logger.warning("a payment cannot be cancelled: only the node's final word ends it")
+
+    @workflow.signal
+    def node_reported(self) -> None:
+        """The pump saw this payment become final, or the node came back: look again now."""
+        self._node_has_news = True
+
+    async def _pay(self, request: PaymentRequest) -> PaymentOutcome:
+        opened = await self._open(request)
+        if opened.attempt is None:
+            _show_end(opened.outcome)
+            return opened.outcome
+        attempt = opened.attempt
+        _show(f"**{attempt.max_fee_msat + attempt.amount_msat:,} msat held**, sending over `{attempt.node}`", "held")
+        report = await self._send(attempt)
+        while report.verdict is NodeVerdict.IN_FLIGHT:
+            _show(
+                f"**in flight** on `{attempt.node}`; waiting for the node's final word on `{attempt.payment_hash}`. "
+                "The money stays held until then; nothing needs to be done.",
+                "in_flight",
+            )
+            report = await self._watch(attempt)
+        outcome = await self._finish(request, report)
+        _show_end(outcome)
+        return outcome
+
+    async def _open(self, request: PaymentRequest) -> OpenedPayment:
+        while True:
+            try:
+                return await workflow.execute_local_activity_method(PaymentActivities.open_payment, request, **LEDGER)
+            except ActivityError as error:
+                await _wait_for_operator("opening", error)
+
+    async def _send(self, attempt: LightningAttempt) -> AttemptReport:
+        while True:
+            try:
+                return await workflow.execute_activity_method(
+                    SendingActivities.send_payment,
+                    attempt,
+                    task_queue=queues.lightning_queue(attempt.node),
+                    summary=f"attempt {attempt.attempt} over {attempt.node}",
+                    **MOVE_MONEY,
+                )
+            except ActivityError as error:
+                await _wait_for_operator("sending", error)
+
+    async def _watch(self, attempt: LightningAttempt) -> AttemptReport:
+        """Poll by activity retry, at once again when the pump has news."""
+        while True:
+            self._node_has_news = False
+            watch = workflow.start_activity_method(
+                SendingActivities.watch_payment,
+                attempt,
+                task_queue=queues.lightning_queue(attempt.node),
+                summary="waiting for the final word",
+                **WATCH,
+            )
+            await self._until_news_or(watch)
+            if not watch.done():
+                watch.cancel()
+                continue
+            try:
+                return await watch
+            except ActivityError as error:
+                await _wait_for_operator("watching", error)
+
+    async def _until_news_or(self, watch: workflow.ActivityHandle[AttemptReport]) -> None:
+        await workflow.wait_condition(lambda: self._node_has_news or watch.done())
+
+    async def _finish(self, request: PaymentRequest, report: AttemptReport) -> PaymentOutcome:
+        while True:
+            try:
+                if report.verdict is NodeVerdict.SUCCEEDED:
+                    return await workflow.execute_local_activity_method(
+                        PaymentActivities.settle_payment, _settlement(request, report), **LEDGER
+                    )
+                return await workflow.execute_local_activity_method(
+                    PaymentActivities.release_payment, _release(request, report), **LEDGER
+                )
+            except ActivityError as error:
+                await _wait_for_operator("booking the end of", error)
+
+
+def _settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
+    return SettlePayment(
+        payment_id=request.payment_id,
+        fee_msat=report.fee_msat,
+        preimage=report.preimage or "",
+        payment_index=report.payment_index,
+        body_hash=request.body_hash,
+    )
+
+
+def _release(request: PaymentRequest, report: AttemptReport) -> ReleasePayment:
+    return ReleasePayment(
+        payment_id=request.payment_id,
+        failure_code=report.failure_code or "no_route",
+        failure_detail=report.failure_detail or "",
+        payment_index=report.payment_index,
+        body_hash=request.body_hash,
+    )
+
+
+def _show(details: str, status: str) -> None:
+    workflow.set_current_details(details)
+    workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
+
+
+def _show_end(outcome: PaymentOutcome) -> None:
+    if outcome.status is not None:
+        _show(f"**{outcome.status}**: final", str(outcome.status))
+    elif outcome.refusal is not None:
+        _show(f"**refused**: {outcome.refusal.detail}", "refused")
+    else:
+        _show("**refused**: the key belongs to another request", "refused")
+
+
+async def _wait_for_operator(step: str, error: ActivityError) -> None:
+    """Our own books or code contradict themselves: say so where operators look, keep the money held, try again."""
+    workflow.set_current_details(f"**needs an operator** while {step} this payment: {error.cause}")
+    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+    await workflow.sleep(_OPERATOR_PAUSE, summary="an operator must look; then it is tried again")
+    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])

@@ -1,0 +1,72 @@
+"""How each kind of outside effect is repeated, named by what it touches. Every call in a workflow names one of these.
+
+Nothing here gives up: money that is held or owed waits until the part that is away has come back. Time-outs only end
+one try. What makes a repeat safe stands with each activity.
+"""
+
+from datetime import timedelta
+from typing import TypedDict
+
+from temporalio.common import RetryPolicy
+
+
+class LocalPolicy(TypedDict):
+    """How a local activity is repeated."""
+
+    start_to_close_timeout: timedelta
+    local_retry_threshold: timedelta
+    retry_policy: RetryPolicy
+
+
+class Policy(TypedDict):
+    """How an activity is repeated. The queue is no part of it: the caller knows whose effect it is."""
+
+    start_to_close_timeout: timedelta
+    heartbeat_timeout: timedelta | None
+    retry_policy: RetryPolicy
+
+
+LEDGER = LocalPolicy(
+    start_to_close_timeout=timedelta(seconds=10),
+    local_retry_threshold=timedelta(seconds=10),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_interval=timedelta(seconds=3)
+    ),
+)
+"""One short transaction in Postgres."""
+
+MOVE_MONEY = Policy(
+    start_to_close_timeout=timedelta(minutes=2),
+    heartbeat_timeout=timedelta(seconds=6),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200), backoff_coefficient=2, maximum_interval=timedelta(seconds=3)
+    ),
+)
+"""A send over a node: looks first, sends behind the fence, follows for a while."""
+
+WATCH = Policy(
+    start_to_close_timeout=timedelta(seconds=20),
+    heartbeat_timeout=None,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=10)
+    ),
+)
+"""A look at something that may take days. It chooses its own delays (`next_retry_delay`), which add no history."""
+
+NODE = Policy(
+    start_to_close_timeout=timedelta(seconds=60),
+    heartbeat_timeout=None,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), backoff_coefficient=2, maximum_interval=timedelta(seconds=10)
+    ),
+)
+"""A read of a node."""
+
+PUMP = Policy(
+    start_to_close_timeout=timedelta(hours=8),
+    heartbeat_timeout=timedelta(seconds=6),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=200), backoff_coefficient=1.5, maximum_interval=timedelta(seconds=2)
+    ),
+)
+"""A stream that is followed for hours."""

@@ -1,0 +1,33 @@
+"""A node's pump: three long activities that turn what the node streams into workflow starts and signals.
+
+The workflow id makes it a singleton per node. When one activity ends, all begin anew in a fresh run, which keeps the
+history short; when one breaks, its retry policy brings it back. Whatever a pump delivers twice is taken once, because
+workflow ids and ledger references say so; what it misses, the sweep and the workflows' own timers find.
+"""
+
+from temporalio import workflow
+
+from workflows.policies import PUMP
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.pump import PumpActivities, PumpInput
+
+
+@workflow.defn
+class LndPumpWorkflow:
+    """Runs for ever, one per node."""
+
+    @workflow.run
+    async def run(self, pump: PumpInput) -> None:
+        queue = queues.lightning_queue(pump.node)
+        workflow.set_current_details(f"following invoices and payments of `{pump.node}`")
+        streams = [
+            workflow.start_activity_method(PumpActivities.pump_invoices, pump, task_queue=queue, **PUMP),
+            workflow.start_activity_method(PumpActivities.pump_payments, pump, task_queue=queue, **PUMP),
+            workflow.start_activity_method(PumpActivities.tend_node, pump, task_queue=queue, **PUMP),
+        ]
+        await workflow.wait_condition(lambda: any(stream.done() for stream in streams))
+        for stream in streams:
+            stream.cancel()
+        workflow.continue_as_new(pump)
