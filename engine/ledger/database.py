@@ -1,0 +1,135 @@
+"""The way to Postgres for the books: a bounded pool, one transaction at a time, and errors in our own words.
+
+What an error means for the money depends on when it comes. Before COMMIT was sent nothing has happened, whatever broke:
+`Unavailable`, the same call may be made again. While COMMIT is under way nobody knows: `OutcomeUnknown`, ask by reference
+(posting the same again is safe and gives the first answer).
+"""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+import orjson
+
+from engine.domain.errors import Conflict, EngineError, InvariantBroken, OutcomeUnknown, Refused, Unavailable
+
+_RULES: dict[str, tuple[type[EngineError], str]] = {
+    "LD001": (InvariantBroken, "posting_malformed"),
+    "LD002": (InvariantBroken, "posting_exceeds_target"),
+    "LD402": (Refused, "insufficient_funds"),
+    "LD403": (Refused, "account_locked"),
+    "LD404": (InvariantBroken, "ledger_target_missing"),
+    "LD405": (InvariantBroken, "append_only"),
+    "LD409": (Conflict, "reference_conflict"),
+    "LD410": (Conflict, "hold_already_resolved"),
+    "LD411": (Refused, "hold_expired"),
+    "LD412": (Refused, "hold_not_due"),
+    "LD413": (Conflict, "already_reversed"),
+    "LD429": (Refused, "limit_exceeded"),
+}
+"""The SQLSTATEs of migration 0001. The detail of the first that applies comes along as fields."""
+
+_TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
+"""Classes of SQLSTATE after which the transaction is gone and can be made anew: lost, raced, full, locked, shut down."""
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+
+async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: float = 15) -> Pool:
+    """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when Postgres cannot be reached."""
+    with translated():
+        return await asyncpg.create_pool(
+            dsn,
+            min_size=min_size,
+            max_size=max_size,
+            command_timeout=command_timeout_s,
+            timeout=10,
+            max_inactive_connection_lifetime=300,
+            statement_cache_size=200,
+            init=_prepare_connection,
+            server_settings={
+                "application_name": "millrace",
+                "idle_in_transaction_session_timeout": "60s",
+                "default_transaction_isolation": "read committed",
+            },
+        )
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """One READ COMMITTED transaction: committed when the block ends, taken back when it raises.
+
+    Raises Unavailable when the connection fails before COMMIT (nothing happened) and OutcomeUnknown when it fails
+    during COMMIT (look by reference, or repeat the same content). To go on after a refusal, put the refused call into
+    a savepoint: `async with conn.transaction(): await post_in_tx(conn, …)`, and catch the error outside of it.
+    """
+    with translated():
+        connection = await pool.acquire(timeout=10)
+    try:
+        running = connection.transaction(isolation="read_committed")
+        with translated():
+            await running.start()
+        try:
+            with translated():
+                yield connection
+        except BaseException:
+            if not connection.is_closed():
+                with translated():
+                    await running.rollback()
+            raise
+        with translated(committing=True):
+            await running.commit()
+    finally:
+        await pool.release(connection)
+
+
+@contextmanager
+def translated(*, committing: bool = False) -> Iterator[None]:
+    """Turn what the driver raises into the engine's tree; other exceptions pass."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise translate(error, committing=committing) from error
+
+
+def translate(error: Exception, *, committing: bool = False) -> EngineError:
+    """The one table from SQLSTATE and lost connections to our own errors."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return _lost(error, committing=committing)
+    state = error.sqlstate or ""
+    if state in _RULES:
+        kind, code = _RULES[state]
+        return kind(str(error.args[0]), code=code, **_fields(error.detail))
+    if state == "23514" and error.constraint_name == "above_floor":
+        return Refused("an account would fall below its floor", code="insufficient_funds")
+    if state.startswith(_TRY_AGAIN):
+        # 40xxx says for certain that nothing was committed; any other end of a COMMIT says nothing.
+        return _lost(error, committing=committing and not state.startswith("40"))
+    return InvariantBroken(f"Postgres refused what the engine asked: {error.args[0]}", sqlstate=state)
+
+
+def _lost(error: Exception, *, committing: bool) -> EngineError:
+    if committing:
+        return OutcomeUnknown(f"the connection failed during COMMIT: {error!r}")
+    return Unavailable(f"Postgres did not take it, nothing was booked: {error!r}", code="ledger_unavailable")
+
+
+def _fields(detail: str | None) -> dict[str, Any]:
+    try:
+        fields = json.loads(detail or "{}")
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+async def _prepare_connection(connection: Connection) -> None:
+    await connection.set_type_codec(
+        "jsonb",
+        schema="pg_catalog",
+        format="binary",
+        encoder=lambda value: b"\x01" + orjson.dumps(value),
+        decoder=lambda raw: orjson.loads(raw[1:]),
+    )

@@ -1,0 +1,99 @@
+"""Writing the books: open accounts, post transfers. One call of Postgres each, in the caller's transaction.
+
+Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, with every rule of the
+database kept (see migration 0001). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is taken
+once, and the same content again returns the first transfer with `fresh=False`.
+
+After an error of Postgres the caller's transaction is spent. A caller that records a refusal in the same transaction
+posts inside a savepoint:
+
+    async with transaction(pool) as conn:
+        try:
+            async with conn.transaction():        # a savepoint, taken back on error
+                await post_in_tx(conn, posting)
+        except Refused as refusal:
+            await record_refusal_in_tx(conn, refusal)   # still committed
+
+Several postings in one transaction lock their accounts in the order of the calls; two that cross are a deadlock,
+which Postgres ends for one of them (Unavailable: repeat the whole transaction).
+"""
+
+from dataclasses import dataclass
+
+import orjson
+
+from engine.domain.errors import InvariantBroken, NotFound
+from engine.ledger.book import Posting
+from engine.ledger.database import Connection, translated
+
+_POST = """SELECT transfer_id, fresh FROM ledger.post(
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12, $13, $14, $15, $16)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """The transfer, and whether this call made it (`fresh`) or an earlier one had."""
+
+    transfer_id: int
+    fresh: bool
+
+
+async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
+    """Book one posting. The same reference and content again gives the first transfer, whatever has happened since.
+
+    Raises Refused (`insufficient_funds`, `limit_exceeded`, `account_locked`, `hold_expired`, `hold_not_due`),
+    Conflict (`reference_conflict`, `hold_already_resolved`, `already_reversed`), InvariantBroken when the posting
+    contradicts the books, Unavailable when nothing happened. Never OutcomeUnknown: that is for the caller's COMMIT.
+    """
+    if not conn.is_in_transaction():
+        raise InvariantBroken("a posting needs a transaction of its caller")
+    velocity = posting.velocity
+    with translated():
+        row = await conn.fetchrow(
+            _POST,
+            posting.ref,
+            posting.payload_hash,
+            posting.template,
+            posting.phase,
+            list(posting.relates_to),
+            [leg.account_id for leg in posting.legs],
+            [leg.amount_msat for leg in posting.legs],
+            posting.actor,
+            posting.workflow_id,
+            posting.description,
+            orjson.dumps(dict(posting.metadata)).decode(),
+            posting.effective_on,
+            posting.expires_at,
+            velocity and velocity.account_id,
+            velocity and velocity.kind,
+            velocity and velocity.amount_msat,
+        )
+    if row is None:
+        raise InvariantBroken("ledger.post gave no answer")
+    return Posted(transfer_id=row["transfer_id"], fresh=row["fresh"])
+
+
+async def open_account_in_tx(
+    conn: Connection, code: str, kind: str, currency: str = "BTC", floor: int | None = None, mode: str = "locked"
+) -> int:
+    """Open an account, or find it: a repeat gives the same id. `floor` is in the account's normal direction, in msat.
+
+    `mode` is "locked" (a balance row with a gapless history; users) or "append" (entries only; what every payment touches).
+    Raises Conflict (`reference_conflict`) when the code exists with another kind, currency, floor or mode.
+    """
+    if not conn.is_in_transaction():
+        raise InvariantBroken("an account needs a transaction of its caller")
+    with translated():
+        account_id: int = await conn.fetchval(
+            "SELECT ledger.open_account($1, $2, $3, $4, $5)", code, kind, currency, floor, mode
+        )
+    return account_id
+
+
+async def get_account_id(conn: Connection, code: str) -> int:
+    """The id of an account by its code. Raises NotFound."""
+    with translated():
+        account_id: int | None = await conn.fetchval("SELECT id FROM ledger.accounts WHERE code = $1", code)
+    if account_id is None:
+        raise NotFound(f"there is no account {code} in the books", account=code)
+    return account_id
