@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import reduce
+from operator import xor
 
 from coincurve import PublicKey, ecdsa
 
@@ -27,6 +29,9 @@ _CHECKSUM_WORDS = 6
 _TIMESTAMP_WORDS = 7
 _SIGNATURE_WORDS = 104  # 64 bytes and the recovery id
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)  # BIP 173
+_STEP = [
+    reduce(xor, (generator for place, generator in enumerate(_GENERATOR) if top >> place & 1), 0) for top in range(32)
+]
 
 _NETWORKS = {"bc": "mainnet", "tb": "testnet", "tbs": "signet", "bcrt": "regtest", "sb": "simnet"}
 _PREFIX = re.compile(r"ln(bcrt|tbs|bc|tb|sb)(?:([1-9][0-9]{0,17})([munp]?))?")
@@ -39,7 +44,7 @@ _REPEATABLE = {_R, _VALUE_OF["f"]}
 _READ = {_P, _R, _NINE, _X, _D, _S, _N, _H, _C, _M}
 _HOP_BYTES = 51
 _KNOWN_FEATURES = frozenset({8, 14, 16, 24, 48})
-"""Even bits a payer must understand and LND does: onion, payment secret, MPP, blinded routes, metadata. Not AMP (30)."""
+"""Even bits that LND understands as a payer: onion, payment secret, MPP, blinded routes, metadata. Not AMP (30)."""
 
 _DEFAULT_EXPIRY_S = 3600
 _DEFAULT_FINAL_CLTV = 18
@@ -69,16 +74,14 @@ class Bolt11:
 
 
 def decode(text: str, *, network: str) -> Bolt11:
-    """Read an invoice in upper or lower case. Raises Invalid: `wrong_network`, or `invalid_destination` for the rest."""
+    """Read an invoice in upper or lower case. Raises Invalid: `wrong_network`, else `invalid_destination`."""
     prefix, words = _bech32(text)
     match = _PREFIX.fullmatch(prefix)
     if match is None:
         raise _no("its prefix names no network or amount that we know")
     currency, digits, multiplier = match.groups()
     if _NETWORKS[currency] != network:
-        raise Invalid(
-            f"This invoice is for {_NETWORKS[currency]}; this bank pays on {network}.", code="wrong_network"
-        )
+        raise Invalid(f"This invoice is for {_NETWORKS[currency]}; this bank pays on {network}.", code="wrong_network")
     if len(words) < _TIMESTAMP_WORDS + _SIGNATURE_WORDS:
         raise _no("it is too short")
     signed, signature = words[:-_SIGNATURE_WORDS], words[-_SIGNATURE_WORDS:]
@@ -134,10 +137,7 @@ def _polymod(prefix: str, words: list[int]) -> int:
     checksum = 1
     codes = [ord(character) for character in prefix]
     for value in [*(code >> 5 for code in codes), 0, *(code & 31 for code in codes), *words]:
-        top = checksum >> 25
-        checksum = (checksum & 0x1FFFFFF) << 5 ^ value
-        for place, generator in enumerate(_GENERATOR):
-            checksum ^= generator if top >> place & 1 else 0
+        checksum = (checksum & 0x1FFFFFF) << 5 ^ value ^ _STEP[checksum >> 25]
     return checksum
 
 
