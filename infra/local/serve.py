@@ -1,0 +1,184 @@
+"""The life of one stack: `python -m infra.local.serve`, which `./run up` becomes.
+
+Starting, in three lines that run side by side:
+
+    postgres → roles → migrations ─────────────────────┐
+    redis, temporal → retention ───────────────────────┼→ workers, API → ready
+    bitcoind → miner, a block → four LNDs → network ───┘
+
+Stopping goes the other way, and works at every moment.
+"""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from infra.local import database, environment, services
+from infra.local.home import BANK, MOST_APIS, NODES, Home
+from infra.local.network import MATURE, Network
+from infra.local.parts.provision import cache_folder
+from infra.local.parts.store import Failed
+from infra.local.supervisor import Supervisor
+from infra.local.tools import Tools
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MIGRATIONS = Path("infra/migrations/alembic.ini")
+TIP_CHECK_S = 60
+
+
+class Stack:
+    """One stack, from claimed home to last process."""
+
+    def __init__(self, home: Home, tools: Tools, options: argparse.Namespace) -> None:
+        self._home, self._tools, self._options = home, tools, options
+        self._supervisor = Supervisor(home, ROOT)
+        self._prepared = False
+
+    async def run(self) -> int:
+        """Start, stay, stop; gives the exit code."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)
+        starting = asyncio.create_task(self._start())
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and (error := _first(starting.exception())) is not None:
+            sentence = str(error) if isinstance(error, Failed) else f"The stack could not start: {error!r}; see {self._home.folder / 'logs'}."
+            self._supervisor.state.failure = sentence
+            print(f"run: {sentence}", file=sys.stderr, flush=True)
+        elif starting.done():
+            fresh = asyncio.create_task(self._stay_fresh())
+            await stopping
+            fresh.cancel()
+        starting.cancel()
+        stopping.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await self._stop()
+        return 1 if self._supervisor.state.failure else 0
+
+    async def _start(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._database())
+            group.create_task(self._temporal())
+            group.create_task(self._network())
+        bare = self._options.bare
+        workers = self._options.workers if (ROOT / "worker.py").exists() and not bare else 0
+        apis = self._options.api if (ROOT / "api" / "app.py").exists() and not bare else 0
+        if workers or apis:
+            self._supervisor.say("workers and API: starting")
+        await self._supervisor.start(
+            *(services.worker(self._home, self._tools, f"worker-{number}") for number in range(1, workers + 1)),
+            *(services.api(self._home, self._tools, f"api-{number}") for number in range(1, apis + 1)),
+        )
+        self._supervisor.state.ready = True
+        self._supervisor.say("ready")
+        self._greet()
+
+    async def _database(self) -> None:
+        words = await asyncio.to_thread(database.prefix, self._home, self._tools)
+        database.folder(self._home).mkdir(mode=0o700, exist_ok=True)
+        await database.initialise(self._home, self._tools, words)
+        await self._supervisor.start(services.postgres(self._home, self._tools, words))
+        await database.have_roles(self._home)
+        if (ROOT / MIGRATIONS).exists():
+            await self._migrate()
+        self._supervisor.say("postgres: ready")
+
+    async def _migrate(self) -> None:
+        environ = {**environment.inherited(), "MILLRACE_POSTGRES_OWNER_DSN": environment.dsn(self._home, environment.OWNER)}
+        with self._home.log("migrations").open("ab") as log:
+            command = [self._tools.python, "-m", "alembic", "-c", str(MIGRATIONS), "upgrade", "head"]
+            child = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log)
+            if await child.wait() != 0:
+                raise Failed(f"The database could not be migrated: the end of {self._home.log('migrations')} says why.")
+
+    async def _temporal(self) -> None:
+        await self._supervisor.start(services.redis(self._home, self._tools), services.temporal(self._home, self._tools))
+        await services.keep_histories(self._home, self._tools)
+        self._supervisor.say("redis, temporal: ready")
+
+    async def _network(self) -> None:
+        await self._supervisor.start(services.bitcoind(self._home, self._tools))
+        chain = services.rpc(self._home)
+        await asyncio.to_thread(chain.have_miner)
+        height = await asyncio.to_thread(chain.call, "getblockcount")
+        await asyncio.to_thread(chain.mine, max(1, MATURE - height))
+        self._supervisor.say("bitcoind: ready")
+        await self._supervisor.start(*services.lnds(self._home, self._tools, self._reconnect))
+        mark = self._home.folder / "network-prepared"
+        async with Network(self._home, chain, [services.node(self._home, name) for name in NODES]) as network:
+            if mark.exists():
+                await network.synced()
+                await network.connect_peers()
+                await network.channels_active()
+            else:
+                self._supervisor.say("lightning: opening channels")
+                await network.prepare()
+            await network.bake_macaroons()
+        mark.touch()
+        self._prepared = True
+        self._supervisor.say("lightning: ready")
+
+    async def _reconnect(self) -> None:
+        """A node that comes back meets its peers at once."""
+        if self._prepared:
+            async with Network(self._home, services.rpc(self._home), [services.node(self._home, name) for name in NODES]) as network:
+                await asyncio.wait_for(network.connect_peers(), 5)
+
+    async def _stay_fresh(self) -> None:
+        while True:
+            await asyncio.sleep(TIP_CHECK_S)
+            await services.freshen_tip(self._home)
+
+    async def _stop(self) -> None:
+        self._supervisor.state.ready = False
+        self._supervisor.say("stopping")
+        for prefix in ("api-", "worker-", "temporal", BANK, "outside-", "bitcoind", "redis", "postgres"):
+            prefixes = (prefix,) if isinstance(prefix, str) else prefix
+            await self._supervisor.stop(*(name for each in prefixes for name in self._supervisor.names(each)))
+        self._supervisor.say("stopped")
+
+    def _greet(self) -> None:
+        told = environment.exported(self._home, self._supervisor.state)
+        api = [f"  API          {told['MILLRACE_API_URL']}"] if self._supervisor.names("api-") else []
+        lines = [*api, f"  Temporal UI  {told['MILLRACE_TEMPORAL_UI_URL']}", f"  logs         {self._home.folder / 'logs'}"]
+        print("\n".join(lines), flush=True)
+
+
+def _first(error: BaseException | None) -> BaseException | None:
+    """The one that says most: of several that failed together, a sentence for a person before a surprise."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    inner = [found for each in error.exceptions if (found := _first(each)) is not None]
+    return next((found for found in inner if isinstance(found, Failed)), inner[0])
+
+
+def main() -> int:
+    """Parse, claim the home, live."""
+    parser = argparse.ArgumentParser(prog="./run up")
+    parser.add_argument("--api", type=int, default=1, choices=range(1, MOST_APIS + 1), metavar="N")
+    parser.add_argument("--workers", type=int, default=1, choices=range(1, 65), metavar="N")
+    parser.add_argument("--bare", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    home = Home.current(ROOT)
+    claimed = home.claim()
+    if claimed is None:
+        print(f"run: a stack is running in {home.folder}: ./run down stops it.", file=sys.stderr)
+        return 1
+    with claimed:
+        home.settle_ports(cache_folder() / "ports")
+        for held in (home.folder / "hold").iterdir():
+            held.unlink()
+        return asyncio.run(Stack(home, Tools.from_json(os.environ["MILLRACE_TOOLS"]), options).run())
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Failed as failure:
+        print(f"run: {failure}", file=sys.stderr)
+        sys.exit(1)
