@@ -1,0 +1,112 @@
+"""What a payment's destination string is: decided by its shape alone, before anything is looked up.
+
+lnbc… lntb… lntbs… lnbcrt…      Invoice      with or without `lightning:`, in lower or in upper case
+bitcoin:…?lightning=lnbc…       Invoice      BIP 21 with a Lightning part
+@name                           Username
+wallet:<id>                     WalletRef
+an address, bitcoin:<address>   refused with `use_withdrawals`
+name@domain, lnurl1…, lno1…     refused: not supported yet
+anything else                   refused with `invalid_destination`
+"""
+
+import re
+from dataclasses import dataclass
+
+from engine.domain.errors import Invalid
+from engine.domain.ids import WalletId
+from engine.domain.usernames import is_username
+
+MAX_LENGTH = 10_000
+"""Room for the longest invoice inside a BIP 21 URI."""
+
+_BECH32_ADDRESS = re.compile(r"(bc|tb|bcrt)1[02-9ac-hj-np-z]{6,87}")
+_BASE58_ADDRESS = re.compile(r"[123mn][1-9A-HJ-NP-Za-km-z]{24,39}")
+_WALLET_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
+_NOT_YET = {"lnurl1": "LNURL", "lno1": "BOLT 12 offers"}
+
+
+@dataclass(frozen=True, slots=True)
+class Invoice:
+    """Text that claims to be a BOLT 11 invoice; it has not been read yet."""
+
+    bolt11: str
+
+
+@dataclass(frozen=True, slots=True)
+class Username:
+    """A user of ours, without the `@`."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalletRef:
+    """A wallet of ours, by id."""
+
+    wallet_id: WalletId
+
+
+Destination = Invoice | Username | WalletRef
+
+
+def read_destination(text: str) -> Destination:
+    """Tell what the text names. Raises Invalid: `use_withdrawals` or `invalid_destination`."""
+    if len(text) > MAX_LENGTH:
+        raise _invalid(f"A destination has at most {MAX_LENGTH} characters.")
+    scheme, colon, rest = text.partition(":")
+    if colon and scheme.lower() == "lightning":
+        return _lightning(rest)
+    if colon and scheme.lower() == "bitcoin":
+        return _bip21(rest)
+    if text.startswith("wallet:"):
+        if not _WALLET_ID.fullmatch(rest):
+            raise _invalid("After 'wallet:' comes the id of a wallet.")
+        return WalletRef(WalletId(rest))
+    if text.startswith("@"):
+        if not is_username(text[1:]):
+            raise _invalid("After '@' comes a username: 3 to 50 letters, digits and underscores.")
+        return Username(text[1:])
+    if "@" in text:
+        raise _invalid("Lightning addresses (name@domain) are not supported yet.")
+    if _is_address(text):
+        raise _use_withdrawals()
+    return _lightning(text)
+
+
+def _lightning(text: str) -> Destination:
+    lower = text.lower()
+    for prefix, name in _NOT_YET.items():
+        if lower.startswith(prefix):
+            raise _invalid(f"{name} are not supported yet." if name.endswith("s") else f"{name} is not supported yet.")
+    if not lower.startswith("ln"):
+        raise _invalid(
+            "This is none of: a BOLT 11 invoice, @username, wallet:<id>, a BIP 21 URI with a lightning part."
+        )
+    return Invoice(text)
+
+
+def _bip21(text: str) -> Destination:
+    """BIP 21: parameters it requires (`req-…`) and we do not know make the whole URI invalid."""
+    _address, _, query = text.partition("?")
+    parameters = [parameter.partition("=") for parameter in query.split("&")]
+    if any(name.lower().startswith("req-") for name, _, _ in parameters):
+        raise _invalid("This bitcoin: URI requires something that we do not know.")
+    lightning = [value for name, _, value in parameters if name.lower() == "lightning"]
+    if not lightning:
+        raise _use_withdrawals()
+    if len(lightning) > 1:
+        raise _invalid("This bitcoin: URI has two lightning parts.")
+    return _lightning(lightning[0])
+
+
+def _is_address(text: str) -> bool:
+    uniform = text in {text.lower(), text.upper()}
+    return bool((uniform and _BECH32_ADDRESS.fullmatch(text.lower())) or _BASE58_ADDRESS.fullmatch(text))
+
+
+def _use_withdrawals() -> Invalid:
+    return Invalid("This is an on-chain address: use POST /v1/withdrawals for it.", code="use_withdrawals")
+
+
+def _invalid(detail: str) -> Invalid:
+    return Invalid(detail, code="invalid_destination")
