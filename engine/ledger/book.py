@@ -1,8 +1,8 @@
 """Postings: one business event as balanced legs, in the words of the business.
 
-A posting that exists is well-formed: it has a reference, legs that sum to zero, no leg of zero and no account twice, and
-a phase that fits its legs. What only the books can know (funds, limits, open holds, currencies) the database decides when
-it is posted; see `store.post_in_tx`. Pure: no clock, no I/O, safe inside workflow code.
+A posting that exists is well-formed: it has a reference, legs that sum to zero, no leg of zero and no account twice,
+and a phase that fits its legs. What only the books can know (funds, limits, open holds, currencies) the database
+decides when it is posted; see `store.post_in_tx`. Pure: no clock, no I/O, safe inside workflow code.
 
     phase    legs   layer          relates_to
     post     yes    settled        nothing
@@ -29,6 +29,7 @@ Fact = str | int | bool | None
 
 MAX_LEGS = 5_000
 MAX_RELATED = 1_000
+MAX_WORD = 200
 MAX_LEG_MSAT = 2_100_000_000_000_000_000
 """All bitcoin there will ever be; far enough below 2^63 that no sum of a few overflows."""
 
@@ -57,7 +58,7 @@ def debit(account_id: int, amount_msat: int) -> Leg:
 
 
 def credit(account_id: int, amount_msat: int) -> Leg:
-    """Less for an asset, more for a user, an income or capital. Raises InvariantBroken unless the amount is positive."""
+    """Less for an asset, more for a user, income or capital. Raises InvariantBroken unless the amount is positive."""
     return Leg(account_id, -_positive(amount_msat))
 
 
@@ -121,8 +122,8 @@ class Posting:
 
 
 def _check_words(posting: Posting) -> None:
-    if not (0 < len(posting.ref) <= 200 and 0 < len(posting.template) <= 100 and 0 < len(posting.actor) <= 200):
-        raise _broken(posting, "reference, template and actor must be named and short")
+    if not all(0 < len(word) <= MAX_WORD for word in (posting.ref, posting.template, posting.actor)):
+        raise _broken(posting, f"reference, template and actor are 1 to {MAX_WORD} characters each")
     if any(type(fact) not in (str, int, bool, type(None)) for fact in posting.metadata.values()):
         raise _broken(posting, "metadata holds text, whole numbers, true, false and null only")
     if posting.expires_at is not None and (posting.phase != "hold" or posting.expires_at.tzinfo is None):
@@ -154,7 +155,7 @@ def _check_velocity(posting: Posting) -> None:
     if velocity is None:
         return
     sizes = {leg.account_id: abs(leg.amount_msat) for leg in posting.legs}
-    if posting.phase not in ("post", "hold") or not 0 < len(velocity.kind) <= 50:
+    if posting.phase not in ("post", "hold") or not 0 < len(velocity.kind) <= MAX_WORD:
         raise _broken(posting, "only a post or a hold counts towards a limit, under a named kind")
     if not 0 < velocity.amount_msat <= sizes.get(velocity.account_id, 0):
         raise _broken(posting, "what counts towards a limit must be part of a leg")

@@ -1,8 +1,8 @@
 """The way to Postgres for the books: a bounded pool, one transaction at a time, and errors in our own words.
 
-What an error means for the money depends on when it comes. Before COMMIT was sent nothing has happened, whatever broke:
-`Unavailable`, the same call may be made again. While COMMIT is under way nobody knows: `OutcomeUnknown`, ask by reference
-(posting the same again is safe and gives the first answer).
+What an error means for the money depends on when it comes. Before COMMIT was sent nothing has happened, whatever
+broke: `Unavailable`, the same call may be made again. While COMMIT is under way nobody knows: `OutcomeUnknown`, ask by
+reference (posting the same again is safe and gives the first answer).
 """
 
 import json
@@ -32,14 +32,14 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
 """The SQLSTATEs of migration 0001. The detail of the first that applies comes along as fields."""
 
 _TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
-"""Classes of SQLSTATE after which the transaction is gone and can be made anew: lost, raced, full, locked, shut down."""
+"""Classes of SQLSTATE after which the transaction can be made anew: lost, raced, full, locked, shut down."""
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 
 async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: float = 15) -> Pool:
-    """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when Postgres cannot be reached."""
+    """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when Postgres is away."""
     with translated():
         return await asyncpg.create_pool(
             dsn,

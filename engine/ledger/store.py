@@ -1,8 +1,8 @@
 """Writing the books: open accounts, post transfers. One call of Postgres each, in the caller's transaction.
 
 Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, with every rule of the
-database kept (see migration 0001). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is taken
-once, and the same content again returns the first transfer with `fresh=False`.
+database kept (see migration 0001). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is
+taken once, and the same content again returns the first transfer with `fresh=False`.
 
 After an error of Postgres the caller's transaction is spent. A caller that records a refusal in the same transaction
 posts inside a savepoint:
@@ -78,7 +78,8 @@ async def open_account_in_tx(
 ) -> int:
     """Open an account, or find it: a repeat gives the same id. `floor` is in the account's normal direction, in msat.
 
-    `mode` is "locked" (a balance row with a gapless history; users) or "append" (entries only; what every payment touches).
+    `mode` is "locked" (a balance row with a gapless history: users) or "append" (entries only: what every payment
+    touches).
     Raises Conflict (`reference_conflict`) when the code exists with another kind, currency, floor or mode.
     """
     if not conn.is_in_transaction():

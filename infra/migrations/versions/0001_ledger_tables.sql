@@ -38,7 +38,7 @@ CREATE TABLE ledger.transfers (
     id                  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     external_ref        text NOT NULL CONSTRAINT one_transfer_per_fact UNIQUE CHECK (length(external_ref) BETWEEN 1 AND 200),
     payload_hash        bytea NOT NULL CHECK (octet_length(payload_hash) = 32),
-    template            text NOT NULL CHECK (length(template) BETWEEN 1 AND 100),
+    template            text NOT NULL CHECK (length(template) BETWEEN 1 AND 200),
     phase               text NOT NULL CHECK (phase IN ('post', 'hold', 'settle', 'void', 'expire', 'reverse')),
     actor               text NOT NULL CHECK (length(actor) BETWEEN 1 AND 200),
     workflow_id         text CHECK (length(workflow_id) <= 500),
@@ -86,7 +86,7 @@ COMMENT ON COLUMN ledger.entries.balance_after IS 'Of a locked account: settled 
 
 CREATE TABLE ledger.limits (
     account_id bigint NOT NULL REFERENCES ledger.accounts,
-    kind       text NOT NULL CHECK (length(kind) BETWEEN 1 AND 50),
+    kind       text NOT NULL CHECK (length(kind) BETWEEN 1 AND 200),
     window_s   integer NOT NULL CHECK (window_s BETWEEN 900 AND 31 * 86400),
     max_amount bigint NOT NULL CHECK (max_amount >= 0),
     PRIMARY KEY (account_id, kind, window_s)
@@ -94,7 +94,7 @@ CREATE TABLE ledger.limits (
 
 CREATE TABLE ledger.velocity (
     account_id bigint NOT NULL REFERENCES ledger.accounts,
-    kind       text NOT NULL CHECK (length(kind) BETWEEN 1 AND 50),
+    kind       text NOT NULL CHECK (length(kind) BETWEEN 1 AND 200),
     bucket     timestamptz NOT NULL,
     amount     bigint NOT NULL CHECK (amount >= 0),
     PRIMARY KEY (account_id, kind, bucket)

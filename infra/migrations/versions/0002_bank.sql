@@ -61,13 +61,14 @@ CREATE TABLE bank.payments(
   payment_hash    text CHECK (payment_hash ~ '^[0-9a-f]{64}$'),
   preimage        text CHECK (preimage ~ '^[0-9a-f]{64}$'),
   bolt11          text,
+  amount_in_invoice boolean NOT NULL DEFAULT false,
   memo            text CHECK (octet_length(memo) <= 639),
   external_id     text CHECK (char_length(external_id) BETWEEN 1 AND 255),
   payee_wallet_id text REFERENCES bank.wallets,
   node            text REFERENCES bank.nodes,
   attempt         int CHECK (attempt > 0),
+  known_payment_index bigint NOT NULL DEFAULT 0,
   payment_index   bigint NOT NULL DEFAULT 0,
-  hold_id         uuid,
   failure_code    text,
   failure_detail  text,
   workflow_id     text NOT NULL,
@@ -76,7 +77,7 @@ CREATE TABLE bank.payments(
   CHECK ((status = 'settled') = (settled_at IS NOT NULL)),
   CHECK ((status = 'failed') = (failure_code IS NOT NULL)),
   CHECK (fee_msat <= max_fee_msat),
-  CHECK (kind = 'internal' OR (node IS NOT NULL AND attempt IS NOT NULL AND hold_id IS NOT NULL
+  CHECK (kind = 'internal' OR (node IS NOT NULL AND attempt IS NOT NULL
          AND payment_hash IS NOT NULL AND bolt11 IS NOT NULL)),
   CHECK (kind = 'lightning' OR (payee_wallet_id IS NOT NULL AND payee_wallet_id <> wallet_id AND status = 'settled')));
 -- One invoice is paid once, by whomever: the database refuses the second live payment of a hash.
@@ -138,6 +139,11 @@ CREATE VIEW bank.transactions AS
   UNION ALL
   SELECT wallet_id, id || '.in', 'invoice', 'in', 'settled', outside_msat, 0, memo, 'lightning', outside_at, outside_at, id
     FROM bank.invoices WHERE outside_msat > 0;
+
+-- The accounts of the bank itself that every payment may touch: entries only, no balance row in the hot path.
+SELECT ledger.open_account(code, kind, 'BTC', NULL, 'append') FROM (VALUES
+  ('liab:outbox', 'liability'), ('suspense:in', 'liability'), ('equity:capital', 'equity'),
+  ('income:ln-fee', 'income'), ('exp:ln-routing', 'expense')) chart(code, kind);
 
 GRANT USAGE ON SCHEMA bank TO millrace_app;
 GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA bank TO millrace_app;

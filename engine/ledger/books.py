@@ -1,0 +1,134 @@
+"""Do the books balance? Every rule that must always hold, asked of all rows and independent of how they came there.
+
+The database refuses to break these rules; here they are computed again from the entries alone, so that a gap in those
+guards, a restored backup or a hand in the database is found. Read-only: it never corrects. One snapshot, so it may run
+beside payments. It reads every entry; on a large book run it against a replica or in quiet hours.
+
+    1 entries sum to zero per transfer, currency and layer     5 no hold resolved twice, early or past its expiry
+    2 balance rows equal their entries; versions gapless        6 assets + expenses = liabilities + equity + income
+    3 no floor broken at any version                            7 one transfer per fact, one fact per transfer
+    4 held amounts equal open holds                             + limits count what counts and was not given back
+"""
+
+from engine.ledger.database import Connection, translated
+
+_RULES = {
+    "1 balanced": """
+        SELECT format('transfer %s: layer %s sums to %s %s', transfer_id, layer, sum(amount), currency)
+          FROM ledger.entries GROUP BY transfer_id, currency, layer HAVING sum(amount) <> 0""",
+    "2 balances": """
+        SELECT format('account %s: settled %s, entries %s; held %s, entries %s; version %s, entries %s', a.code,
+                      b.settled, e.settled, b.held_dr - b.held_cr, e.held, b.version, e.versions)
+          FROM ledger.balances b JOIN ledger.accounts a ON a.id = b.account_id
+          CROSS JOIN LATERAL (
+               SELECT coalesce(sum(amount) FILTER (WHERE layer = 0), 0) AS settled,
+                      coalesce(sum(amount) FILTER (WHERE layer = 1), 0) AS held,
+                      count(DISTINCT version) AS versions, coalesce(max(version), 0) AS last
+                 FROM ledger.entries WHERE account_id = a.id) e
+         WHERE (b.settled, b.held_dr - b.held_cr, b.version, b.version, b.floor, b.normal)
+               IS DISTINCT FROM (e.settled, e.held, e.versions, e.last, a.floor, a.normal)""",
+    "2 a row per locked account": """
+        SELECT format('account %s: mode %s and balance row do not go together', a.code, a.mode)
+          FROM ledger.accounts a LEFT JOIN ledger.balances b ON b.account_id = a.id
+         WHERE (a.mode = 'locked') <> (b.account_id IS NOT NULL)""",
+    "2 history": """
+        SELECT format('account %s: layer %s version %s says %s, entries say %s', a.code, layer, version, balance_after,
+                      total)
+          FROM (SELECT *, sum(amount) OVER (PARTITION BY account_id, layer ORDER BY version) AS total
+                  FROM ledger.entries) e
+          JOIN ledger.accounts a ON a.id = e.account_id
+         WHERE CASE a.mode WHEN 'locked' THEN e.version IS NULL OR e.balance_after IS DISTINCT FROM e.total
+                           ELSE e.version IS NOT NULL OR e.balance_after IS NOT NULL END""",
+    "2 time": """
+        SELECT format('account %s: version %s is older than the one before it', a.code, version)
+          FROM (SELECT *, lag(posted_at) OVER (PARTITION BY account_id ORDER BY version) AS before
+                  FROM ledger.entries WHERE version IS NOT NULL) e
+          JOIN ledger.accounts a ON a.id = e.account_id WHERE e.posted_at < e.before""",
+    "3 floor": """
+        SELECT format('account %s: version %s leaves %s, floor %s', a.code, v.version, v.available, a.floor)
+          FROM (SELECT e.account_id, e.version,
+                       sum(sum(x.normal * e.amount) FILTER (
+                           -- what is held in favour of an account does not count until it is settled
+                           WHERE e.layer = 0 OR (t.phase = 'hold') = (x.normal * e.amount < 0)
+                       )) OVER (PARTITION BY e.account_id ORDER BY e.version) AS available
+                  FROM ledger.entries e JOIN ledger.transfers t ON t.id = e.transfer_id
+                  JOIN ledger.accounts x ON x.id = e.account_id AND x.floor IS NOT NULL
+                 GROUP BY e.account_id, e.version) v
+          JOIN ledger.accounts a ON a.id = v.account_id WHERE v.available < a.floor""",
+    "4 holds": """
+        SELECT format('account %s: held %s in the books, %s debit and %s credit in open holds', a.code,
+                      coalesce(e.held::text, 'nothing'), coalesce(o.dr, 0), coalesce(o.cr, 0))
+          FROM ledger.accounts a LEFT JOIN ledger.balances b ON b.account_id = a.id
+          LEFT JOIN (SELECT account_id, sum(amount) AS held FROM ledger.entries WHERE layer = 1 GROUP BY 1) e
+                 ON e.account_id = a.id
+          LEFT JOIN (SELECT e.account_id, sum(greatest(e.amount, 0)) AS dr, sum(greatest(-e.amount, 0)) AS cr
+                       FROM ledger.entries e JOIN ledger.transfers t ON t.id = e.transfer_id AND t.phase = 'hold'
+                      WHERE e.layer = 1 AND NOT EXISTS (SELECT FROM ledger.resolutions r WHERE r.target_id = t.id)
+                      GROUP BY 1) o ON o.account_id = a.id
+         WHERE coalesce(e.held, 0) <> coalesce(o.dr, 0) - coalesce(o.cr, 0)
+            OR (b.held_dr, b.held_cr) <> (coalesce(o.dr, 0), coalesce(o.cr, 0))""",
+    "5 resolutions": """
+        SELECT format('transfer %s (%s) is resolved by %s (%s) at %s', h.external_ref, h.phase, t.external_ref,
+                      t.phase, e.at)
+          FROM ledger.resolutions r JOIN ledger.transfers h ON h.id = r.target_id
+          JOIN ledger.transfers t ON t.id = r.transfer_id
+          JOIN (SELECT transfer_id, min(posted_at) AS at FROM ledger.entries GROUP BY 1) e ON e.transfer_id = t.id
+         WHERE CASE t.phase WHEN 'settle' THEN h.phase <> 'hold' OR h.expires_at <= t.received_at
+                            WHEN 'expire' THEN h.phase <> 'hold' OR h.expires_at IS NULL OR h.expires_at > e.at
+                            WHEN 'void' THEN h.phase <> 'hold' WHEN 'reverse' THEN h.phase NOT IN ('post', 'settle')
+                            ELSE true END
+        UNION ALL
+        SELECT format('hold %s is resolved %s times', target_id, count(*))
+          FROM ledger.resolutions GROUP BY target_id HAVING count(*) > 1""",
+    "5 phases": """
+        SELECT format('transfer %s: phase %s, resolves %s transfers, legs %s settled and %s held', t.external_ref,
+                      t.phase, r.n, e.settled, e.held)
+          FROM ledger.transfers t
+          CROSS JOIN LATERAL (SELECT count(*) AS n FROM ledger.resolutions WHERE transfer_id = t.id) r
+          CROSS JOIN LATERAL (
+               SELECT count(*) FILTER (WHERE layer = 0) AS settled, count(*) FILTER (WHERE layer = 1) AS held
+                 FROM ledger.entries WHERE transfer_id = t.id) e
+         WHERE (r.n > 0, e.settled > 1, e.held > 1) <>
+               (t.phase NOT IN ('post', 'hold'), t.phase IN ('post', 'settle', 'reverse'),
+                t.phase IN ('hold', 'settle', 'void', 'expire'))""",
+    "6 equation": """
+        SELECT format('%s: assets and expenses %s, liabilities, equity and income %s', a.currency,
+                      sum(e.amount) FILTER (WHERE a.normal = 1), -sum(e.amount) FILTER (WHERE a.normal = -1))
+          FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id WHERE e.layer = 0
+         GROUP BY a.currency HAVING sum(e.amount) <> 0""",
+    "7 facts": """
+        SELECT format('reference %s has %s transfers', external_ref, count(*))
+          FROM ledger.transfers GROUP BY external_ref HAVING count(*) > 1
+        UNION ALL
+        SELECT format('account %s: an entry of transfer %s in %s', a.code, e.transfer_id, e.currency)
+          FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id WHERE e.currency <> a.currency
+        UNION ALL
+        SELECT format('entry %s belongs to no transfer', e.seq)
+          FROM ledger.entries e WHERE NOT EXISTS (SELECT FROM ledger.transfers t WHERE t.id = e.transfer_id)""",
+    "limits": """
+        SELECT format('account %s: %s counts %s since %s, transfers say %s', coalesce(v.account_id, t.account_id),
+                      coalesce(v.kind, t.kind), v.amount, coalesce(v.bucket, t.bucket), t.amount)
+          FROM ledger.velocity v FULL JOIN (
+               SELECT velocity_account_id AS account_id, velocity_kind AS kind,
+                      date_bin('15 minutes', received_at, '2000-01-01 00:00:00+00') AS bucket,
+                      sum(velocity_amount) AS amount
+                 FROM ledger.transfers h WHERE velocity_kind IS NOT NULL AND NOT EXISTS (
+                      SELECT FROM ledger.resolutions r JOIN ledger.transfers x ON x.id = r.transfer_id
+                       WHERE r.target_id = h.id AND x.phase IN ('void', 'expire')) GROUP BY 1, 2, 3) t
+            ON (v.account_id, v.kind, v.bucket) = (t.account_id, t.kind, t.bucket)
+         WHERE coalesce(v.amount, 0) <> coalesce(t.amount, 0)""",
+}
+
+
+async def find_broken_rules(conn: Connection) -> list[str]:
+    """Every way in which the books contradict themselves; empty when they balance.
+
+    Each message names the rule, the account or transfer, and the amounts. At most 20 per rule. Raises Unavailable.
+    """
+    broken = []
+    with translated():
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            for rule, query in _RULES.items():
+                found = await conn.fetch(f"SELECT * FROM ({query}) broken(message) LIMIT 20")  # noqa: S608 - see _RULES
+                broken += [f"rule {rule}: {row['message']}" for row in found]
+    return broken

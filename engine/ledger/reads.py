@@ -1,0 +1,135 @@
+"""Reading the books. Nothing here writes; every answer is one consistent snapshot of what has been committed.
+
+Amounts are in the smallest unit of the account's currency (msat for BTC). Balances of one account are in its normal
+direction, so that a user's money is positive; the trial balance is signed, debit +, so that it sums to zero.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from engine.domain.errors import NotFound
+from engine.ledger.database import Connection, translated
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBalance:
+    """One account now: `available_msat` = settled less held out; `incoming_msat` is promised to it, not yet its own."""
+
+    account_id: int
+    code: str
+    currency: str
+    settled_msat: int
+    held_out_msat: int
+    incoming_msat: int
+    version: int | None
+
+    @property
+    def available_msat(self) -> int:
+        """What can be spent or promised now."""
+        return self.settled_msat - self.held_out_msat
+
+
+@dataclass(frozen=True, slots=True)
+class TrialBalanceRow:
+    """An account's sums, debit +."""
+
+    account_id: int
+    currency: str
+    kind: str
+    code: str
+    settled_msat: int
+    held_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """One leg in the books, debit +. `balance_after_msat` and `version` are of locked accounts only."""
+
+    account_id: int
+    code: str
+    currency: str
+    layer: str
+    amount_msat: int
+    balance_after_msat: int | None
+    version: int | None
+    posted_at: datetime
+
+
+_BALANCE = """
+SELECT a.id AS account_id, a.code, a.currency, b.version,
+       a.normal * coalesce(b.settled, e.settled)::bigint AS settled_msat,
+       (CASE a.normal WHEN 1 THEN coalesce(b.held_cr, e.held_cr) ELSE coalesce(b.held_dr, e.held_dr) END)::bigint
+           AS held_out_msat,
+       (CASE a.normal WHEN 1 THEN coalesce(b.held_dr, e.held_dr) ELSE coalesce(b.held_cr, e.held_cr) END)::bigint
+           AS incoming_msat
+  FROM ledger.accounts a LEFT JOIN ledger.balances b ON b.account_id = a.id
+  LEFT JOIN LATERAL (
+       SELECT coalesce(sum(amount) FILTER (WHERE layer = 0), 0) AS settled,
+              coalesce(sum(amount) FILTER (WHERE layer = 1 AND (phase = 'hold') = (amount > 0)), 0) AS held_dr,
+             -coalesce(sum(amount) FILTER (WHERE layer = 1 AND (phase = 'hold') = (amount < 0)), 0) AS held_cr
+         FROM ledger.entries JOIN ledger.transfers t ON t.id = transfer_id WHERE account_id = a.id
+       ) e ON b.account_id IS NULL
+ WHERE a.id = $1"""
+
+_TRIAL_BALANCE = """
+SELECT a.id AS account_id, a.currency, a.kind, a.code,
+       coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat,
+       coalesce(sum(e.amount) FILTER (WHERE e.layer = 1), 0)::bigint AS held_msat
+  FROM ledger.accounts a
+  LEFT JOIN ledger.entries e ON e.account_id = a.id AND ($1::timestamptz IS NULL OR e.posted_at <= $1)
+ GROUP BY a.id ORDER BY a.currency, a.code"""
+
+_ENTRIES = """
+SELECT e.account_id, a.code, e.currency, CASE e.layer WHEN 0 THEN 'settled' ELSE 'held' END AS layer,
+       e.amount AS amount_msat, e.balance_after AS balance_after_msat, e.version, e.posted_at
+  FROM ledger.transfers t JOIN ledger.entries e ON e.transfer_id = t.id JOIN ledger.accounts a ON a.id = e.account_id
+ WHERE t.external_ref = $1 ORDER BY e.seq"""
+
+_DUE_HOLDS = """
+SELECT external_ref FROM ledger.transfers t
+ WHERE expires_at <= clock_timestamp() AND NOT EXISTS (SELECT FROM ledger.resolutions r WHERE r.target_id = t.id)
+ ORDER BY expires_at LIMIT $1"""
+
+
+async def get_balance(conn: Connection, account_id: int) -> AccountBalance:
+    """One account as it stands: one row read for a locked account, a sum over its entries for an append account.
+
+    Raises NotFound.
+    """
+    with translated():
+        row = await conn.fetchrow(_BALANCE, account_id)
+    if row is None:
+        raise NotFound(f"there is no account {account_id} in the books", account_id=account_id)
+    return AccountBalance(**row)
+
+
+async def get_balance_at(conn: Connection, account_id: int, at: datetime) -> int:
+    """What was settled on an account at a moment, in msat, debit +: a user's money is negative here.
+
+    Exact for moments that every transaction open then has ended since. Raises NotFound.
+    """
+    with translated():
+        balance: int | None = await conn.fetchval(
+            "SELECT ledger.balance_at(id, $2) FROM ledger.accounts WHERE id = $1", account_id, at
+        )
+    if balance is None:
+        raise NotFound(f"there is no account {account_id} in the books", account_id=account_id)
+    return balance
+
+
+async def list_trial_balance(conn: Connection, at: datetime | None = None) -> list[TrialBalanceRow]:
+    """Every account with its sums, now or at a moment; per currency they sum to zero. Reads all entries."""
+    with translated():
+        return [TrialBalanceRow(**row) for row in await conn.fetch(_TRIAL_BALANCE, at)]
+
+
+async def list_entries(conn: Connection, ref: str) -> list[EntryRow]:
+    """The legs of the transfer with this reference, in the order they were written; empty when there is none."""
+    with translated():
+        return [EntryRow(**row) for row in await conn.fetch(_ENTRIES, ref)]
+
+
+async def list_due_holds(conn: Connection, limit: int = 100) -> list[str]:
+    """References of open holds past their `expires_at`, the oldest first: for whoever posts their `expire`."""
+    with translated():
+        return [row["external_ref"] for row in await conn.fetch(_DUE_HOLDS, limit)]

@@ -1,0 +1,131 @@
+"""The tables as SQLModel classes: for reads and administration, and for people who want to know what there is.
+
+The migrations are the truth; a test compares each class with the migrated database, column by column. Nothing is ever
+posted through these: the database refuses it, see `store.py`.
+"""
+
+from datetime import date, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import BigInteger, Column, Computed, DateTime, ForeignKey, LargeBinary, SmallInteger, Text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlmodel import Field, SQLModel
+
+_LEDGER: dict[str, Any] = {"schema": "ledger"}
+_NORMAL = "CASE WHEN kind IN ('asset', 'expense') THEN 1 ELSE -1 END"
+_AVAILABLE = "normal * settled - CASE normal WHEN 1 THEN held_cr ELSE held_dr END"
+
+
+def _moment(*, nullable: bool = False, primary_key: bool = False) -> Any:  # noqa: ANN401 - what Field gives
+    return Field(sa_column=Column(DateTime(timezone=True), nullable=nullable, primary_key=primary_key))
+
+
+def _to(target: str, *, primary_key: bool = False, nullable: bool = False) -> Any:  # noqa: ANN401 - what Field gives
+    return Field(sa_column=Column(BigInteger, ForeignKey(target), primary_key=primary_key, nullable=nullable))
+
+
+class Account(SQLModel, table=True):
+    """A place where money is, or a reason why it moved. Never changed; `normal` is +1 where debits add."""
+
+    __tablename__: ClassVar[Any] = "accounts"
+    __table_args__ = _LEDGER
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    code: str = Field(sa_type=Text, unique=True)
+    kind: str = Field(sa_type=Text)
+    currency: str = Field(sa_type=Text)
+    normal: int = Field(sa_column=Column(SmallInteger, Computed(_NORMAL, persisted=True), nullable=False))
+    floor: int | None = Field(sa_type=BigInteger)
+    mode: str = Field(sa_type=Text)
+    opened_at: datetime = _moment()
+
+
+class Balance(SQLModel, table=True):
+    """The running sums of a locked account, debit +. Changed by `ledger.post` only."""
+
+    __tablename__: ClassVar[Any] = "balances"
+    __table_args__ = _LEDGER
+
+    account_id: int = _to("ledger.accounts.id", primary_key=True)
+    normal: int = Field(sa_type=SmallInteger)
+    floor: int | None = Field(sa_type=BigInteger)
+    settled: int = Field(sa_type=BigInteger)
+    held_dr: int = Field(sa_type=BigInteger)
+    held_cr: int = Field(sa_type=BigInteger)
+    available: int = Field(sa_column=Column(BigInteger, Computed(_AVAILABLE, persisted=True), nullable=False))
+    version: int = Field(sa_type=BigInteger)
+    frozen: bool
+
+
+class Transfer(SQLModel, table=True):
+    """One business event, named by its outside reference. Never changed."""
+
+    __tablename__: ClassVar[Any] = "transfers"
+    __table_args__ = _LEDGER
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    external_ref: str = Field(sa_type=Text, unique=True)
+    payload_hash: bytes = Field(sa_type=LargeBinary)
+    template: str = Field(sa_type=Text)
+    phase: str = Field(sa_type=Text)
+    actor: str = Field(sa_type=Text)
+    workflow_id: str | None = Field(sa_type=Text)
+    description: str | None = Field(sa_type=Text)
+    facts: dict[str, Any] = Field(sa_column=Column("metadata", JSONB, nullable=False))
+    effective_on: date
+    expires_at: datetime | None = _moment(nullable=True)
+    velocity_account_id: int | None = _to("ledger.accounts.id", nullable=True)
+    velocity_kind: str | None = Field(sa_type=Text)
+    velocity_amount: int | None = Field(sa_type=BigInteger)
+    received_at: datetime = _moment()
+
+
+class Resolution(SQLModel, table=True):
+    """Which transfer settled, voided, expired or reversed another; each other at most once."""
+
+    __tablename__: ClassVar[Any] = "resolutions"
+    __table_args__ = _LEDGER
+
+    target_id: int = _to("ledger.transfers.id", primary_key=True)
+    transfer_id: int = _to("ledger.transfers.id")
+
+
+class Entry(SQLModel, table=True):
+    """One leg of a transfer on one layer (0 settled, 1 held), debit +. Never changed."""
+
+    __tablename__: ClassVar[Any] = "entries"
+    __table_args__ = _LEDGER
+
+    seq: int = Field(sa_type=BigInteger, primary_key=True)
+    transfer_id: int = _to("ledger.transfers.id")
+    account_id: int = _to("ledger.accounts.id")
+    currency: str = Field(sa_type=Text)
+    layer: int = Field(sa_type=SmallInteger)
+    amount: int = Field(sa_type=BigInteger)
+    balance_after: int | None = Field(sa_type=BigInteger)
+    version: int | None = Field(sa_type=BigInteger)
+    posted_at: datetime = _moment()
+
+
+class Limit(SQLModel, table=True):
+    """How much of a kind an account may move within a rolling window. Set by administrators."""
+
+    __tablename__: ClassVar[Any] = "limits"
+    __table_args__ = _LEDGER
+
+    account_id: int = _to("ledger.accounts.id", primary_key=True)
+    kind: str = Field(sa_type=Text, primary_key=True)
+    window_s: int = Field(primary_key=True)
+    max_amount: int = Field(sa_type=BigInteger)
+
+
+class VelocityBucket(SQLModel, table=True):
+    """What counted towards limits in one quarter of an hour."""
+
+    __tablename__: ClassVar[Any] = "velocity"
+    __table_args__ = _LEDGER
+
+    account_id: int = _to("ledger.accounts.id", primary_key=True)
+    kind: str = Field(sa_type=Text, primary_key=True)
+    bucket: datetime = _moment(primary_key=True)
+    amount: int = Field(sa_type=BigInteger)
