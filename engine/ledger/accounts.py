@@ -1,0 +1,215 @@
+"""Accounts, their wallets and their API keys: who may ask for what. No money moves here.
+
+An account is opened together with its wallet and the wallet's account in the books, in the caller's transaction. An API
+key is `mr_<id>_<secret>`: the secret has 256 random bits, only its SHA-256 is stored (so strong a secret needs no slow
+hash), and the key is told once. Nothing about a key is cached, so a revocation counts from its commit on.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+
+from engine.domain.errors import Conflict
+from engine.domain.ids import AccountId, ApiKeyId, WalletId, new_id
+from engine.domain.usernames import check_username
+from engine.ledger.chart import user
+from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.store import open_account_in_tx
+
+_TOKEN = re.compile(r"mr_([0-9a-z]{25})_([0-9A-Za-z_-]{43})")
+_ID_PREFIX = "key_"
+
+_ACCOUNT = "id, username, external_id, level, status, created_at"
+_KEY = "id, account_id, name, scopes, created_at, expires_at, revoked_at"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user of the bank."""
+
+    id: AccountId
+    username: str | None
+    external_id: str | None
+    level: int
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wallet:
+    """Where an account's money is."""
+
+    id: WalletId
+    account_id: AccountId
+    currency: str
+    ledger_account_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What is known of a key; its secret is not."""
+
+    id: ApiKeyId
+    account_id: AccountId
+    name: str
+    scopes: Sequence[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAccount:
+    """An account to be opened. `username` must be a good one, and free."""
+
+    id: AccountId
+    username: str | None = None
+    external_id: str | None = None
+    level: int = 0
+
+
+async def open_bank_account_in_tx(conn: Connection, new: NewAccount) -> None:
+    """Open the account and its bitcoin wallet, with the wallet's place in the books.
+
+    Raises Conflict (`username_taken`, `external_id_taken`) and Invalid; the caller's transaction is then spent.
+    """
+    if new.username is not None:
+        check_username(new.username)
+    with translated():
+        try:
+            await conn.execute(
+                "INSERT INTO bank.accounts(id, username, external_id, level) VALUES ($1, $2, $3, $4)",
+                new.id,
+                new.username,
+                new.external_id,
+                new.level,
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise _taken(new, error) from error
+    wallet_id = WalletId(new_id("wal"))
+    ledger_account_id = await open_account_in_tx(conn, user(wallet_id), "liability", floor=0)
+    with translated():
+        await conn.execute(
+            "INSERT INTO bank.wallets(id, account_id, currency, ledger_account_id) VALUES ($1, $2, 'BTC', $3)",
+            wallet_id,
+            new.id,
+            ledger_account_id,
+        )
+
+
+def _taken(new: NewAccount, error: asyncpg.UniqueViolationError) -> Exception:
+    match error.constraint_name:
+        case "username_whatever_the_case":
+            return Conflict(
+                f"The username @{new.username} is taken, whatever the case.",
+                code="username_taken",
+                username=new.username,
+            )
+        case "accounts_external_id_key":
+            return Conflict(
+                "Another account has this external_id.", code="external_id_taken", external_id=new.external_id
+            )
+        case _:
+            return error
+
+
+async def find_account(conn: Connection | Pool, account_id: AccountId) -> Account | None:
+    with translated():
+        row = await conn.fetchrow(f"SELECT {_ACCOUNT} FROM bank.accounts WHERE id = $1", account_id)  # noqa: S608 - constant
+    return None if row is None else Account(**row)
+
+
+async def list_wallets(conn: Connection | Pool, account_id: AccountId) -> list[Wallet]:
+    """All wallets of the account, the oldest first."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT id, account_id, currency, ledger_account_id FROM bank.wallets
+                WHERE account_id = $1 ORDER BY created_at, id""",
+            account_id,
+        )
+    return [Wallet(**row) for row in rows]
+
+
+# --- API keys ---------------------------------------------------------------------------------------------------------
+
+
+def new_secret() -> str:
+    """256 random bits, in 43 characters."""
+    return secrets.token_urlsafe(32)
+
+
+def token(key_id: ApiKeyId, secret: str) -> str:
+    """The whole key, to be told once."""
+    return f"mr_{key_id.removeprefix(_ID_PREFIX)}_{secret}"
+
+
+async def add_api_key_in_tx(
+    conn: Connection,
+    key_id: ApiKeyId,
+    *,
+    account_id: AccountId,
+    name: str,
+    scopes: Sequence[str],
+    secret: str,
+    expires_at: datetime | None,
+) -> None:
+    """Let whoever has this secret act for the account from now on."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at)
+               VALUES ($1, $2, $3, $4, $5, $6)""",
+            key_id,
+            account_id,
+            name,
+            list(scopes),
+            _hash(secret),
+            expires_at,
+        )
+
+
+async def find_api_key_by_token(conn: Connection | Pool, text: str) -> ApiKey | None:
+    """The key that this text is, while it is neither revoked nor expired."""
+    match = _TOKEN.fullmatch(text)
+    if match is None:
+        return None
+    with translated():
+        row = await conn.fetchrow(
+            f"""SELECT {_KEY}, secret_hash FROM bank.api_keys
+                 WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())""",  # noqa: S608 - constant
+            _ID_PREFIX + match[1],
+        )
+    if row is None:
+        return None
+    known = dict(row)
+    if not hmac.compare_digest(known.pop("secret_hash"), _hash(match[2])):
+        return None
+    return ApiKey(**known)
+
+
+async def find_api_key(conn: Connection | Pool, account_id: AccountId, key_id: ApiKeyId) -> ApiKey | None:
+    """A key of this account, revoked or not."""
+    with translated():
+        row = await conn.fetchrow(
+            f"SELECT {_KEY} FROM bank.api_keys WHERE id = $1 AND account_id = $2",  # noqa: S608 - constant
+            key_id,
+            account_id,
+        )
+    return None if row is None else ApiKey(**row)
+
+
+async def revoke_api_key(conn: Connection | Pool, key_id: ApiKeyId) -> None:
+    """From now on the key opens nothing. A repeat changes nothing."""
+    with translated():
+        await conn.execute(
+            "UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL", key_id
+        )
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
