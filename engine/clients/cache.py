@@ -27,7 +27,9 @@ class Cache:
         key = f"rate:{caller}:{now_s // _WINDOW_S}"
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
-                count, _ = await pipe.incr(key).expire(key, 2 * _WINDOW_S).execute()
+                pipe.incr(key)
+                pipe.expire(key, 2 * _WINDOW_S)
+                count, _ = await pipe.execute()
         except (RedisError, OSError):
             return 0, 0
         return int(count), _WINDOW_S - now_s % _WINDOW_S

@@ -10,7 +10,9 @@ What LND's answers mean is decided here, once:
   kind and only after a look at the node has found no payment; anything else stays unknown.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
@@ -33,6 +35,7 @@ _SEND_TIMEOUT_S = 60
 _CLTV_LIMIT = 1008
 """Blocks a payment may be locked for in the worst case: a week."""
 _MAX_PARTS = 16
+_INVOICE_PAGE = 1000
 _ANCHORS_SAT = 660
 """Two anchor outputs of 330 sat, paid by whoever opened the channel (BOLT 3)."""
 
@@ -135,13 +138,16 @@ class LndNode:
     async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
         """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""
         try:
-            async for payment in self.follow_payment(payment_hash):
-                return payment
+            async with asyncio.timeout(_CALL_TIMEOUT_S), aclosing(self.follow_payment(payment_hash)) as updates:
+                async for payment in updates:
+                    return payment
         except NotFound:
             return None
+        except TimeoutError as error:
+            raise Unavailable(f"{self.name} does not answer about {payment_hash}") from error
         raise Unavailable(f"{self.name}: the answer about {payment_hash} ended before it began")
 
-    async def follow_payment(self, payment_hash: PaymentHash) -> AsyncIterator[NodePayment]:
+    async def follow_payment(self, payment_hash: PaymentHash) -> AsyncGenerator[NodePayment, None]:
         """The payment's state now and at every change, until final. Raises NotFound if the node does not know it."""
         request = router_pb2.TrackPaymentRequest(payment_hash=bytes.fromhex(payment_hash))
         with translated(self.name):
@@ -150,7 +156,7 @@ class LndNode:
 
     async def send_payment(
         self, *, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None, max_fee_msat: Msat
-    ) -> AsyncIterator[NodePayment]:
+    ) -> AsyncGenerator[NodePayment, None]:
         """Send, or find what an earlier send of the same hash has become; then follow it until final.
 
         `amount_msat` is given for invoices without an amount only. Raises SendRefused when nothing was begun, and
@@ -175,14 +181,14 @@ class LndNode:
         async for payment in self.follow_payment(payment_hash):
             yield payment
 
-    async def follow_payments(self) -> AsyncIterator[NodePayment]:
+    async def follow_payments(self) -> AsyncGenerator[NodePayment, None]:
         """Every change of every payment of this node, from now on."""
         with translated(self.name):
             async for payment in self._router.TrackPayments(router_pb2.TrackPaymentsRequest(no_inflight_updates=True)):
                 yield _read_payment(payment)
 
-    async def has_route_above(self, *, bolt11: str, amount_msat: Msat) -> bool:
-        """Whether a route exists when the fee does not matter. A local look at the graph; nothing is sent."""
+    async def has_route_above(self, *, bolt11: str, amount_msat: Msat, fee_msat: Msat) -> bool:
+        """Whether a route exists, but for a higher fee only. A local look at the graph; nothing is sent."""
         with translated(self.name):
             decoded = await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
         request = ln.QueryRoutesRequest(
@@ -194,10 +200,10 @@ class LndNode:
             dest_features=[ln.FeatureBit.ValueType(bit) for bit in decoded.features],
         )
         try:
-            routes = await self._lightning.QueryRoutes(request, timeout=_CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError:
+            answer = await self._lightning.QueryRoutes(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError:  # LND says "no route" as an error
             return False
-        return bool(routes.routes)
+        return bool(answer.routes) and all(route.total_fees_msat > fee_msat for route in answer.routes)
 
     async def _explain_failed_send(self, payment_hash: PaymentHash, error: grpc.aio.AioRpcError) -> NoReturn:
         words = (error.details() or "").lower()
@@ -209,7 +215,7 @@ class LndNode:
 
     # Incoming
 
-    async def follow_settled_invoices(self, after_index: int) -> AsyncIterator[NodeInvoice]:
+    async def follow_settled_invoices(self, after_index: int) -> AsyncGenerator[NodeInvoice, None]:
         """Invoices as they settle, first those with a settle index above `after_index`.
 
         An index of 0 gives no backlog (seen), gaps and repeats happen.
@@ -227,6 +233,23 @@ class LndNode:
                 return _read_invoice(await self._invoices.LookupInvoiceV2(request, timeout=_CALL_TIMEOUT_S))
         except NotFound:
             return None
+
+    async def list_settled_invoices(self) -> list[NodeInvoice]:
+        """Every settled invoice of the node. For the beginning of a node's life; page by page, but all of them."""
+        settled: list[NodeInvoice] = []
+        offset = 0
+        while True:
+            request = ln.ListInvoiceRequest(index_offset=offset, num_max_invoices=_INVOICE_PAGE)
+            with translated(self.name):
+                page = await self._lightning.ListInvoices(request, timeout=_CALL_TIMEOUT_S)
+            settled += [_read_invoice(invoice) for invoice in page.invoices if invoice.state == ln.Invoice.SETTLED]
+            if len(page.invoices) < _INVOICE_PAGE:
+                return settled
+            offset = page.last_index_offset
+
+    async def read_last_settle_index(self) -> int:
+        """0 on a node that has never been paid."""
+        return max((invoice.settle_index for invoice in await self.list_settled_invoices()), default=0)
 
     async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
         """Cancel, or find it cancelled. False when somebody outside has paid it already. Repeatable."""

@@ -25,6 +25,8 @@ class NodePosition:
     channels_msat: Msat
     commit_escrow_msat: Msat
     onchain_msat: Msat
+    settle_index: int
+    """The node's last settled invoice: what was received up to here is part of the opening balance."""
 
 
 class NodeActivities(ABC):

@@ -34,6 +34,8 @@ class PaymentRequest:
     """Set when the destination names a wallet of ours and no invoice."""
     bolt11: str | None = None
     payment_hash: PaymentHash | None = None
+    amount_in_invoice: bool = False
+    """Whether the invoice itself names the amount; the node must then not be told again."""
     amount_msat: Msat
     max_fee_msat: Msat
     memo: str | None = None

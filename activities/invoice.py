@@ -1,0 +1,125 @@
+"""Receipts: credit once, whoever tells of it and however often; and the look at invoices that are overdue."""
+
+import asyncio
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import SearchAttributePair as Pair
+from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from activities.heartbeat import heartbeats
+from engine.clients.lnd import LndNode, NodeInvoice
+from engine.contracts import queues
+from engine.contracts.invoice import (
+    CreditedReceipt,
+    InvoiceActivities,
+    InvoiceSweepActivities,
+    Receipt,
+    SweepPage,
+    SweptPage,
+)
+from engine.domain.ids import InvoiceId, NodeName, PaymentHash
+from engine.domain.money import msat_to_sat_floor
+from engine.ledger import chart, invoice
+from engine.ledger.database import Pool, transaction
+from engine.ledger.store import post_in_tx
+
+_GRACE_S = 30
+"""After our expiry, before the node is asked: LND has then closed the invoice itself."""
+_PAGE = 100
+_SIDE_BY_SIDE = 10
+
+
+class Receipts(InvoiceActivities):
+    """The ledger's side."""
+
+    def __init__(self, pool: Pool, ids: chart.Chart) -> None:
+        self._pool = pool
+        self._ids = ids
+
+    @activity.defn
+    async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
+        """What was paid inside before is no reason to keep what came from outside: it is credited beside it, flagged."""
+        async with transaction(self._pool) as conn:
+            ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
+            posting = await invoice.received(
+                conn,
+                self._ids,
+                payment_hash=receipt.payment_hash,
+                node=receipt.node,
+                amount_msat=receipt.received_msat,
+                payee_account=ours.ledger_account_id if ours else None,
+                beside_internal=ours is not None and ours.paid_by is not None,
+            )
+            if ours is not None and ours.outside_msat > 0:
+                return CreditedReceipt(credited=False, wallet_id=ours.wallet_id, paid_twice=ours.paid_by is not None)
+            posted = await post_in_tx(conn, posting)
+            if ours is not None:
+                await invoice.mark_received_in_tx(conn, ours, receipt.received_msat)
+        return CreditedReceipt(
+            credited=posted.fresh,
+            wallet_id=ours.wallet_id if ours else None,
+            paid_twice=ours is not None and ours.paid_by is not None,
+        )
+
+
+class InvoiceSweep(InvoiceSweepActivities):
+    """The node's side; bound to one node."""
+
+    def __init__(self, lnd: LndNode, pool: Pool, client: Client) -> None:
+        self._lnd = lnd
+        self._pool = pool
+        self._client = client
+
+    @activity.defn
+    async def sweep_invoices(self, page: SweepPage) -> SweptPage:
+        async with heartbeats():
+            async with self._pool.acquire() as conn:
+                overdue = await invoice.list_overdue(
+                    conn, page.node, after=InvoiceId(page.after), grace_s=_GRACE_S, limit=_PAGE
+                )
+            gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+            async def look(payment_hash: PaymentHash) -> NodeInvoice | None:
+                async with gate:
+                    return await self._lnd.find_invoice(payment_hash)
+
+            found = await asyncio.gather(*(look(payment_hash) for _, payment_hash in overdue))
+            received = [known for known in found if known and known.settled]
+            expired = [known.payment_hash for known in found if known and known.cancelled]
+            for known in received:
+                await start_receive(self._client, page.node, known)
+            async with self._pool.acquire() as conn:
+                await invoice.mark_expired(conn, expired)
+        return SweptPage(
+            looked_at=len(overdue),
+            received=len(received),
+            expired=len(expired),
+            next_after=overdue[-1][0] if len(overdue) == _PAGE else None,
+        )
+
+
+async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> None:
+    """Begin the receipt of a settled invoice, or find it begun. Returns when Temporal has accepted it."""
+    try:
+        await client.start_workflow(
+            "ReceiveWorkflow",
+            Receipt(payment_hash=known.payment_hash, node=node, received_msat=known.received_msat),
+            id=queues.receive_workflow_id(known.payment_hash),
+            task_queue=queues.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            static_summary=f"receive {msat_to_sat_floor(known.received_msat):,} sat over {node}",
+            search_attributes=TypedSearchAttributes(
+                [
+                    Pair(queues.KIND, "receive"),
+                    Pair(queues.STATUS, "received"),
+                    Pair(queues.PAYMENT_HASH, known.payment_hash),
+                    Pair(queues.AMOUNT_SAT, msat_to_sat_floor(known.received_msat)),
+                    Pair(queues.NEEDS_OPERATOR, False),
+                ]
+            ),
+        )
+    except WorkflowAlreadyStartedError:
+        activity.logger.debug("receipt of %s is done", known.payment_hash)

@@ -1,0 +1,131 @@
+"""A node's streams, turned into workflow starts and signals.
+
+* Settled invoices: handed on in pages; the cursor in Postgres moves only when Temporal has accepted every receipt of the
+  page. LND gives no backlog for a cursor of 0, so a node that was never paid is listed until it was, and its first
+  receipt is taken from there.
+* Outgoing payments: each final update wakes the payment's workflow, which looks for itself. After every reconnect all
+  that wait are woken once, because their updates may have come while nobody listened.
+* Tending: invoices settled in the ledger are cancelled at the node within a second, and the node reports that it is
+  alive and how much it can send.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.heartbeat import heartbeats
+from activities.invoice import start_receive
+from engine.clients.lnd import LndNode, NodeInvoice, NodePaymentStatus
+from engine.contracts.pump import PumpActivities, PumpInput
+from engine.ledger import invoice, node, payment
+from engine.ledger.database import Pool
+
+_PAGE = 100
+_IDLE_S = 0.5
+_REPORT_EVERY = 4
+"""Rounds of tending between two reports of what the node can send."""
+
+
+class Pump(PumpActivities):
+    """Bound to one node."""
+
+    def __init__(self, lnd: LndNode, pool: Pool, client: Client) -> None:
+        self._lnd = lnd
+        self._pool = pool
+        self._client = client
+
+    @activity.defn
+    async def pump_invoices(self, pump: PumpInput) -> None:
+        async with heartbeats():
+            cursor = await self._find_start()
+            queue: asyncio.Queue[NodeInvoice] = asyncio.Queue(maxsize=_PAGE)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_fill(queue, self._lnd.follow_settled_invoices(cursor)))
+                tasks.create_task(self._hand_on(queue))
+
+    @activity.defn
+    async def pump_payments(self, pump: PumpInput) -> None:
+        async with heartbeats(), asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._wake_final())
+            tasks.create_task(self._wake_all())
+
+    @activity.defn
+    async def tend_node(self, pump: PumpInput) -> None:
+        async with heartbeats():
+            while True:
+                for _ in range(_REPORT_EVERY):
+                    await self._cancel_settled()
+                    await asyncio.sleep(_IDLE_S)
+                outbound_msat = await self._lnd.read_outbound()
+                async with self._pool.acquire() as conn:
+                    await node.report_outbound(conn, self._lnd.name, outbound_msat)
+
+    async def _find_start(self) -> int:
+        """The cursor to subscribe from: never 0, for which LND gives no backlog."""
+        while True:
+            async with self._pool.acquire() as conn:
+                cursor = await node.read_cursor(conn, self._lnd.name)
+            if cursor > 0:
+                return cursor
+            if await self._lnd.list_settled_invoices():
+                # Listed once more: what settled first is in a list that began after something had settled.
+                for known in await self._lnd.list_settled_invoices():
+                    await start_receive(self._client, self._lnd.name, known)
+                async with self._pool.acquire() as conn:
+                    await node.move_cursor(conn, self._lnd.name, 1)
+            else:
+                await asyncio.sleep(_IDLE_S)
+
+    async def _hand_on(self, queue: asyncio.Queue[NodeInvoice]) -> None:
+        while True:
+            page = [await queue.get()]
+            while len(page) < _PAGE and not queue.empty():
+                page.append(queue.get_nowait())
+            await asyncio.gather(*(start_receive(self._client, self._lnd.name, known) for known in page))
+            async with self._pool.acquire() as conn:
+                await node.move_cursor(conn, self._lnd.name, max(known.settle_index for known in page))
+
+    async def _wake_final(self) -> None:
+        async with aclosing(self._lnd.follow_payments()) as updates:
+            async for update in updates:
+                if update.status is not NodePaymentStatus.IN_FLIGHT:
+                    async with self._pool.acquire() as conn:
+                        workflow_id = await payment.find_waiting_workflow(conn, update.payment_hash)
+                    if workflow_id is not None:
+                        await self._wake(workflow_id)
+        raise ConnectionResetError(f"{self._lnd.name} closed its stream of payments")
+
+    async def _wake_all(self) -> None:
+        async with self._pool.acquire() as conn:
+            waiting = await payment.list_in_flight(conn, self._lnd.name)
+        for workflow_id in waiting:
+            await self._wake(workflow_id)
+
+    async def _wake(self, workflow_id: str) -> None:
+        try:
+            await self._client.get_workflow_handle(workflow_id).signal("node_reported")
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            activity.logger.error("%s is pending in the books and has no running workflow", workflow_id)
+
+    async def _cancel_settled(self) -> None:
+        """An invoice that somebody outside has paid as well cannot be cancelled: its receipt comes over the stream."""
+        async with self._pool.acquire() as conn:
+            notes = await invoice.list_cancellations(conn, self._lnd.name, _PAGE)
+        if not notes:
+            return
+        await asyncio.gather(*(self._lnd.cancel_invoice(payment_hash) for payment_hash in notes))
+        async with self._pool.acquire() as conn:
+            await invoice.mark_cancellations_done(conn, notes)
+
+
+async def _fill(queue: asyncio.Queue[NodeInvoice], stream: AsyncGenerator[NodeInvoice, None]) -> None:
+    async with aclosing(stream) as settled:
+        async for known in settled:
+            await queue.put(known)
+    raise ConnectionResetError("the node closed its stream of invoices")

@@ -1,0 +1,154 @@
+"""What must exist in Temporal while workers run: search attributes, a pump per node, schedules, adopted nodes.
+
+Everything here looks first or is refused as a repeat, so any number of workers may do it at any time.
+"""
+
+from datetime import timedelta
+
+from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import (
+    Client,
+    Schedule,
+    ScheduleActionStartWorkflow,
+    ScheduleAlreadyRunningError,
+    ScheduleIntervalSpec,
+    ScheduleOverlapPolicy,
+    SchedulePolicy,
+    ScheduleSpec,
+    ScheduleState,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import WorkflowAlreadyStartedError
+
+from engine.contracts import queues
+from engine.contracts.invoice import SweepPage
+from engine.contracts.node import AdoptNode
+from engine.contracts.pump import PumpInput
+from engine.domain.ids import NodeName
+from engine.ledger.database import Pool
+from engine.ledger.node import is_adopted
+
+_KEYWORD, _INT, _BOOL = (
+    IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
+    IndexedValueType.INDEXED_VALUE_TYPE_INT,
+    IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
+)
+_SEARCH_ATTRIBUTES = {
+    queues.STATUS.name: _KEYWORD,
+    queues.KIND.name: _KEYWORD,
+    queues.ACCOUNT.name: _KEYWORD,
+    queues.PAYMENT_HASH.name: _KEYWORD,
+    queues.AMOUNT_SAT.name: _INT,
+    queues.NEEDS_OPERATOR.name: _BOOL,
+}
+_SWEEP_EVERY = timedelta(minutes=1)
+
+
+async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> bool:
+    """Whether all of it stands; False while a node is still being adopted.
+
+    Raises RPCError or Unavailable when a part is away; the next call does the rest.
+    """
+    await _ensure_search_attributes(client)
+    stands = True
+    for node in nodes:
+        async with pool.acquire() as conn:
+            adopted = await is_adopted(conn, node)
+        if adopted:
+            await _ensure_pump(client, node)
+            await _ensure_sweep(client, node)
+        else:
+            await _ensure_adoption(client, node)
+            stands = False
+    return stands
+
+
+async def polls_everywhere(client: Client, task_queues: list[str]) -> bool:
+    """Whether Temporal has seen this process poll every one of these queues."""
+    for name in task_queues:
+        kind = (
+            TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
+            if name == queues.PAYMENTS
+            else TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+        )
+        request = DescribeTaskQueueRequest(
+            namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
+        )
+        answer = await client.workflow_service.describe_task_queue(request)
+        if all(poller.identity != client.service_client.config.identity for poller in answer.pollers):
+            return False
+    return True
+
+
+async def _ensure_search_attributes(client: Client) -> None:
+    listed = await client.operator_service.list_search_attributes(
+        ListSearchAttributesRequest(namespace=client.namespace)
+    )
+    missing = {name: kind for name, kind in _SEARCH_ATTRIBUTES.items() if name not in listed.custom_attributes}
+    if missing:
+        await client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)
+        )
+
+
+async def _ensure_adoption(client: Client, node: NodeName) -> None:
+    try:
+        await client.start_workflow(
+            "AdoptNodeWorkflow",
+            AdoptNode(node=node),
+            id=queues.adopt_node_workflow_id(node),
+            task_queue=queues.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            static_summary=f"take {node} into the books",
+            search_attributes=_kind("adopt-node"),
+        )
+    except WorkflowAlreadyStartedError:
+        return
+
+
+async def _ensure_pump(client: Client, node: NodeName) -> None:
+    await client.start_workflow(
+        "LndPumpWorkflow",
+        PumpInput(node=node),
+        id=queues.pump_workflow_id(node),
+        task_queue=queues.PAYMENTS,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        static_summary=f"follow invoices and payments of {node}",
+        search_attributes=_kind("pump"),
+    )
+
+
+async def _ensure_sweep(client: Client, node: NodeName) -> None:
+    schedule_id = queues.invoice_sweep_workflow_id(node)
+    try:
+        await client.create_schedule(
+            schedule_id,
+            Schedule(
+                action=ScheduleActionStartWorkflow(
+                    "InvoiceSweepWorkflow",
+                    SweepPage(node=node),
+                    id=schedule_id,
+                    task_queue=queues.PAYMENTS,
+                    static_summary=f"ask {node} about overdue invoices",
+                    typed_search_attributes=_kind("invoice-sweep"),
+                ),
+                spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=_SWEEP_EVERY)], jitter=timedelta(seconds=5)),
+                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_SWEEP_EVERY),
+                state=ScheduleState(note="finds receipts that the pump may have missed, and closes expired invoices"),
+            ),
+        )
+    except ScheduleAlreadyRunningError:
+        return
+
+
+def _kind(kind: str) -> TypedSearchAttributes:
+    return TypedSearchAttributes([SearchAttributePair(queues.KIND, kind)])

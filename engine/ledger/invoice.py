@@ -1,0 +1,158 @@
+"""The posting of a receipt, and the invoice's row in the bank. A: what was really paid.
+
+    event                                          reference                entries
+    received from outside                          ln:<hash>:recv           Dr channels A · Cr user A
+    paid by one of our users (payment.py)          ln:<hash>:recv           Dr payer A · Cr payee A
+    received although a user of ours had paid      ln:<hash>:recv:outside   Dr channels A · Cr user A
+    received for no invoice that we know           ln:<hash>:recv           Dr channels A · Cr suspense:in A
+
+The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from engine.domain.ids import InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.money import Msat
+from engine.ledger import chart
+from engine.ledger.book import Posting, credit, debit
+from engine.ledger.database import Connection, translated
+from engine.ledger.payment import receive_ref
+
+ACTOR = "receive"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceRow:
+    """An invoice as the bank has it."""
+
+    id: InvoiceId
+    wallet_id: WalletId
+    node: NodeName
+    bolt11: str
+    payment_hash: PaymentHash
+    amount_msat: Msat | None
+    status: str
+    expires_at: datetime
+    paid_by: PaymentId | None
+    outside_msat: Msat
+    ledger_account_id: int
+    """The payee's account in the books."""
+
+
+# Posting
+
+
+async def received(
+    conn: Connection,
+    ids: chart.Chart,
+    *,
+    payment_hash: PaymentHash,
+    node: NodeName,
+    amount_msat: Msat,
+    payee_account: int | None,
+    beside_internal: bool,
+) -> Posting:
+    """Money came in over Lightning. Without a payee it waits in suspense for an operator."""
+    creditor = await ids.get_id(conn, chart.SUSPENSE_IN) if payee_account is None else payee_account
+    return Posting(
+        ref=receive_ref(payment_hash) + (":outside" if beside_internal else ""),
+        template="lightning_received",
+        phase="post",
+        actor=ACTOR,
+        workflow_id=f"receive-{payment_hash}",
+        legs=[debit(await ids.get_id(conn, chart.channels(node)), amount_msat), credit(creditor, amount_msat)],
+    )
+
+
+# Rows
+
+
+async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> InvoiceRow | None:
+    """The invoice of this hash, locked until the transaction ends; locked before any balance, always."""
+    with translated():
+        row = await conn.fetchrow(
+            """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at, i.paid_by,
+                      i.outside_msat, w.ledger_account_id
+                 FROM bank.invoices i JOIN bank.wallets w ON w.id = i.wallet_id
+                WHERE i.payment_hash = $1 FOR UPDATE OF i""",
+            payment_hash,
+        )
+    return None if row is None else InvoiceRow(**row)
+
+
+async def mark_paid_internally_in_tx(
+    conn: Connection, invoice: InvoiceRow, *, payment_id: PaymentId, amount_msat: Msat
+) -> None:
+    """Settled in the ledger; with a note that the node must stop offering it."""
+    with translated():
+        await conn.execute(
+            """UPDATE bank.invoices SET status = 'settled', received_msat = received_msat + $2, paid_by = $3,
+                   settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
+            invoice.id,
+            amount_msat,
+            payment_id,
+        )
+        await conn.execute(
+            """INSERT INTO bank.node_cancellations(payment_hash, node) VALUES ($1, $2)
+               ON CONFLICT (payment_hash) DO NOTHING""",
+            invoice.payment_hash,
+            invoice.node,
+        )
+
+
+async def mark_received_in_tx(conn: Connection, invoice: InvoiceRow, amount_msat: Msat) -> None:
+    """Settled from outside, whatever the row said before: money that came is money."""
+    with translated():
+        await conn.execute(
+            """UPDATE bank.invoices SET status = 'settled', received_msat = received_msat + $2, outside_msat = $2,
+                   outside_at = clock_timestamp(), settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
+            invoice.id,
+            amount_msat,
+        )
+
+
+async def mark_expired(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
+    """Closed at the node without a payment. What is settled or cancelled stays so."""
+    with translated():
+        await conn.execute(
+            "UPDATE bank.invoices SET status = 'expired' WHERE payment_hash = ANY($1) AND status = 'open'",
+            payment_hashes,
+        )
+
+
+async def list_overdue(
+    conn: Connection, node: NodeName, *, after: InvoiceId, grace_s: int, limit: int
+) -> list[tuple[InvoiceId, PaymentHash]]:
+    """A page of open invoices of this node that are past their expiry by the grace, in the order of their ids."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT id, payment_hash FROM bank.invoices
+                WHERE node = $1 AND status = 'open' AND id > $2
+                  AND expires_at < clock_timestamp() - make_interval(secs => $3) ORDER BY id LIMIT $4""",
+            node,
+            after,
+            grace_s,
+            limit,
+        )
+    return [(InvoiceId(row["id"]), PaymentHash(row["payment_hash"])) for row in rows]
+
+
+async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> list[PaymentHash]:
+    """Notes that wait to be worked off at this node, oldest first."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT payment_hash FROM bank.node_cancellations
+                WHERE node = $1 AND done_at IS NULL ORDER BY created_at LIMIT $2""",
+            node,
+            limit,
+        )
+    return [PaymentHash(row["payment_hash"]) for row in rows]
+
+
+async def mark_cancellations_done(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
+    with translated():
+        await conn.execute(
+            "UPDATE bank.node_cancellations SET done_at = clock_timestamp() WHERE payment_hash = ANY($1)",
+            payment_hashes,
+        )

@@ -1,0 +1,98 @@
+"""A node in the books: its accounts, its opening balances as capital, and its row with identity and cursor.
+
+event     reference             entries
+adopted   node:<name>:opening   Dr channels · Dr commit escrow · Dr on chain · Cr capital
+"""
+
+from engine.domain.errors import Conflict
+from engine.domain.ids import NodeName
+from engine.domain.money import Msat
+from engine.ledger import chart
+from engine.ledger.book import Posting, credit, debit
+from engine.ledger.database import Connection, translated
+from engine.ledger.store import open_account_in_tx
+
+ACTOR = "adopt-node"
+
+
+async def open_accounts_in_tx(conn: Connection, node: NodeName) -> tuple[int, int, int]:
+    """The ids of the node's accounts for channels, commit escrow and on-chain coins; a repeat finds them."""
+    codes = (chart.channels(node), chart.commit_escrow(node), chart.onchain(node))
+    first, second, third = [await open_account_in_tx(conn, code, "asset", mode="append") for code in codes]
+    return first, second, third
+
+
+def adopted(
+    node: NodeName, accounts: tuple[int, int, int], capital_account: int, amounts_msat: tuple[Msat, Msat, Msat]
+) -> Posting | None:
+    """What the node holds becomes capital; None for an empty node."""
+    legs = [debit(account, amount) for account, amount in zip(accounts, amounts_msat, strict=True) if amount > 0]
+    if not legs:
+        return None
+    return Posting(
+        ref=f"node:{node}:opening",
+        template="node_adopted",
+        phase="post",
+        actor=ACTOR,
+        workflow_id=f"adopt-{node}",
+        legs=[*legs, credit(capital_account, sum(amounts_msat))],
+    )
+
+
+async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle_index: int) -> bool:
+    """Take the node in. False when it was in already; raises Conflict when another node has this name or key."""
+    with translated():
+        added: str | None = await conn.fetchval(
+            """INSERT INTO bank.nodes(name, pubkey, settle_index) VALUES ($1, $2, $3)
+               ON CONFLICT DO NOTHING RETURNING name""",
+            node,
+            pubkey,
+            settle_index,
+        )
+        if added is not None:
+            return True
+        known: str | None = await conn.fetchval("SELECT pubkey FROM bank.nodes WHERE name = $1", node)
+    if known != pubkey:
+        raise Conflict(f"{node} was adopted as {known}, and {pubkey} answers now", code="node_replaced")
+    return False
+
+
+async def is_adopted(conn: Connection, node: NodeName) -> bool:
+    with translated():
+        return await conn.fetchval("SELECT true FROM bank.nodes WHERE name = $1", node) is not None
+
+
+async def read_cursor(conn: Connection, node: NodeName) -> int:
+    """The settle index up to which every receipt has been handed on."""
+    with translated():
+        return int(await conn.fetchval("SELECT settle_index FROM bank.nodes WHERE name = $1", node) or 0)
+
+
+async def move_cursor(conn: Connection, node: NodeName, settle_index: int) -> None:
+    """Forward only: a late writer cannot move it back."""
+    with translated():
+        await conn.execute(
+            "UPDATE bank.nodes SET settle_index = greatest(settle_index, $2) WHERE name = $1", node, settle_index
+        )
+
+
+async def report_outbound(conn: Connection, node: NodeName, outbound_msat: Msat) -> None:
+    """The node is alive and could send this much."""
+    with translated():
+        await conn.execute(
+            "UPDATE bank.nodes SET outbound_msat = $2, reported_at = clock_timestamp() WHERE name = $1",
+            node,
+            outbound_msat,
+        )
+
+
+async def choose_sender(conn: Connection, total_msat: Msat) -> NodeName | None:
+    """The node to pin a payment to: of those that reported lately the one that can send most, if any is adopted at all."""
+    with translated():
+        name: str | None = await conn.fetchval(
+            """SELECT name FROM bank.nodes
+                ORDER BY reported_at > clock_timestamp() - interval '30 seconds' DESC, outbound_msat >= $1 DESC,
+                         outbound_msat DESC, name LIMIT 1""",
+            total_msat,
+        )
+    return None if name is None else NodeName(name)

@@ -1,0 +1,69 @@
+"""Logs, and traces when somebody collects them.
+
+Log lines are for machines (JSON) or for a person at a terminal, chosen by a setting; `error` means that a person must
+act. Traces follow a request from the API through its workflow into activities, Postgres, Redis and the nodes; they are
+off unless an OTLP endpoint is set, and cost nothing then. No secret, preimage or macaroon is ever logged.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+
+import structlog
+import temporalio.client
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor
+from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient
+from opentelemetry.instrumentation.redis import RedisInstrumentor
+from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from temporalio.contrib.opentelemetry import TracingInterceptor
+
+from engine.settings import CommonSettings
+
+
+def start_telemetry(settings: CommonSettings, service: str) -> Sequence[temporalio.client.Interceptor]:
+    """Set up logs and traces for this process, once; returns the interceptors that the Temporal client takes."""
+    _start_logs(settings)
+    if settings.otlp_endpoint is None:
+        return ()
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=settings.otlp_endpoint)))
+    trace.set_tracer_provider(provider)
+    AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]
+    RedisInstrumentor().instrument()
+    GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
+    return (TracingInterceptor(),)
+
+
+def _start_logs(settings: CommonSettings) -> None:
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # python-bitcoinrpc logs credentials and passphrases at DEBUG.
+    logging.getLogger("BitcoinRPC").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,178 @@
+"""Composition root of the worker processes: clients, activities, and one Temporal worker per task queue.
+
+    payments           workflow code and the ledger's activities
+    lightning-<node>   everything that calls this one node
+
+Any number of these processes may run. Each makes sure at start, and again every minute, that what must exist does: the
+search attributes, a pump per node, the schedules, and that every node is in the books. SIGTERM lets running activities
+end, then leaves; what was not finished goes on in another process.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+
+import structlog
+from temporalio.client import Client, Interceptor
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError
+from temporalio.worker import PollerBehaviorAutoscaling, Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from activities.failures import FailureInterceptor
+from activities.invoice import InvoiceSweep, Receipts
+from activities.node import NodeBooks, NodePositions
+from activities.payment import Payments
+from activities.pump import Pump
+from activities.sending import Sending
+from activities.standing import ensure_standing, polls_everywhere
+from engine.clients.lnd import LndNode
+from engine.contracts import queues
+from engine.domain.errors import EngineError, Unavailable
+from engine.domain.ids import NodeName
+from engine.ledger.chart import Chart
+from engine.ledger.database import Pool, open_pool
+from engine.settings import WorkerSettings, load_settings
+from engine.telemetry import start_telemetry
+from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.node import AdoptNodeWorkflow
+from workflows.payment import PaymentWorkflow
+from workflows.pump import LndPumpWorkflow
+
+log = structlog.get_logger("worker")
+
+_GRACE = timedelta(seconds=5)
+_STANDING_EVERY_S = 60
+_SETTLING_S = 0.3
+_RETRY_S = 1
+_SDK_REST_S = 0.3
+"""The SDK's native threads may abort an interpreter that leaves at once (seen in one of three runs)."""
+
+
+async def main() -> None:
+    settings = load_settings(WorkerSettings)
+    interceptors = start_telemetry(settings, "millrace-worker")
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as stack:
+        connecting = asyncio.create_task(_connect(settings, interceptors))
+        if not await _unless(stop, connecting):
+            return
+        pool, client = connecting.result()
+        stack.push_async_callback(pool.close)
+        nodes = [LndNode(NodeName(name), node) for name, node in settings.nodes.items()]
+        for node in nodes:
+            stack.push_async_callback(node.close)
+        for worker in [_payments_worker(client, pool, settings), *(_node_worker(client, pool, node) for node in nodes)]:
+            await stack.enter_async_context(worker)
+        standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings))
+        stack.callback(standing.cancel)
+        log.info("worker runs", queues=len(nodes) + 1)
+        await stop.wait()
+        log.info("worker stops")
+    await asyncio.sleep(_SDK_REST_S)
+
+
+def _payments_worker(client: Client, pool: Pool, settings: WorkerSettings) -> Worker:
+    ids = Chart()
+    payments, receipts, books = Payments(pool, ids), Receipts(pool, ids), NodeBooks(pool, ids)
+    return Worker(
+        client,
+        task_queue=queues.PAYMENTS,
+        workflows=[PaymentWorkflow, ReceiveWorkflow, InvoiceSweepWorkflow, LndPumpWorkflow, AdoptNodeWorkflow],
+        activities=[
+            payments.open_payment,
+            payments.settle_payment,
+            payments.release_payment,
+            receipts.credit_receipt,
+            books.book_opening,
+        ],
+        workflow_runner=SandboxedWorkflowRunner(),
+        interceptors=[FailureInterceptor()],
+        max_concurrent_workflow_tasks=settings.workflow_task_slots,
+        max_concurrent_local_activities=4 * settings.workflow_task_slots,
+        workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=4),
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=1),
+        graceful_shutdown_timeout=_GRACE,
+    )
+
+
+def _node_worker(client: Client, pool: Pool, node: LndNode) -> Worker:
+    sending, pump = Sending(node, pool), Pump(node, pool, client)
+    sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
+    return Worker(
+        client,
+        task_queue=queues.lightning_queue(node.name),
+        activities=[
+            sending.send_payment,
+            sending.watch_payment,
+            sweep.sweep_invoices,
+            pump.pump_invoices,
+            pump.pump_payments,
+            pump.tend_node,
+            positions.read_position,
+        ],
+        interceptors=[FailureInterceptor()],
+        max_concurrent_activities=500,  # a slow payee occupies a slot for seconds; it must not slow the others
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=2),
+        graceful_shutdown_timeout=_GRACE,
+    )
+
+
+async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]) -> tuple[Pool, Client]:
+    """Wait for Postgres and Temporal for as long as it takes: a stack may come up in any order."""
+    while True:
+        try:
+            pool = await open_pool(settings.postgres_dsn.get_secret_value(), max_size=settings.postgres_pool_size)
+            break
+        except Unavailable as error:
+            log.warning("waiting for Postgres", reason=error.detail)
+            await asyncio.sleep(_RETRY_S)
+    while True:
+        try:
+            client = await Client.connect(
+                settings.temporal_address,
+                namespace=settings.temporal_namespace,
+                data_converter=pydantic_data_converter,
+                interceptors=list(interceptors),
+            )
+        except (RPCError, RuntimeError) as error:
+            log.warning("waiting for Temporal", reason=str(error))
+            await asyncio.sleep(_RETRY_S)
+        else:
+            return pool, client
+
+
+async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
+    """True when the task is done, False when we were told to stop before that."""
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, task], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not task.done():
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+    return not stop.is_set()
+
+
+async def _keep_standing(client: Client, pool: Pool, nodes: list[NodeName], settings: WorkerSettings) -> None:
+    """Make sure that what must exist does; tell who started us as soon as it does and we are at work."""
+    ready = False
+    while True:
+        try:
+            stands = await ensure_standing(client, pool, nodes)
+            if not ready and stands:
+                ready = await polls_everywhere(client, [queues.PAYMENTS, *map(queues.lightning_queue, nodes)])
+                if ready and settings.ready_file is not None:
+                    settings.ready_file.write_text(f"{socket.gethostname()}\n")
+        except (RPCError, EngineError) as error:
+            log.warning("cannot check what must exist; trying again", reason=str(error))
+        await asyncio.sleep(_STANDING_EVERY_S if ready else _SETTLING_S)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
