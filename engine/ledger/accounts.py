@@ -120,6 +120,7 @@ def _taken(new: NewAccount, error: asyncpg.UniqueViolationError) -> Exception:
 
 
 async def find_account(conn: Connection | Pool, account_id: AccountId) -> Account | None:
+    """The account, whatever its status."""
     with translated():
         row = await conn.fetchrow(f"SELECT {_ACCOUNT} FROM bank.accounts WHERE id = $1", account_id)  # noqa: S608 - constant
     return None if row is None else Account(**row)
