@@ -10,7 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.tidy.house import GENERATED, ROOT, Source, decorated, imports, product, read, room, source, sources, within
+from tests.tidy.house import (
+    GENERATED,
+    ROOT,
+    Source,
+    decorated,
+    dotted,
+    imports,
+    product,
+    read,
+    room,
+    source,
+    sources,
+    within,
+)
 
 pytestmark = pytest.mark.tidy
 
@@ -39,16 +52,35 @@ def incomplete_workflows(workflows: list[Source], files: set[str]) -> list[str]:
     return found
 
 
-def unimplemented_contracts(contracts: list[Source], files: set[str]) -> list[str]:
-    names = [one.name for one in contracts if decorated(one, "activity.defn")]
-    needed = [f"{folder}/{name}.py" for name in names for folder in ("activities", "workflows")]
-    return [f"{path} is missing: its contract exists" for path in needed if path not in files]
+def unimplemented_contracts(contracts: list[Source], activities: list[Source], files: set[str]) -> list[str]:
+    implemented = {dotted(base).split(".")[-1] for one in activities for each in _classes(one) for base in each.bases}
+    found = []
+    for one in contracts:
+        declared = [each for each in _classes(one) if _has_activities(each)]
+        found += [f"{one.at(each)} {each.name} has no activities" for each in declared if each.name not in implemented]
+        needed = [f"{folder}/{one.name}.py" for folder in ("activities", "workflows") if declared]
+        found += [f"{path} is missing: its contract exists" for path in needed if path not in files]
+    return found
 
 
-def unannounced_activities(activities: list[Source], files: set[str]) -> list[str]:
-    names = [one.name for one in activities if decorated(one, "activity.defn")]
-    needed = [f"engine/contracts/{name}.py" for name in names]
-    return [f"{path} is missing: its activities exist" for path in needed if path not in files]
+def unannounced_activities(activities: list[Source]) -> list[str]:
+    """A class with activities gets their names and types from a contract, by inheritance."""
+    found = []
+    for one in activities:
+        announced = {module.rsplit(".", 1)[-1] for _, module in imports(one) if within(module, ["engine.contracts"])}
+        for each in _classes(one):
+            if _has_activities(each) and not announced.intersection(dotted(base) for base in each.bases):
+                found.append(f"{one.at(each)} {each.name} implements no contract")
+    return found
+
+
+def _classes(one: Source) -> list[ast.ClassDef]:
+    return [node for node in ast.walk(one.tree) if isinstance(node, ast.ClassDef)]
+
+
+def _has_activities(one: ast.ClassDef) -> bool:
+    methods = [node for node in one.body if isinstance(node, ast.AsyncFunctionDef)]
+    return any(dotted(each) == "activity.defn" for method in methods for each in method.decorator_list)
 
 
 def misnamed_routes(api: list[Source], workflows: list[Source]) -> list[str]:
@@ -89,11 +121,11 @@ def test_every_workflow_has_its_contract_activities_and_history() -> None:
 
 
 def test_every_contract_with_activities_has_its_rooms() -> None:
-    assert unimplemented_contracts(room("engine/contracts"), existing()) == []
+    assert unimplemented_contracts(room("engine/contracts"), room("activities"), existing()) == []
 
 
 def test_every_activity_has_its_contract() -> None:
-    assert unannounced_activities(room("activities"), existing()) == []
+    assert unannounced_activities(room("activities")) == []
 
 
 def test_routes_are_called_like_the_workflows_they_start() -> None:
@@ -111,6 +143,10 @@ def test_nothing_imports_the_worker_or_the_tests() -> None:
 
 WORKFLOW = source("workflows/refund.py", "@workflow.defn\nclass RefundWorkflow: ...")
 CONTRACT = source("engine/contracts/refund.py", "class A:\n  @activity.defn\n  async def refund(self): ...")
+ACTIVITIES = source(
+    "activities/refund.py",
+    "from engine.contracts.refund import A\nclass B(A):\n  @activity.defn\n  async def refund(self): ...",
+)
 WHOLE = {"engine/contracts/refund.py", "activities/refund.py", "workflows/refund.py", f"{HISTORIES}/refund-ok.json"}
 
 
@@ -128,19 +164,20 @@ def test_a_history_of_a_longer_name_does_not_count() -> None:
 
 def test_shared_files_need_no_partners() -> None:
     assert incomplete_workflows([source("workflows/policies.py", "LEDGER = {}")], set()) == []
-    assert unimplemented_contracts([source("engine/contracts/queues.py", "PAYMENTS = 'payments'")], set()) == []
-    assert unannounced_activities([source("activities/failures.py", "def fail(): ...")], set()) == []
+    assert unimplemented_contracts([source("engine/contracts/queues.py", "PAYMENTS = 'payments'")], [], set()) == []
+    assert unannounced_activities([source("activities/failures.py", "def fail(): ...")]) == []
 
 
 def test_a_contract_without_activities_or_workflow_is_seen() -> None:
-    assert unimplemented_contracts([CONTRACT], WHOLE) == []
-    assert len(unimplemented_contracts([CONTRACT], set())) == 2
+    assert unimplemented_contracts([CONTRACT], [ACTIVITIES], WHOLE) == []
+    assert len(unimplemented_contracts([CONTRACT], [ACTIVITIES], set())) == 2
+    assert unimplemented_contracts([CONTRACT], [], WHOLE) == ["engine/contracts/refund.py:1 A has no activities"]
 
 
 def test_an_activity_without_contract_is_seen() -> None:
-    activity = source("activities/refund.py", "class A:\n  @activity.defn()\n  async def refund(self): ...")
-    assert unannounced_activities([activity], WHOLE) == []
-    assert len(unannounced_activities([activity], set())) == 1
+    assert unannounced_activities([ACTIVITIES]) == []
+    alone = source("activities/refund.py", "class B:\n  @activity.defn()\n  async def refund(self): ...")
+    assert unannounced_activities([alone]) == ["activities/refund.py:1 B implements no contract"]
 
 
 def test_a_route_with_a_name_of_its_own_is_seen() -> None:
