@@ -7,7 +7,7 @@ reference (posting the same again is safe and gives the first answer).
 
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any, TypeAlias
 
 import asyncpg
@@ -33,6 +33,8 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
 
 _TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
 """Classes of SQLSTATE after which the transaction can be made anew: lost, raced, full, locked, shut down."""
+
+_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -76,14 +78,14 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
             with translated():
                 yield connection
         except BaseException:
-            if not connection.is_closed():
-                with translated():
-                    await running.rollback()
+            with suppress(*_FAILURES):  # a transaction that cannot be rolled back is gone with its connection
+                await running.rollback()
             raise
         with translated(committing=True):
             await running.commit()
     finally:
-        await pool.release(connection)
+        with suppress(*_FAILURES):  # COMMIT or ROLLBACK has spoken; what the line does afterwards changes nothing
+            await pool.release(connection)
 
 
 @contextmanager
@@ -91,7 +93,7 @@ def translated(*, committing: bool = False) -> Iterator[None]:
     """Turn what the driver raises into the engine's tree; other exceptions pass."""
     try:
         yield
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _FAILURES as error:
         raise translate(error, committing=committing) from error
 
 

@@ -45,8 +45,7 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     Conflict (`reference_conflict`, `hold_already_resolved`, `already_reversed`), InvariantBroken when the posting
     contradicts the books, Unavailable when nothing happened. Never OutcomeUnknown: that is for the caller's COMMIT.
     """
-    if not conn.is_in_transaction():
-        raise InvariantBroken("a posting needs a transaction of its caller")
+    _check_in_transaction(conn)
     velocity = posting.velocity
     with translated():
         row = await conn.fetchrow(
@@ -82,8 +81,7 @@ async def open_account_in_tx(
     touches).
     Raises Conflict (`reference_conflict`) when the code exists with another kind, currency, floor or mode.
     """
-    if not conn.is_in_transaction():
-        raise InvariantBroken("an account needs a transaction of its caller")
+    _check_in_transaction(conn)
     with translated():
         account_id: int = await conn.fetchval(
             "SELECT ledger.open_account($1, $2, $3, $4, $5)", code, kind, currency, floor, mode
@@ -98,3 +96,10 @@ async def get_account_id(conn: Connection, code: str) -> int:
     if account_id is None:
         raise NotFound(f"there is no account {code} in the books", account=code)
     return account_id
+
+
+def _check_in_transaction(conn: Connection) -> None:
+    with translated():
+        inside = conn.is_in_transaction()
+    if not inside:
+        raise InvariantBroken("the ledger writes in a transaction of its caller, and there is none")

@@ -214,9 +214,9 @@ BEGIN
      WHERE (v.account_id, v.kind, v.bucket) = (g.velocity_account_id, g.velocity_kind, g.bucket);
 END $$;
 
--- Moves all balances in the order of account ids and writes the legs in one statement. Returns how many accounts were found.
+-- Moves all balances in the order of account ids and writes the legs in one statement.
 CREATE FUNCTION ledger.write_legs(p_transfer bigint, p_phase text, p_holds bigint[], p_accounts bigint[], p_amounts bigint[])
-    RETURNS int LANGUAGE plpgsql AS $$
+    RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     r record; b ledger.balances; v_given int := 0; v_sign int := 1; v_layer smallint := 0;
     v_layers smallint[]; v_accounts bigint[] := p_accounts; v_amounts bigint[] := p_amounts;
@@ -253,10 +253,10 @@ BEGIN
             eb := eb || (b.held_dr - b.held_cr); ev := ev || b.version;
         END IF;
     END LOOP;
+    IF v_given <> cardinality(p_accounts) THEN RAISE 'a leg names no account' USING ERRCODE = 'LD404'; END IF;
     INSERT INTO ledger.entries (transfer_id, account_id, currency, layer, amount, balance_after, version, posted_at)
         SELECT p_transfer, x.a, x.c, x.l, x.m, x.b, x.v, t.now
           FROM (SELECT clock_timestamp() AS now OFFSET 0) t, unnest(ea, ec, el, em, eb, ev) x(a, c, l, m, b, v);
-    RETURN v_given;
 END $$;
 
 CREATE FUNCTION ledger.post(
@@ -287,9 +287,7 @@ BEGIN
         ELSIF p_phase = 'reverse' THEN
             PERFORM ledger.resolve_reversed(transfer_id, p_relates_to[1], p_accounts, p_amounts);
         END IF;
-        IF ledger.write_legs(transfer_id, p_phase, v_holds, p_accounts, p_amounts) <> cardinality(p_accounts) THEN
-            RAISE 'a leg names no account' USING ERRCODE = 'LD404';
-        END IF;
+        PERFORM ledger.write_legs(transfer_id, p_phase, v_holds, p_accounts, p_amounts);
         IF p_velocity_account IS NOT NULL THEN
             PERFORM ledger.bump_velocity(p_velocity_account, p_velocity_kind, p_velocity_amount, v_received);
         ELSIF p_phase IN ('void', 'expire') THEN

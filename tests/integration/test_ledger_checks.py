@@ -1,0 +1,157 @@
+"""The checks of the books find what the database would never let happen: its guards are taken away, damage is done."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+import pytest_asyncio
+import sqlalchemy
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlmodel import SQLModel
+
+from engine.ledger import tables
+from engine.ledger.book import Velocity, credit, debit
+from engine.ledger.books import find_broken_rules
+from engine.ledger.database import open_pool
+from engine.ledger.reads import list_trial_balance
+from tests.fixtures.postgres import Database, migrate
+from tests.integration.ledger_helpers import Bank, open_bank, run_as
+
+pytestmark = pytest.mark.integration
+
+UNGUARDED = "SET LOCAL session_replication_role = replica"  # no triggers and no foreign keys, as in a bad restore
+
+
+@pytest_asyncio.fixture(scope="module")
+async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
+    pool = await open_pool(shared_ledger_db.app_dsn)
+    bank = await open_bank(pool)
+    bank.ids["user"] = user = await bank.user(funds=1_000)
+    counted = Velocity(user, "send", 100)
+    await bank.post("h:1", [debit(user, 100), credit(bank["outbox"], 100)], "hold", velocity=counted)
+    await bank.post("h:2", [debit(user, 200), credit(bank["outbox"], 200)], "hold")
+    settle = [debit(user, 90), credit(bank["channels"], 90)]
+    await bank.post("s:1", settle, "settle", relates_to=["h:1"])
+    yield bank
+    assert await bank.broken() == []
+    await pool.close()
+
+
+async def broken_after(database: Database, *damage: str) -> list[str]:
+    """What the checks say of books that were damaged, in a transaction that takes the damage back."""
+    conn = await asyncpg.connect(database.superuser_dsn)
+    try:
+        running = conn.transaction(isolation="repeatable_read")
+        await running.start()
+        for statement in damage:
+            await conn.execute(statement)
+        broken = await find_broken_rules(conn)
+        await running.rollback()
+    finally:
+        await conn.close()
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("rule", "damage"),
+    [
+        ("1 balanced", "UPDATE ledger.entries SET amount = amount + 1 WHERE seq = 1"),
+        ("2 balances", "UPDATE ledger.balances SET settled = settled - 1"),
+        ("2 balances", "UPDATE ledger.balances SET version = version + 1"),
+        ("2 balances", "UPDATE ledger.balances SET floor = -5"),
+        ("2 a row", "DELETE FROM ledger.balances"),
+        ("2 history", "UPDATE ledger.entries SET balance_after = balance_after + 1 WHERE version = 2"),
+        ("2 history", "UPDATE ledger.entries SET version = NULL, balance_after = NULL WHERE version = 2"),
+        ("2 time", "UPDATE ledger.entries SET posted_at = posted_at + interval '1 day' WHERE version = 2"),
+        ("3 floor", "UPDATE ledger.entries SET amount = sign(amount) * 5000 WHERE transfer_id = 2"),
+        ("4 holds", "UPDATE ledger.balances SET held_dr = held_dr - 5, held_cr = 5, settled = settled"),
+        ("4 holds", "DELETE FROM ledger.resolutions"),
+        ("5 resolutions", "UPDATE ledger.transfers SET expires_at = '2020-01-01' WHERE external_ref = 'h:1'"),
+        ("5 resolutions", "UPDATE ledger.resolutions SET target_id = 1"),
+        ("5 phases", "UPDATE ledger.transfers SET phase = 'void' WHERE external_ref = 's:1'"),
+        ("5 phases", "DELETE FROM ledger.entries WHERE transfer_id = 1"),
+        ("6 equation", "UPDATE ledger.entries SET amount = amount + 1 WHERE seq = 1"),
+        ("7 facts", "UPDATE ledger.entries SET currency = 'USD' WHERE seq = 1"),
+        ("7 facts", "DELETE FROM ledger.transfers WHERE external_ref = 'h:2'"),
+        ("limits", "UPDATE ledger.velocity SET amount = amount - 1"),
+        ("limits", "DELETE FROM ledger.velocity"),
+    ],
+)
+async def test_damage_is_found_and_named(bank: Bank, shared_ledger_db: Database, rule: str, damage: str) -> None:
+    broken = await broken_after(shared_ledger_db, UNGUARDED, damage)
+    assert any(message.startswith(f"rule {rule}") for message in broken), broken
+
+
+async def test_two_transfers_for_one_fact_are_found(bank: Bank, shared_ledger_db: Database) -> None:
+    broken = await broken_after(
+        shared_ledger_db,
+        "ALTER TABLE ledger.transfers DROP CONSTRAINT one_transfer_per_fact",
+        UNGUARDED,
+        "UPDATE ledger.transfers SET external_ref = 'h:1' WHERE external_ref = 'h:2'",
+    )
+    assert any("reference h:1 has 2 transfers" in message for message in broken)
+
+
+async def test_the_view_and_the_read_of_the_trial_balance_agree(bank: Bank) -> None:
+    async with bank.pool.acquire() as conn:
+        read = [(row.code, row.settled_msat, row.held_msat) for row in await list_trial_balance(conn)]
+        view = await conn.fetch("SELECT code, settled, held FROM ledger.trial_balance ORDER BY currency, code")
+    assert read == [(row["code"], int(row["settled"]), int(row["held"])) for row in view]
+
+
+async def test_the_classes_agree_with_the_migrated_database(ledger_db: Database) -> None:
+    expected = sqlalchemy.MetaData()
+    for table in SQLModel.metadata.tables.values():
+        if table.schema == "ledger":
+            table.to_metadata(expected)
+    assert len(expected.tables) == 7
+
+    def differences(connection: sqlalchemy.Connection) -> list[object]:
+        options = {"include_schemas": True, "include_name": lambda name, kind, _: kind != "schema" or name == "ledger"}
+        context = MigrationContext.configure(connection, opts={"compare_type": True, **options})
+        found = [
+            one for many in compare_metadata(context, expected) for one in (many if isinstance(many, list) else [many])
+        ]
+        # Indexes, constraints and comments belong to the migrations alone.
+        return [one for one in found if not str(one[0]).endswith(("index", "constraint", "fk", "comment"))]
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(ledger_db.owner_dsn))
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+    assert tables.Account.__tablename__ == "accounts"
+
+
+async def test_migrating_again_changes_nothing(ledger_db: Database) -> None:
+    await asyncio.to_thread(migrate, ledger_db.owner_dsn)
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(postgres_server: str) -> None:
+    name = f"millrace_test_half_{secrets.token_hex(4)}"
+    dsn = postgres_server.rsplit("/", 1)[0] + f"/{name}"
+    await run_outside(postgres_server, f"CREATE DATABASE {name} OWNER millrace_owner")
+    try:
+        await run_as(
+            dsn,
+            "CREATE FUNCTION fail() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''power cut''; END'",
+            "CREATE EVENT TRIGGER fail ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION fail()",
+        )
+        with pytest.raises(Exception, match="power cut"):
+            await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
+        await run_as(dsn, "DROP EVENT TRIGGER fail", "DROP FUNCTION fail()")
+        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
+    finally:
+        await run_outside(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+async def run_outside(dsn: str, statement: str) -> None:
+    """Run what cannot run in a transaction."""
+    conn = await asyncpg.connect(dsn)
+    try:
+        await conn.execute(statement)
+    finally:
+        await conn.close()
