@@ -1,14 +1,11 @@
 """docker-compose.yml and the image: read as plain data everywhere, by Docker itself where there is one.
 
-Also here, because compose alone uses them: the search attributes that the namespace is made with are the ones that
-workflows set, and the one line of the image that makes LND's stubs is run.
+The one line of the image that makes LND's stubs is run here, on a small protocol of its own.
 """
 
-import ast
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,7 @@ import pytest
 import yaml
 
 from infra.local.parts import lnd
-from tests.tidy.house import ROOT, Source, read, source
+from tests.tidy.house import ROOT
 
 pytestmark = pytest.mark.tidy
 
@@ -61,21 +58,6 @@ def broken_references(all_services: dict[str, dict[str, Any]]) -> list[str]:
     return found
 
 
-def search_attributes(queues: Source) -> dict[str, str]:
-    """Name and type of each `SearchAttributeKey.for_…("Name")`."""
-    calls = [node for node in ast.walk(queues.tree) if isinstance(node, ast.Call)]
-    found = {}
-    for call in calls:
-        if isinstance(call.func, ast.Attribute) and call.func.attr.startswith("for_"):
-            (name,) = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
-            found[str(name)] = call.func.attr.removeprefix("for_").title().replace("_", "")
-    return found
-
-
-def made_attributes(script: str) -> dict[str, str]:
-    return dict(re.findall(r"--name (\w+) --type (\w+)", script))
-
-
 @pytest.mark.parametrize("name", services())
 def test_every_service_is_sound(name: str) -> None:
     assert unsound(name, services()[name]) == []
@@ -102,11 +84,6 @@ def test_the_image_holds_the_commands_that_compose_starts() -> None:
     files = [word for word in words if word.endswith((".py", ".ini"))]
     assert len(files) == 2
     assert [file for file in files if not any(file == path or file.startswith(f"{path}/") for path in copied)] == []
-
-
-def test_the_namespace_is_made_with_the_search_attributes_of_the_workflows() -> None:
-    script = (ROOT / "infra/temporal/namespace.sh").read_text(encoding="utf-8")
-    assert made_attributes(script) == search_attributes(read(ROOT / "engine/contracts/queues.py")) != {}
 
 
 def test_the_image_makes_the_stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,13 +165,3 @@ def test_a_wrong_wait_is_seen() -> None:
     assert broken_references({"a": {"depends_on": {"b": ends}}, "b": once}) == []
     assert broken_references({"a": {"depends_on": {"b": {"condition": "service_healthy"}}}, "b": once}) != []
     assert broken_references({"a": {"depends_on": {"b": ends}}}) != []
-
-
-def test_attributes_are_read_from_code_and_script() -> None:
-    queues = source("q.py", "A = SearchAttributeKey.for_keyword('A')\nB = SearchAttributeKey.for_keyword_list('B')")
-    assert search_attributes(queues) == {"A": "Keyword", "B": "KeywordList"}
-    assert made_attributes("--name A --type Keyword \\\n --name B --type KeywordList") == search_attributes(queues)
-
-
-def test_the_interpreter_of_the_stubs_is_the_one_of_the_tests() -> None:
-    assert (Path(sys.executable).parent / "protoc-gen-mypy").is_file()
