@@ -108,7 +108,7 @@ def filled(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / "infra/temporal", tmp_path / "infra/temporal")
     shutil.copy(COMPOSE, tmp_path)
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    (tmp_path / ".env").write_text(re.sub(r"^(\w+)=$", r"\1=filled", example, flags=re.MULTILINE), encoding="utf-8")
+    (tmp_path / ".env").write_text(re.sub(r"^(\w+)=$", r"\1=/filled", example, flags=re.MULTILINE), encoding="utf-8")
     return tmp_path
 
 
