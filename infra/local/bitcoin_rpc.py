@@ -47,10 +47,22 @@ class BitcoinRpc:
         return said["result"]
 
     def mine(self, blocks: int = 1) -> list[str]:
-        """Mine to the wallet `miner`; gives the blocks' hashes."""
+        """Mine to the wallet `miner`, onto the disk; gives the blocks' hashes."""
         address = self.call("getnewaddress", "", "bech32", wallet=MINER)
         hashes: list[str] = self.call("generatetoaddress", blocks, address)
+        self.flush()
         return hashes
+
+    def flush(self) -> None:
+        """Have the chain written to disk now. bitcoind does it about once an hour: after `kill -9` a real node gets
+        the missing blocks back from its peers, but a lonely regtest node would have forgotten them for ever.
+        """
+        self.call("gettxoutsetinfo", "none")
+
+    def flush_next(self, limit_s: float) -> None:
+        """Wait for a change of the tip, for so long at most, and have it written."""
+        self.call("waitfornewblock", int(limit_s * 1000))
+        self.flush()
 
     def have_miner(self) -> None:
         """Make the wallet that mines, or load it; it loads itself after restarts."""

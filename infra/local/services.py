@@ -55,7 +55,7 @@ STALE_TIP_S = 3600  # LND holds itself to be out of date when the tip is two hou
 
 def rpc(home: Home) -> BitcoinRpc:
     """This stack's bitcoind."""
-    return BitcoinRpc(environment.bitcoind_url(home, with_credentials=True))
+    return BitcoinRpc(environment.bitcoind_url(home, with_credentials=True), timeout_s=10)
 
 
 def node(home: Home, name: str) -> Node:

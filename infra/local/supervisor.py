@@ -20,7 +20,6 @@ from infra.local.parts.store import Failed
 
 POLL_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-STEADY_S = 10.0  # A process that lived this long is started again at once.
 EARLY_DEATHS = 7  # So many before it was ever ready: it cannot start.
 
 
@@ -117,8 +116,7 @@ class Supervisor:
                 self._note(kept, "held", None)
                 await asyncio.sleep(POLL_S)
                 continue
-            began = time.monotonic()
-            code = await self._live(kept)
+            code, served = await self._live(kept)
             if kept.stopping.is_set() or self._home.hold(kept.process.name).exists():
                 continue
             kept.state.restarts += 1
@@ -126,7 +124,7 @@ class Supervisor:
             if early_deaths >= EARLY_DEATHS:
                 kept.failure = f"it ended {early_deaths} times, last with exit code {code}"
                 break
-            pause_s = FIRST_PAUSE_S if time.monotonic() - began > STEADY_S else pause_s
+            pause_s = FIRST_PAUSE_S if served else pause_s
             self._note(kept, "failing" if pause_s >= 1 else "starting", None)
             print(f"{kept.process.name}: ended with exit code {code}, starts again in {pause_s:.1f} s", flush=True)
             with contextlib.suppress(TimeoutError):
@@ -134,14 +132,14 @@ class Supervisor:
             pause_s = min(pause_s * 2, LONGEST_PAUSE_S)
         self._note(kept, "stopped", None)
 
-    async def _live(self, kept: Kept) -> int | None:
-        """One life of the process, from its start to its end, whoever ends it."""
+    async def _live(self, kept: Kept) -> tuple[int | None, bool]:
+        """One life of the process, whoever ends it; gives its exit code and whether it was ever ready."""
         try:
             await kept.process.before()
             child = await self._spawn(kept.process)
         except Exception as error:  # noqa: BLE001 - whatever it is, the next start tries again
             self.failed_hooks(kept, error)
-            return None
+            return None, False
         self._note(kept, "starting", child.pid)
         watch = asyncio.create_task(self._watch_ready(kept, child))
         end = asyncio.create_task(child.wait())
@@ -149,9 +147,10 @@ class Supervisor:
             while not end.done() and not kept.stopping.is_set() and not self._home.hold(kept.process.name).exists():
                 await asyncio.wait({end}, timeout=POLL_S)
         finally:
+            served = watch.done()
             watch.cancel()
             await self._end(kept.process, child, end)
-        return child.returncode
+        return child.returncode, served
 
     async def _spawn(self, process: Process) -> asyncio.subprocess.Process:
         with self._home.log(process.name).open("ab") as log:
