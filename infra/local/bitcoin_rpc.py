@@ -31,7 +31,9 @@ class BitcoinRpc:
         body = json.dumps({"id": 0, "method": method, "params": named or params})
         try:
             path = f"/wallet/{wallet}" if wallet else "/"
-            connection.request("POST", path, body, {"Authorization": self._authorization, "Content-Type": "application/json"})
+            connection.request(
+                "POST", path, body, {"Authorization": self._authorization, "Content-Type": "application/json"}
+            )
             answer = connection.getresponse()
             content = answer.read()
         except http.client.HTTPException as error:

@@ -98,7 +98,10 @@ def run() -> NoReturn:
     except BrokenPipeError:
         code = 141
     except OSError as error:
-        print(f"run: {error.strerror} ({error.filename}): see that the disk is not full and that the folder can be written.", file=sys.stderr)
+        print(
+            f"run: {error.strerror} ({error.filename}): see that the disk is not full and that the folder can be written.",
+            file=sys.stderr,
+        )
         code = 1
     for store in Store.open_ones:
         store.children.stop()

@@ -31,13 +31,20 @@ def up(arguments: Sequence[str], provision: Callable[[], Tools]) -> int:
         return _follow(home, None, home.log("supervisor").stat().st_size if home.log("supervisor").exists() else 0)
     tools = provision()
     command = [str(tools.python), "-m", "infra.local.serve", *rest]
-    environ = {**os.environ, "MILLRACE_TOOLS": tools.to_json(), "MILLRACE_HOME": str(home.folder), "GRPC_VERBOSITY": "NONE"}
+    environ = {
+        **os.environ,
+        "MILLRACE_TOOLS": tools.to_json(),
+        "MILLRACE_HOME": str(home.folder),
+        "GRPC_VERBOSITY": "NONE",
+    }
     if not detach:
         sys.stdout.flush()
         os.execve(tools.python, command, environ)
     with home.log("supervisor").open("ab") as log:
         begin = log.tell()
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True)
+        child = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environ, start_new_session=True
+        )
     return _follow(home, child, begin)
 
 
@@ -73,7 +80,9 @@ def down(arguments: Sequence[str]) -> int:
         pid = home.read_state().pid
         if time.monotonic() > until:
             os.kill(pid, signal.SIGKILL)
-            raise Failed(f"The stack did not stop within {STOP_LIMIT_S} s and was killed: see {home.log('supervisor')}.")
+            raise Failed(
+                f"The stack did not stop within {STOP_LIMIT_S} s and was killed: see {home.log('supervisor')}."
+            )
         if not asked and pid:
             os.kill(pid, signal.SIGTERM)
             asked = True
@@ -98,7 +107,9 @@ def status(arguments: Sequence[str]) -> int:
     for name, process in state.processes.items():
         port = f"port {ports[name]}" if name in ports else ""
         restarts = f"restarted {process.restarts}×" if process.restarts else ""
-        print(f"{name:<11} {process.state:<9} {f'pid {process.pid}' if process.pid else '':<12} {port:<11} {restarts}".rstrip())
+        print(
+            f"{name:<11} {process.state:<9} {f'pid {process.pid}' if process.pid else '':<12} {port:<11} {restarts}".rstrip()
+        )
     return 0 if state.ready and all(process.state == "ready" for process in state.processes.values()) else 1
 
 
@@ -133,4 +144,10 @@ def running_stack() -> tuple[Home, State]:
     return home, state
 
 
-QUICK: dict[str, Callable[[Sequence[str]], int]] = {"down": down, "reset": reset, "status": status, "env": env, "mine": mine}
+QUICK: dict[str, Callable[[Sequence[str]], int]] = {
+    "down": down,
+    "reset": reset,
+    "status": status,
+    "env": env,
+    "mine": mine,
+}

@@ -62,10 +62,14 @@ def prefix(home: Home, tools: Tools) -> list[str]:
         owner = 0 if way[0] == "unshare" else who.pw_uid
         _own(folder(home), owner)
         test = 'test "$(id -u)" != 0 && test -x "$0" && test -w "$1"'
-        tried = subprocess.run([*way, "sh", "-c", test, tools.postgres / "initdb", folder(home)], capture_output=True, check=False)
+        tried = subprocess.run(
+            [*way, "sh", "-c", test, tools.postgres / "initdb", folder(home)], capture_output=True, check=False
+        )
         if tried.returncode == 0:
             return way
-    raise Failed("PostgreSQL refuses to run as root and this machine lets us be nobody else: run ./run as another user.")
+    raise Failed(
+        "PostgreSQL refuses to run as root and this machine lets us be nobody else: run ./run as another user."
+    )
 
 
 def _own(place: Path, owner: int) -> None:
@@ -86,12 +90,32 @@ async def initialise(home: Home, tools: Tools, words: Sequence[str]) -> None:
     secret.touch(mode=0o600)
     secret.write_text(home.secrets()["postgres_password"])
     os.chown(secret, place.stat().st_uid, -1)
-    command: list[str | Path] = [*words, tools.postgres / "initdb", "-D", place / "new", "-U", SUPERUSER, f"--pwfile={secret}", "-A", "scram-sha-256"]
-    version = find.version_in(subprocess.run([tools.postgres / "postgres", "--version"], capture_output=True, text=True, check=True).stdout) or (0,)
+    command: list[str | Path] = [
+        *words,
+        tools.postgres / "initdb",
+        "-D",
+        place / "new",
+        "-U",
+        SUPERUSER,
+        f"--pwfile={secret}",
+        "-A",
+        "scram-sha-256",
+    ]
+    version = find.version_in(
+        subprocess.run([tools.postgres / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    ) or (0,)
     builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= BUILTIN_LOCALE else []
     with home.log("postgres").open("ab") as log:
         child = await asyncio.create_subprocess_exec(
-            *command, *builtin, "--locale=C", "--encoding=UTF8", "--no-instructions", stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
+            *command,
+            *builtin,
+            "--locale=C",
+            "--encoding=UTF8",
+            "--no-instructions",
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment(),
         )
         if await child.wait() != 0:
             raise Failed(f"PostgreSQL's data folder could not be made: the end of {home.log('postgres')} says why.")

@@ -62,13 +62,22 @@ def of_worker(home: Home, name: str) -> dict[str, str]:
 
 def inherited() -> dict[str, str]:
     """This process's environment without what would lead a child astray: another stack's secrets, libpq's defaults."""
-    secret = ("MILLRACE_ADMIN_KEY", "MILLRACE_PREIMAGE_SECRET", "MILLRACE_POSTGRES_OWNER_DSN", "MILLRACE_TOOLS", "MILLRACE_NODES")
+    secret = (
+        "MILLRACE_ADMIN_KEY",
+        "MILLRACE_PREIMAGE_SECRET",
+        "MILLRACE_POSTGRES_OWNER_DSN",
+        "MILLRACE_TOOLS",
+        "MILLRACE_NODES",
+    )
     return {name: value for name, value in os.environ.items() if name not in secret and not name.startswith("PG")}
 
 
 def exported(home: Home, state: State) -> dict[str, str]:
     """What `./run env` prints, with the processes' ids of this moment."""
-    ports, apis = home.ports(), [f"api-{number}" for number in range(1, MOST_APIS + 1) if f"api-{number}" in state.processes]
+    ports, apis = (
+        home.ports(),
+        [f"api-{number}" for number in range(1, MOST_APIS + 1) if f"api-{number}" in state.processes],
+    )
     urls = [f"http://127.0.0.1:{ports[api]}" for api in apis or ["api-1"]]
     found = {
         "MILLRACE_API_URL": urls[0],

@@ -32,7 +32,14 @@ PORTS = (
     *(f"api-{number}" for number in range(1, MOST_APIS + 1)),
 )
 FIRST_PORT, LAST_PORT = 20_000, 32_000  # Below those that the kernel gives to outgoing connections.
-SECRETS = {"admin_key": 24, "preimage_secret": 32, "postgres_password": 16, "owner_password": 16, "app_password": 16, "bitcoind_password": 16}
+SECRETS = {
+    "admin_key": 24,
+    "preimage_secret": 32,
+    "postgres_password": 16,
+    "owner_password": 16,
+    "app_password": 16,
+    "bitcoind_password": 16,
+}
 
 
 @dataclass
@@ -64,7 +71,9 @@ class Home:
             for name in ("", "logs", "hold", "run"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Failed(f"The stack's folder {folder} cannot be written ({error.strerror}): set MILLRACE_HOME to one that can.") from None
+            raise Failed(
+                f"The stack's folder {folder} cannot be written ({error.strerror}): set MILLRACE_HOME to one that can."
+            ) from None
 
     @classmethod
     def current(cls, root: Path) -> "Home":
@@ -118,7 +127,11 @@ class Home:
         random.shuffle(blocks)
         for first in blocks:
             owner = registry / str(first)
-            if owner.exists() and Path(owner.read_text()) != self.folder and (Path(owner.read_text()) / "ports.json").exists():
+            if (
+                owner.exists()
+                and Path(owner.read_text()) != self.folder
+                and (Path(owner.read_text()) / "ports.json").exists()
+            ):
                 continue
             owner.write_text(str(self.folder))
             ports = {name: first + number for number, name in enumerate(PORTS)}

@@ -58,7 +58,9 @@ async def active(node: Node) -> bool:
     try:
         transport = grpc.ssl_channel_credentials(node.certificate.read_bytes())
         async with grpc.aio.secure_channel(node.address, transport) as channel:
-            said = await stateservice_pb2_grpc.StateStub(channel).GetState(stateservice_pb2.GetStateRequest(), timeout=2)
+            said = await stateservice_pb2_grpc.StateStub(channel).GetState(
+                stateservice_pb2.GetStateRequest(), timeout=2
+            )
     except (OSError, grpc.aio.AioRpcError):
         return False
     return said.state == stateservice_pb2.SERVER_ACTIVE and node.macaroon.exists()

@@ -45,14 +45,20 @@ CHANNELS = (
     Channel("outside-1", "lnd-1", 16_000_000, 6_000_000),
     Channel("outside-1", "outside-2", 16_000_000, 8_000_000),
 )
-RECEIVE = ("/lnrpc.Lightning/AddInvoice", "/invoicesrpc.Invoices/LookupInvoiceV2", "/invoicesrpc.Invoices/CancelInvoice")
-LIGHTNING = (
-    "GetInfo ChannelBalance WalletBalance ListChannels PendingChannels SubscribeInvoices DecodePayReq LookupInvoice ListInvoices ListPayments QueryRoutes"
+RECEIVE = (
+    "/lnrpc.Lightning/AddInvoice",
+    "/invoicesrpc.Invoices/LookupInvoiceV2",
+    "/invoicesrpc.Invoices/CancelInvoice",
 )
+LIGHTNING = "GetInfo ChannelBalance WalletBalance ListChannels PendingChannels SubscribeInvoices DecodePayReq LookupInvoice ListInvoices ListPayments QueryRoutes"
 ROUTER = "SendPaymentV2 TrackPaymentV2 TrackPayments EstimateRouteFee"
 ROLES = {
     "receive": RECEIVE,
-    "worker": (*RECEIVE, *(f"/lnrpc.Lightning/{name}" for name in LIGHTNING.split()), *(f"/routerrpc.Router/{name}" for name in ROUTER.split())),
+    "worker": (
+        *RECEIVE,
+        *(f"/lnrpc.Lightning/{name}" for name in LIGHTNING.split()),
+        *(f"/routerrpc.Router/{name}" for name in ROUTER.split()),
+    ),
 }
 
 
@@ -65,9 +71,13 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]], limit_s: float 
                 return
         except grpc.aio.AioRpcError as error:
             if asyncio.get_running_loop().time() > end:
-                raise Failed(f"The network waited {limit_s:.0f} s for {what}, but {error.details()}: ./run reset and start again.") from None
+                raise Failed(
+                    f"The network waited {limit_s:.0f} s for {what}, but {error.details()}: ./run reset and start again."
+                ) from None
         if asyncio.get_running_loop().time() > end:
-            raise Failed(f"The network waited {limit_s:.0f} s in vain for {what}: see the nodes' logs, or ./run reset and start again.")
+            raise Failed(
+                f"The network waited {limit_s:.0f} s in vain for {what}: see the nodes' logs, or ./run reset and start again."
+            )
         await asyncio.sleep(0.05)
 
 
@@ -105,7 +115,9 @@ class Network:
             info = await stubs.lightning.GetInfo(ln.GetInfoRequest())
             return info.synced_to_chain and info.block_height >= height
 
-        await asyncio.gather(*(until(f"{name} to see block {height}", partial(holds, stubs)) for name, stubs in self._stubs.items()))
+        await asyncio.gather(
+            *(until(f"{name} to see block {height}", partial(holds, stubs)) for name, stubs in self._stubs.items())
+        )
 
     async def _mine(self, blocks: int) -> None:
         await asyncio.to_thread(self._chain.mine, blocks)
@@ -120,9 +132,18 @@ class Network:
                 poor.append(name)
         for name in poor:
             for _ in range(COINS_PER_NODE):
-                address = (await self._stubs[name].lightning.NewAddress(ln.NewAddressRequest(type=ln.WITNESS_PUBKEY_HASH))).address
+                address = (
+                    await self._stubs[name].lightning.NewAddress(ln.NewAddressRequest(type=ln.WITNESS_PUBKEY_HASH))
+                ).address
                 amount = f"{COIN_SAT // 10**8}.{COIN_SAT % 10**8:08d}"
-                await asyncio.to_thread(self._chain.call, "sendtoaddress", wallet="miner", address=address, amount=amount, fee_rate=FEE_RATE_SAT_PER_VB)
+                await asyncio.to_thread(
+                    self._chain.call,
+                    "sendtoaddress",
+                    wallet="miner",
+                    address=address,
+                    amount=amount,
+                    fee_rate=FEE_RATE_SAT_PER_VB,
+                )
         await self._mine(CONFIRM)
 
         async def rich(stubs: Stubs) -> bool:
@@ -137,9 +158,13 @@ class Network:
             known = (await self._stubs[opener].lightning.ListPeers(ln.ListPeersRequest())).peers
             if any(one.pub_key == self._keys[peer] for one in known):
                 continue
-            address = ln.LightningAddress(pubkey=self._keys[peer], host=f"127.0.0.1:{self._home.ports()[f'{peer}-peer']}")
+            address = ln.LightningAddress(
+                pubkey=self._keys[peer], host=f"127.0.0.1:{self._home.ports()[f'{peer}-peer']}"
+            )
             try:
-                await self._stubs[opener].lightning.ConnectPeer(ln.ConnectPeerRequest(addr=address, timeout=5), timeout=10)
+                await self._stubs[opener].lightning.ConnectPeer(
+                    ln.ConnectPeerRequest(addr=address, timeout=5), timeout=10
+                )
             except grpc.aio.AioRpcError as error:
                 if "already connected" not in (error.details() or ""):
                     print(f"{opener}: no connection to {peer} yet: {error.details()}", flush=True)
@@ -152,7 +177,9 @@ class Network:
             waiting = (await lightning.PendingChannels(ln.PendingChannelsRequest())).pending_open_channels
             if any(one.remote_pubkey == peer and one.initiator for one in listed):
                 continue
-            if any(one.channel.remote_node_pub == peer and one.channel.initiator == ln.INITIATOR_LOCAL for one in waiting):
+            if any(
+                one.channel.remote_node_pub == peer and one.channel.initiator == ln.INITIATOR_LOCAL for one in waiting
+            ):
                 opened = True
                 continue
             request = ln.OpenChannelRequest(
@@ -174,10 +201,14 @@ class Network:
     async def _mapped(self) -> None:
         async def whole(stubs: Stubs) -> bool:
             edges = (await stubs.lightning.DescribeGraph(ln.ChannelGraphRequest())).edges
-            return len(edges) >= len(CHANNELS) and all(edge.HasField("node1_policy") and edge.HasField("node2_policy") for edge in edges)
+            return len(edges) >= len(CHANNELS) and all(
+                edge.HasField("node1_policy") and edge.HasField("node2_policy") for edge in edges
+            )
 
         await self.channels_active()
-        await asyncio.gather(*(until(f"{name} to know every channel", partial(whole, stubs)) for name, stubs in self._stubs.items()))
+        await asyncio.gather(
+            *(until(f"{name} to know every channel", partial(whole, stubs)) for name, stubs in self._stubs.items())
+        )
 
     async def channels_active(self) -> None:
         """Every open channel can be used from both its ends."""
@@ -188,7 +219,9 @@ class Network:
                 await self.connect_peers()
             return info.num_inactive_channels == 0
 
-        await asyncio.gather(*(until(f"{name}'s channels", partial(holds, stubs)) for name, stubs in self._stubs.items()))
+        await asyncio.gather(
+            *(until(f"{name}'s channels", partial(holds, stubs)) for name, stubs in self._stubs.items())
+        )
 
     async def bake_macaroons(self) -> None:
         """Least rights for our processes: one macaroon per bank node and role, made once."""

@@ -49,7 +49,11 @@ class Stack:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and (error := _first(starting.exception())) is not None:
-            sentence = str(error) if isinstance(error, Failed) else f"The stack could not start: {error!r}; see {self._home.folder / 'logs'}."
+            sentence = (
+                str(error)
+                if isinstance(error, Failed)
+                else f"The stack could not start: {error!r}; see {self._home.folder / 'logs'}."
+            )
             self._supervisor.state.failure = sentence
             print(f"run: {sentence}", file=sys.stderr, flush=True)
         elif starting.done():
@@ -89,15 +93,22 @@ class Stack:
         self._supervisor.say("postgres: ready")
 
     async def _migrate(self) -> None:
-        environ = {**environment.inherited(), "MILLRACE_POSTGRES_OWNER_DSN": environment.dsn(self._home, environment.OWNER)}
+        environ = {
+            **environment.inherited(),
+            "MILLRACE_POSTGRES_OWNER_DSN": environment.dsn(self._home, environment.OWNER),
+        }
         with self._home.log("migrations").open("ab") as log:
             command = [self._tools.python, "-m", "alembic", "-c", str(MIGRATIONS), "upgrade", "head"]
-            child = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log)
+            child = await asyncio.create_subprocess_exec(
+                *command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
+            )
             if await child.wait() != 0:
                 raise Failed(f"The database could not be migrated: the end of {self._home.log('migrations')} says why.")
 
     async def _temporal(self) -> None:
-        await self._supervisor.start(services.redis(self._home, self._tools), services.temporal(self._home, self._tools))
+        await self._supervisor.start(
+            services.redis(self._home, self._tools), services.temporal(self._home, self._tools)
+        )
         await services.keep_histories(self._home, self._tools)
         self._supervisor.say("redis, temporal: ready")
 
@@ -127,7 +138,9 @@ class Stack:
     async def _reconnect(self) -> None:
         """A node that comes back meets its peers at once."""
         if self._prepared:
-            async with Network(self._home, services.rpc(self._home), [services.node(self._home, name) for name in NODES]) as network:
+            async with Network(
+                self._home, services.rpc(self._home), [services.node(self._home, name) for name in NODES]
+            ) as network:
                 await asyncio.wait_for(network.connect_peers(), 5)
 
     async def _stay_fresh(self) -> None:
@@ -154,7 +167,11 @@ class Stack:
     def _greet(self) -> None:
         told = environment.exported(self._home, self._supervisor.state)
         api = [f"  API          {told['MILLRACE_API_URL']}"] if self._supervisor.names("api-") else []
-        lines = [*api, f"  Temporal UI  {told['MILLRACE_TEMPORAL_UI_URL']}", f"  logs         {self._home.folder / 'logs'}"]
+        lines = [
+            *api,
+            f"  Temporal UI  {told['MILLRACE_TEMPORAL_UI_URL']}",
+            f"  logs         {self._home.folder / 'logs'}",
+        ]
         print("\n".join(lines), flush=True)
 
 

@@ -80,8 +80,26 @@ def redis(home: Home, tools: Tools) -> Process:
     folder = home.folder / "redis"
     folder.mkdir(exist_ok=True)
     port = str(home.ports()["redis"])
-    options = ["--bind", "127.0.0.1", "--port", port, "--dir", folder, "--save", "", "--appendonly", "no", "--daemonize", "no"]
-    return Process("redis", [tools.redis, *options], ready=lambda: _answers(home, "redis", b"PING\r\n"), environment=environment.inherited())
+    options = [
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        port,
+        "--dir",
+        folder,
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+        "--daemonize",
+        "no",
+    ]
+    return Process(
+        "redis",
+        [tools.redis, *options],
+        ready=lambda: _answers(home, "redis", b"PING\r\n"),
+        environment=environment.inherited(),
+    )
 
 
 def temporal(home: Home, tools: Tools) -> Process:
@@ -89,12 +107,33 @@ def temporal(home: Home, tools: Tools) -> Process:
     folder = home.folder / "temporal"
     folder.mkdir(exist_ok=True)
     ports = home.ports()
-    command: list[str | Path] = [tools.temporal, "server", "start-dev", "--ip", "127.0.0.1", "--db-filename", folder / "temporal.db"]
-    command += ["--port", str(ports["temporal"]), "--ui-port", str(ports["temporal-ui"]), "--namespace", environment.NAMESPACE]
+    command: list[str | Path] = [
+        tools.temporal,
+        "server",
+        "start-dev",
+        "--ip",
+        "127.0.0.1",
+        "--db-filename",
+        folder / "temporal.db",
+    ]
+    command += [
+        "--port",
+        str(ports["temporal"]),
+        "--ui-port",
+        str(ports["temporal-ui"]),
+        "--namespace",
+        environment.NAMESPACE,
+    ]
     command += ["--log-level", "warn", "--ui-disable-news-fetch"]
-    for option, values in (("dynamic-config-value", TEMPORAL_CONFIG), ("sqlite-pragma", SQLITE), ("search-attribute", SEARCH_ATTRIBUTES)):
+    for option, values in (
+        ("dynamic-config-value", TEMPORAL_CONFIG),
+        ("sqlite-pragma", SQLITE),
+        ("search-attribute", SEARCH_ATTRIBUTES),
+    ):
         command += [word for name, value in values.items() for word in (f"--{option}", f"{name}={value}")]
-    return Process("temporal", command, ready=lambda: _temporal_serves(home, tools), environment=environment.inherited())
+    return Process(
+        "temporal", command, ready=lambda: _temporal_serves(home, tools), environment=environment.inherited()
+    )
 
 
 async def keep_histories(home: Home, tools: Tools) -> None:
@@ -123,9 +162,14 @@ def bitcoind(home: Home, tools: Tools) -> Process:
         "addresstype": "bech32",
         "changetype": "bech32",
     }
-    _write_private(folder / "bitcoin.conf", "regtest=1\n[regtest]\n" + "".join(f"{name}={value}\n" for name, value in settings.items()))
+    _write_private(
+        folder / "bitcoin.conf",
+        "regtest=1\n[regtest]\n" + "".join(f"{name}={value}\n" for name, value in settings.items()),
+    )
     command = [tools.bitcoind, f"-datadir={folder}", "-printtoconsole=1", "-nodebuglogfile"]
-    return Process("bitcoind", command, ready=lambda: _bitcoind_serves(home), environment=environment.inherited(), stop_limit_s=30)
+    return Process(
+        "bitcoind", command, ready=lambda: _bitcoind_serves(home), environment=environment.inherited(), stop_limit_s=30
+    )
 
 
 def lnd(home: Home, tools: Tools, name: str, after: Callable[[], Awaitable[None]]) -> Process:

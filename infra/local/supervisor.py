@@ -91,7 +91,9 @@ class Supervisor:
             if kept.failure is not None:
                 raise Failed(f"{name} cannot start ({kept.failure}): the end of {log} says why.")
             if time.monotonic() > until:
-                raise Failed(f"{name} was not ready after {kept.process.ready_limit_s:.0f} s: the end of {log} says why.")
+                raise Failed(
+                    f"{name} was not ready after {kept.process.ready_limit_s:.0f} s: the end of {log} says why."
+                )
             await asyncio.sleep(POLL_S)
 
     async def stop(self, *names: str) -> None:

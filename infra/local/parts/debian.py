@@ -19,7 +19,10 @@ WITHOUT = ("systemd", "debconf", "perl", "init-system-helpers", "cdebconf")  # O
 PROGRAMS = {
     "bitcoin-knots": ("usr/bin/bitcoind", "usr/bin/bitcoin-cli"),
     "valkey-server": ("usr/bin/valkey-check-rdb", "usr/bin/valkey-server"),
-    "postgresql-18": tuple(f"usr/lib/postgresql/18/bin/{name}" for name in ("postgres", "initdb", "psql", "pgbench", "pg_dump", "pg_restore")),
+    "postgresql-18": tuple(
+        f"usr/lib/postgresql/18/bin/{name}"
+        for name in ("postgres", "initdb", "psql", "pgbench", "pg_dump", "pg_restore")
+    ),
 }
 UNREACHABLE = "Debian's packages could not be fetched: check that apt-get reaches its archive, or put {} on PATH, and run the same command again"
 
@@ -39,7 +42,11 @@ def prefix(store: Store, packages: Sequence[str], patchelf: Path) -> Path:
         _download(store, folder, names, cure)
         for archive in sorted((folder / "apt" / "cache" / "archives").glob("*.deb")):
             if not archive.name.startswith(WITHOUT):
-                store.run("debian", "A Debian package could not be unpacked: free some disk space and run the same command again", ["dpkg", "-x", archive, folder])
+                store.run(
+                    "debian",
+                    "A Debian package could not be unpacked: free some disk space and run the same command again",
+                    ["dpkg", "-x", archive, folder],
+                )
         remove(folder / "apt")
         _patch(store, folder, [program for name in names for program in PROGRAMS[name]], patchelf)
 
@@ -67,13 +74,21 @@ def _download(store: Store, folder: Path, names: list[str], cure: str) -> None:
     }
     options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
     store.run("debian", cure, ["apt-get", *options, "-q", "update"])
-    store.run("debian", cure, ["apt-get", *options, "-q", "install", "-y", "--download-only", "--no-install-recommends", *names])
+    store.run(
+        "debian",
+        cure,
+        ["apt-get", *options, "-q", "install", "-y", "--download-only", "--no-install-recommends", *names],
+    )
 
 
 def _archive(cure: str) -> str:
     """The archive that this machine's own apt is set up to use."""
     listing = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+        ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
     )
     archives = sorted({line for line in listing.stdout.split() if "-security" not in line})
     if not archives:
@@ -86,10 +101,16 @@ def _patch(store: Store, folder: Path, programs: list[str], patchelf: Path) -> N
     loader = next(iter(sorted(folder.glob("usr/lib*/ld-linux*.so.?"))), None)
     libraries = next(iter(sorted(folder.glob("usr/lib/*-linux-gnu*"))), None)
     if loader is None or libraries is None:
-        raise Failed("Debian's packages do not look as expected: put postgres, valkey-server and bitcoind on PATH and run the same command again.")
+        raise Failed(
+            "Debian's packages do not look as expected: put postgres, valkey-server and bitcoind on PATH and run the same command again."
+        )
     cure = "A program of Debian could not be prepared: put postgres, valkey-server and bitcoind on PATH and run the same command again"
     rpath = f"{libraries}:{folder / 'usr/lib'}"
     for program in programs:
         if (folder / program).is_symlink() or not (folder / program).exists():
             continue
-        store.run("debian", cure, [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", rpath, folder / program])
+        store.run(
+            "debian",
+            cure,
+            [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", rpath, folder / program],
+        )

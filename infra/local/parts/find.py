@@ -12,7 +12,9 @@ def program(name: str, at_least: tuple[int, ...], *, ask: tuple[str, ...] = ("--
     if found is None:
         return None
     try:
-        answer = subprocess.run([found, *ask], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True).stdout
+        answer = subprocess.run(
+            [found, *ask], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL, check=True
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
     said = version_in(answer)

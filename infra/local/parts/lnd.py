@@ -18,7 +18,14 @@ MODULE = Path(__file__).resolve().parent.parent / "lnd"
 LND = "github.com/lightningnetwork/lnd"
 TAGS = "signrpc walletrpc chainrpc invoicesrpc lowscrypt"
 CURE = "LND could not be built: see that 2 GB of memory and 5 GB of disk are free and that Go reaches its module proxy, then run the same command again"
-PROTOS_NEEDED = ("lightning.proto", "stateservice.proto", "routerrpc/router.proto", "invoicesrpc/invoices.proto", "walletrpc/walletkit.proto", "signrpc/signer.proto")
+PROTOS_NEEDED = (
+    "lightning.proto",
+    "stateservice.proto",
+    "routerrpc/router.proto",
+    "invoicesrpc/invoices.proto",
+    "walletrpc/walletkit.proto",
+    "signrpc/signer.proto",
+)
 
 
 def version() -> str:
@@ -57,7 +64,13 @@ def protos(store: Store, go: Path) -> Path:
         listing = folder / "module.json"
         environment = _go_environment(store, go)
         cure = "The source of LND could not be fetched: check that Go reaches its module proxy and run the same command again"
-        store.run("lnd-protos", cure, ["sh", "-c", f'exec "$0" mod download -json {LND} > "$1"', go, listing], env=environment, cwd=MODULE)
+        store.run(
+            "lnd-protos",
+            cure,
+            ["sh", "-c", f'exec "$0" mod download -json {LND} > "$1"', go, listing],
+            env=environment,
+            cwd=MODULE,
+        )
         source = Path(json.loads(listing.read_text())["Dir"]) / "lnrpc"
         for name in PROTOS_NEEDED:
             target = folder / name
@@ -71,11 +84,25 @@ def build_program(store: Store, go: Path, name: str = "lnd") -> Path:
     """Build `lnd` or `lncli`."""
 
     def build(folder: Path) -> None:
-        command: list[str | Path] = [go, "build", "-trimpath", "-ldflags", "-s -w", "-gcflags=all=-l", "-tags", TAGS, "-o", folder / name, f"{LND}/cmd/{name}"]
+        command: list[str | Path] = [
+            go,
+            "build",
+            "-trimpath",
+            "-ldflags",
+            "-s -w",
+            "-gcflags=all=-l",
+            "-tags",
+            TAGS,
+            "-o",
+            folder / name,
+            f"{LND}/cmd/{name}",
+        ]
         store.run(f"{name}-build", CURE, command, env=_go_environment(store, go), cwd=MODULE)
         remove(store.folder / "go-work")
 
-    return store.item(f"{name}-{key()}", build, what=f"building {name} {version()}", usually="4 minutes on 2 cores") / name
+    return (
+        store.item(f"{name}-{key()}", build, what=f"building {name} {version()}", usually="4 minutes on 2 cores") / name
+    )
 
 
 def on_path() -> Path | None:

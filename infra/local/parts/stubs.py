@@ -41,12 +41,20 @@ def _generated(store: Store, python: Path, protos: Path) -> Path:
         for proto in sorted(protos.rglob("*.proto")):
             name = proto.relative_to(protos)
             (sources / name).parent.mkdir(parents=True, exist_ok=True)
-            (sources / name).write_text(re.sub(r'^import "', f'import "{PACKAGE}/', proto.read_text(), flags=re.MULTILINE))
+            (sources / name).write_text(
+                re.sub(r'^import "', f'import "{PACKAGE}/', proto.read_text(), flags=re.MULTILINE)
+            )
             names.append(str(PACKAGE / name))
         outputs = [f"--{kind}_out={folder}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-        plugins = [f"--plugin=protoc-gen-{name}={python.parent / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")]
-        store.run("stubs", CURE, [python, "-m", "grpc_tools.protoc", f"-I{folder / 'protos'}", *plugins, *outputs, *names])
+        plugins = [
+            f"--plugin=protoc-gen-{name}={python.parent / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")
+        ]
+        store.run(
+            "stubs", CURE, [python, "-m", "grpc_tools.protoc", f"-I{folder / 'protos'}", *plugins, *outputs, *names]
+        )
         for place in {(folder / name).parent for name in names}:
-            (place / "__init__.py").write_text(f'"""Generated from LND {lnd.version()} by `./run`; not kept in git."""\n')
+            (place / "__init__.py").write_text(
+                f'"""Generated from LND {lnd.version()} by `./run`; not kept in git."""\n'
+            )
 
     return store.item(f"stubs-{lnd.key()}-{python.parent.parent.name}", build, what="LND's gRPC stubs", usually="2 s")

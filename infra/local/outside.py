@@ -1,0 +1,119 @@
+"""The world around the bank, for tests and the demo: nodes and a chain that are not ours.
+
+    async with outside(stack, "outside-2") as shop:
+        request = await shop.invoice(21_000)
+        await shop.pay(bolt11)
+
+Every call takes and gives millisatoshi. Admin rights: this is never part of the product.
+"""
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from decimal import Decimal
+
+from engine.clients.lndrpc import lightning_pb2 as ln
+from engine.clients.lndrpc.invoicesrpc import invoices_pb2 as inv
+from engine.clients.lndrpc.routerrpc import router_pb2 as router
+from infra.local import services
+from infra.local.bitcoin_rpc import MINER, BitcoinRpc
+from infra.local.home import NODES
+from infra.local.lightning import Stubs, connect
+from infra.local.network import Network
+from infra.local.stack import Stack
+
+PAY_LIMIT_S = 60
+
+
+@dataclass(frozen=True)
+class HoldInvoice:
+    """An invoice whose payment waits until the preimage is shown, or is sent back."""
+
+    bolt11: str
+    payment_hash: bytes
+    preimage: bytes
+
+
+class PaymentFailed(Exception):
+    """The outside node could not pay; the message is LND's reason."""
+
+
+class Outside:
+    """One node with all rights."""
+
+    def __init__(self, stubs: Stubs) -> None:
+        self.stubs = stubs
+
+    async def invoice(self, amount_msat: int, *, memo: str = "", expiry_s: int = 3600, private: bool = False) -> str:
+        """A new invoice; 0 leaves the amount to the payer."""
+        request = ln.Invoice(value_msat=amount_msat, memo=memo, expiry=expiry_s, private=private)
+        return (await self.stubs.lightning.AddInvoice(request)).payment_request
+
+    async def hold_invoice(self, amount_msat: int, *, memo: str = "", expiry_s: int = 3600) -> HoldInvoice:
+        """An invoice that takes a payment and keeps it in flight."""
+        preimage = secrets.token_bytes(32)
+        payment_hash = hashlib.sha256(preimage).digest()
+        request = inv.AddHoldInvoiceRequest(hash=payment_hash, value_msat=amount_msat, memo=memo, expiry=expiry_s)
+        added = await self.stubs.invoices.AddHoldInvoice(request)
+        return HoldInvoice(added.payment_request, payment_hash, preimage)
+
+    async def settle(self, held: HoldInvoice) -> None:
+        """Show the preimage: the payer has paid."""
+        await self.stubs.invoices.SettleInvoice(inv.SettleInvoiceMsg(preimage=held.preimage))
+
+    async def cancel(self, payment_hash: bytes) -> None:
+        """Send a held payment back, or close an invoice that was not paid."""
+        await self.stubs.invoices.CancelInvoice(inv.CancelInvoiceMsg(payment_hash=payment_hash))
+
+    async def look_up(self, payment_hash: bytes) -> ln.Invoice:
+        """An invoice of this node; its `state` is OPEN, ACCEPTED (held), SETTLED or CANCELED."""
+        return await self.stubs.lightning.LookupInvoice(ln.PaymentHash(r_hash=payment_hash))
+
+    async def pay(self, bolt11: str, *, amount_msat: int = 0, max_fee_msat: int = 10_000) -> ln.Payment:
+        """Pay and wait for the end; raises `PaymentFailed`. `amount_msat` only for an invoice without an amount."""
+        request = router.SendPaymentRequest(
+            payment_request=bolt11,
+            amt_msat=amount_msat,
+            fee_limit_msat=max_fee_msat,
+            timeout_seconds=PAY_LIMIT_S,
+            no_inflight_updates=True,
+        )
+        async for payment in self.stubs.router.SendPaymentV2(request):
+            if payment.status == ln.Payment.SUCCEEDED:
+                return payment
+            if payment.status == ln.Payment.FAILED:
+                raise PaymentFailed(ln.PaymentFailureReason.Name(payment.failure_reason))
+        raise PaymentFailed("the node ended the answer without a result")
+
+    async def forget_failures(self) -> None:
+        """Let the node try again the routes that failed in an accident."""
+        await self.stubs.router.ResetMissionControl(router.ResetMissionControlRequest())
+
+    async def balance_msat(self) -> int:
+        """What the node owns in its channels, without what is in flight."""
+        return (await self.stubs.lightning.ChannelBalance(ln.ChannelBalanceRequest())).local_balance.msat
+
+
+@asynccontextmanager
+async def outside(stack: Stack, name: str = "outside-2") -> AsyncIterator[Outside]:
+    """A node of the stack, also one of the bank's when a test must look behind the engine's back."""
+    async with connect(services.node(stack.home, name)) as stubs:
+        yield Outside(stubs)
+
+
+async def sync_network(stack: Stack) -> None:
+    """Wait until every Lightning node has seen the tip and every channel can be used."""
+    nodes = [services.node(stack.home, name) for name in NODES]
+    async with Network(stack.home, stack.bitcoin(), nodes) as network:
+        await network.synced()
+        await network.connect_peers()
+        await network.channels_active()
+
+
+def send_on_chain(chain: BitcoinRpc, address: str, amount_sat: int, *, fee_rate_sat_per_vb: int = 5) -> str:
+    """Pay an address from the miner's wallet; replaceable, unconfirmed until somebody mines. Gives the txid."""
+    amount = f"{Decimal(amount_sat) / 10**8:.8f}"
+    txid: str = chain.call("sendtoaddress", wallet=MINER, address=address, amount=amount, fee_rate=fee_rate_sat_per_vb)
+    return txid
