@@ -79,7 +79,7 @@ def become(python: Path, arguments: Sequence[str], tools: Tools | None = None) -
     os.execve(python, [str(python), *arguments], environment)
 
 
-def interrupted(number: int, frame: FrameType | None) -> None:
+def interrupted(_number: int, _frame: FrameType | None) -> None:
     """Turn SIGTERM into the same way out as Ctrl-C."""
     raise KeyboardInterrupt
 
@@ -99,7 +99,7 @@ def run() -> NoReturn:
         code = 141
     except OSError as error:
         print(
-            f"run: {error.strerror} ({error.filename}): see that the disk is not full and that the folder can be written.",
+            f"run: {error.strerror} ({error.filename}): see that the disk has room and the folder can be written.",
             file=sys.stderr,
         )
         code = 1

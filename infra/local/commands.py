@@ -71,7 +71,7 @@ def _follow(home: Home, child: "subprocess.Popen[bytes] | None", begin: int) -> 
         raise
 
 
-def down(arguments: Sequence[str]) -> int:
+def down(_arguments: Sequence[str]) -> int:
     """Stop the stack and keep its data; nothing to stop is fine too."""
     home = Home.current(ROOT)
     until = time.monotonic() + STOP_LIMIT_S
@@ -90,14 +90,14 @@ def down(arguments: Sequence[str]) -> int:
     return 0
 
 
-def reset(arguments: Sequence[str]) -> int:
+def reset(_arguments: Sequence[str]) -> int:
     """Stop the stack and throw away all that its home holds."""
-    down(arguments)
+    down([])
     remove(Home.current(ROOT).folder)
     return 0
 
 
-def status(arguments: Sequence[str]) -> int:
+def status(_arguments: Sequence[str]) -> int:
     """One line per process; exit code 0 only while all are ready."""
     home = Home.current(ROOT)
     if not home.running():
@@ -107,13 +107,12 @@ def status(arguments: Sequence[str]) -> int:
     for name, process in state.processes.items():
         port = f"port {ports[name]}" if name in ports else ""
         restarts = f"restarted {process.restarts}×" if process.restarts else ""
-        print(
-            f"{name:<11} {process.state:<9} {f'pid {process.pid}' if process.pid else '':<12} {port:<11} {restarts}".rstrip()
-        )
+        pid = f"pid {process.pid}" if process.pid else ""
+        print(f"{name:<11} {process.state:<9} {pid:<12} {port:<11} {restarts}".rstrip())
     return 0 if state.ready and all(process.state == "ready" for process in state.processes.values()) else 1
 
 
-def env(arguments: Sequence[str]) -> int:
+def env(_arguments: Sequence[str]) -> int:
     """`export` lines for any client of the running stack."""
     home, state = running_stack()
     for name, value in environment.exported(home, state).items():

@@ -90,37 +90,23 @@ async def initialise(home: Home, tools: Tools, words: Sequence[str]) -> None:
     secret.touch(mode=0o600)
     secret.write_text(home.secrets()["postgres_password"])
     os.chown(secret, place.stat().st_uid, -1)
-    command: list[str | Path] = [
-        *words,
-        tools.postgres / "initdb",
-        "-D",
-        place / "new",
-        "-U",
-        SUPERUSER,
-        f"--pwfile={secret}",
-        "-A",
-        "scram-sha-256",
-    ]
-    version = find.version_in(
-        subprocess.run([tools.postgres / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
-    ) or (0,)
-    builtin = ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"] if version >= BUILTIN_LOCALE else []
+    options = [f"--username={SUPERUSER}", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
+    if await asyncio.to_thread(_version, tools) >= BUILTIN_LOCALE:
+        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    command = [*words, str(tools.postgres / "initdb"), "-D", str(place / "new"), "--no-instructions", *options]
     with home.log("postgres").open("ab") as log:
         child = await asyncio.create_subprocess_exec(
-            *command,
-            *builtin,
-            "--locale=C",
-            "--encoding=UTF8",
-            "--no-instructions",
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment(),
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
         )
         if await child.wait() != 0:
             raise Failed(f"PostgreSQL's data folder could not be made: the end of {home.log('postgres')} says why.")
     secret.unlink()
     (place / "new").rename(place / "data")
+
+
+def _version(tools: Tools) -> tuple[int, ...]:
+    said = subprocess.run([tools.postgres / "postgres", "--version"], capture_output=True, text=True, check=True).stdout
+    return find.version_in(said) or (0,)
 
 
 def command(home: Home, tools: Tools) -> list[str | Path]:

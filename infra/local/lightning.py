@@ -36,7 +36,7 @@ class _Macaroon(grpc.AuthMetadataPlugin):
     def __init__(self, macaroon: bytes) -> None:
         self._macaroon = macaroon.hex()
 
-    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+    def __call__(self, _: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         callback((("macaroon", self._macaroon),), None)
 
 

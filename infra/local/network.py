@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Self
 
 import grpc.aio
 
@@ -50,7 +51,10 @@ RECEIVE = (
     "/invoicesrpc.Invoices/LookupInvoiceV2",
     "/invoicesrpc.Invoices/CancelInvoice",
 )
-LIGHTNING = "GetInfo ChannelBalance WalletBalance ListChannels PendingChannels SubscribeInvoices DecodePayReq LookupInvoice ListInvoices ListPayments QueryRoutes"
+LIGHTNING = (
+    "GetInfo ChannelBalance WalletBalance ListChannels PendingChannels SubscribeInvoices DecodePayReq LookupInvoice "
+    "ListInvoices ListPayments QueryRoutes"
+)
 ROUTER = "SendPaymentV2 TrackPaymentV2 TrackPayments EstimateRouteFee"
 ROLES = {
     "receive": RECEIVE,
@@ -65,20 +69,15 @@ ROLES = {
 async def until(what: str, holds: Callable[[], Awaitable[bool]], limit_s: float = 60) -> None:
     """Wait for a fact; raises `Failed` when it does not come."""
     end = asyncio.get_running_loop().time() + limit_s
-    while True:
+    hindrance = ""
+    while asyncio.get_running_loop().time() < end:
         try:
             if await holds():
                 return
         except grpc.aio.AioRpcError as error:
-            if asyncio.get_running_loop().time() > end:
-                raise Failed(
-                    f"The network waited {limit_s:.0f} s for {what}, but {error.details()}: ./run reset and start again."
-                ) from None
-        if asyncio.get_running_loop().time() > end:
-            raise Failed(
-                f"The network waited {limit_s:.0f} s in vain for {what}: see the nodes' logs, or ./run reset and start again."
-            )
+            hindrance = f" ({error.details()})"
         await asyncio.sleep(0.05)
+    raise Failed(f"{limit_s:.0f} s were not enough for {what}{hindrance}: see the nodes' logs, or ./run reset.")
 
 
 class Network:
@@ -89,7 +88,7 @@ class Network:
         self._stubs: dict[str, Stubs] = {}
         self._keys: dict[str, str] = {}
 
-    async def __aenter__(self) -> "Network":
+    async def __aenter__(self) -> Self:
         self._stack = AsyncExitStack()
         for name, node in self._nodes.items():
             self._stubs[name] = await self._stack.enter_async_context(connect(node))

@@ -98,7 +98,7 @@ class Stack:
             "MILLRACE_POSTGRES_OWNER_DSN": environment.dsn(self._home, environment.OWNER),
         }
         with self._home.log("migrations").open("ab") as log:
-            command = [self._tools.python, "-m", "alembic", "-c", str(MIGRATIONS), "upgrade", "head"]
+            command = [str(self._tools.python), "-m", "alembic", "-c", str(MIGRATIONS), "upgrade", "head"]
             child = await asyncio.create_subprocess_exec(
                 *command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )

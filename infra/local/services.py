@@ -79,21 +79,8 @@ def redis(home: Home, tools: Tools) -> Process:
     """A cache: nothing is kept on disk."""
     folder = home.folder / "redis"
     folder.mkdir(exist_ok=True)
-    port = str(home.ports()["redis"])
-    options = [
-        "--bind",
-        "127.0.0.1",
-        "--port",
-        port,
-        "--dir",
-        folder,
-        "--save",
-        "",
-        "--appendonly",
-        "no",
-        "--daemonize",
-        "no",
-    ]
+    options = ["--bind", "127.0.0.1", "--port", str(home.ports()["redis"]), "--dir", str(folder)]
+    options += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
     return Process(
         "redis",
         [tools.redis, *options],
@@ -166,7 +153,7 @@ def bitcoind(home: Home, tools: Tools) -> Process:
         folder / "bitcoin.conf",
         "regtest=1\n[regtest]\n" + "".join(f"{name}={value}\n" for name, value in settings.items()),
     )
-    command = [tools.bitcoind, f"-datadir={folder}", "-printtoconsole=1", "-nodebuglogfile"]
+    command: list[str | Path] = [tools.bitcoind, f"-datadir={folder}", "-printtoconsole=1", "-nodebuglogfile"]
     return Process(
         "bitcoind", command, ready=lambda: _bitcoind_serves(home), environment=environment.inherited(), stop_limit_s=30
     )
@@ -226,10 +213,10 @@ def worker(home: Home, tools: Tools, name: str) -> Process:
     mark = Path(settings["MILLRACE_READY_FILE"])
 
     async def forget() -> None:
-        mark.unlink(missing_ok=True)
+        await asyncio.to_thread(mark.unlink, missing_ok=True)
 
     async def ready() -> bool:
-        return mark.exists()
+        return await asyncio.to_thread(mark.exists)
 
     environ = {**environment.inherited(), **settings}
     return Process(name, [tools.python, "worker.py"], ready=ready, environment=environ, before=forget, stop_limit_s=30)
@@ -273,7 +260,7 @@ async def _bitcoind_serves(home: Home) -> bool:
 
 async def _healthy(port: int) -> bool:
     def ask() -> bool:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:  # noqa: S310 - our own
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2) as answer:
             return bool(answer.status == 200)
 
     try:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from infra.local import environment
 from infra.local.bitcoin_rpc import BitcoinRpc
@@ -45,7 +46,7 @@ class Stack:
 
     @classmethod
     def running(cls) -> "Stack":
-        """The stack of `MILLRACE_HOME` (or of this checkout) that somebody started; raises `Failed` if none is ready."""
+        """The stack of `MILLRACE_HOME`, else of this checkout; raises `Failed` if none is ready."""
         stack = cls(Home.current(ROOT))
         if not stack.home.running() or not stack.home.read_state().ready:
             raise Failed(f"No stack is ready in {stack.home.folder}: ./run up --detach starts one.")
@@ -99,7 +100,7 @@ class Stack:
             raise Failed(f"The stack did not start: {_last_line(home.log('supervisor'))}")
         return stack
 
-    def __enter__(self) -> "Stack":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -24,7 +24,8 @@ PROGRAMS = {
         for name in ("postgres", "initdb", "psql", "pgbench", "pg_dump", "pg_restore")
     ),
 }
-UNREACHABLE = "Debian's packages could not be fetched: check that apt-get reaches its archive, or put {} on PATH, and run the same command again"
+UNREACHABLE = "Debian's packages could not be fetched: check that apt-get works, or put {} on PATH, and run again"
+UNUSABLE = "Debian's packages cannot be used here: put postgres, valkey-server and bitcoind on PATH and run again"
 
 
 def usable() -> bool:
@@ -44,7 +45,7 @@ def prefix(store: Store, packages: Sequence[str], patchelf: Path) -> Path:
             if not archive.name.startswith(WITHOUT):
                 store.run(
                     "debian",
-                    "A Debian package could not be unpacked: free some disk space and run the same command again",
+                    "Debian's packages could not be unpacked: see that the disk has room",
                     ["dpkg", "-x", archive, folder],
                 )
         remove(folder / "apt")
@@ -101,16 +102,10 @@ def _patch(store: Store, folder: Path, programs: list[str], patchelf: Path) -> N
     loader = next(iter(sorted(folder.glob("usr/lib*/ld-linux*.so.?"))), None)
     libraries = next(iter(sorted(folder.glob("usr/lib/*-linux-gnu*"))), None)
     if loader is None or libraries is None:
-        raise Failed(
-            "Debian's packages do not look as expected: put postgres, valkey-server and bitcoind on PATH and run the same command again."
-        )
-    cure = "A program of Debian could not be prepared: put postgres, valkey-server and bitcoind on PATH and run the same command again"
+        raise Failed(f"{UNUSABLE}.")
     rpath = f"{libraries}:{folder / 'usr/lib'}"
     for program in programs:
         if (folder / program).is_symlink() or not (folder / program).exists():
             continue
-        store.run(
-            "debian",
-            cure,
-            [patchelf, "--set-interpreter", loader, "--force-rpath", "--set-rpath", rpath, folder / program],
-        )
+        change = ("--set-interpreter", loader, "--force-rpath", "--set-rpath", rpath)
+        store.run("debian", UNUSABLE, [patchelf, *change, folder / program])

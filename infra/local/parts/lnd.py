@@ -17,7 +17,7 @@ from infra.local.parts.store import Failed, Store, remove
 MODULE = Path(__file__).resolve().parent.parent / "lnd"
 LND = "github.com/lightningnetwork/lnd"
 TAGS = "signrpc walletrpc chainrpc invoicesrpc lowscrypt"
-CURE = "LND could not be built: see that 2 GB of memory and 5 GB of disk are free and that Go reaches its module proxy, then run the same command again"
+CURE = "LND could not be built: it needs 2 GB of memory, 5 GB of disk and Go's module proxy; see to that and run again"
 PROTOS_NEEDED = (
     "lightning.proto",
     "stateservice.proto",
@@ -63,7 +63,7 @@ def protos(store: Store, go: Path) -> Path:
     def build(folder: Path) -> None:
         listing = folder / "module.json"
         environment = _go_environment(store, go)
-        cure = "The source of LND could not be fetched: check that Go reaches its module proxy and run the same command again"
+        cure = "The source of LND could not be fetched: check that Go reaches its module proxy and run again"
         store.run(
             "lnd-protos",
             cure,

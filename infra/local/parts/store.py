@@ -181,5 +181,5 @@ def remove(folder: Path) -> None:
     if not folder.exists():
         return
     for path, _, _ in os.walk(folder):
-        os.chmod(path, 0o755)
+        Path(path).chmod(0o700)
     shutil.rmtree(folder)
