@@ -53,6 +53,7 @@ _SDK_REST_S = 0.3
 
 
 async def main() -> None:
+    """Run until SIGTERM or SIGINT."""
     settings = load_settings(WorkerSettings)
     interceptors = start_telemetry(settings, "millrace-worker")
     stop = asyncio.Event()

@@ -18,6 +18,7 @@ from engine.domain.errors import EngineError, OutcomeUnknown, Unavailable
 
 
 def as_failure(error: EngineError) -> ApplicationError:
+    """The Temporal failure for this error, with its code and fields as details."""
     return ApplicationError(
         error.detail,
         {"code": error.code, **error.fields},

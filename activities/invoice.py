@@ -40,7 +40,7 @@ class Receipts(InvoiceActivities):
 
     @activity.defn
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
-        """What was paid inside before is no reason to keep what came from outside: it is credited beside it, flagged."""
+        """What was paid inside before does not swallow what came from outside: that is credited beside it, and flagged."""
         async with transaction(self._pool) as conn:
             ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
             posting = await invoice.received(
@@ -117,7 +117,7 @@ async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> N
                     Pair(queues.STATUS, "received"),
                     Pair(queues.PAYMENT_HASH, known.payment_hash),
                     Pair(queues.AMOUNT_SAT, msat_to_sat_floor(known.received_msat)),
-                    Pair(queues.NEEDS_OPERATOR, False),
+                    Pair(queues.NEEDS_OPERATOR, value=False),
                 ]
             ),
         )

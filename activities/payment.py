@@ -1,7 +1,7 @@
 """The ledger's side of a payment. One transaction each, safe to repeat: the second call finds what the first did.
 
-Opening claims the idempotency key, writes the row and moves or holds the money in one transaction, so there is no moment
-at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
+Opening claims the idempotency key, writes the row and moves or holds the money in one transaction, so there is no
+moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
 """
 
 from dataclasses import asdict

@@ -1,7 +1,7 @@
 """A node's streams, turned into workflow starts and signals.
 
-* Settled invoices: handed on in pages; the cursor in Postgres moves only when Temporal has accepted every receipt of the
-  page. LND gives no backlog for a cursor of 0, so a node that was never paid is listed until it was, and its first
+* Settled invoices: handed on in pages; the cursor in Postgres moves only when Temporal has accepted every receipt of
+  the page. LND gives no backlog for a cursor of 0, so a node that was never paid is listed until it was, and its first
   receipt is taken from there.
 * Outgoing payments: each final update wakes the payment's workflow, which looks for itself. After every reconnect all
   that wait are woken once, because their updates may have come while nobody listened.

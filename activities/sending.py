@@ -11,7 +11,7 @@ from contextlib import aclosing
 from datetime import timedelta
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeats
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
@@ -83,7 +83,10 @@ class Sending(SendingActivities):
         if payment.status is NodePaymentStatus.IN_FLIGHT:
             delay_s = min(_FIRST_LOOK_S * 2 ** min(activity.info().attempt - 1, 10), _LAST_LOOK_S)
             raise ApplicationError(
-                f"still in flight on {self._node.name}", type="InFlight", next_retry_delay=timedelta(seconds=delay_s)
+                f"still in flight on {self._node.name}",
+                type="InFlight",
+                next_retry_delay=timedelta(seconds=delay_s),
+                category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
             )
         return await self._report(attempt, payment)
 

@@ -7,6 +7,7 @@ is overdue, makes it certain.
 
 from temporalio import workflow
 
+from workflows.patience import until_done
 from workflows.policies import LEDGER, NODE
 
 with workflow.unsafe.imports_passed_through():
@@ -27,7 +28,10 @@ class ReceiveWorkflow:
 
     @workflow.run
     async def run(self, receipt: Receipt) -> CreditedReceipt:
-        credited = await workflow.execute_local_activity_method(InvoiceActivities.credit_receipt, receipt, **LEDGER)
+        credited = await until_done(
+            "crediting",
+            lambda: workflow.execute_local_activity_method(InvoiceActivities.credit_receipt, receipt, **LEDGER),
+        )
         if credited.paid_twice:
             details = "**paid twice**: one of our users and somebody outside; both credited, the payee should be told"
         elif credited.wallet_id is None:

@@ -11,11 +11,10 @@ either. Every step is safe to repeat, so whatever dies, the next worker goes on 
 """
 
 import asyncio
-from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
 
+from workflows.patience import until_done
 from workflows.policies import LEDGER, MOVE_MONEY, WATCH
 
 with workflow.unsafe.imports_passed_through():
@@ -32,8 +31,6 @@ with workflow.unsafe.imports_passed_through():
         SendingActivities,
         SettlePayment,
     )
-
-_OPERATOR_PAUSE = timedelta(minutes=1)
 
 
 @workflow.defn
@@ -77,27 +74,28 @@ class PaymentWorkflow:
         return outcome
 
     async def _open(self, request: PaymentRequest) -> OpenedPayment:
-        while True:
-            try:
-                return await workflow.execute_local_activity_method(PaymentActivities.open_payment, request, **LEDGER)
-            except ActivityError as error:
-                await _wait_for_operator("opening", error)
+        return await until_done(
+            "opening",
+            lambda: workflow.execute_local_activity_method(PaymentActivities.open_payment, request, **LEDGER),
+        )
 
     async def _send(self, attempt: LightningAttempt) -> AttemptReport:
-        while True:
-            try:
-                return await workflow.execute_activity_method(
-                    SendingActivities.send_payment,
-                    attempt,
-                    task_queue=queues.lightning_queue(attempt.node),
-                    summary=f"attempt {attempt.attempt} over {attempt.node}",
-                    **MOVE_MONEY,
-                )
-            except ActivityError as error:
-                await _wait_for_operator("sending", error)
+        return await until_done(
+            "sending",
+            lambda: workflow.execute_activity_method(
+                SendingActivities.send_payment,
+                attempt,
+                task_queue=queues.lightning_queue(attempt.node),
+                summary=f"attempt {attempt.attempt} over {attempt.node}",
+                **MOVE_MONEY,
+            ),
+        )
 
     async def _watch(self, attempt: LightningAttempt) -> AttemptReport:
-        """Poll by activity retry, at once again when the pump has news."""
+        return await until_done("watching", lambda: self._watch_once(attempt))
+
+    async def _watch_once(self, attempt: LightningAttempt) -> AttemptReport:
+        """Poll by activity retry; begin again at once when the pump has news."""
         while True:
             self._node_has_news = False
             watch = workflow.start_activity_method(
@@ -108,29 +106,27 @@ class PaymentWorkflow:
                 **WATCH,
             )
             await self._until_news_or(watch)
-            if not watch.done():
-                watch.cancel()
-                continue
-            try:
+            if watch.done():
                 return await watch
-            except ActivityError as error:
-                await _wait_for_operator("watching", error)
+            watch.cancel()
 
     async def _until_news_or(self, watch: workflow.ActivityHandle[AttemptReport]) -> None:
         await workflow.wait_condition(lambda: self._node_has_news or watch.done())
 
     async def _finish(self, request: PaymentRequest, report: AttemptReport) -> PaymentOutcome:
-        while True:
-            try:
-                if report.verdict is NodeVerdict.SUCCEEDED:
-                    return await workflow.execute_local_activity_method(
-                        PaymentActivities.settle_payment, _settlement(request, report), **LEDGER
-                    )
-                return await workflow.execute_local_activity_method(
-                    PaymentActivities.release_payment, _release(request, report), **LEDGER
-                )
-            except ActivityError as error:
-                await _wait_for_operator("booking the end of", error)
+        if report.verdict is NodeVerdict.SUCCEEDED:
+            return await until_done(
+                "settling",
+                lambda: workflow.execute_local_activity_method(
+                    PaymentActivities.settle_payment, _settlement(request, report), **LEDGER
+                ),
+            )
+        return await until_done(
+            "releasing",
+            lambda: workflow.execute_local_activity_method(
+                PaymentActivities.release_payment, _release(request, report), **LEDGER
+            ),
+        )
 
 
 def _settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
@@ -165,11 +161,3 @@ def _show_end(outcome: PaymentOutcome) -> None:
         _show(f"**refused**: {outcome.refusal.detail}", "refused")
     else:
         _show("**refused**: the key belongs to another request", "refused")
-
-
-async def _wait_for_operator(step: str, error: ActivityError) -> None:
-    """Our own books or code contradict themselves: say so where operators look, keep the money held, try again."""
-    workflow.set_current_details(f"**needs an operator** while {step} this payment: {error.cause}")
-    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
-    await workflow.sleep(_OPERATOR_PAUSE, summary="an operator must look; then it is tried again")
-    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])

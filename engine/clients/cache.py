@@ -35,10 +35,12 @@ class Cache:
         return int(count), _WINDOW_S - now_s % _WINDOW_S
 
     async def ping(self) -> bool:
+        """Whether Redis answers."""
         try:
             return bool(await self._redis.ping())
         except (RedisError, OSError):
             return False
 
     async def close(self) -> None:
+        """Let go of the connections."""
         await self._redis.aclose()

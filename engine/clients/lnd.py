@@ -125,6 +125,7 @@ class LndNode:
         self._invoices = invoices_pb2_grpc.InvoicesStub(self._channel)
 
     async def close(self) -> None:
+        """Let go of the channel; streams end."""
         await self._channel.close(None)
 
     # Outgoing
@@ -227,6 +228,7 @@ class LndNode:
                     yield _read_invoice(invoice)
 
     async def find_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
+        """What the node knows of an invoice; None if it is not its own."""
         request = invoices_pb2.LookupInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
         try:
             with translated(self.name):

@@ -54,6 +54,7 @@ def translated(node: str) -> Iterator[None]:
 
 
 def raise_translated(node: str, error: grpc.aio.AioRpcError) -> Never:
+    """Raise the engine's error for this one."""
     raise _translate(node, error.code(), error.details() or "no details") from error
 
 

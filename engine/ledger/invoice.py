@@ -72,8 +72,8 @@ async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> Invoice
     """The invoice of this hash, locked until the transaction ends; locked before any balance, always."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at, i.paid_by,
-                      i.outside_msat, w.ledger_account_id
+            """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at,
+                      i.paid_by, i.outside_msat, w.ledger_account_id
                  FROM bank.invoices i JOIN bank.wallets w ON w.id = i.wallet_id
                 WHERE i.payment_hash = $1 FOR UPDATE OF i""",
             payment_hash,
@@ -151,6 +151,7 @@ async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> li
 
 
 async def mark_cancellations_done(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
+    """Nobody can pay these at the node any more, or somebody has."""
     with translated():
         await conn.execute(
             "UPDATE bank.node_cancellations SET done_at = clock_timestamp() WHERE payment_hash = ANY($1)",

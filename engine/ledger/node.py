@@ -58,6 +58,7 @@ async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle
 
 
 async def is_adopted(conn: Connection, node: NodeName) -> bool:
+    """Whether our books answer for this node."""
     with translated():
         return await conn.fetchval("SELECT true FROM bank.nodes WHERE name = $1", node) is not None
 
@@ -87,7 +88,7 @@ async def report_outbound(conn: Connection, node: NodeName, outbound_msat: Msat)
 
 
 async def choose_sender(conn: Connection, total_msat: Msat) -> NodeName | None:
-    """The node to pin a payment to: of those that reported lately the one that can send most, if any is adopted at all."""
+    """The node to pin a payment to: of those that reported lately the one that can send most; None if none is adopted."""
     with translated():
         name: str | None = await conn.fetchval(
             """SELECT name FROM bank.nodes

@@ -73,6 +73,7 @@ class NewPayment:
 
 
 def hold_ref(payment_hash: PaymentHash, attempt: int) -> str:
+    """Names the hold of one attempt, counted from 1 over all payments of this hash."""
     return f"ln:{payment_hash}:hold:{attempt}"
 
 
@@ -167,8 +168,8 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
     """Write the row. False when another live payment has the same hash: one invoice is paid once."""
     with translated():
         added: str | None = await conn.fetchval(
-            """INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat,
-                   payment_hash, bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt,
+            """INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat,
+                   max_fee_msat, payment_hash, bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt,
                    known_payment_index, workflow_id, settled_at)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
                ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id""",
@@ -198,7 +199,7 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
 async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
     """The row, locked until the transaction ends."""
     with translated():
-        row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM bank.payments WHERE id = $1 FOR UPDATE", payment_id)  # noqa: S608 - constant
+        row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM bank.payments WHERE id = $1 FOR UPDATE", payment_id)  # noqa: S608 - constants
     if row is None:
         raise InvariantBroken(f"there is no payment {payment_id}")
     return PaymentRow(**row)
@@ -207,6 +208,7 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
 async def mark_settled_in_tx(
     conn: Connection, payment_id: PaymentId, *, fee_msat: Msat, preimage: str, payment_index: int
 ) -> None:
+    """Final: paid, with the proof."""
     with translated():
         await conn.execute(
             """UPDATE bank.payments SET status = 'settled', fee_msat = $2, preimage = $3, payment_index = $4,
@@ -221,6 +223,7 @@ async def mark_settled_in_tx(
 async def mark_failed_in_tx(
     conn: Connection, payment_id: PaymentId, *, code: str, detail: str, payment_index: int
 ) -> None:
+    """Final: not paid, and why."""
     with translated():
         await conn.execute(
             """UPDATE bank.payments SET status = 'failed', failure_code = $2, failure_detail = $3, payment_index = $4
@@ -246,7 +249,8 @@ async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash) -> 
     """(how many payments of this hash there have been, the highest LND payment index among them)."""
     with translated():
         row = await conn.fetchrow(
-            "SELECT count(*) AS attempts, coalesce(max(payment_index), 0) AS known FROM bank.payments WHERE payment_hash = $1",
+            """SELECT count(*) AS attempts, coalesce(max(payment_index), 0) AS known
+                 FROM bank.payments WHERE payment_hash = $1""",
             payment_hash,
         )
     return (row["attempts"], row["known"]) if row else (0, 0)

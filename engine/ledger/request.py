@@ -54,6 +54,7 @@ async def refuse_key_in_tx(
 
 
 async def find_key(conn: Connection, account_id: AccountId, key: str) -> KeyRecord | None:
+    """What this key stands for, if it was ever used."""
     with translated():
         row = await conn.fetchrow(
             "SELECT body_hash, resource_id, refusal FROM bank.idempotency_keys WHERE account_id = $1 AND key = $2",

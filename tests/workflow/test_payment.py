@@ -1,0 +1,231 @@
+"""The story of a payment, with a fake ledger and a fake node behind the real contracts, on a clock that skips waits."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from temporalio import activity
+from temporalio.client import WorkflowHandle
+from temporalio.exceptions import ApplicationError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.failures import FailureInterceptor
+from engine.contracts import queues
+from engine.contracts.payment import (
+    AttemptReport,
+    LightningAttempt,
+    NodeVerdict,
+    OpenedPayment,
+    PaymentActivities,
+    PaymentOutcome,
+    PaymentRequest,
+    PaymentStatus,
+    Refusal,
+    ReleasePayment,
+    SendingActivities,
+    SettlePayment,
+)
+from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.money import Msat
+from workflows.payment import PaymentWorkflow
+
+pytestmark = pytest.mark.workflow
+
+BODY_HASH = "ab" * 32
+ATTEMPT = LightningAttempt(
+    payment_id=PaymentId("pay_1"),
+    node=NodeName("lnd-1"),
+    bolt11="lnbcrt1…",
+    payment_hash=PaymentHash("cd" * 32),
+    amount_msat=Msat(100_000),
+    amount_in_invoice=True,
+    max_fee_msat=Msat(1_000),
+    attempt=1,
+)
+HELD = OpenedPayment(outcome=PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.PENDING), attempt=ATTEMPT)
+IN_FLIGHT = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
+PAID = AttemptReport(verdict=NodeVerdict.SUCCEEDED, fee_msat=Msat(350), preimage="ef" * 32, payment_index=7)
+NO_ROUTE = AttemptReport(verdict=NodeVerdict.FAILED, failure_code="no_route", failure_detail="none", payment_index=7)
+
+
+@dataclass
+class FakeLedger(PaymentActivities):
+    """Remembers what it was told to book."""
+
+    opened: OpenedPayment
+    settled: list[SettlePayment] = field(default_factory=list)
+    released: list[ReleasePayment] = field(default_factory=list)
+    broken: int = 0
+
+    @activity.defn
+    async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
+        return self.opened
+
+    @activity.defn
+    async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
+        if self.broken > 0:
+            self.broken -= 1
+            raise InvariantBroken("the books contradict themselves")
+        self.settled.append(settle)
+        return PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED)
+
+    @activity.defn
+    async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
+        self.released.append(release)
+        return PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.FAILED)
+
+
+@dataclass
+class FakeNode(SendingActivities):
+    """Answers sends from a script; looks find the payment in flight until `final` is set and the days are over."""
+
+    sends: list[AttemptReport | Exception]
+    final: AttemptReport | None = None
+    days_in_flight: int = 0
+    looked: int = 0
+    sent: int = 0
+
+    @activity.defn
+    async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
+        self.sent += 1
+        return _say(self.sends.pop(0))
+
+    @activity.defn
+    async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
+        self.looked += 1
+        if self.final is None or self.looked <= self.days_in_flight:
+            raise ApplicationError("still in flight", type="InFlight", next_retry_delay=timedelta(days=1))
+        return self.final
+
+
+def _say(line: AttemptReport | Exception) -> AttemptReport:
+    if isinstance(line, Exception):
+        raise line
+    return line
+
+
+async def until(fact: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not fact():
+            await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def paying(
+    environment: WorkflowEnvironment, ledger: FakeLedger, node: FakeNode
+) -> AsyncIterator[WorkflowHandle[PaymentWorkflow, PaymentOutcome]]:
+    """A payment under way, its workers beside it."""
+    client, name = environment.client, uuid4().hex
+    ledger_worker = Worker(
+        client,
+        task_queue=name,
+        workflows=[PaymentWorkflow],
+        activities=[ledger.open_payment, ledger.settle_payment, ledger.release_payment],
+        interceptors=[FailureInterceptor()],
+    )
+    node_worker = Worker(
+        client,
+        task_queue=queues.lightning_queue(ATTEMPT.node),
+        activities=[node.send_payment, node.watch_payment],
+        interceptors=[FailureInterceptor()],
+    )
+    request = PaymentRequest(
+        payment_id=ATTEMPT.payment_id,
+        account_id=AccountId("acct_1"),
+        wallet_id=WalletId("wal_1"),
+        idempotency_key=name,
+        body_hash=BODY_HASH,
+        destination="lnbcrt1…",
+        amount_msat=ATTEMPT.amount_msat,
+        max_fee_msat=ATTEMPT.max_fee_msat,
+    )
+    async with ledger_worker, node_worker:
+        yield await client.start_workflow(PaymentWorkflow.run, request, id=f"payment-{name}", task_queue=name)
+
+
+async def test_a_payment_to_one_of_our_users_is_final_without_a_node(skipping_temporal: WorkflowEnvironment) -> None:
+    done = PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED)
+    ledger, node = FakeLedger(opened=OpenedPayment(outcome=done)), FakeNode(sends=[])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert await handle.result() == done
+    assert node.sent == 0
+
+
+async def test_a_refusal_ends_the_payment_before_anything_is_sent(skipping_temporal: WorkflowEnvironment) -> None:
+    no = PaymentOutcome(body_hash=BODY_HASH, refusal=Refusal(code="insufficient_funds", detail="too little"))
+    ledger, node = FakeLedger(opened=OpenedPayment(outcome=no)), FakeNode(sends=[])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert await handle.result() == no
+    assert node.sent == 0
+
+
+async def test_a_paid_invoice_is_settled_with_the_fee_that_the_node_names(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[PAID])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+    assert [settle.fee_msat for settle in ledger.settled] == [350]
+    assert ledger.released == []
+
+
+async def test_an_authoritative_failure_releases_the_money(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[NO_ROUTE])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert (await handle.result()).status is PaymentStatus.FAILED
+    assert [release.failure_code for release in ledger.released] == ["no_route"]
+    assert ledger.settled == []
+
+
+async def test_an_error_of_the_node_is_no_failure_of_the_payment(skipping_temporal: WorkflowEnvironment) -> None:
+    away = [Unavailable("connection refused") for _ in range(20)]
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[*away, PAID])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+    assert node.sent == 21
+    assert ledger.released == []
+
+
+async def test_what_is_in_flight_stays_pending_for_a_week_without_growing_history(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT], final=PAID, days_in_flight=7)
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+        history = await handle.fetch_history()
+    assert node.looked == 8
+    assert len(history.events) < 40
+    assert ledger.released == []
+
+
+async def test_the_pumps_signal_makes_it_look_at_once(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        await until(lambda: node.looked > 0)
+        node.final = NO_ROUTE
+        await handle.signal(PaymentWorkflow.node_reported)
+        assert (await handle.result()).status is PaymentStatus.FAILED
+
+
+async def test_an_operators_cancel_does_not_let_go_of_money_in_flight(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        await until(lambda: node.looked > 0)
+        await handle.cancel()
+        node.final = PAID
+        await handle.signal(PaymentWorkflow.node_reported)
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+    assert ledger.released == []
+
+
+async def test_broken_books_call_an_operator_and_are_tried_again(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger, node = FakeLedger(opened=HELD, broken=2), FakeNode(sends=[PAID])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+    assert len(ledger.settled) == 1

@@ -1,0 +1,38 @@
+"""What a workflow does when a step fails for good: it calls an operator, keeps what it holds, and tries again.
+
+A step fails for good only when our own books or code contradict themselves. No money is moved by that, and none is
+given back either; the workflow says where operators look what is wrong, and goes on when it has been mended.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+
+T = TypeVar("T")
+
+_PAUSE = timedelta(minutes=1)
+
+
+async def until_done(step: str, call: Callable[[], Awaitable[T]]) -> T:
+    """The result of the step, however long it takes to get one. `call` starts it anew each time."""
+    asked_for_help = False
+    while True:
+        try:
+            result = await call()
+        except (ActivityError, ApplicationError) as error:  # a local activity's failure comes bare
+            reason = error.cause if isinstance(error, ActivityError) else error
+            workflow.set_current_details(f"**needs an operator**, {step}: {reason}")
+            if not asked_for_help:
+                asked_for_help = True
+                workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+            await workflow.sleep(_PAUSE, summary="an operator must look; then it is tried again")
+        else:
+            if asked_for_help:
+                workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
+            return result
