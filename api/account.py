@@ -1,0 +1,276 @@
+"""Accounts and their API keys.
+
+An administrator opens accounts. Keys are made by an administrator, with any scopes, or by the account's own keys, which
+can hand on what they have and no more: a subset of their scopes, for no longer than they last themselves. The same rule
+decides which keys a key may revoke: those that can do nothing that it cannot.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, Field, field_validator
+
+from api.body import Body, Content, ExternalId, JsonBody, Text, documented
+from api.deps import Caller, PathId, Scope, Services, get_caller, get_services, needs, no_such
+from api.errors import Forbidden, problems
+from api.idempotency import Intent, find_replay, once, optional_key
+from api.paging import Page, Paging, paged, position
+from api.wallet import WalletOut, read_wallets
+from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.ids import AccountId, ApiKeyId, new_id
+from engine.domain.usernames import PATTERN, check_username
+from engine.ledger import accounts
+from engine.ledger.database import Connection
+
+router = APIRouter(tags=["accounts"])
+AnyCaller = Annotated[Caller, Depends(get_caller)]
+Key = Annotated[str | None, Depends(optional_key)]
+Svc = Annotated[Services, Depends(get_services)]
+_LAST_YEAR = 2999
+
+
+class NewAccountIn(Content):
+    """An account to be opened; its bitcoin wallet comes with it."""
+
+    username: Annotated[Text, Field(min_length=3, max_length=50)] | None = Field(
+        default=None, description=f"{PATTERN}, not beginning like an address, unique whatever the case."
+    )
+    external_id: ExternalId | None = None
+    level: Annotated[int, Field(ge=0, le=9)] = Field(default=0, description="Which limits apply.")
+
+
+class AccountOut(BaseModel):
+    """A user of the bank."""
+
+    id: str = Field(examples=["acct_4t7q2v6x1b0n8r5d01k5y8z3c"])
+    username: str | None
+    external_id: str | None
+    level: int
+    status: str = Field(description="active, locked or closed")
+    wallets: list[WalletOut]
+    created_at: datetime
+
+
+class NewKeyIn(Content):
+    """A key to be made."""
+
+    name: Annotated[Text, Field(min_length=1, max_length=100)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)]
+    expires_at: AwareDatetime | None = Field(default=None, strict=False, description="RFC 3339; none: never.")
+
+    @field_validator("expires_at", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        if value is not None and not isinstance(value, str):
+            raise ValueError("a time in RFC 3339, as a string")
+        return value
+
+    @field_validator("expires_at", mode="after")
+    @classmethod
+    def _is_near(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.year > _LAST_YEAR:
+            raise ValueError(f"at most the year {_LAST_YEAR}")
+        return value
+
+
+class KeyOut(BaseModel):
+    """An API key, without its secret."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+
+class NewKeyOut(KeyOut):
+    """A key just made."""
+
+    key: str | None = Field(description="Shown in the first answer only; null in a replay.")
+
+
+@router.post(
+    "/v1/accounts",
+    status_code=201,
+    summary="Open an account",
+    responses=problems("forbidden", "invalid_request", "username_taken", "external_id_taken", "idempotency_conflict"),
+    openapi_extra=documented(NewAccountIn, with_a_name={"username": "bob", "external_id": "user-7"}, bare={}),
+)
+async def open_account(
+    request: Request,
+    response: Response,
+    caller: Annotated[Caller, Depends(needs("admin"))],
+    key: Key,
+    body: Annotated[Body[NewAccountIn], Depends(JsonBody(NewAccountIn))],
+    services: Svc,
+) -> AccountOut:
+    """Scope: `admin`. The account's bitcoin wallet is opened with it."""
+    asked = body.content
+    if asked.username is not None:
+        check_username(asked.username)
+    new = accounts.NewAccount(
+        id=AccountId(new_id("acct")), username=asked.username, external_id=asked.external_id, level=asked.level
+    )
+
+    async def make(conn: Connection) -> None:
+        await accounts.open_bank_account_in_tx(conn, new)
+
+    intent = Intent(owner=caller.owner, key=key, body_hash=body.hash)
+    account_id = await once(services, intent, new.id, make, request=request, response=response)
+    return await _read_account(services, AccountId(account_id))
+
+
+@router.get("/v1/account", summary="Show your own account", responses=problems("forbidden"))
+async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], services: Svc) -> AccountOut:
+    """Scope: `read`."""
+    return await _read_account(services, caller.account_id)
+
+
+@router.post(
+    "/v1/accounts/{account_id}/api-keys",
+    status_code=201,
+    summary="Make an API key",
+    responses=problems("forbidden", "not_found", "invalid_request", "idempotency_conflict"),
+    openapi_extra=documented(NewKeyIn, shop={"name": "shop", "scopes": ["read", "receive"]}),
+)
+async def make_api_key(
+    request: Request,
+    response: Response,
+    caller: AnyCaller,
+    key: Key,
+    body: Annotated[Body[NewKeyIn], Depends(JsonBody(NewKeyIn))],
+    services: Svc,
+    account_id: PathId,
+) -> NewKeyOut:
+    """Scope: `admin`, or any key of the account for a subset of its own scopes, expiring no later than itself.
+
+    `key` is shown once: a replay has null there.
+    """
+    account = await _account_of_keys(caller, services, account_id)
+    asked = body.content
+    scopes = sorted(set(asked.scopes))
+    intent = Intent(owner=caller.owner, key=key, body_hash=body.hash)
+    replayed = await find_replay(services, intent, request, response)
+    if replayed is not None:
+        return await _read_key(services, account, ApiKeyId(replayed), None)
+    _check_hands_on(caller, scopes)
+    _check_expiry(caller, asked.expires_at)
+    key_id, secret = ApiKeyId(new_id("key")), accounts.new_secret()
+
+    async def make(conn: Connection) -> None:
+        await accounts.add_api_key_in_tx(
+            conn,
+            key_id,
+            account_id=account,
+            name=asked.name,
+            scopes=scopes,
+            secret=secret,
+            expires_at=asked.expires_at,
+        )
+
+    made = await once(services, intent, key_id, make, request=request, response=response)
+    return await _read_key(
+        services, account, ApiKeyId(made), accounts.token(key_id, secret) if made == key_id else None
+    )
+
+
+@router.get(
+    "/v1/accounts/{account_id}/api-keys",
+    summary="List the account's API keys",
+    responses=problems("forbidden", "not_found", "invalid_request"),
+)
+async def list_api_keys(
+    caller: AnyCaller, services: Svc, account_id: PathId, paging: Annotated[Paging, Query()]
+) -> Page[KeyOut]:
+    """Scope: `admin`, or `read` of the account. Newest first, revoked ones too."""
+    account = await _account_of_keys(caller, services, account_id)
+    if not {"admin", "read"} & caller.scopes:
+        raise Forbidden("This needs a key with the scope 'read'.", scope="read")
+    name = f"api-keys {account}"
+    at, row_id = position(paging, name)
+    async with services.reading() as conn:
+        rows = await conn.fetch(
+            """SELECT id, name, scopes, created_at, expires_at, revoked_at FROM bank.api_keys
+                WHERE account_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+                ORDER BY created_at DESC, id DESC LIMIT $4""",
+            account,
+            at,
+            row_id,
+            paging.limit + 1,
+        )
+    page, cursor = paged(rows, paging, name)
+    return Page(items=[KeyOut(**row) for row in page], next_cursor=cursor)
+
+
+@router.delete(
+    "/v1/accounts/{account_id}/api-keys/{key_id}",
+    summary="Revoke an API key",
+    responses=problems("forbidden", "not_found"),
+)
+async def revoke_api_key(caller: AnyCaller, services: Svc, account_id: PathId, key_id: PathId) -> KeyOut:
+    """Scope: `admin`, or a key of the account that has all scopes of the one to be revoked.
+
+    Counts at once; a repeat gives the same answer.
+    """
+    account = await _account_of_keys(caller, services, account_id)
+    known = await accounts.find_api_key(services.pool, account, ApiKeyId(key_id))
+    if known is None:
+        raise no_such("API key")
+    _check_hands_on(caller, known.scopes)
+    await accounts.revoke_api_key(services.pool, known.id)
+    return await _read_key(services, account, known.id, None)
+
+
+async def _account_of_keys(caller: Caller, services: Services, account_id: str) -> AccountId:
+    """The account whose keys are meant, if the caller may see that it exists."""
+    if not caller.is_admin and caller.account != account_id:
+        raise no_such("account")
+    if await accounts.find_account(services.pool, AccountId(account_id)) is None:
+        raise no_such("account")
+    return AccountId(account_id)
+
+
+def _check_hands_on(caller: Caller, scopes: Sequence[str]) -> None:
+    if not caller.is_admin and not caller.scopes.issuperset(scopes):
+        raise Forbidden("A key can only give, or take, what it has itself.", scopes=" ".join(sorted(caller.scopes)))
+
+
+def _check_expiry(caller: Caller, expires_at: datetime | None) -> None:
+    if expires_at is not None and expires_at <= datetime.now(UTC):
+        raise Invalid("expires_at lies in the past.", field="expires_at")
+    if not caller.is_admin and caller.expires_at and (expires_at is None or expires_at > caller.expires_at):
+        raise Forbidden("A key can only make keys that expire no later than itself.")
+
+
+async def _read_account(services: Services, account_id: AccountId) -> AccountOut:
+    async with services.reading() as conn:
+        account = await accounts.find_account(conn, account_id)
+        if account is None:
+            raise InvariantBroken(f"there is no account {account_id}")
+        return AccountOut(
+            id=account.id,
+            username=account.username,
+            external_id=account.external_id,
+            level=account.level,
+            status=account.status,
+            wallets=await read_wallets(conn, account_id),
+            created_at=account.created_at,
+        )
+
+
+async def _read_key(services: Services, account_id: AccountId, key_id: ApiKeyId, token: str | None) -> NewKeyOut:
+    known = await accounts.find_api_key(services.pool, account_id, key_id)
+    if known is None:
+        raise InvariantBroken(f"there is no API key {key_id}")
+    return NewKeyOut(
+        id=known.id,
+        name=known.name,
+        scopes=list(known.scopes),
+        created_at=known.created_at,
+        expires_at=known.expires_at,
+        revoked_at=known.revoked_at,
+        key=token,
+    )

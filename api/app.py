@@ -1,0 +1,100 @@
+"""The HTTP API, put together: `uvicorn api.app:create_app --factory`.
+
+The process holds no state of its own: any number may run side by side, and each may die at any time. Connections are
+made when they are first needed, so it starts, answers `/healthz` and tells at `/readyz` what is away, whatever is.
+
+`/docs` is FastAPI's own page: the browser that opens it loads Swagger UI from a public CDN (jsdelivr). `/openapi.json`
+needs nothing from outside.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from api import account, decode, errors, health, invoice, payment, wallet
+from api.deps import Services
+from engine.clients.cache import Cache
+from engine.clients.invoices import InvoiceNode
+from engine.domain.ids import NodeName
+from engine.ledger.database import open_pool
+from engine.settings import ApiSettings, load_settings
+
+_DESCRIPTION = """
+A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors
+are problem documents (RFC 9457) with a stable `code`. Send an `Idempotency-Key` with every POST: a repeat gives the
+first answer.
+"""
+
+
+def create_app(settings: ApiSettings | None = None) -> FastAPI:
+    """Make the application. Reads the settings from the environment unless given."""
+    settings = settings or load_settings(ApiSettings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with AsyncExitStack() as stack:
+            app.state.services = await _connect(settings, stack)
+            yield
+
+    app = FastAPI(
+        title="Millrace",
+        version="1",
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    errors.install(app)
+    for part in (account, wallet, payment, decode, invoice, health):
+        app.include_router(part.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+async def _connect(settings: ApiSettings, stack: AsyncExitStack) -> Services:
+    pool = await open_pool(settings.postgres_dsn.get_secret_value(), min_size=0, max_size=settings.postgres_pool_size)
+    stack.push_async_callback(pool.close)
+    cache = Cache(settings.redis_url.get_secret_value())
+    stack.push_async_callback(cache.close)
+    invoices: dict[NodeName, InvoiceNode] = {}
+    for name, node in settings.nodes.items():
+        invoices[NodeName(name)] = InvoiceNode(NodeName(name), node)
+        stack.push_async_callback(invoices[NodeName(name)].close)
+    return Services(
+        settings=settings,
+        pool=pool,
+        temporal=await Client.connect(
+            settings.temporal_address,
+            namespace=settings.temporal_namespace,
+            data_converter=pydantic_data_converter,
+            lazy=True,
+        ),
+        cache=cache,
+        invoices=invoices,
+        http=await stack.enter_async_context(httpx.AsyncClient(timeout=2)),
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's description, with our problem documents where it assumes its own error format."""
+    if app.openapi_schema is None:
+        schema = get_openapi(
+            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
+        )
+        schemas = schema["components"]["schemas"]
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)
+        schemas["Problem"] = errors.SCHEMA
+        for path in schema["paths"].values():
+            for operation in path.values():
+                found = operation["responses"].get("422", {}).get("content", {})
+                if found.pop("application/json", None) and errors.MEDIA_TYPE not in found:
+                    operation["responses"]["422"] = errors.problems("invalid_request")[422]
+        app.openapi_schema = schema
+    return app.openapi_schema

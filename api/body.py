@@ -1,0 +1,165 @@
+"""Reading a request's body: JSON, strictly, after the caller has been let in.
+
+Refused: what is larger than the limit (413), not UTF-8 or not JSON (400), and what does not fit the schema (422), in
+which whole numbers are whole numbers, no field is unknown and no name comes twice. Beside the content stands its hash,
+over method, path and the canonical form of what was sent, by which a repeat is told from another request with the same
+key. The media type is not asked for: every body is read as JSON.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Request
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import ClientDisconnect
+
+from api.errors import BadRequest, TooLarge, invalid_fields
+from engine.domain.errors import Invalid
+from engine.domain.money import MAX_AMOUNT_MSAT
+
+_MAX_DEPTH = 32
+_MEMO_BYTES = 639
+
+
+def _no_nul(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a NUL character is not allowed")
+    return text
+
+
+def _fits_memo(text: str) -> str:
+    if len(text.encode()) > _MEMO_BYTES:
+        raise ValueError(f"at most {_MEMO_BYTES} bytes of UTF-8")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_nul)]
+Memo = Annotated[Text, AfterValidator(_fits_memo), Field(description="At most 639 bytes of UTF-8.")]
+ExternalId = Annotated[Text, Field(min_length=1, max_length=255, description="Your own reference.")]
+Id = Annotated[Text, Field(min_length=1, max_length=100)]
+AmountMsat = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MSAT, description="In millisatoshi.")]
+
+
+class Content(BaseModel):
+    """What a body may say: nothing that is not named, and no type but the one named."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+C = TypeVar("C", bound=Content)
+
+
+@dataclass(frozen=True, slots=True)
+class Body(Generic[C]):
+    """A body that was read and fits."""
+
+    content: C
+    hash: bytes
+    """SHA-256 over method, path and canonical JSON."""
+
+
+class JsonBody(Generic[C]):
+    """Dependency: the body as this content. Put it after the caller and the key, so that they are asked first."""
+
+    def __init__(self, content: type[C]) -> None:
+        self._content = content
+
+    async def __call__(self, request: Request) -> Body[C]:
+        """Read it. Raises BadRequest, TooLarge, Invalid."""
+        sent = _parse(await _read(request, request.app.state.services.settings.max_body_bytes))
+        try:
+            content = self._content.model_validate(sent)
+        except ValidationError as error:
+            raise invalid_fields(error.errors(include_url=False, include_input=False, include_context=False)) from None
+        digest = hashlib.sha256(f"{request.method}\n{request.url.path}\n{_canonical(sent)}".encode()).digest()
+        return Body(content, digest)
+
+
+def documented(content: type[Content], **examples: dict[str, Any]) -> dict[str, Any]:
+    """`openapi_extra` for an operation that reads this content."""
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": content.model_json_schema(),
+                    "examples": {name.replace("_", " "): {"value": value} for name, value in examples.items()},
+                }
+            },
+        }
+    }
+
+
+def empty_hash(request: Request) -> bytes:
+    """The hash of a request that has no body to say."""
+    return hashlib.sha256(f"{request.method}\n{request.url.path}\n".encode()).digest()
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and len(announced) < 20 and int(announced) > limit:  # noqa: PLR2004 - digits of 2^64
+        raise _too_large(limit)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise _too_large(limit)
+    except ClientDisconnect:
+        raise BadRequest("The body ended before its end.") from None
+    return bytes(body)
+
+
+def _too_large(limit: int) -> TooLarge:
+    return TooLarge(f"A body has at most {limit} bytes.", limit_bytes=limit)
+
+
+def _parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
+    try:
+        text = body.decode("utf-8")
+        sent = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+    except UnicodeDecodeError:
+        raise BadRequest("The body is not UTF-8.") from None
+    except RecursionError:
+        raise Invalid("The JSON is nested too deeply.") from None
+    except ValueError:
+        raise BadRequest("The body is not JSON.") from None
+    if _depth(sent) > _MAX_DEPTH:
+        raise Invalid("The JSON is nested too deeply.")
+    try:
+        _canonical(sent).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Invalid("A string has half of a surrogate pair, which is no character.") from None
+    return sent
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Invalid("A name comes twice in one object; which of the two is meant?")
+    return found
+
+
+def _no_constant(name: str) -> Any:  # noqa: ANN401 - never returns
+    raise BadRequest(f"{name} is not JSON.")
+
+
+def _depth(sent: Any) -> int:  # noqa: ANN401 - JSON
+    """Levels of nesting, counted without recursion; stops counting where it is too deep anyway."""
+    level, depth = [sent], 0
+    while level and depth <= _MAX_DEPTH:
+        level = [inner for outer in level for inner in _inside(outer)]
+        depth += 1
+    return depth
+
+
+def _inside(value: Any) -> list[Any]:  # noqa: ANN401 - JSON
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+def _canonical(sent: Any) -> str:  # noqa: ANN401 - JSON
+    return json.dumps(sent, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,84 @@
+"""What is this destination, and what does it ask for? Nothing is paid, held or asked of a node."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, Field
+
+from api.body import Body, Content, JsonBody, Text, documented
+from api.deps import Caller, Services, get_services, needs
+from api.destination import resolve
+from api.errors import problems
+from api.idempotency import optional_key
+from engine.domain.destinations import MAX_LENGTH
+
+router = APIRouter(tags=["payments"])
+
+
+class DecodeIn(Content):
+    """What to read."""
+
+    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
+
+
+class DecodedOut(BaseModel):
+    """What a destination is. Expired invoices are read too, and say so."""
+
+    kind: Literal["bolt11", "internal"] = Field(description="an invoice, or a user or wallet of this bank")
+    destination: str = Field(description="In its plainest form.")
+    own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee.")
+    network: str
+    amount_msat: int | None = Field(description="null: the payer says how much.")
+    description: str | None = None
+    description_hash: str | None = None
+    payment_hash: str | None = None
+    payee: str | None = Field(default=None, description="Public key of the node that is paid.")
+    username: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    expired: bool
+
+
+@router.post(
+    "/v1/decode",
+    summary="Read a destination",
+    responses=problems(
+        "forbidden", "not_found", "invalid_request", "invalid_destination", "wrong_network", "use_withdrawals"
+    ),
+    openapi_extra=documented(DecodeIn, user={"destination": "@bob"}, invoice={"destination": "lightning:lnbcrt10u1p…"}),
+)
+async def decode(
+    caller: Annotated[Caller, Depends(needs("read"))],
+    key: Annotated[str | None, Depends(optional_key)],
+    body: Annotated[Body[DecodeIn], Depends(JsonBody(DecodeIn))],
+    services: Annotated[Services, Depends(get_services)],
+) -> DecodedOut:
+    """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
+    del caller, key
+    resolved = await resolve(services, body.content.destination)
+    invoice = resolved.invoice
+    if invoice is None:
+        return DecodedOut(
+            kind="internal",
+            destination=resolved.text,
+            own=True,
+            network=services.settings.bitcoin_network,
+            amount_msat=None,
+            username=resolved.username,
+            expired=False,
+        )
+    return DecodedOut(
+        kind="bolt11",
+        destination=resolved.text,
+        own=resolved.is_ours,
+        network=invoice.network,
+        amount_msat=invoice.amount_msat,
+        description=invoice.description,
+        description_hash=invoice.description_hash,
+        payment_hash=invoice.payment_hash,
+        payee=invoice.payee,
+        created_at=invoice.created_at,
+        expires_at=invoice.expires_at,
+        expired=invoice.expires_at <= datetime.now(UTC),
+    )

@@ -1,0 +1,150 @@
+"""What a route is given: the process's services, and the caller, if it may call.
+
+A caller is whoever has an API key: in `Authorization: Bearer …` or in `X-Api-Key`. The bootstrap key of the settings
+has the scope `admin` and no account. Every key is looked up on every request, so revoking one counts at once. Requests
+are counted per key in Redis; when Redis is away they are not, rather than turning payments away.
+"""
+
+import hmac
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import httpx
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
+from temporalio.client import Client
+
+from api.errors import Forbidden, RateLimited, Unauthenticated
+from engine.clients.cache import Cache
+from engine.clients.invoices import InvoiceNode
+from engine.domain.errors import NotFound
+from engine.domain.ids import AccountId, NodeName
+from engine.ledger.accounts import find_api_key_by_token
+from engine.ledger.database import Connection, Pool, translated
+from engine.settings import ApiSettings
+
+Scope = Literal["read", "receive", "send", "admin"]
+ADMIN_OWNER = AccountId("admin")
+"""Under whose name the idempotency keys of the bootstrap administrator are kept."""
+
+_ID = re.compile(r"[0-9A-Za-z_]{1,100}")
+
+
+def _could_be_an_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise NotFound("There is no such thing.")
+    return text
+
+
+PathId = Annotated[str, AfterValidator(_could_be_an_id)]
+"""An id in a path: what cannot be one is not found, and never reaches the database."""
+
+_BEARER = HTTPBearer(auto_error=False, description="An API key.")
+_HEADER = APIKeyHeader(name="X-Api-Key", auto_error=False, description="An API key, as an alternative.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the process is connected to; made once in the lifespan."""
+
+    settings: ApiSettings
+    pool: Pool
+    temporal: Client
+    cache: Cache
+    invoices: dict[NodeName, InvoiceNode]
+    http: httpx.AsyncClient
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection for reads. Raises Unavailable while Postgres is away."""
+        with translated():
+            async with self.pool.acquire(timeout=10) as connection:
+                yield connection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, and what its key allows."""
+
+    key_id: str
+    scopes: frozenset[str]
+    account: AccountId | None = None
+    expires_at: datetime | None = None
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether it may act for others."""
+        return "admin" in self.scopes
+
+    @property
+    def owner(self) -> AccountId:
+        """Under whose name its idempotency keys are kept."""
+        return self.account or ADMIN_OWNER
+
+    @property
+    def account_id(self) -> AccountId:
+        """Its own account. Raises Forbidden for the bootstrap key, which has none."""
+        if self.account is None:
+            raise Forbidden("The bootstrap key has no account of its own; use a key of the account.")
+        return self.account
+
+
+def get_services(request: Request) -> Services:
+    """What the lifespan made."""
+    services: Services = request.app.state.services
+    return services
+
+
+async def get_caller(
+    request: Request,
+    services: Annotated[Services, Depends(get_services)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    header: Annotated[str | None, Security(_HEADER)],
+) -> Caller:
+    """Whoever has the key, counted. Raises Unauthenticated, RateLimited."""
+    token = bearer.credentials if bearer else header
+    caller = await _find_caller(services, token) if token else None
+    if caller is None:
+        raise Unauthenticated("Send a valid API key: Authorization: Bearer <key>.")
+    await _count(services, caller)
+    request.state.caller = caller
+    return caller
+
+
+def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
+    """Dependency: the caller, if its key has this scope."""
+
+    async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+        if scope not in caller.scopes:
+            raise Forbidden(f"This needs a key with the scope '{scope}'.", scope=scope)
+        return caller
+
+    return allowed
+
+
+def no_such(thing: str) -> NotFound:
+    """The same words for what does not exist and for what belongs to somebody else."""
+    return NotFound(f"There is no such {thing}.")
+
+
+async def _find_caller(services: Services, token: str) -> Caller | None:
+    if hmac.compare_digest(token.encode(), services.settings.admin_key.get_secret_value().encode()):
+        return Caller(key_id="bootstrap", scopes=frozenset({"admin"}))
+    key = await find_api_key_by_token(services.pool, token)
+    if key is None:
+        return None
+    return Caller(key_id=key.id, scopes=frozenset(key.scopes), account=key.account_id, expires_at=key.expires_at)
+
+
+async def _count(services: Services, caller: Caller) -> None:
+    limit = services.settings.rate_limit_per_minute
+    if limit == 0:
+        return
+    count, left_s = await services.cache.count_request(caller.key_id)
+    if count > limit:
+        raise RateLimited(f"This key may make {limit} requests a minute.", retry_after_s=max(1, left_s))

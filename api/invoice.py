@@ -1,0 +1,315 @@
+"""Invoices: asking to be paid. No money moves, so no workflow runs: a row here, and one repeatable call to a node.
+
+    make    key looked up → AddInvoice on a node that is alive → row and key in one transaction
+    cancel  CancelInvoice on its node → row, unless somebody has paid meanwhile
+
+The preimage is an HMAC of the invoice's id and the request, and the id comes from account and key. A repeat after a
+crash between the two steps therefore finds the node's invoice again, and an invoice that never got its row was never
+shown to anybody. A row that is `open` past its expiry is shown as `expired`; the sweep writes that down later.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import asyncpg
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from api.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, documented, empty_hash
+from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.errors import problems
+from api.idempotency import Intent, find_replay, once, optional_key
+from api.paging import Page, Paging, paged, position
+from api.wallet import own_wallet
+from engine.clients import bolt11
+from engine.clients.invoices import InvoiceNode
+from engine.domain.errors import Conflict, InvariantBroken, OutcomeUnknown, Refused, Unavailable
+from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, id_for_key, new_id
+from engine.domain.money import Msat
+from engine.ledger.accounts import find_account
+from engine.ledger.database import Connection, translated
+
+router = APIRouter(tags=["invoices"])
+Receive = Annotated[Caller, Depends(needs("receive"))]
+Read = Annotated[Caller, Depends(needs("read"))]
+Key = Annotated[str | None, Depends(optional_key)]
+Svc = Annotated[Services, Depends(get_services)]
+
+MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 60, 3600, 7 * 86_400
+_COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, status, memo, description_hash,
+    external_id, expires_at, created_at, settled_at"""
+
+
+class NewInvoiceIn(Content):
+    """What to ask for. Without an amount the payer chooses."""
+
+    wallet_id: Id
+    amount_msat: AmountMsat | None = None
+    memo: Memo | None = Field(default=None, description="Shown to the payer, unless description_hash is given.")
+    description_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")] | None = Field(
+        default=None, description="SHA-256 of a description that the payer gets elsewhere; put in the invoice instead."
+    )
+    expiry_s: Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)] = Field(
+        default=DEFAULT_EXPIRY_S, description="From one minute to seven days."
+    )
+    external_id: ExternalId | None = None
+
+
+class InvoiceOut(BaseModel):
+    """A request for money."""
+
+    id: str
+    wallet_id: str
+    bolt11: str
+    payment_hash: str
+    amount_msat: int | None
+    received_msat: int
+    status: Literal["open", "settled", "expired", "cancelled"]
+    memo: str | None
+    description_hash: str | None
+    external_id: str | None
+    expires_at: datetime
+    created_at: datetime
+    settled_at: datetime | None
+
+
+@router.post(
+    "/v1/invoices",
+    status_code=201,
+    summary="Make an invoice",
+    responses=problems(
+        "forbidden",
+        "not_found",
+        "invalid_request",
+        "idempotency_conflict",
+        "external_id_taken",
+        "account_locked",
+        "node_unavailable",
+    ),
+    openapi_extra=documented(
+        NewInvoiceIn, coffee={"wallet_id": "wal_…", "amount_msat": 250_000, "memo": "1 cup of coffee"}
+    ),
+)
+async def make_invoice(
+    request: Request,
+    response: Response,
+    caller: Receive,
+    key: Key,
+    body: Annotated[Body[NewInvoiceIn], Depends(JsonBody(NewInvoiceIn))],
+    services: Svc,
+) -> InvoiceOut:
+    """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network."""
+    asked = body.content
+    account = caller.account_id
+    async with services.reading() as conn:
+        await own_wallet(conn, account, asked.wallet_id)
+    intent = Intent(owner=account, key=key, body_hash=body.hash)
+    replayed = await find_replay(services, intent, request, response)
+    if replayed is not None:
+        return await _read(services, account, replayed)
+    await _check_may_receive(services, account)
+    invoice_id = InvoiceId(id_for_key("inv", account, key) if key else new_id("inv"))
+    preimage = _preimage(services, invoice_id, body.hash)
+    node, text = await _add_at_a_node(services, invoice_id, preimage, asked)
+    invoice = _checked(text, services, preimage, asked)
+
+    async def make(conn: Connection) -> None:
+        await _insert_in_tx(conn, invoice_id, account, node, invoice, asked)
+
+    made = await once(services, intent, invoice_id, make, request=request, response=response)
+    return await _read(services, account, made)
+
+
+@router.get("/v1/invoices/{invoice_id}", summary="Show an invoice", responses=problems("forbidden", "not_found"))
+async def show_invoice(caller: Read, services: Svc, invoice_id: PathId) -> InvoiceOut:
+    """Scope: `read`."""
+    return await _read(services, caller.account_id, invoice_id)
+
+
+@router.get("/v1/invoices", summary="List your invoices", responses=problems("forbidden", "invalid_request"))
+async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Query()]) -> Page[InvoiceOut]:
+    """Scope: `read`. Newest first."""
+    name = f"invoices {caller.account_id}"
+    at, row_id = position(paging, name)
+    async with services.reading() as conn:
+        rows = await conn.fetch(
+            f"""SELECT {_COLUMNS} FROM bank.invoices
+                 WHERE account_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+                 ORDER BY created_at DESC, id DESC LIMIT $4""",  # noqa: S608 - constant
+            caller.account_id,
+            at,
+            row_id,
+            paging.limit + 1,
+        )
+    page, cursor = paged(rows, paging, name)
+    return Page(items=[_shown(dict(row)) for row in page], next_cursor=cursor)
+
+
+@router.post(
+    "/v1/invoices/{invoice_id}/cancel",
+    summary="Cancel an invoice",
+    responses=problems("forbidden", "not_found", "invoice_already_paid", "node_unavailable", "idempotency_conflict"),
+)
+async def cancel_invoice(
+    request: Request, response: Response, caller: Receive, key: Key, services: Svc, invoice_id: PathId
+) -> InvoiceOut:
+    """Scope: `receive`. A cancelled or expired invoice stays what it is; a paid one cannot be cancelled."""
+    account = caller.account_id
+    invoice = await _read(services, account, invoice_id)
+    intent = Intent(owner=account, key=key, body_hash=empty_hash(request))
+    if await find_replay(services, intent, request, response) is None:
+        if invoice.status == "open" and not await _cancel_at_its_node(services, invoice):
+            raise _paid()
+
+        async def make(conn: Connection) -> None:
+            await _cancel_in_tx(conn, invoice_id)
+
+        await once(services, intent, invoice_id, make, request=request, response=response)
+    return await _read(services, account, invoice_id)
+
+
+# Making
+
+
+async def _check_may_receive(services: Services, account_id: AccountId) -> None:
+    """A locked account still receives; a closed one does not."""
+    account = await find_account(services.pool, account_id)
+    if account is None or account.status == "closed":
+        raise Refused("This account is closed.", code="account_locked", account_status="closed")
+
+
+def _preimage(services: Services, invoice_id: InvoiceId, body_hash: bytes) -> bytes:
+    secret = bytes.fromhex(services.settings.preimage_secret.get_secret_value())
+    return hmac.digest(secret, invoice_id.encode() + body_hash, "sha256")
+
+
+async def _add_at_a_node(
+    services: Services, invoice_id: InvoiceId, preimage: bytes, asked: NewInvoiceIn
+) -> tuple[NodeName, str]:
+    """Ask one node after the other, those first that have reported lately. Raises Unavailable when none could.
+
+    A node whose answer got lost may keep an invoice that nobody is ever shown; it expires there.
+    """
+    for node in await _in_order(services, invoice_id):
+        try:
+            text = await node.add_invoice(
+                preimage=preimage,
+                amount_msat=None if asked.amount_msat is None else Msat(asked.amount_msat),
+                memo=asked.memo,
+                description_hash=bytes.fromhex(asked.description_hash) if asked.description_hash else None,
+                expiry_s=asked.expiry_s,
+            )
+        except (Unavailable, OutcomeUnknown):
+            continue
+        return node.name, text
+    raise Unavailable("no node could make the invoice", code="node_unavailable")
+
+
+async def _in_order(services: Services, invoice_id: InvoiceId) -> list[InvoiceNode]:
+    """Fresh nodes first; among equals an order that is the invoice's own, so that invoices spread over the nodes."""
+    async with services.reading() as conn:
+        rows = await conn.fetch(
+            "SELECT name FROM bank.nodes WHERE reported_at > clock_timestamp() - interval '30 seconds'"
+        )
+    fresh = {row["name"] for row in rows}
+    nodes = services.invoices.values()
+    return sorted(
+        nodes, key=lambda node: (node.name not in fresh, hashlib.sha256(f"{invoice_id}{node.name}".encode()).digest())
+    )
+
+
+def _checked(text: str, services: Services, preimage: bytes, asked: NewInvoiceIn) -> bolt11.Bolt11:
+    """Read back what the node made: it must ask for what we were asked for, for our hash."""
+    invoice = bolt11.decode(text, network=services.settings.bitcoin_network)
+    if invoice.payment_hash != hashlib.sha256(preimage).hexdigest() or invoice.amount_msat != asked.amount_msat:
+        raise InvariantBroken("the node made another invoice than it was asked for")
+    return invoice
+
+
+async def _insert_in_tx(
+    conn: Connection,
+    invoice_id: InvoiceId,
+    account_id: AccountId,
+    node: NodeName,
+    invoice: bolt11.Bolt11,
+    asked: NewInvoiceIn,
+) -> None:
+    try:
+        await conn.execute(
+            """INSERT INTO bank.invoices(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo,
+                   description_hash, external_id, expires_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
+            invoice_id,
+            account_id,
+            asked.wallet_id,
+            node,
+            invoice.bolt11,
+            invoice.payment_hash,
+            asked.amount_msat,
+            asked.memo,
+            asked.description_hash,
+            asked.external_id,
+            invoice.expires_at,
+        )
+    except asyncpg.UniqueViolationError as error:
+        if error.constraint_name != "invoices_account_id_external_id_key":
+            raise
+        raise Conflict(
+            "Another invoice of yours has this external_id.", code="external_id_taken", external_id=asked.external_id
+        ) from error
+
+
+# Cancelling
+
+
+async def _cancel_at_its_node(services: Services, invoice: InvoiceOut) -> bool:
+    """False when somebody has paid it."""
+    async with services.reading() as conn:
+        name = await conn.fetchval("SELECT node FROM bank.invoices WHERE id = $1", invoice.id)
+    node = services.invoices.get(name)
+    if node is None:
+        raise Unavailable(f"{name} is no node of ours now", code="node_unavailable")
+    try:
+        return await node.cancel_invoice(PaymentHash(invoice.payment_hash))
+    except (OutcomeUnknown, Unavailable) as error:
+        raise Unavailable(error.detail, code="node_unavailable") from error
+
+
+async def _cancel_in_tx(conn: Connection, invoice_id: str) -> None:
+    """Raises Refused when a user of ours has paid it between the node's answer and now."""
+    await conn.execute(
+        """UPDATE bank.invoices SET status = 'cancelled'
+            WHERE id = $1 AND status = 'open' AND expires_at > clock_timestamp()""",
+        invoice_id,
+    )
+    if await conn.fetchval("SELECT status FROM bank.invoices WHERE id = $1", invoice_id) == "settled":
+        raise _paid()
+
+
+def _paid() -> Refused:
+    return Refused("This invoice has been paid; it cannot be cancelled any more.", code="invoice_already_paid")
+
+
+# Reading
+
+
+async def _read(services: Services, account_id: AccountId, invoice_id: str) -> InvoiceOut:
+    with translated():
+        row = await services.pool.fetchrow(
+            f"SELECT {_COLUMNS} FROM bank.invoices WHERE id = $1 AND account_id = $2",  # noqa: S608 - constant
+            invoice_id,
+            account_id,
+        )
+    if row is None:
+        raise no_such("invoice")
+    return _shown(dict(row))
+
+
+def _shown(row: Mapping[str, Any]) -> InvoiceOut:
+    shown = {**row}
+    if shown["status"] == "open" and shown["expires_at"] <= datetime.now(UTC):
+        shown["status"] = "expired"
+    return InvoiceOut(**shown)

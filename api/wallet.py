@@ -1,0 +1,121 @@
+"""Wallets: what an account has, and everything that moved in it."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, Field
+
+from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.errors import problems
+from api.paging import Page, Paging, paged, position
+from engine.domain.ids import AccountId
+from engine.ledger.accounts import Wallet, list_wallets
+from engine.ledger.database import Connection, translated
+from engine.ledger.reads import get_balance
+
+router = APIRouter(tags=["wallets"])
+Read = Annotated[Caller, Depends(needs("read"))]
+Svc = Annotated[Services, Depends(get_services)]
+
+
+class WalletOut(BaseModel):
+    """A wallet; `balance = available + held`, and what is incoming is not its own yet."""
+
+    id: str = Field(examples=["wal_01k5y8z3c9m4t7q2v6x1b0n8r5d"])
+    account_id: str
+    currency: str = Field(examples=["BTC"])
+    available_msat: int = Field(description="What can be spent now.", examples=[1_250_000])
+    held_msat: int = Field(description="Held for payments that are on their way.", examples=[0])
+    incoming_msat: int = Field(description="Announced, but not to be counted on.", examples=[0])
+    balance_msat: int = Field(examples=[1_250_000])
+
+
+class TransactionOut(BaseModel):
+    """One business event as this wallet sees it."""
+
+    id: str
+    kind: str = Field(description="payment, invoice, deposit, withdrawal, transfer or adjustment")
+    direction: str = Field(description="in or out")
+    status: str = Field(description="pending, settled, failed, cancelled or reversed")
+    amount_msat: int
+    fee_msat: int
+    memo: str | None
+    counterparty: str | None
+    created_at: datetime
+    settled_at: datetime | None
+    reference: str = Field(description="The id of the payment or invoice.")
+
+
+@router.get("/v1/wallets", summary="List your wallets", responses=problems("forbidden"))
+async def list_own_wallets(caller: Read, services: Svc) -> Page[WalletOut]:
+    """Scope: `read`."""
+    async with services.reading() as conn:
+        return Page(items=await read_wallets(conn, caller.account_id), next_cursor=None)
+
+
+@router.get("/v1/wallets/{wallet_id}", summary="Show one of your wallets", responses=problems("forbidden", "not_found"))
+async def show_wallet(caller: Read, services: Svc, wallet_id: PathId) -> WalletOut:
+    """Scope: `read`."""
+    async with services.reading() as conn:
+        return await _with_balance(conn, await own_wallet(conn, caller.account_id, wallet_id))
+
+
+@router.get(
+    "/v1/wallets/{wallet_id}/transactions",
+    summary="List what moved in a wallet",
+    responses=problems("forbidden", "not_found", "invalid_request"),
+)
+async def list_transactions(
+    caller: Read, services: Svc, wallet_id: PathId, paging: Annotated[Paging, Query()]
+) -> Page[TransactionOut]:
+    """Scope: `read`. Newest first, one row per business event."""
+    name = f"transactions {wallet_id}"
+    at, row_id = position(paging, name)
+    async with services.reading() as conn:
+        await own_wallet(conn, caller.account_id, wallet_id)
+        rows = await conn.fetch(
+            """SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at,
+                      reference
+                 FROM bank.transactions
+                WHERE wallet_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+                ORDER BY created_at DESC, id DESC LIMIT $4""",
+            wallet_id,
+            at,
+            row_id,
+            paging.limit + 1,
+        )
+    page, cursor = paged(rows, paging, name)
+    return Page(items=[TransactionOut(**row) for row in page], next_cursor=cursor)
+
+
+async def own_wallet(conn: Connection, account_id: AccountId, wallet_id: str) -> Wallet:
+    """The wallet, if it is this account's. Raises NotFound otherwise, whoever's it is."""
+    with translated():
+        row = await conn.fetchrow(
+            """SELECT id, account_id, currency, ledger_account_id FROM bank.wallets
+                WHERE id = $1 AND account_id = $2""",
+            wallet_id,
+            account_id,
+        )
+    if row is None:
+        raise no_such("wallet")
+    return Wallet(**row)
+
+
+async def read_wallets(conn: Connection, account_id: AccountId) -> list[WalletOut]:
+    """All wallets of the account, with what they hold."""
+    return [await _with_balance(conn, wallet) for wallet in await list_wallets(conn, account_id)]
+
+
+async def _with_balance(conn: Connection, wallet: Wallet) -> WalletOut:
+    balance = await get_balance(conn, wallet.ledger_account_id)
+    return WalletOut(
+        id=wallet.id,
+        account_id=wallet.account_id,
+        currency=wallet.currency,
+        available_msat=balance.available_msat,
+        held_msat=balance.held_out_msat,
+        incoming_msat=balance.incoming_msat,
+        balance_msat=balance.available_msat + balance.held_out_msat,
+    )
