@@ -45,6 +45,8 @@ from workflows.pump import LndPumpWorkflow
 log = structlog.get_logger("worker")
 
 _GRACE = timedelta(seconds=5)
+_NODE_GRACE = timedelta(seconds=0.5)
+"""Short: a pump never ends by itself, and a send that is let go of is found again by its next try."""
 _STANDING_EVERY_S = 60
 _SETTLING_S = 0.3
 _RETRY_S = 1
@@ -68,13 +70,17 @@ async def main() -> None:
         nodes = [LndNode(NodeName(name), node) for name, node in settings.nodes.items()]
         for node in nodes:
             stack.push_async_callback(node.close)
-        for worker in [_payments_worker(client, pool, settings), *(_node_worker(client, pool, node) for node in nodes)]:
-            await stack.enter_async_context(worker)
+        workers = [_payments_worker(client, pool, settings), *(_node_worker(client, pool, node) for node in nodes)]
         standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings))
-        stack.callback(standing.cancel)
-        log.info("worker runs", queues=len(nodes) + 1)
-        await stop.wait()
-        log.info("worker stops")
+        running = [asyncio.create_task(worker.run()) for worker in workers]
+        stopping = asyncio.create_task(stop.wait())
+        log.info("worker runs", queues=len(workers))
+        await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
+        log.info("worker stops", asked=stop.is_set())
+        standing.cancel()
+        stopping.cancel()
+        await asyncio.gather(*(worker.shutdown() for worker in workers))
+        await asyncio.gather(*running)  # a worker that broke ends the process with its error
     await asyncio.sleep(_SDK_REST_S)
 
 
@@ -120,7 +126,7 @@ def _node_worker(client: Client, pool: Pool, node: LndNode) -> Worker:
         interceptors=[FailureInterceptor()],
         max_concurrent_activities=500,  # a slow payee occupies a slot for seconds; it must not slow the others
         activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=2),
-        graceful_shutdown_timeout=_GRACE,
+        graceful_shutdown_timeout=_NODE_GRACE,
     )
 
 

@@ -1,0 +1,89 @@
+"""Money that comes in over Lightning: credited once, for what was really paid, whoever was down when it came."""
+
+import asyncio
+import secrets
+
+import pytest
+
+from infra.local.outside import Outside, PaymentFailed
+from tests.fixtures.stack import Bank, eventually
+
+pytestmark = pytest.mark.integration
+
+
+async def test_an_invoice_is_credited_when_it_is_paid_from_outside(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account()
+    invoice = await alice.invoice(1_234_567, memo="tip", expiry_s=600)
+    assert (invoice["status"], invoice["received_msat"]) == ("open", 0)
+    await shop.pay(invoice["bolt11"])
+    settled = await bank.credited(alice, invoice["id"])
+    assert (settled["received_msat"], settled["memo"]) == (1_234_567, "tip")
+    assert (await alice.wallet())["available_msat"] == 1_234_567
+    seen = (await alice.get(f"/v1/wallets/{alice.wallet_id}/transactions")).json()["items"]
+    assert [(item["kind"], item["direction"], item["amount_msat"]) for item in seen] == [("invoice", "in", 1_234_567)]
+
+
+async def test_an_invoice_without_an_amount_is_credited_for_what_came(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account()
+    invoice = await alice.invoice()
+    await shop.pay(invoice["bolt11"], amount_msat=4_321_000)
+    assert (await bank.credited(alice, invoice["id"]))["received_msat"] == 4_321_000
+
+
+async def test_many_receipts_at_once_are_all_credited(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account()
+    invoices = await asyncio.gather(*(alice.invoice(1_000_000 + number) for number in range(20)))
+    await asyncio.gather(*(shop.pay(invoice["bolt11"]) for invoice in invoices))
+    for invoice in invoices:
+        await bank.credited(alice, invoice["id"])
+    assert (await alice.wallet())["available_msat"] == sum(1_000_000 + number for number in range(20))
+
+
+async def test_a_cancelled_invoice_cannot_be_paid_by_anybody(bank: Bank, shop: Outside) -> None:
+    alice, bob = await bank.open_account(), await bank.open_account(funds_msat=5_000_000)
+    invoice = await alice.invoice(1_000_000)
+    cancelled = await alice.post(f"/v1/invoices/{invoice['id']}/cancel")
+    assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled"), cancelled.text
+    assert (await bob.pay(invoice["bolt11"])).status_code == 409
+    with pytest.raises(PaymentFailed):
+        await shop.pay(invoice["bolt11"])
+    assert (await alice.wallet())["available_msat"] == 0
+
+
+async def test_money_for_an_invoice_that_we_never_issued_waits_in_suspense(bank: Bank, shop: Outside) -> None:
+    """Somebody made an invoice by hand on our node: the books follow the node, and an operator is called."""
+    from infra.local.outside import outside
+
+    async with outside(bank.stack, "lnd-1") as by_hand:
+        await shop.pay(await by_hand.invoice(1_111_000))
+
+    async def in_suspense() -> bool | None:
+        found = await bank.database.fetchval(
+            """SELECT true FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id
+                WHERE a.code = 'suspense:in' AND e.amount = -1111000"""
+        )
+        return found or None
+
+    await eventually(in_suspense, "the money to be in suspense")
+
+
+async def test_an_outside_payer_who_is_slower_than_one_of_our_users_is_turned_away_or_credited_in_addition(
+    bank: Bank, shop: Outside
+) -> None:
+    alice, bob = await bank.open_account(), await bank.open_account(funds_msat=5_000_000)
+    for _ in range(3):
+        invoice = await alice.invoice(1_000_000)
+        before = (await alice.wallet())["available_msat"]
+        inside, from_outside = await asyncio.gather(
+            bob.pay(invoice["bolt11"], key=secrets.token_hex(4)), shop.pay(invoice["bolt11"]), return_exceptions=True
+        )
+        assert not isinstance(inside, BaseException)
+        ways = int(inside.status_code == 201) + int(not isinstance(from_outside, BaseException))
+        assert ways >= 1
+        if inside.status_code != 201:
+            assert inside.json()["code"] == "invoice_already_paid"
+
+        async def credited(before: int = before, ways: int = ways) -> bool | None:
+            return True if (await alice.wallet())["available_msat"] == before + ways * 1_000_000 else None
+
+        await eventually(credited, f"{ways} credits")
