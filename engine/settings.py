@@ -6,11 +6,21 @@ default. A missing or wrong setting is reported together with all the others, by
 """
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 Network = Literal["mainnet", "testnet", "signet", "regtest"]
@@ -45,6 +55,15 @@ Nodes = Annotated[
 ]
 
 
+def _require_32_bytes(secret: SecretStr) -> SecretStr:
+    if not re.fullmatch(r"[0-9a-f]{64}", secret.get_secret_value()):
+        raise ValueError("must be 64 lower-case hex digits")
+    return secret
+
+
+PreimageSecret = Annotated[SecretStr, AfterValidator(_require_32_bytes)]
+
+
 class CommonSettings(BaseSettings):
     """What every process needs."""
 
@@ -66,8 +85,8 @@ class ApiSettings(CommonSettings):
     """What only the API needs."""
 
     admin_key: SecretStr = Field(min_length=20, description="bootstrap key with scope admin")
-    preimage_secret: SecretStr = Field(
-        pattern=r"^[0-9a-f]{64}$", description="32 bytes in hex from which the preimages of our invoices are derived"
+    preimage_secret: PreimageSecret = Field(
+        description="32 bytes in hex from which the preimages of our invoices are derived"
     )
     rate_limit_per_minute: int = Field(
         default=6000, ge=0, le=1_000_000, description="requests per API key and minute; 0: no limit"
