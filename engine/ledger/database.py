@@ -40,7 +40,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 
-async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: float = 15) -> Pool:
+async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: int = 15) -> Pool:
     """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when Postgres is away."""
     with translated():
         return await asyncpg.create_pool(

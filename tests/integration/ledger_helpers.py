@@ -48,12 +48,12 @@ class Bank:
             await self.post(f"fund:{account_id}", [debit(self["channels"], funds), credit(account_id, funds)])
         return account_id
 
-    async def post(self, ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> Posted:  # noqa: ANN401 - Posting checks them
+    async def post(self, ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> Posted:
         """One posting in a transaction of its own."""
         async with transaction(self.pool) as conn:
             return await post_in_tx(conn, make(ref, legs, phase, **more))
 
-    async def outcome(self, ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> str:  # noqa: ANN401
+    async def outcome(self, ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> str:
         """ "fresh", "repeat", or the code of the refusal."""
         try:
             posted = await self.post(ref, legs, phase, **more)
@@ -72,7 +72,7 @@ class Bank:
             return await find_broken_rules(conn)
 
 
-def make(ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> Posting:  # noqa: ANN401
+def make(ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> Posting:
     """A posting with the parts that most tests do not care about."""
     return Posting(ref=ref, template="test", phase=phase, actor="test", legs=legs, **more)  # type: ignore[arg-type]
 

@@ -39,7 +39,7 @@ class Worker:
     def send(self, request: str, *arguments: object) -> None:
         self._pipe.send((request, arguments))
 
-    def receive(self) -> Any:  # noqa: ANN401 - each request has its own answer
+    def receive(self) -> Any:
         if not self._pipe.poll(60):
             raise TimeoutError("the worker process does not answer")
         answer = self._pipe.recv()
@@ -47,7 +47,7 @@ class Worker:
             raise answer
         return answer
 
-    def call(self, request: str, *arguments: object) -> Any:  # noqa: ANN401
+    def call(self, request: str, *arguments: object) -> Any:
         self.send(request, *arguments)
         return self.receive()
 
@@ -73,7 +73,7 @@ async def _answer_requests(dsn: str, pipe: Pipe) -> None:
             break
         try:
             pipe.send(await requests[request](pool, *arguments))
-        except Exception as error:  # noqa: BLE001 - the parent raises it
+        except Exception as error:
             pipe.send(RuntimeError(repr(error)))
     await pool.close()
 

@@ -1,0 +1,217 @@
+"""What the books refuse, and at which amount exactly; limits."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+
+from engine.domain.errors import Refused
+from engine.ledger.book import MAX_LEG_MSAT, Velocity, credit, debit
+from engine.ledger.database import open_pool, transaction
+from engine.ledger.reads import list_due_holds
+from engine.ledger.store import open_account_in_tx, post_in_tx
+from tests.fixtures.postgres import Database
+from tests.integration.ledger_helpers import Bank, make, open_bank, run_as
+
+pytestmark = pytest.mark.integration
+
+
+@pytest_asyncio.fixture(scope="module")
+async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
+    pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
+    bank = await open_bank(pool)
+    yield bank
+    assert await bank.broken() == []
+    await pool.close()
+
+
+# Refusals
+
+
+async def test_exactly_all_can_be_spent_and_one_more_cannot(bank: Bank) -> None:
+    user = await bank.user(funds=100)
+    with pytest.raises(Refused) as refusal:
+        await bank.post("all:1", [debit(user, 101), credit(bank["channels"], 101)])
+    assert refusal.value.code == "insufficient_funds"
+    assert refusal.value.fields == {"account_id": user, "available": 100, "needed": 101}
+    assert await bank.outcome("all:1", [debit(user, 100), credit(bank["channels"], 100)]) == "fresh"
+
+
+async def test_a_refusal_in_a_savepoint_leaves_the_rest_of_the_transaction(bank: Bank) -> None:
+    user = await bank.user(funds=100)
+    async with transaction(bank.pool) as conn:
+        with pytest.raises(Refused):
+            async with conn.transaction():
+                await post_in_tx(conn, make("save:no", [debit(user, 101), credit(bank["channels"], 101)]))
+        await post_in_tx(conn, make("save:yes", [debit(user, 100), credit(bank["channels"], 100)]))
+    assert await bank.balance(user) == (0, 0, 0)
+    assert await bank.outcome("save:yes", [debit(user, 100), credit(bank["channels"], 100)]) == "repeat"
+
+
+async def test_a_settle_stays_within_its_hold(bank: Bank) -> None:
+    user, other = await bank.user(funds=1_000), await bank.user(funds=1_000)
+    hold = [debit(user, 500), credit(bank["outbox"], 500)]
+    await bank.post("within:hold", hold, "hold")
+    attempts = {
+        "more": [debit(user, 501), credit(bank["channels"], 501)],
+        "backwards": [credit(user, 100), debit(bank["channels"], 100)],
+        "from another user": [debit(user, 100), debit(other, 100), credit(bank["channels"], 200)],
+        "without the one who promised": [debit(bank["loss"], 100), credit(bank["channels"], 100)],
+    }
+    for name, legs in attempts.items():
+        outcome = await bank.outcome(f"within:{name}", legs, "settle", relates_to=["within:hold"])
+        assert outcome == "posting_exceeds_target", name
+    assert await bank.balance(user) == (500, 500, 0)
+    to_another = [debit(user, 500), credit(other, 500)]
+    assert await bank.outcome("within:ok", to_another, "settle", relates_to=["within:hold"]) == "fresh"
+
+
+async def test_what_is_not_there_cannot_be_resolved_or_moved(bank: Bank) -> None:
+    user = await bank.user(funds=10)
+    await bank.post("a:post", [debit(user, 1), credit(bank["channels"], 1)])
+    legs = [debit(user, 1), credit(bank["channels"], 1)]
+    missing = "ledger_target_missing"
+    assert await bank.outcome("v:1", phase="void", relates_to=["no such hold"]) == missing
+    assert await bank.outcome("v:2", phase="void", relates_to=["a:post"]) == missing
+    assert await bank.outcome("v:3", legs, "settle", relates_to=["a:post"]) == missing
+    assert await bank.outcome("v:4", legs, "reverse", relates_to=["no such post"]) == missing
+    assert await bank.outcome("v:5", [debit(user, 1), credit(999_999, 1)]) == missing
+
+
+async def test_a_reversal_takes_back_at_most_what_there_was(bank: Bank) -> None:
+    user, other = await bank.user(funds=1_000), await bank.user(funds=1_000)
+    await bank.post("rev:1", [debit(user, 100), credit(bank["channels"], 100)])
+    for name, legs in {
+        "more": [credit(user, 101), debit(bank["channels"], 101)],
+        "the same way": [debit(user, 100), credit(bank["channels"], 100)],
+        "from another user": [credit(user, 100), debit(other, 100)],
+    }.items():
+        outcome = await bank.outcome(f"rev:{name}", legs, "reverse", relates_to=["rev:1"])
+        assert outcome == "posting_exceeds_target", name
+    await bank.post("rev:ok", [credit(user, 40), debit(bank["channels"], 40)], "reverse", relates_to=["rev:1"])
+
+
+async def test_a_hold_expires_when_it_is_due_and_can_then_no_longer_be_settled(bank: Bank) -> None:
+    user = await bank.user(funds=100)
+    now = datetime.now(UTC)
+    for ref, expires_at in (("due", now - timedelta(seconds=1)), ("later", now + timedelta(hours=1)), ("never", None)):
+        legs = [debit(user, 10), credit(bank["payouts"], 10)]
+        await bank.post(f"exp:{ref}", legs, "hold", expires_at=expires_at)
+    async with bank.pool.acquire() as conn:
+        assert await list_due_holds(conn) == ["exp:due"]
+    settle = [debit(user, 10), credit(bank["hot"], 10)]
+    assert await bank.outcome("exp:due:s", settle, "settle", relates_to=["exp:due"]) == "hold_expired"
+    assert await bank.outcome("exp:later:e", phase="expire", relates_to=["exp:later"]) == "hold_not_due"
+    assert await bank.outcome("exp:never:e", phase="expire", relates_to=["exp:never"]) == "hold_not_due"
+    assert await bank.outcome("exp:due:e", phase="expire", relates_to=["exp:due"]) == "fresh"
+    assert await bank.outcome("exp:later:v", phase="void", relates_to=["exp:later"]) == "fresh"
+    assert await bank.outcome("exp:never:s", settle, "settle", relates_to=["exp:never"]) == "fresh"
+    async with bank.pool.acquire() as conn:
+        assert await list_due_holds(conn) == []
+    assert await bank.balance(user) == (90, 0, 0)
+
+
+async def test_currencies_balance_each_for_itself(bank: Bank) -> None:
+    async with transaction(bank.pool) as conn:
+        dollars = await open_account_in_tx(conn, "fx:USD", "equity", currency="USD", mode="append")
+        bank_usd = await open_account_in_tx(conn, "asset:bank:usd", "asset", currency="USD", mode="append")
+        coins = await open_account_in_tx(conn, "fx:BTC", "equity", mode="append")
+    user = await bank.user(funds=100)
+    assert await bank.outcome("fx:1", [debit(user, 100), credit(dollars, 100)]) == "posting_malformed"
+    swap = [debit(user, 50), credit(coins, 50), debit(bank_usd, 7), credit(dollars, 7)]
+    assert await bank.outcome("fx:2", swap) == "fresh"
+
+
+async def test_an_effective_day_may_be_past_but_not_future(bank: Bank) -> None:
+    user = await bank.user(funds=100)
+    legs = [debit(user, 1), credit(bank["channels"], 1)]
+    assert await bank.outcome("day:1", legs, effective_on=date(2020, 1, 1)) == "fresh"
+    assert await bank.outcome("day:2", legs, effective_on=date(2999, 1, 1)) == "internal_error"
+
+
+async def test_sums_beyond_64_bits_are_refused_whole(bank: Bank) -> None:
+    user = await bank.user()
+    legs = [debit(bank["channels"], MAX_LEG_MSAT), credit(user, MAX_LEG_MSAT)]
+    outcomes = [await bank.outcome(f"big:{n}", legs) for n in range(5)]
+    assert outcomes == ["fresh"] * 4 + ["internal_error"]
+    back = [debit(user, MAX_LEG_MSAT), credit(bank["channels"], MAX_LEG_MSAT)]
+    assert [await bank.outcome(f"small:{n}", back) for n in range(5)] == ["fresh"] * 4 + ["insufficient_funds"]
+
+
+async def test_a_frozen_account_spends_nothing_new_but_receives_and_keeps_promises(
+    bank: Bank, shared_ledger_db: Database
+) -> None:
+    user = await bank.user(funds=1_000)
+    await bank.post("ice:hold", [debit(user, 100), credit(bank["outbox"], 100)], "hold")
+    await run_as(shared_ledger_db.owner_dsn, f"SELECT ledger.set_frozen({user}, true)")
+    spend = [debit(user, 1), credit(bank["channels"], 1)]
+    assert await bank.outcome("ice:post", spend) == "account_locked"
+    assert await bank.outcome("ice:hold:2", spend, "hold") == "account_locked"
+    assert await bank.outcome("ice:recv", [debit(bank["channels"], 5), credit(user, 5)]) == "fresh"
+    assert await bank.outcome("ice:settle", spend, "settle", relates_to=["ice:hold"]) == "fresh"
+    await run_as(shared_ledger_db.owner_dsn, f"SELECT ledger.set_frozen({user}, false)")
+    assert await bank.outcome("ice:post", spend) == "fresh"
+
+
+# Limits
+
+
+async def test_a_limit_lets_exactly_itself_pass_and_gives_back_what_was_voided(
+    bank: Bank, shared_ledger_db: Database
+) -> None:
+    user = await bank.user(funds=10_000)
+    await run_as(
+        shared_ledger_db.owner_dsn,
+        f"INSERT INTO ledger.limits VALUES ({user}, 'send', 86400, 1000), ({user}, 'send', 604800, 1500)",
+    )
+
+    async def hold(n: int, amount: int, kind: str = "send") -> str:
+        legs = [debit(user, amount + 5), credit(bank["outbox"], amount + 5)]
+        return await bank.outcome(f"lim:{n}", legs, "hold", velocity=Velocity(user, kind, amount))
+
+    assert await hold(1, 600) == "fresh"
+    assert await hold(1, 600) == "repeat"  # and counts once
+    assert await hold(2, 401) == "limit_exceeded"
+    assert await hold(3, 400) == "fresh"
+    assert await hold(4, 1) == "limit_exceeded"
+    assert await hold(5, 5_000, "withdraw") == "fresh"  # another kind, without a limit
+    await bank.post("lim:void", phase="void", relates_to=["lim:1"])
+    assert await hold(6, 601) == "limit_exceeded"
+    assert await hold(7, 600) == "fresh"
+    legs = [debit(user, 405), credit(bank["channels"], 405)]
+    await bank.post("lim:settle", legs, "settle", relates_to=["lim:3"])
+    assert await hold(8, 1) == "limit_exceeded"  # what was really sent stays counted
+    with pytest.raises(Refused) as refusal:
+        await bank.post("lim:9", [debit(user, 9), credit(bank["channels"], 9)], velocity=Velocity(user, "send", 9))
+    expected = {"account_id": user, "kind": "send", "window_s": 86400, "limit": 1000, "used": 1000, "asked": 9}
+    assert refusal.value.fields == expected
+
+
+async def test_a_limit_is_kept_by_many_at_the_same_time(bank: Bank, shared_ledger_db: Database) -> None:
+    user = await bank.user(funds=10_000)
+    await run_as(shared_ledger_db.owner_dsn, f"INSERT INTO ledger.limits VALUES ({user}, 'send', 3600, 1000)")
+    legs = [debit(user, 300), credit(bank["outbox"], 300)]
+    counted = Velocity(user, "send", 300)
+    calls = [bank.outcome(f"limrace:{n}", legs, "hold", velocity=counted) for n in range(12)]
+    assert sorted(await asyncio.gather(*calls)) == ["fresh"] * 3 + ["limit_exceeded"] * 9
+
+
+async def test_a_limit_rolls(bank: Bank, shared_ledger_db: Database) -> None:
+    user = await bank.user(funds=10_000)
+    await run_as(
+        shared_ledger_db.owner_dsn,
+        f"INSERT INTO ledger.limits VALUES ({user}, 'send', 3600, 1000)",
+        "SELECT set_config('ledger.posting', 'on', true)",
+        f"INSERT INTO ledger.velocity SELECT {user}, 'send', ledger.velocity_bucket(now() - age), amount "
+        "FROM (VALUES (interval '30 min', 700), (interval '80 min', 5000)) earlier(age, amount)",
+    )
+    legs = [debit(user, 301), credit(bank["channels"], 301)]
+    assert await bank.outcome("roll:1", legs, velocity=Velocity(user, "send", 301)) == "limit_exceeded"
+    assert await bank.outcome("roll:2", legs, velocity=Velocity(user, "send", 300)) == "fresh"
+    await run_as(
+        shared_ledger_db.owner_dsn,
+        "SELECT set_config('ledger.posting', 'on', true)",
+        f"UPDATE ledger.velocity SET amount = 0 WHERE account_id = {user} AND bucket < now() - interval '15 minutes'",
+    )
