@@ -49,7 +49,7 @@ class NewInvoiceIn(Content):
     wallet_id: Id
     amount_msat: AmountMsat | None = None
     memo: Memo | None = Field(default=None, description="Shown to the payer, unless description_hash is given.")
-    description_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}\Z")] | None = Field(
+    description_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
         default=None, description="SHA-256 of a description that the payer gets elsewhere; put in the invoice instead."
     )
     expiry_s: Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)] = Field(

@@ -162,15 +162,20 @@ async def pay(
 @router.get("/v1/payments/{payment_id}", summary="Show a payment", responses=problems("forbidden", "not_found"))
 async def show_payment(caller: Read, services: Svc, payment_id: PathId) -> PaymentOut:
     """Scope: `read`. Also a payment that was accepted (202) and has not been booked yet."""
+    account = caller.account_id
+    if not payment_run.PAYMENT_ID.fullmatch(payment_id):
+        raise no_such("payment")
     async with services.reading() as conn:
         row = await conn.fetchrow(
-            f"SELECT {_COLUMNS} FROM bank.payments p WHERE p.id = $1 AND p.account_id = $2",  # noqa: S608 - constant
+            f"SELECT p.account_id, {_COLUMNS} FROM bank.payments p WHERE p.id = $1",  # noqa: S608 - constant
             payment_id,
-            caller.account_id,
         )
     if row is not None:
-        return _shown(dict(row))
-    workflow_id = payment_run.workflow_id_of(caller.account_id, payment_id)
+        known = dict(row)
+        if known.pop("account_id") != account:
+            raise no_such("payment")
+        return _shown(known)
+    workflow_id = payment_run.workflow_id_of(account, payment_id)
     started = await payment_run.find_started(payment_run.find(services.temporal, workflow_id))
     if started is None or started.request.payment_id != payment_id:
         raise no_such("payment")

@@ -5,6 +5,7 @@ us and Temporal leaves either no workflow or exactly one, so the caller may alwa
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -34,6 +35,7 @@ from workflows.payment import PaymentWorkflow
 
 Handle = WorkflowHandle[PaymentWorkflow, PaymentOutcome]
 
+PAYMENT_ID = re.compile(r"pay_[0-9a-z]{25}")
 _CALL_LIMIT = timedelta(seconds=5)
 _START_LIMIT_S = 12
 _OUR_MISTAKE = {

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TypeAlias
 
 import asyncpg
 
@@ -21,6 +22,9 @@ from engine.domain.usernames import check_username
 from engine.ledger.chart import user
 from engine.ledger.database import Connection, Pool, translated
 from engine.ledger.store import open_account_in_tx
+
+Reader: TypeAlias = "Connection | Pool"
+"""Either will do for a read of one statement."""
 
 _TOKEN = re.compile(r"mr_([0-9a-z]{25})_([0-9A-Za-z_-]{43})")
 _ID_PREFIX = "key_"
@@ -119,14 +123,14 @@ def _taken(new: NewAccount, error: asyncpg.UniqueViolationError) -> Exception:
             return error
 
 
-async def find_account(conn: Connection | Pool, account_id: AccountId) -> Account | None:
+async def find_account(conn: Reader, account_id: AccountId) -> Account | None:
     """The account, whatever its status."""
     with translated():
         row = await conn.fetchrow(f"SELECT {_ACCOUNT} FROM bank.accounts WHERE id = $1", account_id)  # noqa: S608 - constant
     return None if row is None else Account(**row)
 
 
-async def list_wallets(conn: Connection | Pool, account_id: AccountId) -> list[Wallet]:
+async def list_wallets(conn: Reader, account_id: AccountId) -> list[Wallet]:
     """All wallets of the account, the oldest first."""
     with translated():
         rows = await conn.fetch(
@@ -174,7 +178,7 @@ async def add_api_key_in_tx(
         )
 
 
-async def find_api_key_by_token(conn: Connection | Pool, text: str) -> ApiKey | None:
+async def find_api_key_by_token(conn: Reader, text: str) -> ApiKey | None:
     """The key that this text is, while it is neither revoked nor expired."""
     match = _TOKEN.fullmatch(text)
     if match is None:
@@ -193,7 +197,7 @@ async def find_api_key_by_token(conn: Connection | Pool, text: str) -> ApiKey | 
     return ApiKey(**known)
 
 
-async def find_api_key(conn: Connection | Pool, account_id: AccountId, key_id: ApiKeyId) -> ApiKey | None:
+async def find_api_key(conn: Reader, account_id: AccountId, key_id: ApiKeyId) -> ApiKey | None:
     """A key of this account, revoked or not."""
     with translated():
         row = await conn.fetchrow(
@@ -204,7 +208,7 @@ async def find_api_key(conn: Connection | Pool, account_id: AccountId, key_id: A
     return None if row is None else ApiKey(**row)
 
 
-async def revoke_api_key(conn: Connection | Pool, key_id: ApiKeyId) -> None:
+async def revoke_api_key(conn: Reader, key_id: ApiKeyId) -> None:
     """From now on the key opens nothing. A repeat changes nothing."""
     with translated():
         await conn.execute(
