@@ -243,7 +243,6 @@ def _new_payment(
         attempt=attempt,
         known_payment_index=known_payment_index,
         workflow_id=payment_workflow_id(asked.account_id, asked.idempotency_key),
-        settled_at=datetime.now(UTC) if internal else None,
     )
 
 

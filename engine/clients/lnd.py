@@ -296,14 +296,28 @@ class LndNode:
         )
 
 
+_ANCHORS = frozenset({ln.ANCHORS, ln.SCRIPT_ENFORCED_LEASE})
+_REST_WEIGHT = {
+    ln.ANCHORS: 1124,
+    ln.SCRIPT_ENFORCED_LEASE: 1124,
+    ln.LEGACY: 724,
+    ln.STATIC_REMOTE_KEY: 724,
+}
+"""Weight of a commitment without HTLCs (BOLT 3, appendix A)."""
+
+
 def _escrow_sat(channel: ln.Channel) -> int:
+    """What we put into the commitment of a channel that we opened, with no HTLC in it.
+
+    LND's `commit_fee` is what balances in whole satoshi leave over: one too many when they have fractions (seen). So it
+    is computed as the protocol does, from fee rate and weight.
+    """
     if not channel.initiator:
         return 0
-    anchors = _ANCHORS_SAT if channel.commitment_type in _WITH_ANCHORS else 0
-    return channel.commit_fee + anchors
+    weight = _REST_WEIGHT.get(channel.commitment_type)
+    fee_sat = channel.commit_fee if weight is None else channel.fee_per_kw * weight // 1000
+    return fee_sat + (_ANCHORS_SAT if channel.commitment_type in _ANCHORS else 0)
 
-
-_WITH_ANCHORS = frozenset({ln.ANCHORS, ln.SCRIPT_ENFORCED_LEASE, ln.SIMPLE_TAPROOT})
 
 _STATUS = {
     ln.Payment.SUCCEEDED: NodePaymentStatus.SUCCEEDED,

@@ -13,7 +13,6 @@ transaction, so they cannot disagree; a row says `pending` exactly while its hol
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId
@@ -66,7 +65,6 @@ class NewPayment:
     attempt: int | None
     known_payment_index: int
     workflow_id: str
-    settled_at: datetime | None
 
 
 # Postings
@@ -160,8 +158,8 @@ def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:
 
 # Rows
 
-_COLUMNS = """id, wallet_id, kind, status, amount_msat, max_fee_msat, payment_hash, bolt11, amount_in_invoice, node, attempt,
-    known_payment_index, workflow_id"""
+_GET_ROW = """SELECT id, wallet_id, kind, status, amount_msat, max_fee_msat, payment_hash, bolt11, amount_in_invoice,
+    node, attempt, known_payment_index, workflow_id FROM bank.payments WHERE id = $1 FOR UPDATE"""
 
 
 async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
@@ -169,9 +167,10 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
     with translated():
         added: str | None = await conn.fetchval(
             """INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat,
-                   max_fee_msat, payment_hash, bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt,
-                   known_payment_index, workflow_id, settled_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
+                   max_fee_msat, payment_hash, bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node,
+                   attempt, known_payment_index, workflow_id, settled_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                   CASE $5 WHEN 'settled' THEN clock_timestamp() END)
                ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id""",
             payment.id,
             payment.account_id,
@@ -191,7 +190,6 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
             payment.attempt,
             payment.known_payment_index,
             payment.workflow_id,
-            payment.settled_at,
         )
     return added is not None
 
@@ -199,7 +197,7 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
 async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
     """The row, locked until the transaction ends."""
     with translated():
-        row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM bank.payments WHERE id = $1 FOR UPDATE", payment_id)  # noqa: S608 - constants
+        row = await conn.fetchrow(_GET_ROW, payment_id)
     if row is None:
         raise InvariantBroken(f"there is no payment {payment_id}")
     return PaymentRow(**row)
