@@ -205,7 +205,7 @@ async def test_a_limit_rolls(bank: Bank, shared_ledger_db: Database) -> None:
         f"INSERT INTO ledger.limits VALUES ({user}, 'send', 3600, 1000)",
         "SELECT set_config('ledger.posting', 'on', true)",
         f"INSERT INTO ledger.velocity SELECT {user}, 'send', ledger.velocity_bucket(now() - age), amount "
-        "FROM (VALUES (interval '30 min', 700), (interval '80 min', 5000)) earlier(age, amount)",
+        "FROM (VALUES (interval '60 min 1 s', 700), (interval '80 min', 5000)) earlier(age, amount)",
     )
     legs = [debit(user, 301), credit(bank["channels"], 301)]
     assert await bank.outcome("roll:1", legs, velocity=Velocity(user, "send", 301)) == "limit_exceeded"

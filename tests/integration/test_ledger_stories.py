@@ -158,12 +158,19 @@ async def test_a_caller_with_a_wrong_hash_does_not_pass_for_a_repeat(bank: Bank)
     payer, payee = await bank.user(funds=1_000), await bank.user()
     posting = make("hash:1", [debit(payer, 100), credit(payee, 100)])
     await bank.post("hash:1", posting.legs)
-    same_hash = "SELECT ledger.post('hash:1', $1, 'test', $2, $3, $4, $5, 'test')"
-    for phase, related, amounts in (("post", [], [99, -99]), ("hold", [], [100, -100]), ("settle", ["x"], [100, -100])):
+    same_hash = "SELECT ledger.post('hash:1', $1, $2, $3, $4, $5, $6, 'test')"
+    for template, phase, related, amount in (
+        ("test", "post", [], 99),
+        ("other", "post", [], 100),
+        ("test", "hold", [], 100),
+        ("test", "settle", ["x"], 100),
+    ):
+        content = (template, phase, related, [payer, payee], [amount, -amount])
         with pytest.raises(asyncpg.PostgresError) as refusal:
-            await bank.pool.fetchval(same_hash, posting.payload_hash, phase, related, [payer, payee], amounts)
+            await bank.pool.fetchval(same_hash, posting.payload_hash, *content)
         assert refusal.value.sqlstate == "LD409"
-    assert await bank.pool.fetchval(same_hash, posting.payload_hash, "post", [], [payee, payer], [-100, 100])
+    content = ("test", "post", [], [payee, payer], [-100, 100])
+    assert await bank.pool.fetchval(same_hash, posting.payload_hash, *content)
 
 
 async def test_many_callers_with_one_reference_make_one_transfer(bank: Bank) -> None:

@@ -39,7 +39,7 @@ RULES = {
 }
 KINDS = ("deposit", "transfer", "hold", "hold", "incoming", "settle", "settle", "confirm", "void", "expire", "reverse")
 MODERATE = settings(
-    max_examples=20,
+    max_examples=15,
     deadline=None,
     derandomize=bool(os.environ.get("CI")),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -91,7 +91,7 @@ async def limited(shared_ledger_db: Database) -> None:
     await run_as(shared_ledger_db.owner_dsn, *statements)
 
 
-@settings(MODERATE, max_examples=25)
+@settings(MODERATE, max_examples=15)
 @given(ops=st.lists(operations(), min_size=10, max_size=50))
 def test_one_process_alone_gets_the_answers_of_the_model(workers: list[Worker], limited: None, ops: list[Op]) -> None:
     run = next(_runs)
