@@ -80,12 +80,13 @@ def become(python: Path, arguments: Sequence[str], tools: Tools | None = None) -
 
 
 def interrupted(_number: int, _frame: FrameType | None) -> None:
-    """Turn SIGTERM into the same way out as Ctrl-C."""
+    """Ctrl-C and SIGTERM take the same way out."""
     raise KeyboardInterrupt
 
 
 def run() -> NoReturn:
     """Main, with every failure said in one sentence; ends at once, whatever threads still do."""
+    signal.signal(signal.SIGINT, interrupted)
     signal.signal(signal.SIGTERM, interrupted)
     try:
         code = main(sys.argv[1:])

@@ -17,6 +17,7 @@ from infra.local.tools import Tools
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_LIMIT_S = 120
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def up(arguments: Sequence[str], provision: Callable[[], Tools]) -> int:
@@ -39,6 +40,7 @@ def up(arguments: Sequence[str], provision: Callable[[], Tools]) -> int:
     }
     if not detach:
         sys.stdout.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # Kept for the supervisor, who unblocks them when ready.
         os.execve(tools.python, command, environ)
     with home.log("supervisor").open("ab") as log:
         begin = log.tell()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from infra.local import database, environment, services
 from infra.local.bitcoin_rpc import RpcError
+from infra.local.commands import STOP_SIGNALS
 from infra.local.home import BANK, MOST_APIS, NODES, Home
 from infra.local.network import MATURE, Network
 from infra.local.parts.provision import cache_folder
@@ -43,8 +44,9 @@ class Stack:
         """Start, stay, stop; gives the exit code."""
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, stop.set)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
         starting = asyncio.create_task(self._start())
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
