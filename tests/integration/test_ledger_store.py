@@ -93,7 +93,7 @@ async def test_a_posting_outside_of_a_transaction_is_refused(bank: Bank) -> None
 async def test_a_lost_connection_before_commit_booked_nothing(bank: Bank, shared_ledger_db: Database) -> None:
     user = await bank.user(funds=100)
     legs = [debit(user, 100), credit(bank["channels"], 100)]
-    with pytest.raises(Unavailable):
+    with pytest.raises(Unavailable):  # noqa: PT012 - the whole block is the story
         async with transaction(bank.pool) as conn:
             await post_in_tx(conn, make("lost:1", legs))
             await run_as(shared_ledger_db.superuser_dsn, f"SELECT pg_terminate_backend({conn.get_server_pid()}, 5000)")
@@ -107,7 +107,7 @@ async def test_a_connection_lost_during_commit_leaves_the_outcome_unknown_and_a_
 ) -> None:
     user = await bank.user(funds=100)
     legs = [debit(user, 100), credit(bank["channels"], 100)]
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(OutcomeUnknown):  # noqa: PT012 - the whole block is the story
         async with transaction(bank.pool) as conn:
             await post_in_tx(conn, make("lost:3", legs))
             await run_as(shared_ledger_db.superuser_dsn, f"SELECT pg_terminate_backend({conn.get_server_pid()}, 5000)")

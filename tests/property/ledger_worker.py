@@ -73,7 +73,7 @@ async def _answer_requests(dsn: str, pipe: Pipe) -> None:
             break
         try:
             pipe.send(await requests[request](pool, *arguments))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - the parent raises it
             pipe.send(RuntimeError(repr(error)))
     await pool.close()
 
