@@ -109,3 +109,16 @@ async def test_redis_is_needed_by_nothing(bank: Bank) -> None:
         alice = await bank.open_account()
         assert (await alice.get("/v1/account")).status_code == 200
         assert (await bank.http.get("/readyz")).json()["down"] == ["redis"]
+
+
+async def test_while_postgres_is_away_everything_says_try_again(bank: Bank) -> None:
+    alice = await bank.open_account(funds_msat=5_000_000)
+    bob = await bank.open_account()
+    with bank.stack.held("postgres"):
+        for _ in range(3):
+            answer = await alice.pay(f"wallet:{bob.wallet_id}", key="p", amount_msat=1_000)
+            assert (answer.status_code, answer.json()["code"]) == (503, "temporarily_unavailable")
+        assert (await bank.http.get("/healthz")).status_code == 200
+        assert "postgres" in (await bank.http.get("/readyz")).json()["down"]
+    paid = await alice.pay(f"wallet:{bob.wallet_id}", key="p", amount_msat=1_000, wait_s=60)
+    assert (paid.status_code, paid.json()["status"]) == (201, "settled")

@@ -1,0 +1,64 @@
+"""The classes of schema `bank` say what the migrations made."""
+
+import asyncpg
+import pytest
+from sqlalchemy import ARRAY, Table
+from sqlalchemy.dialects import postgresql
+
+from engine.ledger.bank_tables import (
+    ApiKey,
+    BankAccount,
+    IdempotencyKey,
+    Invoice,
+    Node,
+    NodeCancellation,
+    Payment,
+    Transaction,
+    Wallet,
+)
+from tests.fixtures.postgres import Database
+
+pytestmark = pytest.mark.integration
+
+TABLES = [BankAccount, Wallet, ApiKey, IdempotencyKey, Node, Payment, Invoice, NodeCancellation]
+NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
+
+
+async def columns(database: Database, table: str) -> dict[str, tuple[str, bool]]:
+    connection = await asyncpg.connect(database.owner_dsn)
+    try:
+        rows = await connection.fetch(
+            """SELECT column_name, data_type, is_nullable FROM information_schema.columns
+                WHERE table_schema = 'bank' AND table_name = $1""",
+            table,
+        )
+    finally:
+        await connection.close()
+    return {
+        row["column_name"]: (NAMES.get(row["data_type"], row["data_type"].upper()), row["is_nullable"] == "YES")
+        for row in rows
+    }
+
+
+@pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
+async def test_each_class_is_its_table(shared_ledger_db: Database, model: type) -> None:
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    described = {
+        column.name: (
+            "TEXT[]" if isinstance(column.type, ARRAY) else column.type.compile(dialect=postgresql.dialect()).upper(),  # type: ignore[no-untyped-call]
+            bool(column.nullable),
+        )
+        for column in table.columns
+    }
+    assert described == await columns(shared_ledger_db, table.name)
+
+
+async def test_every_table_has_its_class_and_the_view_its_columns(shared_ledger_db: Database) -> None:
+    connection = await asyncpg.connect(shared_ledger_db.owner_dsn)
+    try:
+        tables = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'bank'")
+    finally:
+        await connection.close()
+    assert {row["tablename"] for row in tables} == {model.__table__.name for model in TABLES}  # type: ignore[attr-defined]
+    view = await columns(shared_ledger_db, "transactions")
+    assert set(view) == {*Transaction.model_fields, "wallet_id"}
