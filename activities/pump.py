@@ -57,12 +57,12 @@ class Pump(PumpActivities):
     async def tend_node(self, pump: PumpInput) -> None:
         async with heartbeats():
             while True:
-                for _ in range(_REPORT_EVERY):
-                    await self._cancel_settled()
-                    await asyncio.sleep(_IDLE_S)
                 outbound_msat = await self._lnd.read_outbound()
                 async with self._pool.acquire() as conn:
                     await node.report_outbound(conn, self._lnd.name, outbound_msat)
+                for _ in range(_REPORT_EVERY):
+                    await self._cancel_settled()
+                    await asyncio.sleep(_IDLE_S)
 
     async def _find_start(self) -> int:
         """The cursor to subscribe from: never 0, for which LND gives no backlog."""

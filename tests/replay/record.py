@@ -1,0 +1,57 @@
+"""Records histories for the replay tests from a running stack: `eval "$(./run env)"; python -m tests.replay.record`.
+
+Run it on a stack that has lived through some payments: it takes, for each story, one workflow of that kind. A story that
+has a file already is left alone: old histories stay.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+HISTORIES = Path(__file__).parent / "histories"
+
+_PAYMENT = 'WorkflowType = "PaymentWorkflow" AND MillraceStatus = '
+_STORIES = {
+    "payment-internal": (f'{_PAYMENT} "settled" AND PaymentHash IS NULL', "open_payment"),
+    "payment-settled": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "send_payment"),
+    "payment-failed": (f'{_PAYMENT} "failed"', "send_payment"),
+    "payment-refused": (f'{_PAYMENT} "refused"', "open_payment"),
+    "payment-held-by-payee": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "watch_payment"),
+    "invoice-received": ('WorkflowType = "ReceiveWorkflow" AND ExecutionStatus = "Completed"', "credit_receipt"),
+    "invoice-sweep": ('WorkflowType = "InvoiceSweepWorkflow" AND ExecutionStatus = "Completed"', "sweep_invoices"),
+    "node-adopted": ('WorkflowType = "AdoptNodeWorkflow" AND ExecutionStatus = "Completed"', "book_opening"),
+    "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),
+}
+"""Per story: where to look, and the activity or signal that its history must have."""
+
+
+async def main() -> None:
+    """Write what is missing; say what the stack has not lived through."""
+    client = await Client.connect(
+        os.environ["MILLRACE_TEMPORAL_ADDRESS"],
+        namespace=os.environ["MILLRACE_TEMPORAL_NAMESPACE"],
+        data_converter=pydantic_data_converter,
+    )
+    for story, (query, step) in _STORIES.items():
+        path = HISTORIES / f"{story}.json"
+        if not path.exists():
+            said = await _record(client, query, step, path)
+            sys.stdout.write(f"{story}: {said}\n")
+
+
+async def _record(client: Client, query: str, step: str, path: Path) -> str:
+    async for found in client.list_workflows(query, limit=50):
+        history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
+        if any(step.encode() in event.SerializeToString() for event in history.events):
+            await asyncio.to_thread(path.write_text, json.dumps(json.loads(history.to_json()), indent=1) + "\n")
+            return f"{len(history.events)} events of {found.id}"
+    return "not lived through here"
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,42 @@
+"""Histories of real runs against the workflow code of today: whatever is under way when we deploy must go on.
+
+A file is named after its workflow's capability and story. A failure here means that the change would strand running
+payments: use `workflow.patched`, keep the old history, and add the new one with `python -m tests.replay.record`.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+
+from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.node import AdoptNodeWorkflow
+from workflows.payment import PaymentWorkflow
+from workflows.pump import LndPumpWorkflow
+
+pytestmark = pytest.mark.replay
+
+HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
+    replayer = Replayer(
+        workflows=[PaymentWorkflow, ReceiveWorkflow, InvoiceSweepWorkflow, LndPumpWorkflow, AdoptNodeWorkflow],
+        data_converter=pydantic_data_converter,
+    )
+    await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, json.loads(path.read_text())))
+
+
+SETTLED = (Path(__file__).parent / "histories" / "payment-settled.json").read_text()
+
+
+async def test_a_history_of_another_way_is_noticed() -> None:
+    """The check can fail: a settled payment's history in which the money was released does not fit the code."""
+    text = SETTLED.replace('"send_payment"', '"watch_payment"')
+    replayer = Replayer(workflows=[PaymentWorkflow], data_converter=pydantic_data_converter)
+    with pytest.raises(Exception, match=r"[Nn]ondeterminism"):
+        await replayer.replay_workflow(WorkflowHistory.from_json("payment-settled", json.loads(text)))
