@@ -1,7 +1,7 @@
 """Records histories for the replay tests from a running stack: `eval "$(./run env)"; python -m tests.replay.record`.
 
-Run it on a stack that has lived through some payments: it takes, for each story, one workflow of that kind. A story that
-has a file already is left alone: old histories stay.
+Run it on a stack that has lived through some payments: it takes, for each story, one workflow of that kind. A story
+that has a file already is left alone: old histories stay.
 """
 
 import asyncio

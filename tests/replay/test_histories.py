@@ -4,6 +4,7 @@ A file is named after its workflow's capability and story. A failure here means 
 payments: use `workflow.patched`, keep the old history, and add the new one with `python -m tests.replay.record`.
 """
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -24,11 +25,12 @@ HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
 async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
+    history = await asyncio.to_thread(path.read_text)
     replayer = Replayer(
         workflows=[PaymentWorkflow, ReceiveWorkflow, InvoiceSweepWorkflow, LndPumpWorkflow, AdoptNodeWorkflow],
         data_converter=pydantic_data_converter,
     )
-    await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, json.loads(path.read_text())))
+    await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, json.loads(history)))
 
 
 SETTLED = (Path(__file__).parent / "histories" / "payment-settled.json").read_text()
