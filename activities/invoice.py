@@ -40,7 +40,7 @@ class Receipts(InvoiceActivities):
 
     @activity.defn
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
-        """What was paid inside before does not swallow what came from outside: that is credited beside it, and flagged."""
+        """What came from outside is credited also when one of our users had paid; that is flagged."""
         async with transaction(self._pool) as conn:
             ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
             posting = await invoice.received(
@@ -108,6 +108,7 @@ async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> N
             Receipt(payment_hash=known.payment_hash, node=node, received_msat=known.received_msat),
             id=queues.receive_workflow_id(known.payment_hash),
             task_queue=queues.PAYMENTS,
+            task_timeout=queues.TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             static_summary=f"receive {msat_to_sat_floor(known.received_msat):,} sat over {node}",

@@ -3,17 +3,23 @@
 The process holds no state of its own: any number may run side by side, and each may die at any time. Connections are
 made when they are first needed, so it starts, answers `/healthz` and tells at `/readyz` what is away, whatever is.
 
-`/docs` is FastAPI's own page: the browser that opens it loads Swagger UI from a public CDN (jsdelivr). `/openapi.json`
-needs nothing from outside.
+`/docs` is Swagger UI, served from an installed package: the page of a bank loads nothing from anybody else.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import fastapi_offline
 import httpx
+import temporalio.client
 from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.openapi.utils import get_openapi
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
@@ -24,7 +30,9 @@ from engine.clients.invoices import InvoiceNode
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
 from engine.settings import ApiSettings, load_settings
+from engine.telemetry import start_telemetry
 
+_DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors
 are problem documents (RFC 9457) with a stable `code`. Send an `Idempotency-Key` with every POST: a repeat gives the
@@ -35,11 +43,12 @@ first answer.
 def create_app(settings: ApiSettings | None = None) -> FastAPI:
     """Make the application. Reads the settings from the environment unless given."""
     settings = settings or load_settings(ApiSettings)
+    interceptors = start_telemetry(settings, "millrace-api")
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await _connect(settings, stack)
+            app.state.services = await _connect(settings, stack, interceptors)
             yield
 
     app = FastAPI(
@@ -48,16 +57,36 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     errors.install(app)
     for part in (account, wallet, payment, decode, invoice, health):
         app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    _serve_docs(app)
+    if settings.otlp_endpoint is not None:
+        FastAPIInstrumentor.instrument_app(app)
     return app
 
 
-async def _connect(settings: ApiSettings, stack: AsyncExitStack) -> Services:
+def _serve_docs(app: FastAPI) -> None:
+    app.mount("/docs/assets", StaticFiles(directory=_DOCS_ASSETS))
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> HTMLResponse:
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json",
+            title="Millrace API",
+            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
+            swagger_css_url="/docs/assets/swagger-ui.css",
+            swagger_favicon_url="/docs/assets/favicon.png",
+        )
+
+
+async def _connect(
+    settings: ApiSettings, stack: AsyncExitStack, interceptors: Sequence[temporalio.client.Interceptor]
+) -> Services:
     pool = await open_pool(settings.postgres_dsn.get_secret_value(), min_size=0, max_size=settings.postgres_pool_size)
     stack.push_async_callback(pool.close)
     cache = Cache(settings.redis_url.get_secret_value())
@@ -73,6 +102,7 @@ async def _connect(settings: ApiSettings, stack: AsyncExitStack) -> Services:
             settings.temporal_address,
             namespace=settings.temporal_namespace,
             data_converter=pydantic_data_converter,
+            interceptors=list(interceptors),
             lazy=True,
         ),
         cache=cache,

@@ -72,6 +72,7 @@ async def start(client: Client, asked: PaymentRequest, *, payee: str) -> tuple[H
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 static_summary=f"pay {_amount(asked.amount_msat)} to {payee} for {asked.account_id}",
                 search_attributes=_search_attributes(asked),
+                task_timeout=queues.TASK_TIMEOUT,
                 rpc_timeout=_CALL_LIMIT,
             )
     except WorkflowAlreadyStartedError:

@@ -1,11 +1,17 @@
 """Task queues, workflow ids and search attributes: the public names of the engine. Add, never rename."""
 
+from datetime import timedelta
+
 from temporalio.common import SearchAttributeKey
 
 from engine.domain.ids import AccountId, NodeName, PaymentHash, key_digest
 
 PAYMENTS = "payments"
 """Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
+
+TASK_TIMEOUT = timedelta(seconds=5)
+"""After this long without a word a workflow task goes to another worker: how long a worker's death is felt at the most.
+Longer local activities renew it by themselves."""
 
 STATUS = SearchAttributeKey.for_keyword("MillraceStatus")
 KIND = SearchAttributeKey.for_keyword("MillraceKind")

@@ -106,7 +106,8 @@ async def mark_received_in_tx(conn: Connection, invoice: InvoiceRow, amount_msat
     with translated():
         await conn.execute(
             """UPDATE bank.invoices SET status = 'settled', received_msat = received_msat + $2, outside_msat = $2,
-                   outside_at = clock_timestamp(), settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
+                   outside_at = clock_timestamp(),
+                   settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
             invoice.id,
             amount_msat,
         )

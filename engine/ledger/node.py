@@ -88,7 +88,7 @@ async def report_outbound(conn: Connection, node: NodeName, outbound_msat: Msat)
 
 
 async def choose_sender(conn: Connection, total_msat: Msat) -> NodeName | None:
-    """The node to pin a payment to: of those that reported lately the one that can send most; None if none is adopted."""
+    """The node to pin a payment to: of those that reported lately the one that can send most. None: none adopted."""
     with translated():
         name: str | None = await conn.fetchval(
             """SELECT name FROM bank.nodes
