@@ -25,6 +25,9 @@ from infra.local.tools import Tools
 SUPERUSER = "postgres"
 STOP = signal.SIGINT
 BUILTIN_LOCALE = (17,)
+# initdb asks access(2), which looks at the real user and honours rights like ours only with this securebit.
+PASS = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
+PROBE = "import os, sys; a, b = sys.argv[1:]; sys.exit(not (os.getuid() and os.access(a, 1) and os.access(b, 3)))"
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
@@ -55,16 +58,14 @@ def prefix(home: Home, tools: Tools) -> list[str]:
     change = ["setpriv", f"--reuid={who.pw_uid}", f"--regid={who.pw_gid}", "--clear-groups"]
     ways = (
         [*change, "--"],
-        [*change, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--"],
+        [*change, *PASS, "--"],
         ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"],
     )
     for way in ways:
         owner = 0 if way[0] == "unshare" else who.pw_uid
         _own(folder(home), owner)
-        test = 'test "$(id -u)" != 0 && test -x "$0" && test -w "$1"'
-        tried = subprocess.run(
-            [*way, "sh", "-c", test, tools.postgres / "initdb", folder(home)], capture_output=True, check=False
-        )
+        probe = [tools.python, "-I", "-S", "-c", PROBE, tools.postgres / "initdb", folder(home)]
+        tried = subprocess.run([*way, *probe], capture_output=True, check=False)
         if tried.returncode == 0:
             return way
     raise Failed(
