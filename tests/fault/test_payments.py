@@ -1,7 +1,7 @@
-"""Something dies on the way of a payment. Afterwards there is one final state, the books balance, and books − nodes = 0.
+"""Something dies on the way of a payment. Afterwards there is one final state, and the books agree with the nodes.
 
-The moments are made certain by holding the part that comes next: a payment to a hold invoice is "after the send and before
-the settle" for as long as the payee keeps it; with the node held down it is "before the send".
+The moments are made certain by holding the part that comes next: a payment to a hold invoice is "after the send and
+before the settle" for as long as the payee keeps it; with the node held down it is "before the send".
 """
 
 import asyncio
@@ -10,13 +10,15 @@ import secrets
 import httpx
 import pytest
 
-from infra.local.outside import Outside, sync_network
+from infra.local.outside import HoldInvoice, Outside, sync_network
 from tests.fixtures.stack import Account, Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 
-async def _in_flight(bank: Bank, alice: Account, shop: Outside, amount_msat: int = 2_000_000) -> tuple[str, object]:
+async def _in_flight(
+    bank: Bank, alice: Account, shop: Outside, amount_msat: int = 2_000_000
+) -> tuple[str, HoldInvoice]:
     """A payment that the payee holds: its id and the invoice."""
     held = await shop.hold_invoice(amount_msat)
     answer = await alice.pay(held.bolt11, wait_s=0)
@@ -26,7 +28,7 @@ async def _in_flight(bank: Bank, alice: Account, shop: Outside, amount_msat: int
         return True if (await shop.look_up(held.payment_hash)).state == 3 else None
 
     await eventually(accepted, "the HTLC to reach the payee")
-    return answer.json()["id"], held
+    return str(answer.json()["id"]), held
 
 
 async def _kill_workers(bank: Bank) -> None:
@@ -181,3 +183,16 @@ async def test_invoices_paid_while_everything_of_ours_was_down(bank: Bank, shop:
     for invoice in invoices:
         await bank.credited(alice, invoice["id"], limit_s=120)
     assert (await alice.wallet())["available_msat"] == 3_000_003
+
+
+async def test_the_same_answer_after_everything_was_killed(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=9_000_000)
+    invoice = await shop.invoice(2_000_000)
+    first = await alice.pay(invoice, key="for-ever")
+    assert first.status_code == 201, first.text
+    everything = ("api-1", "api-2", "worker-1", "worker-2", "temporal", "redis", "postgres", "lnd-1", "lnd-2")
+    await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, name) for name in everything))
+    await sync_network(bank.stack)
+    again = await alice.pay(invoice, key="for-ever")
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Idempotency-Replayed"] == "true"

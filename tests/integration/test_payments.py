@@ -4,9 +4,13 @@ import asyncio
 import secrets
 
 import pytest
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.service import RPCError
 
-from infra.local.outside import Outside
-from tests.fixtures.stack import Bank
+from infra.local.outside import Outside, PaymentFailed
+from tests.fixtures.stack import Bank, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -39,16 +43,15 @@ async def test_an_invoice_of_another_user_is_settled_in_the_ledger_and_closed_at
     again = await alice.pay(invoice["bolt11"])
     assert (again.status_code, again.json()["code"]) == (409, "invoice_already_paid")
 
-    async def closed_at_node() -> bool:
+    async def closed_at_node() -> bool | None:
         due = await bank.database.fetchval(
             "SELECT count(*) FROM bank.node_cancellations WHERE payment_hash = $1 AND done_at IS NULL",
             invoice["payment_hash"],
         )
-        return due == 0
+        return True if due == 0 else None
 
-    while not await closed_at_node():
-        await asyncio.sleep(0.05)
-    with pytest.raises(Exception, match="INCORRECT_PAYMENT_DETAILS"):
+    await eventually(closed_at_node, "the invoice to be closed at the node")
+    with pytest.raises(PaymentFailed, match="INCORRECT_PAYMENT_DETAILS"):
         await shop.pay(invoice["bolt11"])
     assert (await bob.wallet())["available_msat"] == 20_000_000
 
@@ -173,3 +176,29 @@ async def test_two_users_pay_one_invoice_at_the_same_moment_and_one_is_told_no(b
     assert sorted([first.status_code, second.status_code]) == [201, 409]
     refused = first if first.status_code == 409 else second
     assert refused.json()["code"] in {"payment_in_progress", "invoice_already_paid"}
+
+
+async def test_the_first_answer_outlives_temporals_memory(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=9_000_000)
+    invoice = await shop.invoice(2_000_000)
+    first = await alice.pay(invoice, key="remember")
+    told = bank.stack.environment()
+    temporal = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
+    workflow_id = first.json()["workflow_id"]
+    await temporal.workflow_service.delete_workflow_execution(
+        DeleteWorkflowExecutionRequest(
+            namespace=temporal.namespace, workflow_execution=WorkflowExecution(workflow_id=workflow_id)
+        )
+    )
+
+    async def forgotten() -> bool | None:
+        try:
+            await temporal.get_workflow_handle(workflow_id).describe()
+        except RPCError:
+            return True
+        return None
+
+    await eventually(forgotten, "Temporal to forget the payment")
+    again = await alice.pay(invoice, key="remember")
+    assert (again.status_code, again.json()) == (201, first.json())
+    assert again.headers["Idempotency-Replayed"] == "true"

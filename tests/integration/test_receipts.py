@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from infra.local.outside import Outside, PaymentFailed
+from infra.local.outside import Outside, PaymentFailed, outside
 from tests.fixtures.stack import Bank, eventually
 
 pytestmark = pytest.mark.integration
@@ -52,8 +52,6 @@ async def test_a_cancelled_invoice_cannot_be_paid_by_anybody(bank: Bank, shop: O
 
 async def test_money_for_an_invoice_that_we_never_issued_waits_in_suspense(bank: Bank, shop: Outside) -> None:
     """Somebody made an invoice by hand on our node: the books follow the node, and an operator is called."""
-    from infra.local.outside import outside
-
     async with outside(bank.stack, "lnd-1") as by_hand:
         await shop.pay(await by_hand.invoice(1_111_000))
 
