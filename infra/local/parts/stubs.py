@@ -57,4 +57,9 @@ def _generated(store: Store, python: Path, protos: Path) -> Path:
                 f'"""Generated from LND {lnd.version()} by `./run`; not kept in git."""\n'
             )
 
-    return store.item(f"stubs-{lnd.key()}-{python.parent.parent.name}", build, what="LND's gRPC stubs", usually="2 s")
+    return store.item(
+        f"stubs-{lnd.key()}-{python.parent.parent.name.rpartition('-')[2]}",
+        build,
+        what="LND's gRPC stubs",
+        usually="2 s",
+    )
