@@ -80,9 +80,9 @@ class Stack:
             *(services.worker(self._home, self._tools, f"worker-{number}") for number in range(1, workers + 1)),
             *(services.api(self._home, self._tools, f"api-{number}") for number in range(1, apis + 1)),
         )
+        self._greet()
         self._supervisor.state.ready = True
         self._supervisor.say("ready")
-        self._greet()
 
     async def _database(self) -> None:
         words = await asyncio.to_thread(database.prefix, self._home, self._tools)
