@@ -10,10 +10,10 @@ end, then leaves; what was not finished goes on in another process.
 
 import asyncio
 import signal
-import socket
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
+from pathlib import Path
 
 import structlog
 from temporalio.client import Client, Interceptor
@@ -28,7 +28,7 @@ from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
 from activities.pump import Pump
 from activities.sending import Sending
-from activities.standing import ensure_standing, polls_everywhere
+from activities.standing import ensure_standing
 from engine.clients.lnd import LndNode
 from engine.contracts import queues
 from engine.domain.errors import EngineError, Unavailable
@@ -49,7 +49,7 @@ _NODE_GRACE = timedelta(seconds=0.5)
 """Short: a pump never ends by itself, and a send that is let go of is found again by its next try."""
 _STANDING_EVERY_S = 60
 _SETTLING_S = 0.3
-_RETRY_S = 1
+_RETRY_S = 0.5
 _SDK_REST_S = 0.3
 """The SDK's native threads may abort an interpreter that leaves at once (seen in one of three runs)."""
 
@@ -71,8 +71,8 @@ async def main() -> None:
         for node in nodes:
             stack.push_async_callback(node.close)
         workers = [_payments_worker(client, pool, settings), *(_node_worker(client, pool, node) for node in nodes)]
-        standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings))
         running = [asyncio.create_task(worker.run()) for worker in workers]
+        standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
         stopping = asyncio.create_task(stop.wait())
         log.info("worker runs", queues=len(workers))
         await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -141,7 +141,7 @@ async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]
             await asyncio.sleep(_RETRY_S)
     while True:
         try:
-            client = await Client.connect(
+            return pool, await Client.connect(
                 settings.temporal_address,
                 namespace=settings.temporal_namespace,
                 data_converter=pydantic_data_converter,
@@ -150,8 +150,6 @@ async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]
         except (RPCError, RuntimeError) as error:
             log.warning("waiting for Temporal", reason=str(error))
             await asyncio.sleep(_RETRY_S)
-        else:
-            return pool, client
 
 
 async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
@@ -166,16 +164,15 @@ async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
     return not stop.is_set()
 
 
-async def _keep_standing(client: Client, pool: Pool, nodes: list[NodeName], settings: WorkerSettings) -> None:
-    """Make sure that what must exist does; tell who started us as soon as it does and we are at work."""
+async def _keep_standing(client: Client, pool: Pool, nodes: list[NodeName], ready_file: Path | None) -> None:
+    """Make sure that what must exist does; tell who started us as soon as it does."""
     ready = False
     while True:
         try:
             stands = await ensure_standing(client, pool, nodes)
-            if not ready and stands:
-                ready = await polls_everywhere(client, [queues.PAYMENTS, *map(queues.lightning_queue, nodes)])
-                if ready and settings.ready_file is not None:
-                    settings.ready_file.write_text(f"{socket.gethostname()}\n")
+            if stands and not ready and ready_file is not None:
+                await asyncio.to_thread(ready_file.touch)
+            ready = ready or stands
         except (RPCError, EngineError) as error:
             log.warning("cannot check what must exist; trying again", reason=str(error))
         await asyncio.sleep(_STANDING_EVERY_S if ready else _SETTLING_S)

@@ -5,10 +5,8 @@ Everything here looks first or is refused as a repeat, so any number of workers 
 
 from datetime import timedelta
 
-from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
+from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
-from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import (
     Client,
     Schedule,
@@ -69,23 +67,6 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
             await _ensure_adoption(client, node)
             stands = False
     return stands
-
-
-async def polls_everywhere(client: Client, task_queues: list[str]) -> bool:
-    """Whether Temporal has seen this process poll every one of these queues."""
-    for name in task_queues:
-        kind = (
-            TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW
-            if name == queues.PAYMENTS
-            else TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
-        )
-        request = DescribeTaskQueueRequest(
-            namespace=client.namespace, task_queue=TaskQueue(name=name), task_queue_type=kind
-        )
-        answer = await client.workflow_service.describe_task_queue(request)
-        if all(poller.identity != client.service_client.config.identity for poller in answer.pollers):
-            return False
-    return True
 
 
 async def _ensure_search_attributes(client: Client) -> None:

@@ -7,6 +7,8 @@ turning payments away for want of a counter would be the greater harm.
 import time
 
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 _WINDOW_S = 60
@@ -16,7 +18,9 @@ class Cache:
     """One connection pool; calls never raise for a Redis that is away."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5)
+        # One repeat: the pool may still hold connections to a Redis that has been restarted since.
+        once_more = Retry(NoBackoff(), retries=1)
+        self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=once_more)
 
     async def count_request(self, caller: str) -> tuple[int, int]:
         """Count one request of this caller in the running minute: (requests so far, seconds to its end).

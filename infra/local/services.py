@@ -29,6 +29,8 @@ TEMPORAL_CONFIG = {
     "history.timerProcessorMaxPollRPS": "100",
     "history.timerProcessorMaxTimeShift": '"10ms"',
     "matching.enableFairness": "true",
+    "matching.numTaskqueueReadPartitions": "1",
+    "matching.numTaskqueueWritePartitions": "1",
 }
 SQLITE = {"journal_mode": "WAL", "synchronous": "NORMAL"}
 LND_FLAGS = """
