@@ -1,0 +1,68 @@
+"""The tour in README.md, run as it stands there: what a newcomer pastes must work, and mean what the text says."""
+
+import asyncio
+import json
+import os
+import re
+
+import pytest
+
+from infra.local.commands import ROOT
+from tests.fixtures.stack import Bank, Json
+
+pytestmark = pytest.mark.e2e
+
+_LIMIT_S = 90
+
+
+def tour() -> str:
+    """The one bash block of the README."""
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    return str(block)
+
+
+async def run(script: str, home: str) -> str:
+    """What it prints, when every line of it worked."""
+    environ = {**os.environ, "MILLRACE_HOME": home}
+    child = await asyncio.create_subprocess_exec(
+        *("bash", "-euo", "pipefail", "-c", script),
+        cwd=ROOT,
+        env=environ,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            said, complaints = await child.communicate()
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
+    assert child.returncode == 0, complaints.decode()
+    return said.decode()
+
+
+def read_answers(said: str) -> list[Json]:
+    """The JSON documents among what was printed: one to a line, and the last one spread over many."""
+    first, last = said.split("\n{\n", 1)
+    lines = [json.loads(line) for line in first.splitlines() if line.startswith("{")]
+    return [*lines, json.loads("{\n" + last)]
+
+
+async def test_the_tour_of_the_readme_works_and_shows_what_it_says(bank: Bank) -> None:
+    said = await run(tour(), str(bank.stack.home.folder))
+
+    bob, invoice, lunch, again, shoes, refused, listed = read_answers(said)
+    assert (invoice["status"], invoice["received_msat"]) == ("settled", 50_000_000)
+    assert (lunch["kind"], lunch["status"], lunch["destination"]) == ("internal", "settled", f"@{bob['username']}")
+    assert again == lunch
+    assert said.lower().count("idempotency-replayed: true") == 1
+    assert (shoes["kind"], shoes["status"]) == ("lightning", "settled")
+    assert 0 < shoes["fee_msat"] <= shoes["max_fee_msat"] == 50_000
+    assert (refused["status"], refused["code"]) == (409, "insufficient_funds")
+    assert [(row["kind"], row["direction"], row["amount_msat"], row["fee_msat"]) for row in listed["items"]] == [
+        ("payment", "out", 20_000_000, shoes["fee_msat"]),
+        ("payment", "out", 12_500_000, 0),
+        ("invoice", "in", 50_000_000, 0),
+    ]
