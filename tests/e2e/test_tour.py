@@ -17,7 +17,8 @@ _LIMIT_S = 90
 
 def tour() -> str:
     """The one bash block of the README."""
-    (block,) = re.findall(r"^```bash\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```bash\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     return str(block)
 
 
