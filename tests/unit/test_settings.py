@@ -1,0 +1,64 @@
+"""A process that is told too little, or wrong things, says all of it at once and does not start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.unit
+
+ROOT = Path(__file__).parents[2]
+COMMON = {
+    "MILLRACE_POSTGRES_DSN",
+    "MILLRACE_REDIS_URL",
+    "MILLRACE_TEMPORAL_ADDRESS",
+    "MILLRACE_BITCOIN_NETWORK",
+    "MILLRACE_NODES",
+    "MILLRACE_BITCOIND_URL",
+}
+WORKER = [sys.executable, "worker.py"]
+API = [sys.executable, "-m", "uvicorn", "api.app:create_app", "--factory", "--port", "0"]
+
+
+def _start(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("MILLRACE_")}
+    return subprocess.run(
+        command, cwd=ROOT, env={**environ, **settings}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [(WORKER, COMMON), (API, COMMON | {"MILLRACE_ADMIN_KEY", "MILLRACE_PREIMAGE_SECRET"})],
+    ids=["worker", "api"],
+)
+def test_everything_that_is_missing_is_named_at_once(command: list[str], names: set[str]) -> None:
+    ended = _start(command)
+    assert ended.returncode == 2
+    assert {name for name in names if name in ended.stderr} == names
+    assert "Traceback" not in ended.stderr
+
+
+def test_what_is_wrong_is_named_without_being_shown(tmp_path: Path) -> None:
+    ended = _start(
+        API,
+        MILLRACE_ADMIN_KEY="short-secret",
+        MILLRACE_PREIMAGE_SECRET="not hex",
+        MILLRACE_BITCOIN_NETWORK="moonnet",
+        MILLRACE_POSTGRES_POOL_SIZE="many",
+        MILLRACE_NODES=f'{{"lnd-1": {{"address": "nowhere", "tls_cert": "{tmp_path}/none", "macaroon": "/none"}}}}',
+    )
+    assert ended.returncode == 2
+    for name in ("ADMIN_KEY", "PREIMAGE_SECRET", "BITCOIN_NETWORK", "POSTGRES_POOL_SIZE", "NODES", "REDIS_URL"):
+        assert f"MILLRACE_{name}" in ended.stderr
+    assert "short-secret" not in ended.stderr
+    assert "not hex" not in ended.stderr
+
+
+def test_broken_json_is_one_problem_among_the_others() -> None:
+    ended = _start(WORKER, MILLRACE_NODES="{broken")
+    assert ended.returncode == 2
+    assert "MILLRACE_NODES" in ended.stderr
+    assert "MILLRACE_POSTGRES_DSN" in ended.stderr
