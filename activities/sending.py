@@ -16,7 +16,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from activities.heartbeat import heartbeats
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
-from engine.domain.errors import EngineError, InvariantBroken
+from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown
 from engine.ledger import payment as payments
 from engine.ledger.database import Pool
 
@@ -54,7 +54,7 @@ class Sending(SendingActivities):
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
         async with heartbeats():
             known = await self._node.find_payment(attempt.payment_hash)
-            if known is not None and known.payment_index > attempt.known_payment_index:
+            if known is not None and _is_news(known, attempt):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash))
             await self._pass_fence(attempt)
             try:
@@ -75,7 +75,7 @@ class Sending(SendingActivities):
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
         payment = await self._node.find_payment(attempt.payment_hash)
-        if payment is None:
+        if payment is None or not _is_news(payment, attempt):
             raise InvariantBroken(
                 f"{self._node.name} does not know a payment that it was sending: was its database replaced? "
                 "The money stays held."
@@ -100,17 +100,22 @@ class Sending(SendingActivities):
             raise InvariantBroken(f"{self._node.name} is not the node that was adopted: {identity.pubkey} answers")
 
     async def _follow(self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None]) -> AttemptReport:
-        """The final report, or IN_FLIGHT when there is none for a while or the stream ends without one."""
+        """The final report, or IN_FLIGHT when the node has the payment and no end of it for a while.
+
+        Raises OutcomeUnknown when the node has not even said that it has the payment: the next try looks again.
+        """
+        begun = False
         try:
             async with asyncio.timeout(_FOLLOW_S), aclosing(updates):
                 async for payment in updates:
-                    if (
-                        payment.status is not NodePaymentStatus.IN_FLIGHT
-                        and payment.payment_index > attempt.known_payment_index
-                    ):
-                        return await self._report(attempt, payment)
+                    if _is_news(payment, attempt):
+                        begun = True
+                        if payment.status is not NodePaymentStatus.IN_FLIGHT:
+                            return await self._report(attempt, payment)
         except TimeoutError:
-            activity.logger.info("still in flight after %s s", _FOLLOW_S)
+            activity.logger.info("no end after %s s", _FOLLOW_S)
+        if not begun:
+            raise OutcomeUnknown(f"{self._node.name} has not confirmed that it has the payment")
         return AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 
     async def _report(self, attempt: LightningAttempt, payment: NodePayment) -> AttemptReport:
@@ -138,3 +143,8 @@ class Sending(SendingActivities):
             )
         except EngineError:  # only a better word for the same failure
             return False
+
+
+def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
+    """Whether the node speaks of this attempt, and not of one that is known to have failed before it."""
+    return payment.payment_index > attempt.known_payment_index
