@@ -65,17 +65,8 @@ class InvoiceNode:
         return answer.payment_request
 
     async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
-        """Cancel, or find it cancelled or gone. False when somebody has paid it already. Repeatable."""
-        request = invoices_pb2.CancelInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
-        try:
-            await self._invoices.CancelInvoice(request, timeout=_CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            words = error.details() or ""
-            if "already settled" in words:
-                return False
-            if "unable to locate invoice" not in words:
-                raise_translated(self.name, error)
-        return True
+        """As the function of this name."""
+        return await cancel_invoice(self._invoices, self.name, payment_hash)
 
     async def is_active(self) -> bool:
         """Whether the node takes calls now. Needs no macaroon."""
@@ -90,3 +81,19 @@ class InvoiceNode:
             request = invoices_pb2.LookupInvoiceMsg(payment_hash=payment_hash)
             invoice = await self._invoices.LookupInvoiceV2(request, timeout=_CALL_TIMEOUT_S)
         return invoice.payment_request
+
+
+async def cancel_invoice(
+    invoices: "invoices_pb2_grpc.InvoicesAsyncStub", node: NodeName, payment_hash: PaymentHash
+) -> bool:
+    """Cancel, or find it cancelled or gone. False when somebody has paid it already. Repeatable."""
+    request = invoices_pb2.CancelInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
+    try:
+        await invoices.CancelInvoice(request, timeout=_CALL_TIMEOUT_S)
+    except grpc.aio.AioRpcError as error:
+        words = error.details() or ""
+        if "already settled" in words:
+            return False
+        if "unable to locate invoice" not in words:
+            raise_translated(node, error)
+    return True

@@ -19,6 +19,7 @@ from typing import NoReturn
 
 import grpc
 
+from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
@@ -254,15 +255,8 @@ class LndNode:
         return max((invoice.settle_index for invoice in await self.list_settled_invoices()), default=0)
 
     async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
-        """Cancel, or find it cancelled. False when somebody outside has paid it already. Repeatable."""
-        request = invoices_pb2.CancelInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
-        try:
-            await self._invoices.CancelInvoice(request, timeout=_CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            if "already settled" in (error.details() or ""):
-                return False
-            raise_translated(self.name, error)
-        return True
+        """As `invoices.cancel_invoice`."""
+        return await cancel_invoice(self._invoices, self.name, payment_hash)
 
     # Balances
 
