@@ -47,6 +47,8 @@ log = structlog.get_logger("worker")
 _GRACE = timedelta(seconds=5)
 _NODE_GRACE = timedelta(seconds=0.5)
 """Short: a pump never ends by itself, and a send that is let go of is found again by its next try."""
+_STICKY = timedelta(seconds=2)
+"""How long a workflow waits for the process that has it in memory before another one takes it from its history."""
 _STANDING_EVERY_S = 60
 _SETTLING_S = 0.3
 _RETRY_S = 0.5
@@ -103,6 +105,7 @@ def _payments_worker(client: Client, pool: Pool, settings: WorkerSettings) -> Wo
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=4),
+        sticky_queue_schedule_to_start_timeout=_STICKY,
         activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=1),
         graceful_shutdown_timeout=_GRACE,
     )
