@@ -87,7 +87,12 @@ class InvoiceSweep(InvoiceSweepActivities):
 
             found = await asyncio.gather(*(look(payment_hash) for _, payment_hash in overdue))
             received = [known for known in found if known and known.settled]
-            expired = [known.payment_hash for known in found if known and known.cancelled]
+            # What the node does not have cannot be paid there any more.
+            expired = [
+                payment_hash
+                for (_, payment_hash), known in zip(overdue, found, strict=True)
+                if known is None or known.cancelled
+            ]
             for known in received:
                 await start_receive(self._client, page.node, known)
             async with self._pool.acquire() as conn:

@@ -147,13 +147,25 @@ class Payments(PaymentActivities):
         return OpenedPayment(outcome=outcome, attempt=_attempt(row))
 
     async def _refuse(self, asked: PaymentRequest, refused: EngineError) -> OpenedPayment:
-        refusal = Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
+        refusal = _in_the_callers_words(asked, refused)
         async with transaction(self._pool) as conn:
             if not await requests.refuse_key_in_tx(
                 conn, asked.account_id, asked.idempotency_key, bytes.fromhex(asked.body_hash), asdict(refusal)
             ):
                 return await self._find_opened_in_tx(conn, asked)
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
+
+
+def _in_the_callers_words(asked: PaymentRequest, refused: EngineError) -> Refusal:
+    """The books speak of accounts and their floors; a caller has a wallet."""
+    if refused.code != "insufficient_funds":
+        return Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
+    needed_msat = asked.amount_msat + asked.max_fee_msat
+    fields: dict[str, str | int | None] = {"needed_msat": needed_msat}
+    if "available" in refused.fields:
+        fields["available_msat"] = refused.fields["available"]
+    detail = f"This wallet has not enough available for {needed_msat:,} msat, the most that this payment may cost."
+    return Refusal(code=refused.code, detail=detail, fields=fields)
 
 
 async def _require_sender(conn: Connection, asked: PaymentRequest) -> int:

@@ -19,8 +19,9 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
 from activities.invoice import start_receive
-from engine.clients.lnd import LndNode, NodeInvoice, NodePaymentStatus
+from engine.clients.lnd import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
 from engine.contracts.pump import PumpActivities, PumpInput
+from engine.domain.errors import InvariantBroken
 from engine.ledger import invoice, node, payment
 from engine.ledger.database import Pool
 
@@ -41,6 +42,7 @@ class Pump(PumpActivities):
     @activity.defn
     async def pump_invoices(self, pump: PumpInput) -> None:
         async with heartbeats():
+            await self._require_adopted_node()
             cursor = await self._find_start()
             queue: asyncio.Queue[NodeInvoice] = asyncio.Queue(maxsize=_PAGE)
             async with asyncio.TaskGroup() as tasks:
@@ -49,13 +51,16 @@ class Pump(PumpActivities):
 
     @activity.defn
     async def pump_payments(self, pump: PumpInput) -> None:
-        async with heartbeats(), asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._wake_final())
-            tasks.create_task(self._wake_all())
+        async with heartbeats():
+            await self._require_adopted_node()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._wake_final())
+                tasks.create_task(self._wake_all())
 
     @activity.defn
     async def tend_node(self, pump: PumpInput) -> None:
         async with heartbeats():
+            await self._require_adopted_node()
             while True:
                 outbound_msat = await self._lnd.read_outbound()
                 async with self._pool.acquire() as conn:
@@ -63,6 +68,14 @@ class Pump(PumpActivities):
                 for _ in range(_REPORT_EVERY):
                     await self._cancel_settled()
                     await asyncio.sleep(_IDLE_S)
+
+    async def _require_adopted_node(self) -> None:
+        """Asked at every connect: another node at the same address must not inherit this one's receipts."""
+        identity = await self._lnd.get_identity()
+        async with self._pool.acquire() as conn:
+            adopted = await node.find_pubkey(conn, self._lnd.name)
+        if identity.pubkey != adopted:
+            raise InvariantBroken(f"{self._lnd.name} was adopted as {adopted}, and {identity.pubkey} answers")
 
     async def _find_start(self) -> int:
         """The cursor to subscribe from: never 0, for which LND gives no backlog."""
@@ -93,11 +106,17 @@ class Pump(PumpActivities):
         async with aclosing(self._lnd.follow_payments()) as updates:
             async for update in updates:
                 if update.status is not NodePaymentStatus.IN_FLIGHT:
-                    async with self._pool.acquire() as conn:
-                        workflow_id = await payment.find_waiting_workflow(conn, update.payment_hash)
-                    if workflow_id is not None:
-                        await self._wake(workflow_id)
+                    await self._tell(update)
         raise ConnectionResetError(f"{self._lnd.name} closed its stream of payments")
+
+    async def _tell(self, update: NodePayment) -> None:
+        async with self._pool.acquire() as conn:
+            workflow_id = await payment.find_waiting_workflow(conn, update.payment_hash)
+            status = await payment.find_live_status(conn, update.payment_hash)
+        if workflow_id is not None:
+            await self._wake(workflow_id)
+        elif update.status is NodePaymentStatus.SUCCEEDED and status is None:
+            activity.logger.error("%s has paid %s, for which nothing is held", self._lnd.name, update.payment_hash)
 
     async def _wake_all(self) -> None:
         async with self._pool.acquire() as conn:

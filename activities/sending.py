@@ -16,12 +16,14 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from activities.heartbeat import heartbeats
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
-from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown
+from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.ledger import payment as payments
 from engine.ledger.database import Pool
 
 _FOLLOW_S = 15
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
+_PATIENT_TRIES = 20
+"""So often a send waits for a node without active channels, about a minute, before it lets the node say no."""
 _FIRST_LOOK_S = 5
 _LAST_LOOK_S = 600
 
@@ -65,6 +67,7 @@ class Sending(SendingActivities):
                         payment_hash=attempt.payment_hash,
                         amount_msat=None if attempt.amount_in_invoice else attempt.amount_msat,
                         max_fee_msat=attempt.max_fee_msat,
+                        known_payment_index=attempt.known_payment_index,
                     ),
                 )
             except SendRefused as refused:
@@ -91,7 +94,10 @@ class Sending(SendingActivities):
         return await self._report(attempt, payment)
 
     async def _pass_fence(self, attempt: LightningAttempt) -> None:
+        """Raises unless the node is the adopted one and can send, and, read last, the money is still held for this."""
         identity = await self._node.get_identity()
+        if identity.active_channels == 0 and activity.info().attempt <= _PATIENT_TRIES:
+            raise Unavailable(f"{self._node.name} has no active channel; it may have just been started")
         async with self._pool.acquire() as conn:
             pubkey = await payments.find_fence(conn, payment_id=attempt.payment_id, attempt=attempt.attempt)
         if pubkey is None:

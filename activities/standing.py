@@ -32,7 +32,7 @@ from engine.contracts.node import AdoptNode
 from engine.contracts.pump import PumpInput
 from engine.domain.ids import NodeName
 from engine.ledger.database import Pool
-from engine.ledger.node import is_adopted
+from engine.ledger.node import find_pubkey
 
 _KEYWORD, _INT, _BOOL = (
     IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
@@ -59,8 +59,8 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
     stands = True
     for node in nodes:
         async with pool.acquire() as conn:
-            adopted = await is_adopted(conn, node)
-        if adopted:
+            adopted = await find_pubkey(conn, node)
+        if adopted is not None:
             await _ensure_pump(client, node)
             await _ensure_sweep(client, node)
         else:

@@ -5,6 +5,8 @@ history short; when one breaks, its retry policy brings it back. Whatever a pump
 workflow ids and ledger references say so; what it misses, the sweep and the workflows' own timers find.
 """
 
+from datetime import timedelta
+
 from temporalio import workflow
 
 from workflows.policies import PUMP
@@ -12,6 +14,9 @@ from workflows.policies import PUMP
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.pump import PumpActivities, PumpInput
+
+
+_PAUSE = timedelta(minutes=1)
 
 
 @workflow.defn
@@ -28,6 +33,16 @@ class LndPumpWorkflow:
             workflow.start_activity_method(PumpActivities.tend_node, pump, task_queue=queue, **PUMP),
         ]
         await workflow.wait_condition(lambda: any(stream.done() for stream in streams))
+        if any(stream.done() and stream.exception() is not None for stream in streams):
+            await _wait_for_mending(pump)
         for stream in streams:
             stream.cancel()
         workflow.continue_as_new(pump)
+
+
+async def _wait_for_mending(pump: PumpInput) -> None:
+    """A stream that fails for good (a wrong macaroon, another node) calls an operator; the others go on meanwhile."""
+    workflow.set_current_details(f"**needs an operator**: a stream of `{pump.node}` has failed; see its activity")
+    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+    await workflow.sleep(_PAUSE, summary="an operator must look; then it is tried again")
+    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])

@@ -87,10 +87,10 @@ class NodeInvoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeIdentity:
-    """Who answers, and whether it sees the chain's tip."""
+    """Who answers, and over how many channels it could send now."""
 
     pubkey: str
-    synced_to_chain: bool
+    active_channels: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,7 +135,7 @@ class LndNode:
         """Raises Unavailable while the node is down or still starting."""
         with translated(self.name):
             info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
-        return NodeIdentity(pubkey=info.identity_pubkey, synced_to_chain=info.synced_to_chain)
+        return NodeIdentity(pubkey=info.identity_pubkey, active_channels=info.num_active_channels)
 
     async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
         """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""
@@ -157,12 +157,19 @@ class LndNode:
                 yield _read_payment(payment)
 
     async def send_payment(
-        self, *, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None, max_fee_msat: Msat
+        self,
+        *,
+        bolt11: str,
+        payment_hash: PaymentHash,
+        amount_msat: Msat | None,
+        max_fee_msat: Msat,
+        known_payment_index: int,
     ) -> AsyncGenerator[NodePayment, None]:
         """Send, or find what an earlier send of the same hash has become; then follow it until final.
 
-        `amount_msat` is given for invoices without an amount only. Raises SendRefused when nothing was begun, and
-        OutcomeUnknown or Unavailable when nobody knows.
+        `amount_msat` is given for invoices without an amount only; `known_payment_index` is that of the last attempt
+        known to have failed. Raises SendRefused when nothing was begun, and OutcomeUnknown or Unavailable when nobody
+        knows.
         """
         request = router_pb2.SendPaymentRequest(
             payment_request=bolt11,
@@ -177,7 +184,7 @@ class LndNode:
                 yield _read_payment(update)
         except grpc.aio.AioRpcError as error:
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
-                await self._explain_failed_send(payment_hash, error)
+                await self._explain_failed_send(payment_hash, known_payment_index, error)
         else:
             return
         async for payment in self.follow_payment(payment_hash):
@@ -207,12 +214,16 @@ class LndNode:
             return False
         return bool(answer.routes) and all(route.total_fees_msat > fee_msat for route in answer.routes)
 
-    async def _explain_failed_send(self, payment_hash: PaymentHash, error: grpc.aio.AioRpcError) -> NoReturn:
+    async def _explain_failed_send(
+        self, payment_hash: PaymentHash, known_payment_index: int, error: grpc.aio.AioRpcError
+    ) -> NoReturn:
         words = (error.details() or "").lower()
         spoken_by_lnd = error.code() in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT}
         code = next((code for text, code in _REFUSED_BEFORE_SENDING.items() if text in words), None)
-        if spoken_by_lnd and code and await self.find_payment(payment_hash) is None:
-            raise SendRefused(code, words) from error
+        if spoken_by_lnd and code:
+            known = await self.find_payment(payment_hash)
+            if known is None or known.payment_index <= known_payment_index:
+                raise SendRefused(code, words) from error
         raise_translated(self.name, error)
 
     # Incoming

@@ -51,16 +51,18 @@ async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle
         )
         if added is not None:
             return True
-        known: str | None = await conn.fetchval("SELECT pubkey FROM bank.nodes WHERE name = $1", node)
-    if known != pubkey:
-        raise Conflict(f"{node} was adopted as {known}, and {pubkey} answers now", code="node_replaced")
+        known = await conn.fetch("SELECT name, pubkey FROM bank.nodes WHERE name = $1 OR pubkey = $2", node, pubkey)
+    if [(row["name"], row["pubkey"]) for row in known] != [(node, pubkey)]:
+        others = ", ".join(f"{row['name']} is {row['pubkey']}" for row in known)
+        raise Conflict(f"{node} cannot be adopted as {pubkey}: {others}", code="node_replaced")
     return False
 
 
-async def is_adopted(conn: Connection, node: NodeName) -> bool:
-    """Whether our books answer for this node."""
+async def find_pubkey(conn: Connection, node: NodeName) -> str | None:
+    """The key of the node that our books answer for under this name; None before it is adopted."""
     with translated():
-        return await conn.fetchval("SELECT true FROM bank.nodes WHERE name = $1", node) is not None
+        pubkey: str | None = await conn.fetchval("SELECT pubkey FROM bank.nodes WHERE name = $1", node)
+    return pubkey
 
 
 async def read_cursor(conn: Connection, node: NodeName) -> int:

@@ -4,15 +4,20 @@
         request = await shop.invoice(21_000)
         await shop.pay(bolt11)
 
-Every call takes and gives millisatoshi. Admin rights: this is never part of the product.
+Every call takes and gives millisatoshi. Admin rights: this is never part of the product. From a shell, with outside-2:
+`./run outside invoice 21000` and `./run outside pay lnbcrt…`.
 """
 
+import asyncio
 import hashlib
 import secrets
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
+
+import grpc
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2 as inv
@@ -22,6 +27,7 @@ from infra.local.bitcoin_rpc import MINER, BitcoinRpc
 from infra.local.home import NODES
 from infra.local.lightning import Stubs, connect
 from infra.local.network import Network
+from infra.local.parts.store import Failed
 from infra.local.stack import Stack
 
 PAY_LIMIT_S = 60
@@ -117,3 +123,28 @@ def send_on_chain(chain: BitcoinRpc, address: str, amount_sat: int, *, fee_rate_
     amount = f"{Decimal(amount_sat) / 10**8:.8f}"
     txid: str = chain.call("sendtoaddress", wallet=MINER, address=address, amount=amount, fee_rate=fee_rate_sat_per_vb)
     return txid
+
+
+async def main(arguments: list[str]) -> int:
+    """One call of outside-2 from a shell."""
+    match arguments:
+        case ["invoice", amount] if amount.isdecimal():
+            async with outside(Stack.running()) as node:
+                print(await node.invoice(int(amount)))
+        case ["pay", bolt11]:
+            async with outside(Stack.running()) as node:
+                paid = await node.pay(bolt11)
+            print(f"paid {paid.value_msat} msat, fee {paid.fee_msat} msat")
+        case _:
+            print("outside: say `invoice MSAT` or `pay BOLT11`.", file=sys.stderr)
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(asyncio.run(main(sys.argv[1:])))
+    except (Failed, PaymentFailed, grpc.aio.AioRpcError) as failure:
+        reason = failure.details() if isinstance(failure, grpc.aio.AioRpcError) else failure
+        print(f"outside: {reason}", file=sys.stderr)
+        sys.exit(1)

@@ -56,6 +56,7 @@ class FakeLnd:
     known: NodePayment | None
     says: list[NodePayment | Exception]
     pubkey: str = PUBKEY
+    active_channels: int = 1
     name: NodeName = ATTEMPT.node
     sent: int = 0
     order: list[str] = field(default_factory=list)
@@ -65,7 +66,7 @@ class FakeLnd:
         return self.known
 
     async def get_identity(self) -> NodeIdentity:
-        return NodeIdentity(pubkey=self.pubkey, synced_to_chain=True)
+        return NodeIdentity(pubkey=self.pubkey, active_channels=self.active_channels)
 
     def send_payment(self, **_order: object) -> AsyncGenerator[NodePayment, None]:
         self.sent += 1
@@ -183,6 +184,13 @@ async def test_a_closed_fence_lets_nothing_through(fence: dict[str, str | None])
 async def test_another_node_at_the_same_address_gets_nothing() -> None:
     lnd = FakeLnd(known=None, says=[PAID], pubkey="03" + "cd" * 32)
     with pytest.raises(InvariantBroken, match="not the node that was adopted"):
+        await _send(lnd)
+    assert lnd.sent == 0
+
+
+async def test_a_node_that_has_just_been_started_is_waited_for() -> None:
+    lnd = FakeLnd(known=None, says=[PAID], active_channels=0)
+    with pytest.raises(Unavailable, match="no active channel"):
         await _send(lnd)
     assert lnd.sent == 0
 
