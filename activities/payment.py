@@ -126,7 +126,7 @@ class Payments(PaymentActivities):
         await _require_payee(conn, ours.wallet_id)
         new = _new_payment(asked, payee=ours.wallet_id)
         if not await payment.add_row_in_tx(conn, new):
-            raise Refused("this invoice has been paid", code="invoice_already_paid")
+            raise Refused("This invoice has been paid.", code="invoice_already_paid")
         await invoice.mark_paid_internally_in_tx(conn, ours, payment_id=new.id, amount_msat=asked.amount_msat)
         await post_in_tx(conn, payment.paid_internally(new, payer_account, ours.ledger_account_id))
         return _settled(asked)
@@ -180,7 +180,7 @@ async def _require_sender(conn: Connection, asked: PaymentRequest) -> int:
     if row is None:
         raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
     if row["status"] != "active":
-        raise Refused("this account may not send", code="account_locked", account_status=row["status"])
+        raise Refused("This account may not send.", code="account_locked", account_status=row["status"])
     return int(row["ledger_account_id"])
 
 
@@ -193,32 +193,32 @@ async def _require_payee(conn: Connection, wallet_id: WalletId) -> int:
             wallet_id,
         )
     if row is None:
-        raise NotFound(f"there is no wallet {wallet_id}")
+        raise NotFound(f"There is no wallet {wallet_id}.")
     if row["status"] == "closed":
-        raise Refused("the payee's account is closed", code="account_locked", account_status="closed")
+        raise Refused("The payee's account is closed.", code="account_locked", account_status="closed")
     return int(row["ledger_account_id"])
 
 
 def _require_payable(asked: PaymentRequest, ours: invoice.InvoiceRow) -> None:
     if ours.status == "settled":
-        raise Refused("this invoice has been paid", code="invoice_already_paid")
+        raise Refused("This invoice has been paid.", code="invoice_already_paid")
     if ours.status == "cancelled":
-        raise Refused("this invoice was cancelled by its owner", code="invoice_cancelled")
+        raise Refused("This invoice was cancelled by its owner.", code="invoice_cancelled")
     if ours.status == "expired" or ours.expires_at <= datetime.now(UTC):
-        raise Invalid("this invoice has expired", code="invoice_expired")
+        raise Invalid("This invoice has expired.", code="invoice_expired")
     if ours.amount_msat is not None and ours.amount_msat != asked.amount_msat:
         raise Invalid(
-            "the invoice asks for another amount", code="amount_mismatch", invoice_amount_msat=ours.amount_msat
+            "The invoice asks for another amount.", code="amount_mismatch", invoice_amount_msat=ours.amount_msat
         )
     if ours.wallet_id == asked.wallet_id:
-        raise Invalid("the invoice belongs to the wallet that would pay it", code="self_payment")
+        raise Invalid("The invoice belongs to the wallet that would pay it.", code="self_payment")
 
 
 async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> None:
     status = await payment.find_live_status(conn, asked.payment_hash) if asked.payment_hash else None
     if status == PaymentStatus.SETTLED:
-        raise Refused("this invoice has been paid", code="invoice_already_paid")
-    raise Refused("this invoice is being paid right now", code="payment_in_progress")
+        raise Refused("This invoice has been paid.", code="invoice_already_paid")
+    raise Refused("This invoice is being paid right now.", code="payment_in_progress")
 
 
 async def _user_account(conn: Connection, wallet_id: WalletId) -> int:

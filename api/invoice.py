@@ -38,7 +38,7 @@ Read = Annotated[Caller, Depends(needs("read"))]
 Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
 
-MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 60, 3600, 7 * 86_400
+MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 1, 3600, 7 * 86_400
 _COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, status, memo, description_hash,
     external_id, expires_at, created_at, settled_at"""
 

@@ -129,7 +129,7 @@ def _bech32(text: str) -> tuple[str, list[int]]:
     except KeyError:
         raise _no("it has a character that bech32 does not use") from None
     if _polymod(prefix, words) != 1:
-        raise _no("its checksum is wrong; was it copied whole?")
+        raise _no("its checksum is wrong (was it copied whole?)")
     return prefix, words[:-_CHECKSUM_WORDS]
 
 
