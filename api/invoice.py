@@ -53,7 +53,7 @@ class NewInvoiceIn(Content):
         default=None, description="SHA-256 of a description that the payer gets elsewhere; put in the invoice instead."
     )
     expiry_s: Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)] = Field(
-        default=DEFAULT_EXPIRY_S, description="From one minute to seven days."
+        default=DEFAULT_EXPIRY_S, description="From one second to seven days."
     )
     external_id: ExternalId | None = None
 
