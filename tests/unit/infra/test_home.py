@@ -7,6 +7,8 @@ from infra.local import environment
 from infra.local.home import Home, ProcessState, State
 from infra.local.parts.store import Failed
 
+pytestmark = pytest.mark.unit
+
 
 def test_two_homes_never_share_a_port_and_each_keeps_its_own(tmp_path: Path) -> None:
     one, other = Home(tmp_path / "one"), Home(tmp_path / "other")

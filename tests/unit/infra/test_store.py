@@ -6,6 +6,8 @@ import pytest
 from infra.local.parts import find, lnd
 from infra.local.parts.store import Failed, Store
 
+pytestmark = pytest.mark.unit
+
 
 def test_a_complete_item_is_never_built_again(tmp_path: Path) -> None:
     store, built = Store(tmp_path), []

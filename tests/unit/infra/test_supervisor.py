@@ -12,6 +12,8 @@ from infra.local.home import Home
 from infra.local.parts.store import Failed
 from infra.local.supervisor import Process, Supervisor
 
+pytestmark = pytest.mark.unit
+
 LIMIT_S = 10
 
 
