@@ -27,9 +27,11 @@ from activities.invoice import InvoiceSweep, Receipts
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
 from activities.pump import Pump
+from activities.reconciliation import PlaceReconciliations, Reconciliations
 from activities.sending import Sending
 from activities.standing import ensure_standing
 from engine.clients.lnd import LndNode
+from engine.clients.lnd_history import LndHistory
 from engine.contracts import queues
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.ids import NodeName
@@ -41,6 +43,7 @@ from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.pump import LndPumpWorkflow
+from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 log = structlog.get_logger("worker")
 
@@ -49,6 +52,8 @@ _NODE_GRACE = timedelta(seconds=0.5)
 """Short: a pump never ends by itself, and a send that is let go of is found again by its next try."""
 _STICKY = timedelta(seconds=2)
 """How long a workflow waits for the process that has it in memory before another one takes it from its history."""
+_PATIENCE_S = 300
+"""How long one rule may take to be asked of all books; everything else has seconds."""
 _STANDING_EVERY_S = 60
 _SETTLING_S = 0.3
 _RETRY_S = 0.5
@@ -69,10 +74,19 @@ async def main() -> None:
             return
         pool, client = connecting.result()
         stack.push_async_callback(pool.close)
+        patient = await open_pool(
+            settings.postgres_dsn.get_secret_value(), min_size=0, max_size=1, command_timeout_s=_PATIENCE_S
+        )
+        stack.push_async_callback(patient.close)
         nodes = [LndNode(NodeName(name), node) for name, node in settings.nodes.items()]
-        for node in nodes:
+        histories = [LndHistory(NodeName(name), node) for name, node in settings.nodes.items()]
+        for node, history in zip(nodes, histories, strict=True):
             stack.push_async_callback(node.close)
-        workers = [_payments_worker(client, pool, settings), *(_node_worker(client, pool, node) for node in nodes)]
+            stack.push_async_callback(history.close)
+        workers = [
+            _payments_worker(client, pool, Reconciliations(pool, patient), settings),
+            *(_node_worker(client, pool, *both) for both in zip(nodes, histories, strict=True)),
+        ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
         stopping = asyncio.create_task(stop.wait())
@@ -86,19 +100,31 @@ async def main() -> None:
     await asyncio.sleep(_SDK_REST_S)
 
 
-def _payments_worker(client: Client, pool: Pool, settings: WorkerSettings) -> Worker:
+def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliations, settings: WorkerSettings) -> Worker:
     ids = Chart()
     payments, receipts, books = Payments(pool, ids), Receipts(pool, ids), NodeBooks(pool, ids)
     return Worker(
         client,
         task_queue=queues.PAYMENTS,
-        workflows=[PaymentWorkflow, ReceiveWorkflow, InvoiceSweepWorkflow, LndPumpWorkflow, AdoptNodeWorkflow],
+        workflows=[
+            PaymentWorkflow,
+            ReceiveWorkflow,
+            InvoiceSweepWorkflow,
+            LndPumpWorkflow,
+            AdoptNodeWorkflow,
+            ReconciliationWorkflow,
+            CaseWorkflow,
+        ],
         activities=[
             payments.open_payment,
             payments.settle_payment,
             payments.release_payment,
             receipts.credit_receipt,
             books.book_opening,
+            reconciliations.begin_run,
+            reconciliations.check_books,
+            reconciliations.record_run,
+            reconciliations.resolve_case,
         ],
         workflow_runner=SandboxedWorkflowRunner(),
         interceptors=[FailureInterceptor()],
@@ -111,9 +137,10 @@ def _payments_worker(client: Client, pool: Pool, settings: WorkerSettings) -> Wo
     )
 
 
-def _node_worker(client: Client, pool: Pool, node: LndNode) -> Worker:
+def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory) -> Worker:
     sending, pump = Sending(node, pool), Pump(node, pool, client)
     sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
+    places = PlaceReconciliations(node, history, pool, client)
     return Worker(
         client,
         task_queue=queues.lightning_queue(node.name),
@@ -125,6 +152,7 @@ def _node_worker(client: Client, pool: Pool, node: LndNode) -> Worker:
             pump.pump_payments,
             pump.tend_node,
             positions.read_position,
+            places.compare_node,
         ],
         interceptors=[FailureInterceptor()],
         max_concurrent_activities=500,  # a slow payee occupies a slot for seconds; it must not slow the others

@@ -30,6 +30,7 @@ from engine.contracts import queues
 from engine.contracts.invoice import SweepPage
 from engine.contracts.node import AdoptNode
 from engine.contracts.pump import PumpInput
+from engine.contracts.reconciliation import Reconcile
 from engine.domain.ids import NodeName
 from engine.ledger.database import Pool
 from engine.ledger.node import find_pubkey
@@ -48,6 +49,7 @@ _SEARCH_ATTRIBUTES = {
     queues.NEEDS_OPERATOR.name: _BOOL,
 }
 _SWEEP_EVERY = timedelta(minutes=1)
+_RECONCILE_EVERY = timedelta(hours=1)
 
 
 async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> bool:
@@ -66,6 +68,7 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
         else:
             await _ensure_adoption(client, node)
             stands = False
+    await _ensure_reconciliation(client)
     return stands
 
 
@@ -125,6 +128,31 @@ async def _ensure_sweep(client: Client, node: NodeName) -> None:
                 spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=_SWEEP_EVERY)], jitter=timedelta(seconds=5)),
                 policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_SWEEP_EVERY),
                 state=ScheduleState(note="finds receipts that the pump may have missed, and closes expired invoices"),
+            ),
+        )
+    except ScheduleAlreadyRunningError:
+        return
+
+
+async def _ensure_reconciliation(client: Client) -> None:
+    """Of runs that a stop has missed one is made up for, not each of them: a run looks at all there is."""
+    try:
+        await client.create_schedule(
+            queues.RECONCILIATION,
+            Schedule(
+                action=ScheduleActionStartWorkflow(
+                    "ReconciliationWorkflow",
+                    Reconcile(),
+                    id=queues.RECONCILIATION,
+                    task_queue=queues.PAYMENTS,
+                    static_summary="hold the books against every node",
+                    typed_search_attributes=_kind("reconciliation"),
+                ),
+                spec=ScheduleSpec(
+                    intervals=[ScheduleIntervalSpec(every=_RECONCILE_EVERY)], jitter=timedelta(minutes=1)
+                ),
+                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_RECONCILE_EVERY),
+                state=ScheduleState(note="books − nodes = 0, or a case is opened for an operator; moves no money"),
             ),
         )
     except ScheduleAlreadyRunningError:

@@ -1,7 +1,7 @@
 """How each kind of outside effect is repeated, named by what it touches. Every call in a workflow names one of these.
 
-Nothing here gives up: money that is held or owed waits until the part that is away has come back. Time-outs only end
-one try. What makes a repeat safe stands with each activity.
+Nothing here gives up but RECONCILE, on which no money depends: what is held or owed waits until the part that is away
+has come back. Time-outs only end one try. What makes a repeat safe stands with each activity.
 """
 
 from datetime import timedelta
@@ -61,6 +61,18 @@ NODE = Policy(
     ),
 )
 """A read of a node."""
+
+RECONCILE = Policy(
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=30),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2,
+        maximum_interval=timedelta(seconds=30),
+        maximum_attempts=6,
+    ),
+)
+"""A look at the whole of a place, for reading only. What could not be seen is said, and looked at within the hour."""
 
 PUMP = Policy(
     start_to_close_timeout=timedelta(hours=8),

@@ -104,6 +104,8 @@ class NodeBalances:
     """Commitment fees and anchors of the channels that we opened: ours again when they close."""
     onchain_msat: Msat
     in_flight: bool
+    htlc_fees_msat: Msat
+    """What the commitments of our channels pay for HTLCs in flight: missing in the channels, back when they resolve."""
 
 
 class SendRefused(Exception):
@@ -298,6 +300,7 @@ class LndNode:
             commit_escrow_msat=Msat(MSAT_PER_SAT * sum(_escrow_sat(channel) for channel in channels)),
             onchain_msat=Msat(MSAT_PER_SAT * wallet.total_balance),
             in_flight=changing > 0 or any(channel.pending_htlcs for channel in channels),
+            htlc_fees_msat=Msat(MSAT_PER_SAT * sum(_htlc_fees_sat(channel) for channel in channels)),
         )
 
 
@@ -322,6 +325,26 @@ def _escrow_sat(channel: ln.Channel) -> int:
     weight = _REST_WEIGHT.get(channel.commitment_type)
     fee_sat = channel.commit_fee if weight is None else channel.fee_per_kw * weight // 1000
     return fee_sat + (_ANCHORS_SAT if channel.commitment_type in _ANCHORS else 0)
+
+
+_HTLC_WEIGHT = 172
+_SECOND_STAGE_WEIGHT = {False: 663, True: 703}
+"""Weight of the transaction that ends an HTLC, by whether it came in; with anchors its fee is nobody's matter here."""
+
+
+def _htlc_fees_sat(channel: ln.Channel) -> int:
+    """What a channel that we opened pays for the HTLC outputs of its commitment (BOLT 3); dust has no output."""
+    weight = _REST_WEIGHT.get(channel.commitment_type)
+    if not channel.initiator or weight is None:
+        return 0
+    free = channel.commitment_type in _ANCHORS
+    outputs = sum(
+        htlc.amount
+        >= channel.local_constraints.dust_limit_sat
+        + (0 if free else channel.fee_per_kw * _SECOND_STAGE_WEIGHT[htlc.incoming] // 1000)
+        for htlc in channel.pending_htlcs
+    )
+    return channel.fee_per_kw * (weight + _HTLC_WEIGHT * outputs) // 1000 - channel.fee_per_kw * weight // 1000
 
 
 _STATUS = {

@@ -4,10 +4,13 @@ from datetime import timedelta
 
 from temporalio.common import SearchAttributeKey
 
-from engine.domain.ids import AccountId, NodeName, PaymentHash, key_digest
+from engine.domain.ids import AccountId, CaseId, NodeName, PaymentHash, key_digest
 
 PAYMENTS = "payments"
 """Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
+
+RECONCILIATION = "reconciliation"
+"""The id of the schedule, and of the runs that it starts."""
 
 TASK_TIMEOUT = timedelta(seconds=5)
 """After this long without a word a workflow task goes to another worker: how long a worker's death is felt at the most.
@@ -44,3 +47,12 @@ def adopt_node_workflow_id(node: NodeName) -> str:
 
 def invoice_sweep_workflow_id(node: NodeName) -> str:
     return f"invoice-sweep-{node}"
+
+
+def asked_reconciliation_workflow_id(asker: AccountId, idempotency_key: str | None) -> str:
+    """Without a key, whoever asks while such a run is under way gets that one."""
+    return f"reconciliation-asked-{key_digest(asker, idempotency_key) if idempotency_key else 'now'}"
+
+
+def case_workflow_id(case: CaseId) -> str:
+    return f"case-{case}"

@@ -16,6 +16,8 @@ InvoiceId = NewType("InvoiceId", str)
 PaymentHash = NewType("PaymentHash", str)
 """64 lower-case hex digits."""
 NodeName = NewType("NodeName", str)
+ReconciliationId = NewType("ReconciliationId", str)
+CaseId = NewType("CaseId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 

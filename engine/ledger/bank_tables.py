@@ -185,3 +185,54 @@ class Transaction(SQLModel):
     created_at: datetime
     settled_at: datetime | None
     reference: str
+
+
+class Reconciliation(SQLModel, table=True):
+    """One run that compared the books with the places where the money is."""
+
+    __tablename__: ClassVar[Any] = "reconciliations"
+    __table_args__ = _BANK
+
+    id: str = _text(primary_key=True)
+    workflow_id: str = _text()
+    status: str = _text()
+    report: dict[str, Any] | None = Field(sa_column=Column(JSONB, nullable=True))
+    created_at: datetime = _moment()
+    finished_at: datetime | None = _moment(nullable=True)
+
+
+class Case(SQLModel, table=True):
+    """A difference that a run found and that waits for an operator's word."""
+
+    __tablename__: ClassVar[Any] = "cases"
+    __table_args__ = _BANK
+
+    id: str = _text(primary_key=True)
+    kind: str = _text()
+    account: str = _text()
+    subject: str = _text()
+    amount_msat: int = _number()
+    detail: str = _text()
+    suspects: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
+    status: str = _text()
+    run: str = _text("bank.reconciliations.id")
+    last_seen: str = _text("bank.reconciliations.id")
+    vanished: bool
+    note: str | None = _text(nullable=True)
+    resolved_by: str | None = _text(nullable=True)
+    resolved_at: datetime | None = _moment(nullable=True)
+    created_at: datetime = _moment()
+
+
+class CaseUpdate(SQLModel, table=True):
+    """What happened to a case: append-only."""
+
+    __tablename__: ClassVar[Any] = "case_updates"
+    __table_args__ = _BANK
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    case_id: str = _text("bank.cases.id")
+    event: str = _text()
+    actor: str = _text()
+    note: str = _text()
+    at: datetime = _moment()

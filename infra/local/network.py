@@ -53,7 +53,7 @@ RECEIVE = (
 )
 LIGHTNING = (
     "GetInfo ChannelBalance WalletBalance ListChannels PendingChannels SubscribeInvoices DecodePayReq LookupInvoice "
-    "ListInvoices ListPayments QueryRoutes"
+    "ListInvoices ListPayments ClosedChannels GetTransactions QueryRoutes"
 )
 ROUTER = "SendPaymentV2 TrackPaymentV2 TrackPayments EstimateRouteFee"
 ROLES = {
@@ -223,11 +223,12 @@ class Network:
         )
 
     async def bake_macaroons(self) -> None:
-        """Least rights for our processes: one macaroon per bank node and role, made once."""
+        """Least rights for our processes: one macaroon per bank node and role, made when its list changes."""
         for node in BANK:
             for role, calls in ROLES.items():
                 file = self._home.macaroon(node, role)
-                if file.exists():
+                baked_for, wanted = file.with_suffix(".calls"), "\n".join(calls)
+                if file.exists() and baked_for.exists() and baked_for.read_text() == wanted:
                     continue
                 permissions = [ln.MacaroonPermission(entity="uri", action=call) for call in calls]
                 baked = await self._stubs[node].lightning.BakeMacaroon(ln.BakeMacaroonRequest(permissions=permissions))
@@ -236,3 +237,4 @@ class Network:
                 fresh.touch(mode=0o600)
                 fresh.write_bytes(bytes.fromhex(baked.macaroon))
                 fresh.rename(file)
+                baked_for.write_text(wanted)

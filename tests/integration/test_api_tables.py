@@ -8,11 +8,14 @@ from sqlalchemy.dialects import postgresql
 from engine.ledger.bank_tables import (
     ApiKey,
     BankAccount,
+    Case,
+    CaseUpdate,
     IdempotencyKey,
     Invoice,
     Node,
     NodeCancellation,
     Payment,
+    Reconciliation,
     Transaction,
     Wallet,
 )
@@ -20,7 +23,19 @@ from tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.integration
 
-TABLES = [BankAccount, Wallet, ApiKey, IdempotencyKey, Node, Payment, Invoice, NodeCancellation]
+TABLES = [
+    BankAccount,
+    Wallet,
+    ApiKey,
+    IdempotencyKey,
+    Node,
+    Payment,
+    Invoice,
+    NodeCancellation,
+    Reconciliation,
+    Case,
+    CaseUpdate,
+]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 
 

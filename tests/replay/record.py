@@ -16,6 +16,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 HISTORIES = Path(__file__).parent / "histories"
 
 _PAYMENT = 'WorkflowType = "PaymentWorkflow" AND MillraceStatus = '
+_RECONCILIATION = 'WorkflowType = "ReconciliationWorkflow" AND MillraceStatus = '
 _STORIES = {
     "payment-internal": (f'{_PAYMENT} "settled" AND PaymentHash IS NULL', "open_payment"),
     "payment-settled": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "send_payment"),
@@ -26,6 +27,9 @@ _STORIES = {
     "invoice-sweep": ('WorkflowType = "InvoiceSweepWorkflow" AND ExecutionStatus = "Completed"', "sweep_invoices"),
     "node-adopted": ('WorkflowType = "AdoptNodeWorkflow" AND ExecutionStatus = "Completed"', "book_opening"),
     "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),
+    "reconciliation-clean": (f'{_RECONCILIATION} "clean"', "compare_node"),
+    "reconciliation-differs": (f'{_RECONCILIATION} "differs"', "payment_not_in_books"),
+    "reconciliation-case-explained": ('WorkflowType = "CaseWorkflow" AND MillraceStatus = "explained"', "resolve_case"),
 }
 """Per story: where to look, and the activity or signal that its history must have."""
 

@@ -17,6 +17,7 @@ from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.pump import LndPumpWorkflow
+from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 pytestmark = pytest.mark.replay
 
@@ -27,7 +28,15 @@ HISTORIES = sorted((Path(__file__).parent / "histories").glob("*.json"))
 async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
     history = await asyncio.to_thread(path.read_text)
     replayer = Replayer(
-        workflows=[PaymentWorkflow, ReceiveWorkflow, InvoiceSweepWorkflow, LndPumpWorkflow, AdoptNodeWorkflow],
+        workflows=[
+            PaymentWorkflow,
+            ReceiveWorkflow,
+            InvoiceSweepWorkflow,
+            LndPumpWorkflow,
+            AdoptNodeWorkflow,
+            ReconciliationWorkflow,
+            CaseWorkflow,
+        ],
         data_converter=pydantic_data_converter,
     )
     await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, json.loads(history)))

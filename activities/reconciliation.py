@@ -1,0 +1,298 @@
+"""Reconciliation: the books against themselves and against a node, and what becomes of what was found.
+
+A node is read in a cut: its accounts, its balances, its memory, its balances and its accounts again. The cut counts
+when nothing moved meanwhile; a difference must be the same in two cuts before anybody is called. A node that never
+rests long enough is reported as moving, not as right. Everything here only reads, but for its own tables.
+"""
+
+import asyncio
+import time
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities import matching
+from activities.heartbeat import heartbeats
+from engine.clients.lnd import LndNode, NodeBalances, NodePaymentStatus
+from engine.clients.lnd_history import LndHistory
+from engine.contracts.reconciliation import (
+    OBSERVATIONS,
+    AccountComparison,
+    BooksCheck,
+    Finding,
+    FindingKind,
+    NodeComparison,
+    OpenCase,
+    PlaceReconciliationActivities,
+    PlaceReport,
+    ReconciliationActivities,
+    RecordedRun,
+    ResolveCase,
+    RunPlan,
+    RunReport,
+    RunStart,
+    RunStatus,
+    Suspect,
+)
+from engine.domain.ids import PaymentHash
+from engine.ledger import books
+from engine.ledger import reconciliation as kept
+from engine.ledger.database import Pool, transaction
+
+BOOKS = "books"
+"""The account of a finding that concerns the books as a whole."""
+_TRIES = 8
+_PAUSE_S = 0.5
+_ORPHANED_AFTER_S = 60
+_CANCELLATION_GRACE = timedelta(minutes=10)
+_MANY = 100
+"""So many things are named one by one; what goes beyond them stays in the rest."""
+
+
+class Reconciliations(ReconciliationActivities):
+    """The books' side. `patient` is a pool whose statements may take minutes: the rules read every entry."""
+
+    def __init__(self, pool: Pool, patient: Pool) -> None:
+        self._pool = pool
+        self._patient = patient
+
+    @activity.defn
+    async def begin_run(self, start: RunStart) -> RunPlan:
+        async with transaction(self._pool) as conn:
+            await kept.begin_in_tx(conn, start.run, start.workflow_id)
+            return RunPlan(nodes=await kept.list_nodes(conn))
+
+    @activity.defn
+    async def check_books(self, check: BooksCheck) -> list[Finding]:
+        async with heartbeats(), self._patient.acquire() as conn:
+            broken = await books.find_broken_rules(conn)
+            holds, payments = await kept.list_loose_holds(conn)
+            overdue = await kept.list_overdue_cancellations(conn, _CANCELLATION_GRACE)
+        return [
+            *(_broken(words) for words in broken),
+            *(_loose(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
+            *(_loose(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
+            *(_loose(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
+        ]
+
+    @activity.defn
+    async def record_run(self, report: RunReport) -> RecordedRun:
+        async with transaction(self._pool) as conn:
+            known = await kept.find_status_in_tx(conn, report.run)
+            if known == RunStatus.RUNNING:
+                statuses = [
+                    await kept.see_case_in_tx(conn, report.run, _as_case(finding))
+                    for finding in report.findings
+                    if finding.kind not in OBSERVATIONS
+                ]
+                unseen = [each.account for each in report.findings if each.kind in _SAYS_NOTHING]
+                await kept.note_vanished_in_tx(conn, report.run, unseen=unseen)
+                known = _status(statuses, incomplete=bool(unseen))
+                await kept.finish_in_tx(
+                    conn,
+                    report.run,
+                    status=known,
+                    report={
+                        "accounts": [asdict(account) for account in report.accounts],
+                        "findings": [asdict(finding) for finding in report.findings],
+                    },
+                )
+            cases = await kept.list_open_cases(conn)
+        return RecordedRun(
+            run=report.run,
+            status=RunStatus(known or RunStatus.INCOMPLETE),
+            findings=len(report.findings),
+            cases=[_open_case(case) for case in cases],
+        )
+
+    @activity.defn
+    async def resolve_case(self, resolve: ResolveCase) -> bool:
+        async with transaction(self._pool) as conn:
+            return await kept.explain_in_tx(
+                conn, resolve.case, operator=resolve.resolution.operator, reason=resolve.resolution.reason
+            )
+
+
+_SAYS_NOTHING = frozenset({FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """One look at books and node; `quiet` when nothing moved during it."""
+
+    books: kept.BooksCut
+    held: NodeBalances
+    known: kept.Counterparts
+    match: matching.Match
+    quiet: bool
+
+
+class PlaceReconciliations(PlaceReconciliationActivities):
+    """A node's side; bound to one node."""
+
+    def __init__(self, lnd: LndNode, history: LndHistory, pool: Pool, client: Client) -> None:
+        self._lnd = lnd
+        self._history = history
+        self._pool = pool
+        self._client = client
+
+    @activity.defn
+    async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
+        """Two quiet cuts must tell the same before a rest is called one."""
+        async with heartbeats():
+            async with self._pool.acquire() as conn:
+                since, adopted_at = await kept.read_window(conn, self._lnd.name)
+            before: dict[str, int] | None = None
+            for _ in range(_TRIES):
+                cut = await self._cut(since)
+                findings = [*cut.match.findings, *await self._look_for(cut)][:_MANY]
+                accounts = matching.compare(self._lnd.name, cut.books, cut.held, cut.match.in_flight, findings)
+                left = matching.rests(accounts, findings)
+                if not left or (cut.quiet and left == before):
+                    break
+                before = left if cut.quiet else None
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                findings.append(_moving(self._lnd.name, accounts))
+                left = {}
+            if left:
+                changes = await self._history.list_changes(int(adopted_at.timestamp()))
+                findings += matching.unexplained(left, changes)
+            stuck = await self._stuck(cut.known, comparison.stuck_after_s)
+        return PlaceReport(place=self._lnd.name, accounts=accounts, findings=[*findings, *stuck])
+
+    async def _cut(self, since: datetime) -> _Cut:
+        """What was made in the first second of the window may be older than it: that is looked up one by one."""
+        since_s = int(since.timestamp()) + 1
+        async with self._pool.acquire() as conn:
+            first = await kept.read_cut(conn, self._lnd.name)
+        held = await self._lnd.read_balances()
+        memory = matching.Memory(
+            paid_out=await self._history.list_paid_out(since_s),
+            paid_in=await self._history.list_paid_in(since_s),
+            now_s=int(time.time()),
+        )
+        async with self._pool.acquire() as conn:
+            known = await kept.read_counterparts(conn, self._lnd.name, since, matching.refs_of(memory))
+        again = await self._lnd.read_balances()
+        async with self._pool.acquire() as conn:
+            last = await kept.read_cut(conn, self._lnd.name)
+        return _Cut(
+            books=last,
+            held=again,
+            known=known,
+            match=matching.match(self._lnd.name, memory, known),
+            quiet=(first, held) == (last, again),
+        )
+
+    async def _look_for(self, cut: _Cut) -> list[Finding]:
+        """Ask the node about each thing that is booked and was not in its list."""
+        missing = []
+        for ref in cut.match.unmatched[:_MANY]:
+            payment_hash = PaymentHash(ref.split(":")[1])
+            if ref == matching.settle_ref(payment_hash):
+                paid = await self._lnd.find_payment(payment_hash)
+                done = paid is not None and paid.status is NodePaymentStatus.SUCCEEDED
+            else:
+                received = await self._lnd.find_invoice(payment_hash)
+                done = received is not None and received.settled
+            if not done:
+                missing.append(matching.not_at_node(self._lnd.name, ref, cut.known.booked[ref]))
+        return missing
+
+    async def _stuck(self, known: kept.Counterparts, stuck_after_s: int) -> list[Finding]:
+        """Payments that wait for long, with the node's word; and those that no workflow waits for."""
+        found = []
+        for waiting in known.pending.values():
+            if waiting.age_s < min(stuck_after_s, _ORPHANED_AFTER_S):
+                continue
+            at_node = await self._lnd.find_payment(waiting.payment_hash)
+            state = at_node.status.value if at_node else "not known"
+            runs = await self._runs(waiting.workflow_id)
+            async with self._pool.acquire() as conn:
+                if not await kept.is_pending(conn, waiting.id):
+                    continue
+            if runs and waiting.age_s < stuck_after_s:
+                continue
+            kind = FindingKind.PAYMENT_PENDING_LONG if runs else FindingKind.PAYMENT_ORPHANED
+            found.append(_waits(kind, self._lnd.name, waiting, state))
+        return found
+
+    async def _runs(self, workflow_id: str) -> bool:
+        try:
+            description = await self._client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        return description.status is WorkflowExecutionStatus.RUNNING
+
+
+def _waits(kind: FindingKind, node: str, waiting: kept.Pending, state: str) -> Finding:
+    workflow = "its workflow runs" if kind is FindingKind.PAYMENT_PENDING_LONG else "no workflow waits for it"
+    age = timedelta(seconds=waiting.age_s)
+    return Finding(
+        kind=kind,
+        account=f"asset:lnd:{node}:pending",
+        subject=waiting.payment_hash,
+        amount_msat=0,
+        detail=f"{waiting.id} over {waiting.amount_msat:,} msat is pending for {age}; at {node}: {state}; {workflow}",
+        suspects=[
+            Suspect(kind="payment", ref=waiting.id, amount_msat=0, detail=f"workflow {waiting.workflow_id}"),
+        ],
+    )
+
+
+def _moving(node: str, accounts: list[AccountComparison]) -> Finding:
+    differences = ", ".join(f"{each.account} {each.difference_msat:,}" for each in accounts if each.difference_msat)
+    return Finding(
+        kind=FindingKind.PLACE_MOVING,
+        account=f"asset:lnd:{node}:",
+        subject=node,
+        amount_msat=0,
+        detail=f"{node} was never at rest for the length of a look; the last one, in msat: {differences}",
+    )
+
+
+def _broken(words: str) -> Finding:
+    return Finding(kind=FindingKind.BROKEN_RULE, account=BOOKS, subject=words, amount_msat=0, detail=words)
+
+
+def _loose(kind: FindingKind, loose: kept.Loose) -> Finding:
+    suspect = Suspect(kind="reference", ref=loose.ref, amount_msat=loose.amount_msat, detail=loose.detail)
+    detail = f"{loose.ref}: {loose.amount_msat:,} msat {loose.detail}"
+    return Finding(kind=kind, account=BOOKS, subject=loose.ref, amount_msat=0, detail=detail, suspects=[suspect])
+
+
+def _as_case(finding: Finding) -> kept.NewCase:
+    return kept.NewCase(
+        kind=finding.kind.value,
+        account=finding.account,
+        subject=finding.subject,
+        amount_msat=finding.amount_msat,
+        detail=finding.detail,
+        suspects=[asdict(suspect) for suspect in finding.suspects],
+    )
+
+
+def _open_case(case: kept.CaseRow) -> OpenCase:
+    return OpenCase(
+        case=case.id,
+        kind=case.kind,
+        account=case.account,
+        subject=case.subject,
+        amount_msat=case.amount_msat,
+        detail=case.detail,
+        suspects=[Suspect(**suspect) for suspect in case.suspects],
+    )
+
+
+def _status(statuses: list[str], *, incomplete: bool) -> RunStatus:
+    if "open" in statuses:
+        return RunStatus.DIFFERS
+    if incomplete:
+        return RunStatus.INCOMPLETE
+    return RunStatus.EXPLAINED if statuses else RunStatus.CLEAN

@@ -1,0 +1,298 @@
+"""Reconciliation for operators: the last runs, a run on demand, and the cases that wait for somebody's word.
+
+    difference_msat = books − place − in flight     per asset account
+
+Nothing here moves money. A case is ended by its workflow, which writes operator and reason into a trail that nobody can
+change; here the operator is the API key that asked.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from api.body import Body, Content, JsonBody, Text, documented
+from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.errors import problems
+from api.idempotency import mark_replayed, optional_key
+from api.paging import Page, Paging, paged, position
+from engine.contracts import queues
+from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile
+from engine.domain.errors import Conflict, Unavailable
+from engine.domain.ids import CaseId
+from engine.ledger.database import Connection
+from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
+
+router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
+Admin = Annotated[Caller, Depends(needs("admin"))]
+Svc = Annotated[Services, Depends(get_services)]
+_CALL_LIMIT = timedelta(seconds=5)
+_LIMIT_S = 12
+
+
+class InFlightOut(BaseModel):
+    """What a place has moved and the books have not yet, or stands in another account of the same place."""
+
+    kind: str
+    ref: str
+    amount_msat: int
+
+
+class AccountOut(BaseModel):
+    """One asset account, in the books and at its place."""
+
+    account: str = Field(examples=["asset:lnd:lnd-1:channels"])
+    books_msat: int
+    place_msat: int
+    in_flight: list[InFlightOut]
+    difference_msat: int = Field(description="books − place − in flight")
+
+
+class SuspectOut(BaseModel):
+    """What may be the reason of a difference."""
+
+    kind: str = Field(examples=["payment_hash"])
+    ref: str
+    amount_msat: int
+    detail: str
+
+
+class FindingOut(BaseModel):
+    """One thing that a run found."""
+
+    kind: FindingKind
+    account: str
+    subject: str
+    amount_msat: int
+    detail: str
+    suspects: list[SuspectOut]
+
+
+class RunOut(BaseModel):
+    """One run."""
+
+    id: str
+    workflow_id: str
+    status: str = Field(description="running, clean, explained, differs or incomplete")
+    accounts: list[AccountOut]
+    broken_rules: list[str]
+    findings: list[FindingOut]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class StartedOut(BaseModel):
+    """A run that was asked for, or is under way already."""
+
+    id: str
+    workflow_id: str
+
+
+class UpdateOut(BaseModel):
+    """A line of a case's trail."""
+
+    event: str = Field(description="opened, vanished, found_again, explained or closed")
+    actor: str
+    note: str
+    at: datetime
+
+
+class CaseOut(BaseModel):
+    """A difference that waits for an operator's word, or has it."""
+
+    id: str
+    kind: FindingKind
+    account: str
+    subject: str
+    amount_msat: int
+    detail: str
+    suspects: list[SuspectOut]
+    status: str = Field(description="open, explained (and still found) or closed (explained, and gone)")
+    vanished: bool = Field(description="the last run did not find it any more")
+    run: str
+    last_seen: str
+    note: str | None
+    resolved_by: str | None
+    resolved_at: datetime | None
+    created_at: datetime
+    workflow_id: str
+
+
+class CaseWithTrail(CaseOut):
+    """A case and all that happened to it."""
+
+    trail: list[UpdateOut]
+
+
+class ResolutionIn(Content):
+    """Why there is this difference, or what was done about it."""
+
+    reason: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")]
+
+
+@router.post("", status_code=202, summary="Start a reconciliation", responses=problems("forbidden"))
+async def start_reconciliation(
+    request: Request,
+    response: Response,
+    caller: Admin,
+    key: Annotated[str | None, Depends(optional_key)],
+    services: Svc,
+) -> StartedOut:
+    """Scope: `admin`. Without a key, one that was asked for and still runs is the answer."""
+    workflow_id = queues.asked_reconciliation_workflow_id(caller.owner, key)
+    run_id, fresh = await _start(services.temporal, workflow_id, once=key is not None)
+    if key is not None and not fresh:
+        mark_replayed(request, response)
+    run = f"rec_{run_id.replace('-', '')}"
+    response.headers["Location"] = f"{router.prefix}/runs/{run}"
+    response.headers["Retry-After"] = "1"
+    return StartedOut(id=run, workflow_id=workflow_id)
+
+
+@router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
+async def list_reconciliations(_caller: Admin, services: Svc, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
+    """Scope: `admin`. Newest first."""
+    at, row_id = position(paging, "reconciliations")
+    async with services.reading() as conn:
+        rows = await conn.fetch(
+            """SELECT * FROM bank.reconciliations WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
+                ORDER BY created_at DESC, id DESC LIMIT $3""",
+            at,
+            row_id,
+            paging.limit + 1,
+        )
+    page, cursor = paged(rows, paging, "reconciliations")
+    return Page(items=[_run(row) for row in page], next_cursor=cursor)
+
+
+@router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
+async def show_reconciliation(_caller: Admin, services: Svc, run_id: PathId) -> RunOut:
+    """Scope: `admin`. A run is there as soon as a worker has begun it."""
+    async with services.reading() as conn:
+        row = await conn.fetchrow("SELECT * FROM bank.reconciliations WHERE id = $1", run_id)
+    if row is None:
+        raise no_such("run")
+    return _run(row)
+
+
+@router.get("/cases", summary="List cases", responses=problems("forbidden", "invalid_request"))
+async def list_cases(_caller: Admin, services: Svc, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
+    """Scope: `admin`. Newest first, whatever their status."""
+    at, row_id = position(paging, "cases")
+    async with services.reading() as conn:
+        rows = await conn.fetch(
+            """SELECT * FROM bank.cases WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
+                ORDER BY created_at DESC, id DESC LIMIT $3""",
+            at,
+            row_id,
+            paging.limit + 1,
+        )
+    page, cursor = paged(rows, paging, "cases")
+    return Page(items=[CaseOut(**_case(row)) for row in page], next_cursor=cursor)
+
+
+@router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
+async def show_case(_caller: Admin, services: Svc, case_id: PathId) -> CaseWithTrail:
+    """Scope: `admin`. With its trail, the oldest line first."""
+    async with services.reading() as conn:
+        return await _read_case(conn, case_id)
+
+
+@router.post(
+    "/cases/{case_id}/resolve",
+    summary="Resolve a case",
+    responses=problems("forbidden", "not_found", "invalid_request", "case_resolved"),
+    openapi_extra=documented(ResolutionIn, by_hand={"reason": "Paid by hand to close the old hosting contract."}),
+)
+async def resolve_case(
+    caller: Admin, body: Annotated[Body[ResolutionIn], Depends(JsonBody(ResolutionIn))], services: Svc, case_id: PathId
+) -> CaseWithTrail:
+    """Scope: `admin`. Says why, once; it moves no money. The caller's key is named as the operator."""
+    async with services.reading() as conn:
+        known = await _read_case(conn, case_id)
+    if known.status != "open":
+        raise _resolved(known.resolved_by)
+    word = CaseResolution(operator=caller.key_id, reason=body.content.reason)
+    await _resolve(services.temporal, known.workflow_id, word)
+    async with services.reading() as conn:
+        return await _read_case(conn, case_id)
+
+
+async def _start(client: Client, workflow_id: str, *, once: bool) -> tuple[str, bool]:
+    """(the run's id at Temporal, whether this call began it). With `once` the workflow runs once for ever."""
+    reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE if once else WorkflowIDReusePolicy.ALLOW_DUPLICATE
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            handle = await client.start_workflow(
+                ReconciliationWorkflow.run,
+                Reconcile(),
+                id=workflow_id,
+                task_queue=queues.PAYMENTS,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                id_reuse_policy=reuse,
+                static_summary="hold the books against every node, on demand",
+                search_attributes=TypedSearchAttributes([SearchAttributePair(queues.KIND, "reconciliation")]),
+                rpc_timeout=_CALL_LIMIT,
+            )
+    except WorkflowAlreadyStartedError as known:
+        return known.run_id or "", False
+    except (RPCError, RuntimeError, TimeoutError) as error:
+        raise _away(error) from error
+    return handle.result_run_id or "", True
+
+
+async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> None:
+    handle = client.get_workflow_handle_for(CaseWorkflow.run, workflow_id)
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            await handle.execute_update(CaseWorkflow.resolve, word)
+    except WorkflowUpdateFailedError as refusal:
+        if isinstance(refusal.cause, ApplicationError) and refusal.cause.type == "CaseResolved":
+            raise _resolved(None) from refusal
+        raise
+    except RPCError as error:
+        if error.status is RPCStatusCode.NOT_FOUND:  # ended since, or the run that opened it has yet to start it
+            raise Unavailable(f"{workflow_id} does not run", code="temporarily_unavailable") from error
+        raise _away(error) from error
+    except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
+        raise _away(error) from error
+
+
+def _resolved(operator: str | None) -> Conflict:
+    by = f" by {operator}" if operator else ""
+    return Conflict(f"This case has been resolved{by}; its trail says how.", code="case_resolved")
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
+
+
+def _run(row: Any) -> RunOut:  # noqa: ANN401 - a record of asyncpg
+    report = row["report"] or {"accounts": [], "findings": []}
+    broken = [each["detail"] for each in report["findings"] if each["kind"] == FindingKind.BROKEN_RULE]
+    return RunOut(**{**row, **report, "broken_rules": broken})
+
+
+def _case(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a record of asyncpg
+    return {**row, "workflow_id": queues.case_workflow_id(CaseId(row["id"]))}
+
+
+async def _read_case(conn: Connection, case_id: str) -> CaseWithTrail:
+    row = await conn.fetchrow("SELECT * FROM bank.cases WHERE id = $1", case_id)
+    if row is None:
+        raise no_such("case")
+    trail = await conn.fetch(
+        "SELECT event, actor, note, at FROM bank.case_updates WHERE case_id = $1 ORDER BY id", case_id
+    )
+    return CaseWithTrail(**_case(row), trail=[UpdateOut(**line) for line in trail])

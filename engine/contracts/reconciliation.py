@@ -1,0 +1,221 @@
+"""Messages of a reconciliation: the books, held against every place where the money really is.
+
+    difference = books − place − in flight     per asset account; 0, or somebody must say why
+
+What is in flight is named item by item. A place is a Lightning node; bitcoind's wallets give the same report. Nothing
+here moves money: the end of a difference is an operator's word.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from temporalio import activity
+
+from engine.domain.ids import CaseId, NodeName, ReconciliationId
+
+
+class RunStatus(StrEnum):
+    """What a run has found. `incomplete`: a place could not be read, so nothing is said about it."""
+
+    RUNNING = "running"
+    CLEAN = "clean"
+    EXPLAINED = "explained"
+    DIFFERS = "differs"
+    INCOMPLETE = "incomplete"
+
+
+class FindingKind(StrEnum):
+    """What is wrong, or worth a look. Durable: it is part of a case's name."""
+
+    BROKEN_RULE = "broken_rule"
+    DIFFERENCE = "difference"
+    PAYMENT_NOT_IN_BOOKS = "payment_not_in_books"
+    PAID_AFTER_RELEASE = "paid_after_release"
+    AMOUNT_DIFFERS = "amount_differs"
+    NOT_AT_NODE = "not_at_node"
+    RECEIPT_NOT_BOOKED = "receipt_not_booked"
+    HOLD_WITHOUT_PAYMENT = "hold_without_payment"
+    PAYMENT_WITHOUT_HOLD = "payment_without_hold"
+    PAYMENT_ORPHANED = "payment_orphaned"
+    CANCELLATION_OVERDUE = "cancellation_overdue"
+    PAYMENT_PENDING_LONG = "payment_pending_long"
+    PLACE_UNREACHABLE = "place_unreachable"
+    PLACE_MOVING = "place_moving"
+
+
+OBSERVATIONS = frozenset({FindingKind.PAYMENT_PENDING_LONG, FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVING})
+"""Told in the run, and no case: they end by themselves or say only that nothing could be said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Suspect:
+    """Something that may be the reason of a difference: a payment by its hash, a channel by its channel point."""
+
+    kind: str
+    ref: str
+    amount_msat: int
+    """Signed as a difference: what it would add to books − place."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that a run found. Kind, account and subject name it: found again, it is the same one."""
+
+    kind: FindingKind
+    account: str
+    subject: str
+    amount_msat: int
+    """Signed: its part of books − place; 0 where no balance is concerned."""
+    detail: str
+    suspects: list[Suspect] = field(default_factory=list["Suspect"])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """Money that the place has moved and the books have not yet, or stands in another account of the same place."""
+
+    kind: str
+    ref: str
+    amount_msat: int
+    """Signed: its part of books − place."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountComparison:
+    """One asset account, in the books and at its place."""
+
+    account: str
+    books_msat: int
+    place_msat: int
+    in_flight: list[InFlight]
+    difference_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceReport:
+    """What came of comparing one place."""
+
+    place: str
+    accounts: list[AccountComparison]
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconcile:
+    """What to reconcile: everything. Input of the workflow."""
+
+    stuck_after_s: int = 3600
+    """How long a payment may be pending before it is told."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStart:
+    """A run that begins; its id is made from the workflow's run."""
+
+    run: ReconciliationId
+    workflow_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """What the run has to look at: the nodes that are in the books."""
+
+    nodes: list[NodeName]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BooksCheck:
+    """Check the books against themselves."""
+
+    stuck_after_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeComparison:
+    """Compare one node with its accounts."""
+
+    node: NodeName
+    stuck_after_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """All that a run found, to be kept."""
+
+    run: ReconciliationId
+    accounts: list[AccountComparison]
+    findings: list[Finding]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenCase:
+    """A case that waits for an operator: input of its workflow."""
+
+    case: CaseId
+    kind: str
+    account: str
+    subject: str
+    amount_msat: int
+    detail: str
+    suspects: list[Suspect]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedRun:
+    """What was kept of a run; `cases` are those that are open now, the oldest first, at most a hundred."""
+
+    run: ReconciliationId
+    status: RunStatus
+    findings: int
+    cases: list[OpenCase]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaseResolution:
+    """An operator's word on a case."""
+
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveCase:
+    """Keep an operator's word."""
+
+    case: CaseId
+    resolution: CaseResolution
+
+
+class ReconciliationActivities(ABC):
+    """The books' side. Each method is safe to repeat: runs and cases are named before they are written."""
+
+    @activity.defn
+    @abstractmethod
+    async def begin_run(self, start: RunStart) -> RunPlan:
+        """Write down that a run began, and tell what there is to compare."""
+
+    @activity.defn
+    @abstractmethod
+    async def check_books(self, check: BooksCheck) -> list[Finding]:
+        """Ask every rule of the books, and look for holds without payments and notes that nobody works off."""
+
+    @activity.defn
+    @abstractmethod
+    async def record_run(self, report: RunReport) -> RecordedRun:
+        """Keep the report, open a case for each new finding, and note on the others what has become of them."""
+
+    @activity.defn
+    @abstractmethod
+    async def resolve_case(self, resolve: ResolveCase) -> bool:
+        """Write an operator's word on the case, once; tells whether it was new."""
+
+
+class PlaceReconciliationActivities(ABC):
+    """A node's side: runs on the node's queue, and reads only."""
+
+    @activity.defn
+    @abstractmethod
+    async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
+        """Compare the node's accounts with the node, in a cut during which nothing unexplained moved."""

@@ -1,0 +1,195 @@
+"""The books against every place where the money is, and what a difference becomes: a case, until somebody says why.
+
+    run ── books against themselves ─┐
+        ── each node against books ──┴─ kept ── a case for each new difference ── waits for an operator's `resolve`
+
+A run only reads. A place that is away ends its part of the run, not the run: the next one comes within the hour.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import SearchAttributePair as Pair
+from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
+
+from workflows.patience import until_done
+from workflows.policies import LEDGER, RECONCILE
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.reconciliation import (
+        BooksCheck,
+        CaseResolution,
+        Finding,
+        FindingKind,
+        NodeComparison,
+        OpenCase,
+        PlaceReconciliationActivities,
+        PlaceReport,
+        Reconcile,
+        ReconciliationActivities,
+        RecordedRun,
+        ResolveCase,
+        RunReport,
+        RunStart,
+    )
+    from engine.domain.ids import NodeName, ReconciliationId
+    from engine.domain.money import Msat, msat_to_sat_floor
+
+_AWAY_AFTER = timedelta(minutes=10)
+_LONGEST_REASON = 1000
+_SHOWN = 20
+
+
+@workflow.defn
+class ReconciliationWorkflow:
+    """One run over everything. Started by a schedule, never two of those at once, and on demand."""
+
+    @workflow.run
+    async def run(self, reconcile: Reconcile) -> RecordedRun:
+        run = ReconciliationId(f"rec_{workflow.info().run_id.replace('-', '')}")
+        start = RunStart(run=run, workflow_id=workflow.info().workflow_id)
+        plan = await until_done(
+            "beginning",
+            lambda: workflow.execute_local_activity_method(ReconciliationActivities.begin_run, start, **LEDGER),
+        )
+        workflow.set_current_details(f"comparing {', '.join(plan.nodes) or 'nothing but the books'}")
+        comparing = asyncio.gather(*(_compare_node(node, reconcile) for node in plan.nodes))
+        of_books, of_places = await _check_books(reconcile), await comparing
+        report = RunReport(
+            run=run,
+            accounts=[account for place in of_places for account in place.accounts],
+            findings=[*of_books, *(finding for place in of_places for finding in place.findings)],
+        )
+        recorded = await until_done(
+            "recording",
+            lambda: workflow.execute_local_activity_method(ReconciliationActivities.record_run, report, **LEDGER),
+        )
+        _show_run(report, recorded)
+        for case in recorded.cases:
+            await _open_case(case)
+        return recorded
+
+
+@workflow.defn
+class CaseWorkflow:
+    """A difference that waits for an operator, for as long as it takes. It moves no money, whatever the answer."""
+
+    def __init__(self) -> None:
+        self._resolution: CaseResolution | None = None
+        self._kept = False
+
+    @workflow.run
+    async def run(self, case: OpenCase) -> CaseResolution:
+        workflow.set_current_details(_tell(case))
+        await workflow.wait_condition(lambda: self._resolution is not None)
+        resolution = self._resolution
+        assert resolution is not None  # noqa: S101 - the condition above
+        resolve = ResolveCase(case=case.case, resolution=resolution)
+        await until_done(
+            "resolving",
+            lambda: workflow.execute_local_activity_method(ReconciliationActivities.resolve_case, resolve, **LEDGER),
+        )
+        workflow.upsert_search_attributes(
+            [queues.STATUS.value_set("explained"), queues.NEEDS_OPERATOR.value_set(False)]
+        )
+        workflow.set_current_details(f"**explained** by {resolution.operator}: {resolution.reason}")
+        self._kept = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return resolution
+
+    @workflow.update
+    async def resolve(self, resolution: CaseResolution) -> CaseResolution:
+        """Say why, with a name; returns when the word is in the case's trail."""
+        self._resolution = resolution
+        await workflow.wait_condition(lambda: self._kept)
+        return resolution
+
+    @resolve.validator
+    def _check_resolution(self, resolution: CaseResolution) -> None:
+        if self._resolution is not None:
+            raise ApplicationError(f"resolved already by {self._resolution.operator}", type="CaseResolved")
+        if not resolution.operator.strip():
+            raise ApplicationError("an operator must give a name", type="Invalid")
+        if not resolution.reason.strip() or len(resolution.reason) > _LONGEST_REASON:
+            raise ApplicationError(f"a reason has 1 to {_LONGEST_REASON} characters", type="Invalid")
+
+
+async def _check_books(reconcile: Reconcile) -> list[Finding]:
+    try:
+        return await workflow.execute_activity_method(
+            ReconciliationActivities.check_books,
+            BooksCheck(stuck_after_s=reconcile.stuck_after_s),
+            summary="the books against themselves",
+            schedule_to_close_timeout=3 * _AWAY_AFTER,
+            **RECONCILE,
+        )
+    except ActivityError as error:
+        return [_unreachable("books", "books", error)]
+
+
+async def _compare_node(node: NodeName, reconcile: Reconcile) -> PlaceReport:
+    try:
+        return await workflow.execute_activity_method(
+            PlaceReconciliationActivities.compare_node,
+            NodeComparison(node=node, stuck_after_s=reconcile.stuck_after_s),
+            task_queue=queues.lightning_queue(node),
+            summary=f"{node} against its accounts",
+            schedule_to_close_timeout=_AWAY_AFTER,
+            **RECONCILE,
+        )
+    except ActivityError as error:
+        return PlaceReport(place=node, accounts=[], findings=[_unreachable(f"asset:lnd:{node}:", node, error)])
+
+
+def _unreachable(account: str, place: str, error: ActivityError) -> Finding:
+    return Finding(
+        kind=FindingKind.PLACE_UNREACHABLE,
+        account=account,
+        subject=place,
+        amount_msat=0,
+        detail=f"{place} could not be read: {error.cause}",
+    )
+
+
+async def _open_case(case: OpenCase) -> None:
+    """A case of an earlier run has its workflow already, running or ended: then this does nothing."""
+    try:
+        await workflow.start_child_workflow(
+            CaseWorkflow.run,
+            case,
+            id=queues.case_workflow_id(case.case),
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            static_summary=f"{case.kind}: {case.amount_msat:,} msat on {case.account}",
+            search_attributes=TypedSearchAttributes(
+                [
+                    Pair(queues.KIND, "case"),
+                    Pair(queues.STATUS, "open"),
+                    Pair(queues.AMOUNT_SAT, msat_to_sat_floor(Msat(abs(case.amount_msat)))),
+                    Pair(queues.NEEDS_OPERATOR, value=True),
+                ]
+            ),
+        )
+    except WorkflowAlreadyStartedError:
+        return
+
+
+def _show_run(report: RunReport, recorded: RecordedRun) -> None:
+    lines = [f"**{recorded.status}**", *(f"- {finding.kind}: {finding.detail}" for finding in report.findings[:_SHOWN])]
+    lines += [f"- {each.account}: {each.difference_msat:,} msat" for each in report.accounts]
+    workflow.set_current_details("\n".join(lines))
+    workflow.upsert_search_attributes(
+        [
+            queues.STATUS.value_set(str(recorded.status)),
+            queues.NEEDS_OPERATOR.value_set(bool(recorded.cases)),
+        ]
+    )
+
+
+def _tell(case: OpenCase) -> str:
+    lines = [f"**needs an operator**: {case.kind} on `{case.account}`, {case.amount_msat:,} msat", case.detail]
+    lines += [f"- {each.kind} `{each.ref}`: {each.amount_msat:,} msat {each.detail}" for each in case.suspects[:_SHOWN]]
+    return "\n".join([*lines, "The update `resolve {operator, reason}` ends it. It moves no money."])
