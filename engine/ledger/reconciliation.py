@@ -84,9 +84,11 @@ async def read_window(conn: Connection, node: NodeName) -> tuple[datetime, datet
     """
     with translated():
         row = await conn.fetchrow(
-            """SELECT adopted_at, greatest(adopted_at, least(clock_timestamp(),
-                      (SELECT min(created_at) FROM bank.cases WHERE status <> 'closed'),
-                      (SELECT min(created_at) FROM bank.payments WHERE node = $1 AND status = 'pending')) - $2) AS since
+            """SELECT adopted_at, greatest(adopted_at, least(
+                          clock_timestamp(),
+                          (SELECT min(created_at) FROM bank.cases WHERE status <> 'closed'),
+                          (SELECT min(created_at) FROM bank.payments WHERE node = $1 AND status = 'pending')
+                      ) - $2::interval) AS since
                  FROM bank.nodes WHERE name = $1""",
             node,
             _LOOK_BACK,
@@ -195,7 +197,8 @@ async def list_overdue_cancellations(conn: Connection, grace: timedelta) -> list
         rows = await conn.fetch(
             """SELECT c.payment_hash, c.node, c.created_at, i.received_msat
                  FROM bank.node_cancellations c JOIN bank.invoices i USING (payment_hash)
-                WHERE c.done_at IS NULL AND c.created_at < clock_timestamp() - $1 ORDER BY c.created_at LIMIT $2""",
+                WHERE c.done_at IS NULL AND c.created_at < clock_timestamp() - $1::interval
+                ORDER BY c.created_at LIMIT $2""",
             grace,
             _MANY,
         )
