@@ -37,8 +37,8 @@ from engine.contracts.reconciliation import (
     RunStatus,
     Suspect,
 )
-from engine.domain.ids import PaymentHash
-from engine.ledger import books
+from engine.domain.ids import NodeName, PaymentHash
+from engine.ledger import books, chart
 from engine.ledger import reconciliation as kept
 from engine.ledger.database import Pool, transaction
 
@@ -47,7 +47,6 @@ BOOKS = "books"
 _TRIES = 8
 _PAUSE_S = 0.5
 _ORPHANED_AFTER_S = 60
-_CANCELLATION_GRACE = timedelta(minutes=10)
 _MANY = 100
 """So many things are named one by one; what goes beyond them stays in the rest."""
 
@@ -70,7 +69,7 @@ class Reconciliations(ReconciliationActivities):
         async with heartbeats(), self._patient.acquire() as conn:
             broken = await books.find_broken_rules(conn)
             holds, payments = await kept.list_loose_holds(conn)
-            overdue = await kept.list_overdue_cancellations(conn, _CANCELLATION_GRACE)
+            overdue = await kept.list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
         return [
             *(_broken(words) for words in broken),
             *(_loose(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
@@ -231,12 +230,12 @@ class PlaceReconciliations(PlaceReconciliationActivities):
         return description.status is WorkflowExecutionStatus.RUNNING
 
 
-def _waits(kind: FindingKind, node: str, waiting: kept.Pending, state: str) -> Finding:
+def _waits(kind: FindingKind, node: NodeName, waiting: kept.Pending, state: str) -> Finding:
     workflow = "its workflow runs" if kind is FindingKind.PAYMENT_PENDING_LONG else "no workflow waits for it"
     age = timedelta(seconds=waiting.age_s)
     return Finding(
         kind=kind,
-        account=f"asset:lnd:{node}:pending",
+        account=chart.channels(node),
         subject=waiting.payment_hash,
         amount_msat=0,
         detail=f"{waiting.id} over {waiting.amount_msat:,} msat is pending for {age}; at {node}: {state}; {workflow}",

@@ -107,7 +107,7 @@ class Reconcile:
     """What to reconcile: everything. Input of the workflow."""
 
     stuck_after_s: int = 3600
-    """How long a payment may be pending before it is told."""
+    """How long a payment may be pending, or a note wait to be worked off, before it is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,11 +5,12 @@ What does harm happens on a stack of its own, because every test on the shared o
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 
 import asyncpg
 import pytest
 import pytest_asyncio
-from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowExecutionStatus
 
 from engine.contracts import queues
 from engine.domain.ids import CaseId, PaymentId
@@ -106,6 +107,22 @@ async def test_what_hangs_in_flight_is_no_difference(bank: Bank, shop: Outside) 
     await shop.settle(held)
     assert (await alice.final(pending["id"]))["status"] == "settled"
     assert (await reconcile(bank))["status"] == "clean"
+
+
+async def test_it_runs_by_itself_once_an_hour(bank: Bank) -> None:
+    schedule = (await temporal(bank)).get_schedule_handle(queues.RECONCILIATION)
+    told = (await schedule.describe()).schedule
+    assert [each.every for each in told.spec.intervals] == [timedelta(hours=1)]
+    assert (told.policy.overlap, told.policy.catchup_window) == (ScheduleOverlapPolicy.SKIP, timedelta(hours=1))
+    before = {run["id"] for run in (await bank.http.get(PATH, headers=bank.admin)).json()["items"]}
+    await schedule.trigger()
+
+    async def finished() -> Json | None:
+        listed = (await bank.http.get(PATH, headers=bank.admin)).json()["items"]
+        return next((run for run in listed if run["id"] not in before and run["status"] != "running"), None)
+
+    run = await eventually(finished, "the schedule's run to end")
+    assert (run["workflow_id"][:15], run["status"]) == ("reconciliation-", "clean")
 
 
 async def test_only_administrators_reconcile(bank: Bank) -> None:
