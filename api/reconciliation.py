@@ -218,10 +218,15 @@ async def show_case(_caller: Admin, services: Svc, case_id: PathId) -> CaseWithT
 async def resolve_case(
     caller: Admin, body: Annotated[Body[ResolutionIn], Depends(JsonBody(ResolutionIn))], services: Svc, case_id: PathId
 ) -> CaseWithTrail:
-    """Scope: `admin`. Says why, once; it moves no money. The caller's key is named as the operator."""
+    """Scope: `admin`. Says why, once; it moves no money. The caller's key is named as the operator.
+
+    The same word from the same key again is a repeat, and gets the case as it is; any other is refused.
+    """
     async with services.reading() as conn:
         known = await _read_case(conn, case_id)
     if known.status != "open":
+        if (known.resolved_by, known.note) == (caller.key_id, body.content.reason):
+            return known
         raise _resolved(known.resolved_by)
     word = CaseResolution(operator=caller.key_id, reason=body.content.reason)
     await _resolve(services.temporal, known.workflow_id, word)

@@ -3,6 +3,7 @@
 What does harm happens on a stack of its own, because every test on the shared one ends with right books.
 """
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
@@ -12,12 +13,13 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowExecutionStatus
 
+from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.contracts import queues
 from engine.domain.ids import CaseId, PaymentId
 from engine.ledger import payment as payments
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
-from infra.local.outside import HoldInvoice, Outside, outside
+from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 
@@ -171,6 +173,8 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
     resolved = await wrong.http.post(f"{place}/resolve", json={"reason": "paid by me"}, headers=wrong.admin)
     assert resolved.status_code == 200, resolved.text
     assert (resolved.json()["status"], resolved.json()["resolved_by"]) == ("explained", "bootstrap")
+    repeated = await wrong.http.post(f"{place}/resolve", json={"reason": "paid by me"}, headers=wrong.admin)
+    assert (repeated.status_code, repeated.json()) == (200, resolved.json())
     again = await wrong.http.post(f"{place}/resolve", json={"reason": "no"}, headers=wrong.admin)
     assert (again.status_code, again.json()["code"]) == (409, "case_resolved")
     shown = (await wrong.http.get(place, headers=wrong.admin)).json()
@@ -221,6 +225,20 @@ async def test_a_hold_that_is_stuck_is_told_with_its_node_and_its_workflow(wrong
     assert 2_000_000 <= late["amount_msat"] <= 2_000_000 + pending["max_fee_msat"]
     (orphan,) = [each for each in await cases(wrong) if each["kind"] == "payment_orphaned"]
     assert (orphan["status"], orphan["vanished"]) == ("open", True)
+
+
+async def test_coins_that_nobody_booked_are_a_difference_with_their_transaction_as_a_suspect(wrong: Bank) -> None:
+    async with outside(wrong.stack, "lnd-2") as node:
+        address = (await node.stubs.lightning.NewAddress(ln.NewAddressRequest())).address
+    txid = await asyncio.to_thread(send_on_chain, wrong.stack.bitcoin(), address, 54_321)
+
+    async def found() -> Json | None:
+        run = await reconcile(wrong)
+        return next((each for each in run["findings"] if each["kind"] == "difference"), None)
+
+    rest = await eventually(found, "the coins to be found")
+    assert (rest["account"], rest["amount_msat"]) == ("asset:lnd:lnd-2:onchain", -54_321_000)
+    assert (txid, -54_321_000) in [(each["ref"], each["amount_msat"]) for each in rest["suspects"]]
 
 
 async def _release_by_hand(bank: Bank, payment_id: PaymentId) -> None:
