@@ -111,6 +111,22 @@ async def test_what_hangs_in_flight_is_no_difference(bank: Bank, shop: Outside) 
     assert (await reconcile(bank))["status"] == "clean"
 
 
+async def test_traffic_is_never_taken_for_a_difference(bank: Bank, shop: Outside) -> None:
+    """In and out at once, and runs in the midst of it: they may see too little, and never what is not there."""
+    alice = await bank.open_account(funds_msat=60_000_000)
+    paying = [asyncio.create_task(alice.pay(await shop.invoice(700_000 + n), wait_s=60)) for n in range(30)]
+    invoices = [await alice.invoice(500_000 + n) for n in range(10)]
+    receiving = [asyncio.create_task(shop.pay(invoice["bolt11"])) for invoice in invoices]
+    runs = [await reconcile(bank) for _ in range(3)]
+    for answer in await asyncio.gather(*paying):
+        assert answer.json()["status"] == "settled", answer.text
+    await asyncio.gather(*receiving)
+    assert {run["status"] for run in runs} <= {"clean", "incomplete"}, runs
+    for invoice in invoices:
+        await bank.credited(alice, invoice["id"])
+    assert (await reconcile(bank))["status"] == "clean"
+
+
 async def test_it_runs_by_itself_once_an_hour(bank: Bank) -> None:
     schedule = (await temporal(bank)).get_schedule_handle(queues.RECONCILIATION)
     told = (await schedule.describe()).schedule
