@@ -106,6 +106,8 @@ async def test_what_hangs_in_flight_is_no_difference(bank: Bank, shop: Outside) 
     held, pending = await held_payment(bank, alice, 5_000_001)
     run = await reconcile(bank)
     assert (run["status"], run["findings"], differences(run)) == ("clean", [], {}), run
+    named = {item["kind"] for account in run["accounts"] for item in account["in_flight"]}
+    assert named <= {"commitment_fee"}, "what the HTLC costs in the commitment, if the sender opened that channel"
     await shop.settle(held)
     assert (await alice.final(pending["id"]))["status"] == "settled"
     assert (await reconcile(bank))["status"] == "clean"
