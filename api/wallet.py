@@ -1,14 +1,17 @@
 """Wallets: what an account has, and everything that moved in it."""
 
+import re
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
+from api.body import Text
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
 from api.errors import problems
 from api.paging import Page, Paging, paged, position
+from api.period import Period
 from engine.domain.ids import AccountId
 from engine.ledger.accounts import Wallet, list_wallets
 from engine.ledger.database import Connection, translated
@@ -17,6 +20,15 @@ from engine.ledger.reads import get_balance
 router = APIRouter(tags=["wallets"])
 Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
+
+_TRANSACTIONS = """
+SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference
+  FROM bank.transactions
+ WHERE wallet_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+   AND ($5::text IS NULL OR kind = $5) AND ($6::text IS NULL OR status = $6) AND ($7::text IS NULL OR direction = $7)
+   AND ($8::timestamptz IS NULL OR created_at >= $8) AND ($9::timestamptz IS NULL OR created_at < $9)
+   AND ($10::text IS NULL OR memo ILIKE $10 OR counterparty ILIKE $10 OR reference ILIKE $10)
+ ORDER BY created_at DESC, id DESC LIMIT $4"""
 
 
 class WalletOut(BaseModel):
@@ -47,6 +59,34 @@ class TransactionOut(BaseModel):
     reference: str = Field(description="The id of the payment or invoice.")
 
 
+class TransactionsQuery(Paging, Period):
+    """Which transactions; all conditions count together."""
+
+    kind: Literal["payment", "invoice", "deposit", "withdrawal", "transfer", "adjustment"] | None = None
+    status: Literal["pending", "settled", "failed", "cancelled", "reversed"] | None = None
+    direction: Literal["in", "out"] | None = None
+    text: Text | None = Field(
+        default=None,
+        min_length=1,
+        max_length=100,
+        description="Part of the memo, the counterparty or the reference, whatever the case.",
+        examples=["coffee"],
+    )
+
+    @property
+    def name(self) -> str:
+        """The list's name for its cursors: every condition."""
+        return self.model_dump_json(exclude={"limit", "after"})
+
+    @property
+    def pattern(self) -> str | None:
+        """`text` as a pattern of LIKE in which nothing is special."""
+        if self.text is None:
+            return None
+        literal = re.sub(r"([%_\\])", r"\\\1", self.text)
+        return f"%{literal}%"
+
+
 @router.get("/v1/wallets", summary="List your wallets", responses=problems("forbidden"))
 async def list_own_wallets(caller: Read, services: Svc) -> Page[WalletOut]:
     """Scope: `read`."""
@@ -67,25 +107,31 @@ async def show_wallet(caller: Read, services: Svc, wallet_id: PathId) -> WalletO
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def list_transactions(
-    caller: Read, services: Svc, wallet_id: PathId, paging: Annotated[Paging, Query()]
+    caller: Read, services: Svc, wallet_id: PathId, query: Annotated[TransactionsQuery, Query()]
 ) -> Page[TransactionOut]:
-    """Scope: `read`. Newest first, one row per business event."""
-    name = f"transactions {wallet_id}"
-    at, row_id = position(paging, name)
+    """Scope: `read`. Newest first, one row per business event; `from` and `to` are about `created_at`, [from, to).
+
+    A cursor belongs to its conditions: ask for every page with the same ones.
+    """
+    query.check()
+    name = f"transactions {wallet_id} {query.name}"
+    at, row_id = position(query, name)
     async with services.reading() as conn:
         await own_wallet(conn, caller.account_id, wallet_id)
         rows = await conn.fetch(
-            """SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at,
-                      reference
-                 FROM bank.transactions
-                WHERE wallet_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
-                ORDER BY created_at DESC, id DESC LIMIT $4""",
+            _TRANSACTIONS,
             wallet_id,
             at,
             row_id,
-            paging.limit + 1,
+            query.limit + 1,
+            query.kind,
+            query.status,
+            query.direction,
+            query.begins_at,
+            query.ends_at,
+            query.pattern,
         )
-    page, cursor = paged(rows, paging, name)
+    page, cursor = paged(rows, query, name)
     return Page(items=[TransactionOut(**row) for row in page], next_cursor=cursor)
 
 

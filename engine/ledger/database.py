@@ -88,6 +88,14 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
             await pool.release(connection)
 
 
+@asynccontextmanager
+async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
+    """One REPEATABLE READ transaction for reads: all its statements see the books of one moment. Raises Unavailable."""
+    with translated():
+        async with pool.acquire(timeout=10) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
+            yield conn
+
+
 @contextmanager
 def translated(*, committing: bool = False) -> Iterator[None]:
     """Turn what the driver raises into the engine's tree; other exceptions pass."""

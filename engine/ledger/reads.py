@@ -79,6 +79,14 @@ SELECT a.id AS account_id, a.currency, a.kind, a.code,
   LEFT JOIN ledger.entries e ON e.account_id = a.id AND ($1::timestamptz IS NULL OR e.posted_at <= $1)
  GROUP BY a.id ORDER BY a.currency, a.code"""
 
+_BALANCE_THEN = """
+SELECT a.id AS account_id, a.currency, a.kind, a.code,
+       coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat,
+       coalesce(sum(e.amount) FILTER (WHERE e.layer = 1), 0)::bigint AS held_msat
+  FROM ledger.accounts a
+  LEFT JOIN ledger.entries e ON e.account_id = a.id AND ($2::timestamptz IS NULL OR e.posted_at <= $2)
+ WHERE a.code = $1 GROUP BY a.id"""
+
 _ENTRIES = """
 SELECT e.account_id, a.code, e.currency, CASE e.layer WHEN 0 THEN 'settled' ELSE 'held' END AS layer,
        e.amount AS amount_msat, e.balance_after AS balance_after_msat, e.version, e.posted_at
@@ -115,6 +123,13 @@ async def get_balance_at(conn: Connection, account_id: int, at: datetime) -> int
     if balance is None:
         raise NotFound(f"there is no account {account_id} in the books", account_id=account_id)
     return balance
+
+
+async def find_balance_then(conn: Connection, code: str, at: datetime | None = None) -> TrialBalanceRow | None:
+    """One account's sums, debit +, now or at a moment: its row of the trial balance. None without such an account."""
+    with translated():
+        row = await conn.fetchrow(_BALANCE_THEN, code, at)
+    return None if row is None else TrialBalanceRow(**row)
 
 
 async def list_trial_balance(conn: Connection, at: datetime | None = None) -> list[TrialBalanceRow]:

@@ -1,0 +1,142 @@
+"""A teller for tests of the views: what workflows leave in the books, written with the same postings and rows."""
+
+import itertools
+import secrets
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId, new_id
+from engine.domain.money import Msat
+from engine.ledger import chart, invoice, node, payment
+from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.store import get_account_id, post_in_tx
+from tests.integration.api_helpers import Api, User
+
+NODE = NodeName("lnd-1")
+CAPITAL_MSAT = 5_000_000_000
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Teller:
+    """Posts as the activities do."""
+
+    pool: Pool
+    ids: chart.Chart = field(default_factory=chart.Chart)
+
+    async def adopt(self) -> None:
+        async with transaction(self.pool) as conn:
+            accounts = await node.open_accounts_in_tx(conn, NODE)
+            amounts = (Msat(CAPITAL_MSAT), Msat(2_180_000), Msat(300_000_000))
+            opening = node.adopted(NODE, accounts, await self.ids.get_id(conn, chart.CAPITAL), amounts)
+            assert opening is not None
+            await post_in_tx(conn, opening)
+            await node.add_row_in_tx(conn, NODE, pubkey="02" + "ab" * 32, settle_index=0)
+
+    async def receive(self, user: User, amount_msat: int, memo: str | None = None) -> str:
+        """Somebody outside pays an invoice of the user's; gives the invoice's id."""
+        body = {"wallet_id": user.wallet_id, "amount_msat": amount_msat, "memo": memo}
+        made = (await user.post("/v1/invoices", {name: value for name, value in body.items() if value})).json()
+        async with transaction(self.pool) as conn:
+            row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"]))
+            assert row is not None
+            posting = await invoice.received(
+                conn,
+                self.ids,
+                payment_hash=row.payment_hash,
+                node=NODE,
+                amount_msat=Msat(amount_msat),
+                payee_account=row.ledger_account_id,
+                beside_internal=False,
+            )
+            await post_in_tx(conn, posting)
+            await invoice.mark_received_in_tx(conn, row, Msat(amount_msat))
+        return str(made["id"])
+
+    async def pay_user(
+        self, payer: User, payee: User, amount_msat: int, memo: str | None = None, *, by_invoice: bool = False
+    ) -> str:
+        """An internal payment, to the wallet or by an invoice of the payee's; gives its id."""
+        made: Any = None
+        if by_invoice:
+            made = (await payee.post("/v1/invoices", {"wallet_id": payee.wallet_id, "amount_msat": amount_msat})).json()
+        new = self._new(
+            payer,
+            kind="internal",
+            status="settled",
+            destination=made["bolt11"] if made else f"wallet:{payee.wallet_id}",
+            amount_msat=amount_msat,
+            max_fee_msat=0,
+            payment_hash=PaymentHash(made["payment_hash"]) if made else None,
+            memo=memo,
+            payee_wallet_id=WalletId(payee.wallet_id),
+        )
+        async with transaction(self.pool) as conn:
+            row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"])) if made else None
+            await payment.add_row_in_tx(conn, new)
+            legs = await _account(conn, payer), await _account(conn, payee)
+            await post_in_tx(conn, payment.paid_internally(new, *legs))
+            if row:
+                await invoice.mark_paid_internally_in_tx(conn, row, payment_id=new.id, amount_msat=Msat(amount_msat))
+        return new.id
+
+    async def hold(self, payer: User, amount_msat: int, cap_msat: int, memo: str | None = None) -> payment.PaymentRow:
+        """A Lightning payment is begun: its row is pending and its money held."""
+        new = self._new(
+            payer,
+            kind="lightning",
+            status="pending",
+            destination="lnbcrt1somebody",
+            amount_msat=amount_msat,
+            max_fee_msat=cap_msat,
+            payment_hash=PaymentHash(secrets.token_hex(32)),
+            bolt11="lnbcrt1somebody",
+            memo=memo,
+            node=NODE,
+            attempt=1,
+        )
+        async with transaction(self.pool) as conn:
+            await payment.add_row_in_tx(conn, new)
+            await post_in_tx(conn, await payment.reserved(conn, self.ids, new, await _account(conn, payer)))
+            return await payment.get_row_in_tx(conn, new.id)
+
+    async def settle(self, payer: User, row: payment.PaymentRow, fee_msat: int) -> None:
+        async with transaction(self.pool) as conn:
+            account = await _account(conn, payer)
+            await post_in_tx(conn, await payment.settled(conn, self.ids, row, account, Msat(fee_msat)))
+            await payment.mark_settled_in_tx(
+                conn, row.id, fee_msat=Msat(fee_msat), preimage="cd" * 32, payment_index=next(_numbers)
+            )
+
+    async def release(self, row: payment.PaymentRow) -> None:
+        async with transaction(self.pool) as conn:
+            await post_in_tx(conn, payment.released(row))
+            await payment.mark_failed_in_tx(conn, row.id, code="no_route", detail="no route", payment_index=1)
+
+    def _new(self, payer: User, **row: Any) -> payment.NewPayment:
+        known: dict[str, Any] = {
+            "id": PaymentId(new_id("pay")),
+            "account_id": payer.id,
+            "wallet_id": WalletId(payer.wallet_id),
+            "payment_hash": None,
+            "bolt11": None,
+            "amount_in_invoice": False,
+            "memo": None,
+            "external_id": None,
+            "payee_wallet_id": None,
+            "node": None,
+            "attempt": None,
+            "known_payment_index": 0,
+            "workflow_id": f"payment-{next(_numbers)}",
+        }
+        return payment.NewPayment(**known | row)
+
+
+async def _account(conn: Connection, user: User) -> int:
+    return await get_account_id(conn, chart.user(WalletId(user.wallet_id)))
+
+
+async def open_teller(api: Api) -> Teller:
+    teller = Teller(api.services.pool)
+    await teller.adopt()
+    return teller
