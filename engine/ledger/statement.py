@@ -118,7 +118,7 @@ async def read_period(
 
 
 async def list_movements(
-    conn: Connection, account_id: int, *, after_version: int, closing_version: int, limit: int = PAGE
+    conn: Connection, account_id: int, *, after_version: int, closing_version: int, limit: int
 ) -> list[Movement]:
     """Up to `limit` movements behind a version, up to and with the closing one, oldest first."""
     with translated():
@@ -132,7 +132,7 @@ async def iterate_movements(pool: Pool, account_id: int, period: Period) -> Asyn
     while after < closing:
         with translated():
             async with pool.acquire(timeout=10) as conn:
-                page = await list_movements(conn, account_id, after_version=after, closing_version=closing)
+                page = await list_movements(conn, account_id, after_version=after, closing_version=closing, limit=PAGE)
         if page:
             yield page
         if len(page) < PAGE:

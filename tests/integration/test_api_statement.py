@@ -3,6 +3,7 @@
 import asyncio
 import csv
 import io
+import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from engine.ledger import statement as statements
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, Json, User, is_problem, running_api
 from tests.integration.views_helpers import Teller, open_teller
@@ -178,20 +180,32 @@ async def test_opening_and_movements_are_closing_for_any_two_moments(
         adds_up(answer["opening_msat"], answer["closing_msat"], answer["movements"])
     span = datetime.now(UTC) - begun
     moments = sorted(begun + span * share // 1_000 for share in cuts)
-    frames = [
-        await statement(user, **{"from": a.isoformat(), "to": b.isoformat()}) for a, b in zip(moments, moments[1:])
-    ]
+    pairs = itertools.pairwise(moments)
+    frames = [await statement(user, **{"from": one.isoformat(), "to": two.isoformat()}) for one, two in pairs]
     for found in frames:
         adds_up(found["opening_msat"], found["closing_msat"], found["movements"])
-    for one, following in zip(frames, frames[1:], strict=False):
+    for one, following in itertools.pairwise(frames):
         assert one["closing_msat"] == following["opening_msat"]
     wallet = (await user.get(f"/v1/wallets/{user.wallet_id}")).json()
     assert (await statement(user))["closing_msat"] == wallet["balance_msat"]
 
 
-async def test_no_connection_is_held_for_a_slow_reader(api: Api, teller: Teller) -> None:
+async def test_no_connection_is_held_for_a_slow_reader(
+    api: Api, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(statements, "PAGE", 2)
     user = await api.open_account()
-    await teller.receive(user, 5)
-    answers = await asyncio.gather(*(sheet(user) for _ in range(30)))
-    assert all(len(lines) == 3 for lines in answers)
-    assert api.services.pool.get_size() == api.services.pool.get_idle_size()
+    for amount in range(1, 6):
+        await teller.receive(user, amount)
+    pool = api.services.pool
+    account = await api.database.fetchval("SELECT ledger_account_id FROM bank.wallets WHERE id = $1", user.wallet_id)
+    async with pool.acquire() as conn:
+        period = await statements.read_period(conn, account, None, None)
+    text = ""
+    async for piece in statements.csv_statement(pool, account, period):
+        assert pool.get_size() == pool.get_idle_size()
+        await teller.receive(user, 1_000_000)
+        text += piece
+    lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert [line["amount_msat"] for line in lines] == ["0", "1", "2", "3", "4", "5", "0"]
+    assert lines[-1]["balance_msat"] == "15"
