@@ -19,6 +19,7 @@ POSTS = ["/v1/accounts", "/v1/payments", "/v1/invoices", "/v1/decode", "/v1/acco
 GETS = [
     "/v1/wallets/{}",
     "/v1/wallets/{}/transactions",
+    "/v1/wallets/{}/statement",
     "/v1/payments/{}",
     "/v1/invoices/{}",
     "/v1/accounts/{}/api-keys",

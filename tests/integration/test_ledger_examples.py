@@ -1,0 +1,122 @@
+"""The examples of docs/ledger.md, posted by the code of today and found in the page as they are."""
+
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from engine.domain.ids import PaymentHash
+from engine.domain.money import Msat
+from engine.ledger import invoice
+from engine.ledger.books import find_broken_rules
+from engine.ledger.database import transaction
+from engine.ledger.reads import list_entries
+from engine.ledger.store import post_in_tx
+from tests.fixtures.postgres import Database
+from tests.integration.api_helpers import ADMIN, Api, User, running_api
+from tests.integration.views_helpers import NODE, Teller, open_teller
+
+pytestmark = pytest.mark.integration
+
+PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
+
+
+@dataclass
+class Story:
+    """Alice, Bob and the teller, in a book of their own."""
+
+    api: Api
+    teller: Teller
+    alice: User
+    bob: User
+
+    def named(self, code: str) -> str:
+        return code.replace(self.alice.wallet_id, "alice").replace(self.bob.wallet_id, "bob")
+
+    async def is_told(self, ref: str) -> None:
+        """Assert that the page shows the entries of this transfer."""
+        async with self.teller.pool.acquire() as conn:
+            entries = await list_entries(conn, ref)
+        entries.sort(key=lambda leg: (leg.layer, leg.amount_msat < 0, -abs(leg.amount_msat)))
+        lines = [
+            f"{leg.layer:7}  {'Dr' if leg.amount_msat > 0 else 'Cr'}  {self.named(leg.code):29} "
+            f"{abs(leg.amount_msat):>18,}"
+            for leg in entries
+        ]
+        block = "\n".join(["```", *lines, "```"])
+        assert lines
+        assert block in PAGE, block
+
+    async def payment_hash(self, table: str, row_id: str) -> str:
+        return str(await self.api.database.fetchval(f"SELECT payment_hash FROM bank.{table} WHERE id = $1", row_id))
+
+    async def receive(self, payment_hash: str, amount_msat: int, *, beside_internal: bool) -> None:
+        """Over Lightning, for an invoice that a user of ours has paid already or that we do not know."""
+        async with transaction(self.teller.pool) as conn:
+            row = await invoice.find_row_in_tx(conn, PaymentHash(payment_hash))
+            posting = await invoice.received(
+                conn,
+                self.teller.ids,
+                payment_hash=PaymentHash(payment_hash),
+                node=NODE,
+                amount_msat=Msat(amount_msat),
+                payee_account=row.ledger_account_id if row else None,
+                beside_internal=beside_internal,
+            )
+            await post_in_tx(conn, posting)
+            if row:
+                await invoice.mark_received_in_tx(conn, row, Msat(amount_msat))
+
+
+@pytest_asyncio.fixture
+async def story(ledger_db: Database, tmp_path: Path) -> AsyncIterator[Story]:
+    async with running_api(ledger_db.app_dsn, ledger_db.owner_dsn, tmp_path, rate_limit_per_minute=0) as api:
+        yield Story(api, await open_teller(api), await api.open_account(), await api.open_account())
+
+
+async def test_the_page_about_the_books_shows_what_is_booked(story: Story) -> None:
+    teller, alice, bob = story.teller, story.alice, story.bob
+    await story.is_told("node:lnd-1:opening")
+    received = await teller.receive(alice, 250_000)
+    await story.is_told(f"ln:{await story.payment_hash('invoices', received)}:recv")
+    row = await teller.hold(alice, 100_000, 1_000)
+    await story.is_told(f"ln:{row.payment_hash}:hold:1")
+    wallet = (await alice.get(f"/v1/wallets/{alice.wallet_id}")).json()
+    assert (wallet["balance_msat"], wallet["available_msat"], wallet["held_msat"]) == (250_000, 149_000, 101_000)
+    await teller.settle(alice, row, 350)
+    await story.is_told(f"ln:{row.payment_hash}:settle")
+    row = await teller.hold(alice, 10_000, 100)
+    await teller.release(row)
+    await story.is_told(f"ln:{row.payment_hash}:void:1")
+    await story.is_told(f"pay:{await teller.pay_user(alice, bob, 20_000)}")
+    by_invoice = await teller.pay_user(alice, bob, 1_000, by_invoice=True)
+    payment_hash = await story.payment_hash("payments", by_invoice)
+    await story.is_told(f"ln:{payment_hash}:recv")
+    await story.receive(payment_hash, 1_000, beside_internal=True)
+    await story.is_told(f"ln:{payment_hash}:recv:outside")
+    by_hand = secrets.token_hex(32)
+    await story.receive(by_hand, 1_111_000, beside_internal=False)
+    await story.is_told(f"ln:{by_hand}:recv")
+    await check_sums(story)
+    await check_statement(story)
+
+
+async def check_sums(story: Story) -> None:
+    told = (await story.api.http.get("/v1/admin/ledger/trial-balance", headers=ADMIN)).json()["accounts"]
+    lines = sorted(f"{story.named(each['code']):29} {each['settled_msat']:>18,}" for each in told)
+    block = "\n".join(["```", *lines, "```"])
+    assert block in PAGE, block
+    async with story.teller.pool.acquire() as conn:
+        assert await find_broken_rules(conn) == []
+
+
+async def check_statement(story: Story) -> None:
+    told = (await story.alice.get(f"/v1/wallets/{story.alice.wallet_id}/statement")).json()
+    lines = [f"opening {' ':13} {told['opening_msat']:>15,}"]
+    lines += [f"{each['kind']} {each['amount_msat']:>14,}{each['balance_msat']:>15,}" for each in told["movements"]]
+    lines.append(f"closing {' ':13} {told['closing_msat']:>15,}")
+    block = "\n".join(["```", *lines, "```"])
+    assert block in PAGE, block
