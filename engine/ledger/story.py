@@ -1,7 +1,8 @@
 """One transfer's story: itself, what it resolved and what resolved it, each with its legs, oldest first.
 
 A hold and its settlement are two transfers with one story, and so are a settlement and its reversal; whichever of them
-is asked for, the same links are followed. Other holds that the same transfer resolved are not part of it.
+is asked for, the same links are followed, up to 100 transfers. Other holds that the same transfer resolved are not part
+of it.
 """
 
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """All of it, and which payments and invoices it is about."""
+    """All of it, the transfer that was asked for among its steps, and which payments and invoices it is about."""
 
     steps: Sequence[Step]
     payment_ids: Sequence[str]
@@ -61,8 +62,9 @@ SELECT t.id, t.external_ref AS ref, t.template, t.phase, t.actor, t.workflow_id,
             WHEN 'reverse' THEN 'reversed' ELSE CASE t.phase WHEN 'hold' THEN 'open' ELSE 'final' END END AS status,
        ARRAY(SELECT x.external_ref FROM ledger.resolutions r JOIN ledger.transfers x ON x.id = r.target_id
               WHERE r.transfer_id = t.id ORDER BY x.id) AS resolves
-  FROM story JOIN ledger.transfers t ON t.id = story.id
- ORDER BY t.id LIMIT $2"""
+  FROM (SELECT t.* FROM story JOIN ledger.transfers t ON t.id = story.id
+         ORDER BY t.external_ref <> $1, t.id LIMIT $2) t
+ ORDER BY t.id"""
 
 _ENTRIES = """
 SELECT e.transfer_id, e.account_id, a.code, e.currency, CASE e.layer WHEN 0 THEN 'settled' ELSE 'held' END AS layer,
@@ -72,12 +74,13 @@ SELECT e.transfer_id, e.account_id, a.code, e.currency, CASE e.layer WHEN 0 THEN
 
 # A hold and its release name one attempt, a settlement the one payment that was settled, a receipt the invoice.
 _PAYMENTS = """
-SELECT DISTINCT p.id FROM ledger.transfers t
-  JOIN bank.payments p ON p.id = t.metadata ->> 'payment'
-    OR (t.external_ref LIKE 'ln:%' AND p.payment_hash = split_part(t.external_ref, ':', 2)
-        AND CASE t.phase WHEN 'settle' THEN p.status = 'settled' WHEN 'post' THEN false
-                         ELSE p.attempt::text = split_part(t.external_ref, ':', 4) END)
- WHERE t.id = ANY($1) ORDER BY p.id"""
+SELECT p.id FROM ledger.transfers t JOIN bank.payments p ON p.id = t.metadata ->> 'payment' WHERE t.id = ANY($1)
+UNION
+SELECT p.id FROM ledger.transfers t JOIN bank.payments p ON p.payment_hash = split_part(t.external_ref, ':', 2)
+ WHERE t.id = ANY($1) AND t.external_ref LIKE 'ln:%'
+   AND CASE t.phase WHEN 'settle' THEN p.status = 'settled' WHEN 'post' THEN false
+                    ELSE p.attempt::text = split_part(t.external_ref, ':', 4) END
+ ORDER BY 1"""
 
 _INVOICES = """
 SELECT DISTINCT i.id FROM ledger.transfers t

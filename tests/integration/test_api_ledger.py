@@ -17,6 +17,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from engine.ledger import story
 from engine.ledger.beancount import account_code
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, Json, User, is_problem, running_api
@@ -215,6 +216,18 @@ async def test_internal_payments_and_receipts(api: Api, teller: Teller) -> None:
     assert row
     told = await tell(api, f"/transfers/ln:{row['payment_hash']}:recv")
     assert (told["payment_ids"], told["invoice_ids"]) == ([by_invoice], [row["id"]])
+
+
+async def test_a_long_story_has_the_transfer_that_was_asked_for(
+    api: Api, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(story, "MAX_STEPS", 1)
+    user = await api.open_account()
+    await teller.receive(user, 250_000)
+    row = await teller.hold(user, 100_000, 1_000)
+    await teller.settle(user, row, 0)
+    for ref in (f"ln:{row.payment_hash}:hold:1", f"ln:{row.payment_hash}:settle"):
+        assert [step["ref"] for step in (await tell(api, f"/transfers/{ref}"))["steps"]] == [ref]
 
 
 async def test_a_transfer_that_is_not_there(api: Api) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
@@ -209,3 +210,26 @@ async def test_no_connection_is_held_for_a_slow_reader(
     lines = list(csv.DictReader(io.StringIO(text, newline="")))
     assert [line["amount_msat"] for line in lines] == ["0", "1", "2", "3", "4", "5", "0"]
     assert lines[-1]["balance_msat"] == "15"
+
+
+async def test_statements_add_up_even_where_a_clock_was_set_back(
+    api: Api, teller: Teller, shared_ledger_db: Database
+) -> None:
+    user = await api.open_account()
+    for amount in range(1, 8):
+        await teller.receive(user, amount)
+    by_hand = await asyncpg.connect(shared_ledger_db.superuser_dsn)
+    try:
+        await by_hand.execute("SET session_replication_role = replica")
+        await by_hand.execute(
+            """UPDATE ledger.entries SET posted_at = posted_at - interval '1 hour'
+                WHERE version IN (3, 4) AND account_id = (SELECT ledger_account_id FROM bank.wallets WHERE id = $1)""",
+            user.wallet_id,
+        )
+    finally:
+        await by_hand.close()
+    times = sorted(line["time"] for line in (await statement(user, **{"from": "2000-01-01T00:00:00Z"}))["movements"])
+    assert len(times) == 7
+    for one, two in itertools.combinations_with_replacement(times, 2):
+        found = await statement(user, **{"from": one, "to": two})
+        adds_up(found["opening_msat"], found["closing_msat"], found["movements"])
