@@ -3,7 +3,9 @@
 Amounts are signed, debit +: a user's money is negative here, and every column sums to zero.
 """
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
@@ -14,6 +16,7 @@ from api.deps import Caller, Services, get_services, needs, no_such
 from api.errors import problems
 from api.period import Instant, Period
 from api.stream import stream
+from engine.domain.errors import Unavailable
 from engine.ledger import export, story
 from engine.ledger.reads import TrialBalanceRow, find_balance_then
 from engine.ledger.reads import list_trial_balance as read_trial_balance
@@ -24,6 +27,7 @@ Svc = Annotated[Services, Depends(get_services)]
 Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["income:ln-fee"])]
 Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["ln:3f…:hold:1"])]
 
+_SLOTS = asyncio.Semaphore(4)
 _BEANCOUNT = '2026-01-31 * "lightning_settled" ""\n  Income:Settled:Income:Ln--fee  -450 MSAT\n'
 _TEXTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -181,13 +185,24 @@ async def export_ledger(_caller: Admin, services: Svc, query: Annotated[ExportQu
     """Scope: `admin`. All entries of [from, to), in one snapshot, as CSV or for Beancount.
 
     With `from`, what every account had before comes first, as `opening`: so the sums per account and layer are the
-    balances at the end. A connection that breaks off is an export that is not whole.
+    balances at the end. A connection that breaks off is an export that is not whole. Four may run at a
+    time, per process.
     """
     query.check()
-    pieces = export.export_book(services.pool, query.format, query.begins_at, query.ends_at)
+    pieces = _bounded(export.export_book(services.pool, query.format, query.begins_at, query.ends_at))
     if query.format == "csv":
         return await stream(pieces, media_type="text/csv", file_name="ledger.csv")
     return await stream(pieces, media_type="text/plain", file_name="ledger.beancount")
+
+
+async def _bounded(pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """Each export holds a connection for as long as its reader takes, and payments need some too."""
+    async with aclosing(pieces):
+        if _SLOTS.locked():
+            raise Unavailable("as many exports are running as may", code="temporarily_unavailable")
+        async with _SLOTS:
+            async for piece in pieces:
+                yield piece
 
 
 def _sums(row: TrialBalanceRow) -> SumsOut:
