@@ -43,6 +43,10 @@ class Receipts(InvoiceActivities):
         """What came from outside is credited also when one of our users had paid; that is flagged."""
         async with transaction(self._pool) as conn:
             ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
+            wallet_id = ours.wallet_id if ours else None
+            paid_inside = ours is not None and ours.paid_by is not None
+            if ours is not None and ours.outside_msat > 0:
+                return CreditedReceipt(credited=False, wallet_id=wallet_id, paid_twice=paid_inside)
             posting = await invoice.received(
                 conn,
                 self._ids,
@@ -50,18 +54,12 @@ class Receipts(InvoiceActivities):
                 node=receipt.node,
                 amount_msat=receipt.received_msat,
                 payee_account=ours.ledger_account_id if ours else None,
-                beside_internal=ours is not None and ours.paid_by is not None,
+                beside_internal=paid_inside,
             )
-            if ours is not None and ours.outside_msat > 0:
-                return CreditedReceipt(credited=False, wallet_id=ours.wallet_id, paid_twice=ours.paid_by is not None)
             posted = await post_in_tx(conn, posting)
             if ours is not None:
                 await invoice.mark_received_in_tx(conn, ours, receipt.received_msat)
-        return CreditedReceipt(
-            credited=posted.fresh,
-            wallet_id=ours.wallet_id if ours else None,
-            paid_twice=ours is not None and ours.paid_by is not None,
-        )
+        return CreditedReceipt(credited=posted.fresh, wallet_id=wallet_id, paid_twice=paid_inside)
 
 
 class InvoiceSweep(InvoiceSweepActivities):

@@ -112,10 +112,14 @@ class Pump(PumpActivities):
     async def _tell(self, update: NodePayment) -> None:
         async with self._pool.acquire() as conn:
             workflow_id = await payment.find_waiting_workflow(conn, update.payment_hash)
-            status = await payment.find_live_status(conn, update.payment_hash)
+            unheld = (
+                workflow_id is None
+                and update.status is NodePaymentStatus.SUCCEEDED
+                and await payment.find_live_status(conn, update.payment_hash) is None
+            )
         if workflow_id is not None:
             await self._wake(workflow_id)
-        elif update.status is NodePaymentStatus.SUCCEEDED and status is None:
+        elif unheld:
             activity.logger.error("%s has paid %s, for which nothing is held", self._lnd.name, update.payment_hash)
 
     async def _wake_all(self) -> None:

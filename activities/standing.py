@@ -32,7 +32,7 @@ from engine.contracts.node import AdoptNode
 from engine.contracts.pump import PumpInput
 from engine.contracts.reconciliation import Reconcile
 from engine.domain.ids import NodeName
-from engine.ledger.database import Pool
+from engine.ledger.database import Pool, translated
 from engine.ledger.node import find_pubkey
 
 _KEYWORD, _INT, _BOOL = (
@@ -60,8 +60,9 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
     await _ensure_search_attributes(client)
     stands = True
     for node in nodes:
-        async with pool.acquire() as conn:
-            adopted = await find_pubkey(conn, node)
+        with translated():
+            async with pool.acquire() as conn:
+                adopted = await find_pubkey(conn, node)
         if adopted is not None:
             await _ensure_pump(client, node)
             await _ensure_sweep(client, node)

@@ -93,10 +93,6 @@ class Outside:
                 raise PaymentFailed(ln.PaymentFailureReason.Name(payment.failure_reason))
         raise PaymentFailed("the node ended the answer without a result")
 
-    async def forget_failures(self) -> None:
-        """Let the node try again the routes that failed in an accident."""
-        await self.stubs.router.ResetMissionControl(router.ResetMissionControlRequest())
-
     async def balance_msat(self) -> int:
         """What the node owns in its channels, without what is in flight."""
         return (await self.stubs.lightning.ChannelBalance(ln.ChannelBalanceRequest())).local_balance.msat
