@@ -57,7 +57,7 @@ class NewKeyIn(Content):
     """A key to be made."""
 
     name: Annotated[Text, Field(min_length=1, max_length=100)]
-    scopes: Annotated[list[Scope], Field(min_length=1, max_length=4)]
+    scopes: Annotated[list[Scope], Field(min_length=1, max_length=7)]
     expires_at: AwareDatetime | None = Field(default=None, strict=False, description="RFC 3339; none: never.")
 
     @field_validator("expires_at", mode="before")

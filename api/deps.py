@@ -25,10 +25,13 @@ from engine.clients.invoices import InvoiceNode
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
 from engine.ledger.accounts import find_api_key_by_token
+from engine.ledger.audit import Act
 from engine.ledger.database import Connection, Pool, translated
 from engine.settings import ApiSettings
 
-Scope = Literal["read", "receive", "send", "admin"]
+Role = Literal["support", "treasury", "finance", "admin"]
+"""Operators: who helps users, who moves the bank's own money, who answers for the books, and who may all of it."""
+Scope = Literal["read", "receive", "send"] | Role
 ADMIN_OWNER = AccountId("admin")
 """Under whose name the idempotency keys of the bootstrap administrator are kept."""
 
@@ -86,6 +89,19 @@ class Caller:
         """Under whose name its idempotency keys are kept."""
         return self.account or ADMIN_OWNER
 
+    def act(
+        self, action: str, *, account_id: AccountId | None = None, subject: str | None = None, **detail: object
+    ) -> Act:
+        """A line for the audit trail: this caller did that. No secrets."""
+        return Act(
+            operator=self.owner,
+            key_id=self.key_id,
+            action=action,
+            account_id=account_id,
+            subject=subject,
+            detail=detail,
+        )
+
     @property
     def account_id(self) -> AccountId:
         """Its own account. Raises Forbidden for the bootstrap key, which has none."""
@@ -122,6 +138,18 @@ def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
     async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
         if scope not in caller.scopes:
             raise Forbidden(f"This needs a key with the scope '{scope}'.", scope=scope)
+        return caller
+
+    return allowed
+
+
+def needs_role(*roles: Role) -> Callable[..., Coroutine[Any, Any, Caller]]:
+    """Dependency: the caller, if its key has one of these roles of operators; `admin` may all that any of them may."""
+    enough = {*roles, "admin"}
+
+    async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
+        if not enough & caller.scopes:
+            raise Forbidden(f"This needs a key with the role {' or '.join(sorted(enough))}.", scope=" ".join(roles))
         return caller
 
     return allowed

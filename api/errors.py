@@ -95,6 +95,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "account_locked": (409, "The account is locked"),
     "invoice_already_paid": (409, "The invoice has been paid"),
     "invoice_cancelled": (409, "The invoice was cancelled"),
+    "version_conflict": (409, "Somebody has changed it meanwhile"),
     "case_resolved": (409, "The case has been resolved"),
     "payment_in_progress": (409, "The invoice is being paid"),
     "request_too_large": (413, "The request is too large"),

@@ -236,3 +236,33 @@ class CaseUpdate(SQLModel, table=True):
     actor: str = _text()
     note: str = _text()
     at: datetime = _moment()
+
+
+class AuditLine(SQLModel, table=True):
+    """What an operator did: append-only."""
+
+    __tablename__: ClassVar[Any] = "audit"
+    __table_args__ = _BANK
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    at: datetime = _moment()
+    operator: str = _text()
+    key_id: str = _text()
+    action: str = _text()
+    account_id: str | None = _text(nullable=True)
+    subject: str | None = _text(nullable=True)
+    detail: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+
+
+class Rulebook(SQLModel, table=True):
+    """One version of the fees or the limits: append-only."""
+
+    __tablename__: ClassVar[Any] = "rulebooks"
+    __table_args__ = _BANK
+
+    name: str = _text(primary_key=True)
+    version: int = Field(primary_key=True)
+    content: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+    note: str = _text()
+    set_by: str = _text()
+    created_at: datetime = _moment()

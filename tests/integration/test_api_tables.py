@@ -7,6 +7,7 @@ from sqlalchemy.dialects import postgresql
 
 from engine.ledger.bank_tables import (
     ApiKey,
+    AuditLine,
     BankAccount,
     Case,
     CaseUpdate,
@@ -16,6 +17,7 @@ from engine.ledger.bank_tables import (
     NodeCancellation,
     Payment,
     Reconciliation,
+    Rulebook,
     Transaction,
     Wallet,
 )
@@ -35,6 +37,8 @@ TABLES = [
     Reconciliation,
     Case,
     CaseUpdate,
+    AuditLine,
+    Rulebook,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 

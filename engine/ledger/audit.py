@@ -1,0 +1,41 @@
+"""The trail of what operators did: one line per action, in the transaction of the action. Append-only.
+
+Numbers have no gaps and follow the order of the commits, times never go back. Details name what was asked and what it
+was before; never put a secret there (keys, macaroons, preimages): every operator may read it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from engine.domain.ids import AccountId
+from engine.ledger.database import Connection, translated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """What an operator did. `action` is `<thing>.<verb>`, such as `account.lock`."""
+
+    operator: str
+    key_id: str
+    action: str
+    account_id: AccountId | None = None
+    """The user's account that it was done to."""
+    subject: str | None = None
+    """What else it was done to: a case, a correction, a key."""
+    detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+async def record_in_tx(conn: Connection, act: Act) -> int:
+    """Write the line, last in the transaction: the trail is locked until it ends. Gives its number."""
+    with translated():
+        number: int = await conn.fetchval(
+            "SELECT bank.record_act($1, $2, $3, $4, $5, $6)",
+            act.operator,
+            act.key_id,
+            act.action,
+            act.account_id,
+            act.subject,
+            dict(act.detail),
+        )
+    return number
