@@ -29,3 +29,8 @@ def msat_to_sat_floor(amount_msat: Msat) -> Sat:
 def share_ppm_ceil(amount_msat: Msat, rate_ppm: int) -> Msat:
     """Parts per million of an amount, rounded up to the next millisatoshi: for caps and fees."""
     return Msat(-(-amount_msat * rate_ppm // _PPM))
+
+
+def sat_ceil(amount_msat: Msat) -> Msat:
+    """Up to the next whole satoshi: for fees of what moves on chain."""
+    return Msat(-(-amount_msat // MSAT_PER_SAT) * MSAT_PER_SAT)
