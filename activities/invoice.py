@@ -20,9 +20,10 @@ from engine.contracts.invoice import (
     SweptPage,
 )
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash
-from engine.domain.money import msat_to_sat_floor
+from engine.domain.money import Msat, msat_to_sat_floor
 from engine.ledger import chart, invoice
-from engine.ledger.database import Pool, transaction
+from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.fees import Charge, FeeBook
 from engine.ledger.store import post_in_tx
 
 _GRACE_S = 30
@@ -37,16 +38,21 @@ class Receipts(InvoiceActivities):
     def __init__(self, pool: Pool, ids: chart.Chart) -> None:
         self._pool = pool
         self._ids = ids
+        self._fees = FeeBook()
 
     @activity.defn
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
-        """What came from outside is credited also when one of our users had paid; that is flagged."""
+        """What came from outside is credited also when one of our users had paid; that is flagged.
+
+        Our fee is computed once: a repeat finds the row received and asks for no schedule.
+        """
         async with transaction(self._pool) as conn:
             ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
             wallet_id = ours.wallet_id if ours else None
             paid_inside = ours is not None and ours.paid_by is not None
             if ours is not None and ours.outside_msat > 0:
                 return CreditedReceipt(credited=False, wallet_id=wallet_id, paid_twice=paid_inside)
+            charge = await self._charge(conn, ours, receipt.received_msat) if ours else None
             posting = await invoice.received(
                 conn,
                 self._ids,
@@ -55,11 +61,17 @@ class Receipts(InvoiceActivities):
                 amount_msat=receipt.received_msat,
                 payee_account=ours.ledger_account_id if ours else None,
                 beside_internal=paid_inside,
+                charge=charge,
             )
             posted = await post_in_tx(conn, posting)
             if ours is not None:
-                await invoice.mark_received_in_tx(conn, ours, receipt.received_msat)
+                await invoice.mark_received_in_tx(conn, ours, receipt.received_msat, charge)
         return CreditedReceipt(credited=posted.fresh, wallet_id=wallet_id, paid_twice=paid_inside)
+
+    async def _charge(self, conn: Connection, ours: invoice.InvoiceRow, received_msat: Msat) -> Charge:
+        return await self._fees.charge(
+            conn, "lightning_in", received_msat, level=ours.level, version=ours.fees_in_force
+        )
 
 
 class InvoiceSweep(InvoiceSweepActivities):

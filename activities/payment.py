@@ -4,7 +4,7 @@ Opening claims the idempotency key, writes the row and moves or holds the money 
 moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,12 +23,23 @@ from engine.contracts.payment import (
 )
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
+from engine.domain.fees import Kind
 from engine.domain.ids import NodeName, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, node, payment
 from engine.ledger import request as requests
 from engine.ledger.database import Connection, Pool, transaction, translated
+from engine.ledger.fees import Charge, FeeBook
 from engine.ledger.store import post_in_tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who pays: its account in the books, its level, and the version of our fees in force while it is looked at."""
+
+    ledger_account: int
+    level: int
+    fees_in_force: int
 
 
 class Payments(PaymentActivities):
@@ -37,6 +48,7 @@ class Payments(PaymentActivities):
     def __init__(self, pool: Pool, ids: chart.Chart) -> None:
         self._pool = pool
         self._ids = ids
+        self._fees = FeeBook()
 
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
@@ -58,7 +70,7 @@ class Payments(PaymentActivities):
                 await payment.mark_settled_in_tx(
                     conn,
                     row.id,
-                    fee_msat=settle.fee_msat,
+                    fee_msat=Msat(settle.fee_msat + row.service_fee_msat),
                     preimage=settle.preimage,
                     payment_index=settle.payment_index,
                 )
@@ -86,15 +98,15 @@ class Payments(PaymentActivities):
         key = (asked.account_id, asked.idempotency_key)
         if not await requests.claim_key_in_tx(conn, *key, body_hash, asked.payment_id):
             return await self._find_opened_in_tx(conn, asked)
-        payer_account = await _require_sender(conn, asked)
+        payer = await _require_sender(conn, asked)
         if asked.payee_wallet_id is not None:
-            return await self._pay_wallet_in_tx(conn, asked, payer_account, asked.payee_wallet_id)
+            return await self._pay_wallet_in_tx(conn, asked, payer, asked.payee_wallet_id)
         if asked.payment_hash is None:
             raise InvariantBroken(f"{asked.payment_id} has no destination")
         ours = await invoice.find_row_in_tx(conn, asked.payment_hash)
         if ours is not None:
-            return await self._pay_invoice_in_tx(conn, asked, payer_account, ours)
-        return await self._reserve_in_tx(conn, asked, payer_account)
+            return await self._pay_invoice_in_tx(conn, asked, payer, ours)
+        return await self._reserve_in_tx(conn, asked, payer)
 
     async def _find_opened_in_tx(self, conn: Connection, asked: PaymentRequest) -> OpenedPayment:
         """What an earlier call with this key did: this very request, or another one."""
@@ -110,44 +122,59 @@ class Payments(PaymentActivities):
         return OpenedPayment(outcome=outcome, attempt=_attempt(row) if row.status == PaymentStatus.PENDING else None)
 
     async def _pay_wallet_in_tx(
-        self, conn: Connection, asked: PaymentRequest, payer_account: int, payee: WalletId
+        self, conn: Connection, asked: PaymentRequest, payer: Sender, payee: WalletId
     ) -> OpenedPayment:
-        new = _new_payment(asked, payee=payee)
+        new = _new_payment(asked, await self._charge(conn, "internal", asked, payer), payee=payee)
         await payment.add_row_in_tx(conn, new)
         payee_account = await _require_payee(conn, payee)
-        await post_in_tx(conn, payment.paid_internally(new, payer_account, payee_account))
+        await post_in_tx(conn, await payment.paid_internally(conn, self._ids, new, payer.ledger_account, payee_account))
         return _settled(asked)
 
     async def _pay_invoice_in_tx(
-        self, conn: Connection, asked: PaymentRequest, payer_account: int, ours: invoice.InvoiceRow
+        self, conn: Connection, asked: PaymentRequest, payer: Sender, ours: invoice.InvoiceRow
     ) -> OpenedPayment:
         """The invoice row is locked, so a receipt from outside comes either before or after all of this."""
         _require_payable(asked, ours)
         await _require_payee(conn, ours.wallet_id)
-        new = _new_payment(asked, payee=ours.wallet_id)
+        new = _new_payment(asked, await self._charge(conn, "internal", asked, payer), payee=ours.wallet_id)
         if not await payment.add_row_in_tx(conn, new):
             raise Refused("This invoice has been paid.", code="invoice_already_paid")
         await invoice.mark_paid_internally_in_tx(conn, ours, payment_id=new.id, amount_msat=asked.amount_msat)
-        await post_in_tx(conn, payment.paid_internally(new, payer_account, ours.ledger_account_id))
+        posting = await payment.paid_internally(conn, self._ids, new, payer.ledger_account, ours.ledger_account_id)
+        await post_in_tx(conn, posting)
         return _settled(asked)
 
-    async def _reserve_in_tx(self, conn: Connection, asked: PaymentRequest, payer_account: int) -> OpenedPayment:
+    async def _reserve_in_tx(self, conn: Connection, asked: PaymentRequest, payer: Sender) -> OpenedPayment:
         if asked.payment_hash is None:
             raise InvariantBroken(f"{asked.payment_id} has no payment hash")
-        sender = await node.choose_sender(conn, Msat(asked.amount_msat + asked.max_fee_msat))
+        charge = await self._charge(conn, "lightning_out", asked, payer)
+        routing_cap_msat = _max_fee(asked, charge, internal=False) - charge.fee_msat
+        sender = await node.choose_sender(conn, Msat(asked.amount_msat + routing_cap_msat))
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
         attempts, known_index = await payment.read_earlier_attempts(conn, asked.payment_hash)
-        new = _new_payment(asked, sender=sender, attempt=attempts + 1, known_payment_index=known_index)
+        new = _new_payment(asked, charge, sender=sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_row_in_tx(conn, new):
             await _refuse_second_payment(conn, asked)
-        await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer_account))
+        await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account))
         row = await payment.get_row_in_tx(conn, new.id)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(row))
 
+    async def _charge(self, conn: Connection, kind: Kind, asked: PaymentRequest, payer: Sender) -> Charge:
+        """Our fee, by the schedule in force in this transaction. Raises Refused when it is above the caller's cap."""
+        charge = await self._fees.charge(conn, kind, asked.amount_msat, level=payer.level, version=payer.fees_in_force)
+        if asked.fee_cap_msat is not None and charge.fee_msat > asked.fee_cap_msat:
+            raise Refused(
+                f"Our fee of {charge.fee_msat:,} msat is above max_fee_msat; raise it, or ask for a quote.",
+                code="fee_limit_exceeded",
+                fee_msat=charge.fee_msat,
+                max_fee_msat=asked.fee_cap_msat,
+            )
+        return charge
+
     async def _refuse(self, asked: PaymentRequest, refused: EngineError) -> OpenedPayment:
-        refusal = _in_the_callers_words(asked, refused)
+        refusal = _in_the_callers_words(refused)
         async with transaction(self._pool) as conn:
             if not await requests.refuse_key_in_tx(
                 conn, asked.account_id, asked.idempotency_key, bytes.fromhex(asked.body_hash), asdict(refusal)
@@ -156,23 +183,23 @@ class Payments(PaymentActivities):
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
 
 
-def _in_the_callers_words(asked: PaymentRequest, refused: EngineError) -> Refusal:
+def _in_the_callers_words(refused: EngineError) -> Refusal:
     """The books speak of accounts and their floors; a caller has a wallet."""
-    if refused.code != "insufficient_funds":
+    if refused.code != "insufficient_funds" or "needed" not in refused.fields:
         return Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
-    needed_msat = asked.amount_msat + asked.max_fee_msat
-    fields: dict[str, str | int | None] = {"needed_msat": needed_msat}
-    if "available" in refused.fields:
-        fields["available_msat"] = refused.fields["available"]
+    needed_msat = refused.fields["needed"]
+    fields = {"needed_msat": needed_msat, "available_msat": refused.fields.get("available")}
     detail = f"This wallet has not enough available for {needed_msat:,} msat, the most that this payment may cost."
     return Refusal(code=refused.code, detail=detail, fields=fields)
 
 
-async def _require_sender(conn: Connection, asked: PaymentRequest) -> int:
-    """The payer's account in the books, if it may send."""
+async def _require_sender(conn: Connection, asked: PaymentRequest) -> Sender:
+    """The payer, if it may send."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT w.ledger_account_id, a.status FROM bank.wallets w JOIN bank.accounts a ON a.id = w.account_id
+            """SELECT w.ledger_account_id, a.status, a.level,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_in_force
+                 FROM bank.wallets w JOIN bank.accounts a ON a.id = w.account_id
                 WHERE w.id = $1 AND a.id = $2""",
             asked.wallet_id,
             asked.account_id,
@@ -181,7 +208,7 @@ async def _require_sender(conn: Connection, asked: PaymentRequest) -> int:
         raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
     if row["status"] != "active":
         raise Refused("This account may not send.", code="account_locked", account_status=row["status"])
-    return int(row["ledger_account_id"])
+    return Sender(ledger_account=row["ledger_account_id"], level=row["level"], fees_in_force=row["fees_in_force"])
 
 
 async def _require_payee(conn: Connection, wallet_id: WalletId) -> int:
@@ -226,8 +253,16 @@ async def _user_account(conn: Connection, wallet_id: WalletId) -> int:
         return int(await conn.fetchval("SELECT ledger_account_id FROM bank.wallets WHERE id = $1", wallet_id))
 
 
+def _max_fee(asked: PaymentRequest, charge: Charge, *, internal: bool) -> Msat:
+    """The most that it may cost beside the amount: the network's part, which is what the cap leaves, and our fee."""
+    if internal:
+        return charge.fee_msat
+    return Msat(asked.max_fee_msat + charge.fee_msat) if asked.fee_cap_msat is None else asked.fee_cap_msat
+
+
 def _new_payment(
     asked: PaymentRequest,
+    charge: Charge,
     *,
     payee: WalletId | None = None,
     sender: NodeName | None = None,
@@ -244,7 +279,7 @@ def _new_payment(
         status=PaymentStatus.SETTLED if internal else PaymentStatus.PENDING,
         destination=asked.destination,
         amount_msat=asked.amount_msat,
-        max_fee_msat=Msat(0) if internal else asked.max_fee_msat,
+        max_fee_msat=_max_fee(asked, charge, internal=internal),
         payment_hash=asked.payment_hash,
         bolt11=asked.bolt11,
         amount_in_invoice=asked.amount_in_invoice,
@@ -255,6 +290,7 @@ def _new_payment(
         attempt=attempt,
         known_payment_index=known_payment_index,
         workflow_id=payment_workflow_id(asked.account_id, asked.idempotency_key),
+        charge=charge,
     )
 
 
@@ -268,7 +304,7 @@ def _attempt(row: payment.PaymentRow) -> LightningAttempt:
         payment_hash=row.payment_hash,
         amount_msat=row.amount_msat,
         amount_in_invoice=row.amount_in_invoice,
-        max_fee_msat=row.max_fee_msat,
+        max_fee_msat=row.routing_cap_msat,
         attempt=row.attempt,
         known_payment_index=row.known_payment_index,
     )

@@ -38,8 +38,12 @@ class PaymentRequest:
     """Whether the invoice itself names the amount; the node must then not be told again."""
     amount_msat: Msat
     max_fee_msat: Msat
+    """The routing cap where the caller gave no cap."""
     memo: str | None = None
     external_id: str | None = None
+    fee_cap_msat: Msat | None = None
+    """The caller's cap on all that the payment costs beside the amount; None: routing up to `max_fee_msat`, and our
+    fee whatever it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +76,7 @@ class OpenedPayment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LightningAttempt:
-    """One attempt to pay one invoice over one pinned node, for which amount and fee cap are held."""
+    """One attempt to pay one invoice over one pinned node, for which amount, routing cap and our fee are held."""
 
     payment_id: PaymentId
     node: NodeName
@@ -81,6 +85,7 @@ class LightningAttempt:
     amount_msat: Msat
     amount_in_invoice: bool
     max_fee_msat: Msat
+    """The most that the node may pay for routing; our fee is not part of it."""
     attempt: int
     """Counts the payments of this hash, from 1."""
     known_payment_index: int = 0
@@ -114,6 +119,7 @@ class SettlePayment:
 
     payment_id: PaymentId
     fee_msat: Msat
+    """What the node paid for routing."""
     preimage: str
     payment_index: int
     body_hash: str

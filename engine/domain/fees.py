@@ -271,7 +271,8 @@ def _check_reach(kind: Kind, steps: tuple[Step, ...]) -> None:
 
 def _check_bounds(kind: Kind, steps: tuple[Step, ...]) -> None:
     """Every minimum leaves room below each maximum, with what the steps between the two add for certain or at most."""
-    floor_msat = cap_msat = None
+    floor_msat: int | None = None
+    cap_msat: int | None = None
     for number, step in enumerate(steps):
         here = f"{kind}[{number}]"
         match step:

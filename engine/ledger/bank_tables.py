@@ -131,6 +131,9 @@ class Payment(SQLModel, table=True):
     workflow_id: str = _text()
     created_at: datetime = _moment()
     settled_at: datetime | None = _moment(nullable=True)
+    service_fee_msat: int = _number()
+    fee_version: int | None
+    fee_level: int | None = Field(sa_type=SmallInteger)
 
 
 class Invoice(SQLModel, table=True):
@@ -157,6 +160,9 @@ class Invoice(SQLModel, table=True):
     expires_at: datetime = _moment()
     created_at: datetime = _moment()
     settled_at: datetime | None = _moment(nullable=True)
+    service_fee_msat: int = _number()
+    fee_version: int | None
+    fee_level: int | None = Field(sa_type=SmallInteger)
 
 
 class NodeCancellation(SQLModel, table=True):

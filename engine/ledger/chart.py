@@ -13,6 +13,7 @@ OUTBOX: Final = "liab:outbox"
 SUSPENSE_IN: Final = "suspense:in"
 CAPITAL: Final = "equity:capital"
 LIGHTNING_FEES: Final = "income:ln-fee"
+TRANSFER_FEES: Final = "income:transfer-fee"
 ROUTING_COST: Final = "exp:ln-routing"
 
 

@@ -1,10 +1,10 @@
-"""The posting of a receipt, and the invoice's row in the bank. A: what was really paid.
+"""The posting of a receipt, and the invoice's row in the bank. A: what was really paid, B: our fee, at most A.
 
-    event                                          reference                entries
-    received from outside                          ln:<hash>:recv           Dr channels A · Cr user A
-    paid by one of our users (payment.py)          ln:<hash>:recv           Dr payer A · Cr payee A
-    received although a user of ours had paid      ln:<hash>:recv:outside   Dr channels A · Cr user A
-    received for no invoice that we know           ln:<hash>:recv           Dr channels A · Cr suspense:in A
+    event                                       reference               entries
+    received from outside                       ln:<hash>:recv          Dr channels A · Cr user A−B · Cr fees B
+    paid by one of our users (payment.py)       ln:<hash>:recv          there the payer pays our fee
+    received although a user of ours had paid   ln:<hash>:recv:outside  Dr channels A · Cr user A−B · Cr fees B
+    received for no invoice that we know        ln:<hash>:recv          Dr channels A · Cr suspense:in A
 
 The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
 """
@@ -17,6 +17,7 @@ from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.database import Connection, translated
+from engine.ledger.fees import Charge, fee_facts
 from engine.ledger.payment import receive_ref
 
 ACTOR = "receive"
@@ -38,6 +39,10 @@ class InvoiceRow:
     outside_msat: Msat
     ledger_account_id: int
     """The payee's account in the books."""
+    level: int
+    """The payee's."""
+    fees_in_force: int
+    """The version of our fees while this transaction reads."""
 
 
 # Posting
@@ -52,16 +57,24 @@ async def received(
     amount_msat: Msat,
     payee_account: int | None,
     beside_internal: bool,
+    charge: Charge | None = None,
 ) -> Posting:
-    """Money came in over Lightning. Without a payee it waits in suspense for an operator."""
+    """Money came in over Lightning, and the payee pays our fee out of it. Without a payee it waits for an operator."""
     creditor = await ids.get_id(conn, chart.SUSPENSE_IN) if payee_account is None else payee_account
+    fee_msat = charge.fee_msat if charge else Msat(0)
+    legs = [debit(await ids.get_id(conn, chart.channels(node)), amount_msat)]
+    if amount_msat > fee_msat:
+        legs.append(credit(creditor, amount_msat - fee_msat))
+    if fee_msat > 0:
+        legs.append(credit(await ids.get_id(conn, chart.LIGHTNING_FEES), fee_msat))
     return Posting(
         ref=receive_ref(payment_hash) + (":outside" if beside_internal else ""),
         template="lightning_received",
         phase="post",
         actor=ACTOR,
         workflow_id=f"receive-{payment_hash}",
-        legs=[debit(await ids.get_id(conn, chart.channels(node)), amount_msat), credit(creditor, amount_msat)],
+        metadata=fee_facts(charge.fee_msat, charge.version, charge.level) if charge else {},
+        legs=legs,
     )
 
 
@@ -73,8 +86,10 @@ async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> Invoice
     with translated():
         row = await conn.fetchrow(
             """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at,
-                      i.paid_by, i.outside_msat, w.ledger_account_id
+                      i.paid_by, i.outside_msat, w.ledger_account_id, a.level,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_in_force
                  FROM bank.invoices i JOIN bank.wallets w ON w.id = i.wallet_id
+                 JOIN bank.accounts a ON a.id = i.account_id
                 WHERE i.payment_hash = $1 FOR UPDATE OF i""",
             payment_hash,
         )
@@ -101,15 +116,20 @@ async def mark_paid_internally_in_tx(
         )
 
 
-async def mark_received_in_tx(conn: Connection, invoice: InvoiceRow, amount_msat: Msat) -> None:
-    """Settled from outside, whatever the row said before: money that came is money."""
+async def mark_received_in_tx(
+    conn: Connection, invoice: InvoiceRow, amount_msat: Msat, charge: Charge | None = None
+) -> None:
+    """Settled from outside, whatever the row said before: money that came is money. Keeps our fee and its rule."""
     with translated():
         await conn.execute(
             """UPDATE bank.invoices SET status = 'settled', received_msat = received_msat + $2, outside_msat = $2,
-                   outside_at = clock_timestamp(),
+                   outside_at = clock_timestamp(), service_fee_msat = $3, fee_version = $4, fee_level = $5,
                    settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
             invoice.id,
             amount_msat,
+            charge.fee_msat if charge else 0,
+            charge and charge.version,
+            charge and charge.level,
         )
 
 

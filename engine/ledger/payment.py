@@ -1,15 +1,16 @@
-"""The postings of a payment, and its row in the bank. A: amount, F: fee cap, f: actual routing fee.
+"""The postings of a payment, and its row in the bank. A: amount, F: routing cap, f: actual routing fee, B: our fee.
 
     event                        reference               entries
-    reserved                     ln:<hash>:hold:<n>      [held] Dr user A+F · Cr outbox A+F
-    settled                      ln:<hash>:settle        hold inverted · Dr user A+f · Dr routing cost f
-                                                         · Cr channels A+f · Cr lightning fees f
+    reserved                     ln:<hash>:hold:<n>      [held] Dr user A+F+B · Cr outbox A+F+B
+    settled                      ln:<hash>:settle        hold inverted · Dr user A+f+B · Dr routing cost f
+                                                         · Cr channels A+f · Cr lightning fees f+B
     released                     ln:<hash>:void:<n>      hold inverted
-    paid to a wallet             pay:<payment id>        Dr payer A · Cr payee A
+    paid to a wallet             pay:<payment id>        Dr payer A+B · Cr payee A · Cr transfer fees B
     paid by invoice, internally  ln:<hash>:recv          the same; shares its reference with a receipt from outside
 
-The user pays f, which is our income, and the network costs us f: both are shown. Row and posting are written in one
-transaction, so they cannot disagree; a row says `pending` exactly while its hold is open.
+The user pays f, which is our income, and the network costs us f: both are shown. B is computed once, when the payment
+is opened, and stands in the row with its rule. Row and posting are written in one transaction, so they cannot disagree;
+a row says `pending` exactly while its hold is open.
 """
 
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ from engine.domain.errors import InvariantBroken
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.book import Posting, credit, debit
+from engine.ledger.book import Fact, Posting, credit, debit
 from engine.ledger.database import Connection, translated
+from engine.ledger.fees import Charge, fee_facts
 
 ACTOR = "payment"
 
@@ -34,6 +36,7 @@ class PaymentRow:
     status: str
     amount_msat: Msat
     max_fee_msat: Msat
+    """F + B: the most that it may cost beside the amount."""
     payment_hash: PaymentHash | None
     bolt11: str | None
     amount_in_invoice: bool
@@ -41,6 +44,14 @@ class PaymentRow:
     attempt: int | None
     known_payment_index: int
     workflow_id: str
+    service_fee_msat: Msat
+    fee_version: int | None
+    fee_level: int | None
+
+    @property
+    def routing_cap_msat(self) -> Msat:
+        """F: the most that the network may take."""
+        return Msat(self.max_fee_msat - self.service_fee_msat)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +66,7 @@ class NewPayment:
     destination: str
     amount_msat: Msat
     max_fee_msat: Msat
+    """F + B."""
     payment_hash: PaymentHash | None
     bolt11: str | None
     amount_in_invoice: bool
@@ -65,6 +77,18 @@ class NewPayment:
     attempt: int | None
     known_payment_index: int
     workflow_id: str
+    charge: Charge | None = None
+    """B and its rule; None is free of charge."""
+
+    @property
+    def service_fee_msat(self) -> Msat:
+        """B."""
+        return self.charge.fee_msat if self.charge else Msat(0)
+
+    @property
+    def fee_facts(self) -> dict[str, Fact]:
+        """What its posting says about B."""
+        return fee_facts(self.charge.fee_msat, self.charge.version, self.charge.level) if self.charge else {}
 
 
 # Postings
@@ -81,7 +105,7 @@ def receive_ref(payment_hash: PaymentHash) -> str:
 
 
 async def reserved(conn: Connection, ids: chart.Chart, payment: NewPayment, user_account: int) -> Posting:
-    """Amount and fee cap are promised to the network; before anything is sent."""
+    """Amount, routing cap and our fee are promised; before anything is sent."""
     if payment.payment_hash is None or payment.attempt is None:
         raise InvariantBroken(f"{payment.id} is no Lightning payment")
     total_msat = payment.amount_msat + payment.max_fee_msat
@@ -92,6 +116,7 @@ async def reserved(conn: Connection, ids: chart.Chart, payment: NewPayment, user
         actor=ACTOR,
         workflow_id=payment.workflow_id,
         description=payment.memo,
+        metadata=payment.fee_facts,
         legs=[debit(user_account, total_msat), credit(await ids.get_id(conn, chart.OUTBOX), total_msat)],
     )
 
@@ -99,25 +124,26 @@ async def reserved(conn: Connection, ids: chart.Chart, payment: NewPayment, user
 async def settled(
     conn: Connection, ids: chart.Chart, payment: PaymentRow, user_account: int, fee_msat: Msat
 ) -> Posting:
-    """The node paid: amount and actual fee leave, the rest of the hold is the user's again."""
+    """The node paid, `fee_msat` for routing: amount and both fees leave, the rest of the hold is the user's again."""
     payment_hash, node, attempt = _lightning(payment)
-    if fee_msat > payment.max_fee_msat:
-        raise InvariantBroken(f"{payment.id}: the node paid a fee of {fee_msat} msat above {payment.max_fee_msat}")
+    if fee_msat > payment.routing_cap_msat:
+        raise InvariantBroken(f"{payment.id}: the node paid a fee of {fee_msat} msat above {payment.routing_cap_msat}")
+    income_msat = fee_msat + payment.service_fee_msat
     legs = [
-        debit(user_account, payment.amount_msat + fee_msat),
+        debit(user_account, payment.amount_msat + income_msat),
         credit(await ids.get_id(conn, chart.channels(node)), payment.amount_msat + fee_msat),
     ]
     if fee_msat > 0:
-        legs += [
-            debit(await ids.get_id(conn, chart.ROUTING_COST), fee_msat),
-            credit(await ids.get_id(conn, chart.LIGHTNING_FEES), fee_msat),
-        ]
+        legs.append(debit(await ids.get_id(conn, chart.ROUTING_COST), fee_msat))
+    if income_msat > 0:
+        legs.append(credit(await ids.get_id(conn, chart.LIGHTNING_FEES), income_msat))
     return Posting(
         ref=f"ln:{payment_hash}:settle",
         template="lightning_settled",
         phase="settle",
         actor=ACTOR,
         workflow_id=payment.workflow_id,
+        metadata=fee_facts(payment.service_fee_msat, payment.fee_version, payment.fee_level),
         legs=legs,
         relates_to=[hold_ref(payment_hash, attempt)],
     )
@@ -136,8 +162,14 @@ def released(payment: PaymentRow) -> Posting:
     )
 
 
-def paid_internally(payment: NewPayment, payer_account: int, payee_account: int) -> Posting:
-    """From one of our users to another; final at once."""
+async def paid_internally(
+    conn: Connection, ids: chart.Chart, payment: NewPayment, payer_account: int, payee_account: int
+) -> Posting:
+    """From one of our users to another; final at once. The payer pays our fee."""
+    fee_msat = payment.service_fee_msat
+    legs = [debit(payer_account, payment.amount_msat + fee_msat), credit(payee_account, payment.amount_msat)]
+    if fee_msat > 0:
+        legs.append(credit(await ids.get_id(conn, chart.TRANSFER_FEES), fee_msat))
     return Posting(
         ref=receive_ref(payment.payment_hash) if payment.payment_hash else f"pay:{payment.id}",
         template="paid_internally",
@@ -145,8 +177,8 @@ def paid_internally(payment: NewPayment, payer_account: int, payee_account: int)
         actor=ACTOR,
         workflow_id=payment.workflow_id,
         description=payment.memo,
-        metadata={"payment": payment.id},
-        legs=[debit(payer_account, payment.amount_msat), credit(payee_account, payment.amount_msat)],
+        metadata={"payment": payment.id, **payment.fee_facts},
+        legs=legs,
     )
 
 
@@ -159,7 +191,8 @@ def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:
 # Rows
 
 _GET_ROW = """SELECT id, wallet_id, kind, status, amount_msat, max_fee_msat, payment_hash, bolt11, amount_in_invoice,
-    node, attempt, known_payment_index, workflow_id FROM bank.payments WHERE id = $1 FOR UPDATE"""
+    node, attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level
+    FROM bank.payments WHERE id = $1 FOR UPDATE"""
 
 
 async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
@@ -168,8 +201,10 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
         added: str | None = await conn.fetchval(
             """INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat,
                    max_fee_msat, payment_hash, bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node,
-                   attempt, known_payment_index, workflow_id, settled_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                   attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level, fee_msat,
+                   settled_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19::bigint,
+                   $20, $21, CASE $5 WHEN 'settled' THEN $19::bigint ELSE 0 END,
                    CASE $5 WHEN 'settled' THEN clock_timestamp() END)
                ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id""",
             payment.id,
@@ -190,6 +225,9 @@ async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
             payment.attempt,
             payment.known_payment_index,
             payment.workflow_id,
+            payment.service_fee_msat,
+            payment.charge and payment.charge.version,
+            payment.charge and payment.charge.level,
         )
     return added is not None
 
@@ -206,7 +244,7 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
 async def mark_settled_in_tx(
     conn: Connection, payment_id: PaymentId, *, fee_msat: Msat, preimage: str, payment_index: int
 ) -> None:
-    """Final: paid, with the proof."""
+    """Final: paid, with the proof. `fee_msat` is routing and our fee."""
     with translated():
         await conn.execute(
             """UPDATE bank.payments SET status = 'settled', fee_msat = $2, preimage = $3, payment_index = $4,

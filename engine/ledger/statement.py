@@ -37,7 +37,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """One settled change of the account: what comes is positive. `fee_msat` is a part of what went, not beside it."""
+    """One settled change of the account: what comes is positive. `fee_msat` went as part of it, or before it came."""
 
     version: int
     posted_at: datetime
@@ -75,7 +75,8 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
             WHEN t.external_ref LIKE 'chain:%' THEN 'deposit'
             WHEN t.external_ref LIKE 'wd:%' OR t.external_ref LIKE 'batch:%' THEN 'withdrawal'
             ELSE 'adjustment' END AS kind,
-       CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.fee_msat ELSE 0 END AS fee_msat,
+       CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.fee_msat
+            WHEN p.id IS NULL AND i.id IS NOT NULL THEN i.service_fee_msat ELSE 0 END AS fee_msat,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.destination
             WHEN p.id IS NOT NULL THEN coalesce('@' || a.username, 'wallet:' || p.wallet_id)
             WHEN i.id IS NOT NULL THEN 'lightning' END AS counterparty,

@@ -1,19 +1,24 @@
 """The examples of docs/ledger.md, posted by the code of today and found in the page as they are."""
 
+import json
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from engine.domain.fees import Kind
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 from engine.ledger import invoice
 from engine.ledger.books import find_broken_rules
 from engine.ledger.database import transaction
+from engine.ledger.fees import Charge, FeeBook
 from engine.ledger.reads import list_entries
+from engine.ledger.rulebook import set_in_tx
 from engine.ledger.store import post_in_tx
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, running_api
@@ -21,6 +26,11 @@ from tests.integration.views_helpers import NODE, Teller, open_teller
 
 pytestmark = pytest.mark.integration
 
+FEES: dict[str, Any] = {
+    "internal": [{"flat_msat": 10}],
+    "lightning_out": [{"flat_msat": 100}],
+    "lightning_in": [{"proportional_ppm": 1000}],
+}
 PAGE = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text(encoding="utf-8")
 
 
@@ -70,6 +80,10 @@ class Story:
             if row:
                 await invoice.mark_received_in_tx(conn, row, Msat(amount_msat))
 
+    async def charge(self, kind: Kind, amount_msat: int) -> Charge:
+        async with self.teller.pool.acquire() as conn:
+            return await FeeBook().charge(conn, kind, Msat(amount_msat), level=0, version=2)
+
 
 @pytest_asyncio.fixture
 async def story(ledger_db: Database, tmp_path: Path) -> AsyncIterator[Story]:
@@ -100,8 +114,27 @@ async def test_the_page_about_the_books_shows_what_is_booked(story: Story) -> No
     by_hand = secrets.token_hex(32)
     await story.receive(by_hand, 1_111_000, beside_internal=False)
     await story.is_told(f"ln:{by_hand}:recv")
+    await check_fees_of_ours(story)
     await check_sums(story)
     await check_statement(story)
+
+
+async def check_fees_of_ours(story: Story) -> None:
+    """The worked numbers of the design among them: A=100,000 F=1,000 f=350 B=100."""
+    teller, alice, bob = story.teller, story.alice, story.bob
+    lines = [f'"{kind}": {json.dumps(steps)}' for kind, steps in FEES.items()]
+    assert "{" + ",\n ".join(lines) + "}" in PAGE
+    async with transaction(teller.pool) as conn:
+        await set_in_tx(conn, "fees", FEES, version=2, note="example", set_by="test")
+    received = await teller.receive(alice, 300_000, charge=await story.charge("lightning_in", 300_000))
+    await story.is_told(f"ln:{await story.payment_hash('invoices', received)}:recv")
+    row = await teller.hold(alice, 100_000, 1_000, charge=await story.charge("lightning_out", 100_000))
+    assert (row.max_fee_msat, row.routing_cap_msat) == (1_100, 1_000)
+    await story.is_told(f"ln:{row.payment_hash}:hold:1")
+    await teller.settle(alice, row, 350)
+    await story.is_told(f"ln:{row.payment_hash}:settle")
+    paid = await teller.pay_user(alice, bob, 20_000, charge=await story.charge("internal", 20_000))
+    await story.is_told(f"pay:{paid}")
 
 
 async def check_sums(story: Story) -> None:

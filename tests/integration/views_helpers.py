@@ -9,6 +9,7 @@ from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, node, payment
 from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.fees import Charge
 from engine.ledger.store import get_account_id, post_in_tx
 from tests.integration.api_helpers import Api, User
 
@@ -33,7 +34,9 @@ class Teller:
             await post_in_tx(conn, opening)
             await node.add_row_in_tx(conn, NODE, pubkey="02" + "ab" * 32, settle_index=0)
 
-    async def receive(self, user: User, amount_msat: int, memo: str | None = None) -> str:
+    async def receive(
+        self, user: User, amount_msat: int, memo: str | None = None, *, charge: Charge | None = None
+    ) -> str:
         """Somebody outside pays an invoice of the user's; gives the invoice's id."""
         body = {"wallet_id": user.wallet_id, "amount_msat": amount_msat, "memo": memo}
         made = (await user.post("/v1/invoices", {name: value for name, value in body.items() if value})).json()
@@ -48,13 +51,21 @@ class Teller:
                 amount_msat=Msat(amount_msat),
                 payee_account=row.ledger_account_id,
                 beside_internal=False,
+                charge=charge,
             )
             await post_in_tx(conn, posting)
-            await invoice.mark_received_in_tx(conn, row, Msat(amount_msat))
+            await invoice.mark_received_in_tx(conn, row, Msat(amount_msat), charge)
         return str(made["id"])
 
     async def pay_user(
-        self, payer: User, payee: User, amount_msat: int, memo: str | None = None, *, by_invoice: bool = False
+        self,
+        payer: User,
+        payee: User,
+        amount_msat: int,
+        memo: str | None = None,
+        *,
+        by_invoice: bool = False,
+        charge: Charge | None = None,
     ) -> str:
         """An internal payment, to the wallet or by an invoice of the payee's; gives its id."""
         made: Any = None
@@ -66,7 +77,8 @@ class Teller:
             status="settled",
             destination=made["bolt11"] if made else f"wallet:{payee.wallet_id}",
             amount_msat=amount_msat,
-            max_fee_msat=0,
+            max_fee_msat=charge.fee_msat if charge else 0,
+            charge=charge,
             payment_hash=PaymentHash(made["payment_hash"]) if made else None,
             memo=memo,
             payee_wallet_id=WalletId(payee.wallet_id),
@@ -75,20 +87,23 @@ class Teller:
             row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"])) if made else None
             await payment.add_row_in_tx(conn, new)
             legs = await _account(conn, payer), await _account(conn, payee)
-            await post_in_tx(conn, payment.paid_internally(new, *legs))
+            await post_in_tx(conn, await payment.paid_internally(conn, self.ids, new, *legs))
             if row:
                 await invoice.mark_paid_internally_in_tx(conn, row, payment_id=new.id, amount_msat=Msat(amount_msat))
         return new.id
 
-    async def hold(self, payer: User, amount_msat: int, cap_msat: int, memo: str | None = None) -> payment.PaymentRow:
-        """A Lightning payment is begun: its row is pending and its money held."""
+    async def hold(
+        self, payer: User, amount_msat: int, cap_msat: int, memo: str | None = None, *, charge: Charge | None = None
+    ) -> payment.PaymentRow:
+        """A Lightning payment is begun: its row is pending and its money held; the cap is of the routing alone."""
         new = self._new(
             payer,
             kind="lightning",
             status="pending",
             destination="lnbcrt1somebody",
             amount_msat=amount_msat,
-            max_fee_msat=cap_msat,
+            max_fee_msat=cap_msat + (charge.fee_msat if charge else 0),
+            charge=charge,
             payment_hash=PaymentHash(secrets.token_hex(32)),
             bolt11="lnbcrt1somebody",
             memo=memo,
@@ -105,7 +120,11 @@ class Teller:
             account = await _account(conn, payer)
             await post_in_tx(conn, await payment.settled(conn, self.ids, row, account, Msat(fee_msat)))
             await payment.mark_settled_in_tx(
-                conn, row.id, fee_msat=Msat(fee_msat), preimage="cd" * 32, payment_index=next(_numbers)
+                conn,
+                row.id,
+                fee_msat=Msat(fee_msat + row.service_fee_msat),
+                preimage="cd" * 32,
+                payment_index=next(_numbers),
             )
 
     async def release(self, row: payment.PaymentRow) -> None:
