@@ -22,7 +22,20 @@ from fastapi.staticfiles import StaticFiles
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
-from api import account, decode, errors, health, invoice, ledger, payment, reconciliation, statement, wallet
+from api import (
+    account,
+    decode,
+    errors,
+    fees,
+    health,
+    invoice,
+    ledger,
+    payment,
+    quote,
+    reconciliation,
+    statement,
+    wallet,
+)
 from api.deps import Services
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
@@ -60,7 +73,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redoc_url=None,
     )
     errors.install(app)
-    for part in (account, wallet, statement, payment, decode, invoice, ledger, reconciliation, health):
+    for part in (account, wallet, statement, payment, quote, decode, invoice, ledger, fees, reconciliation, health):
         app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     _serve_docs(app)

@@ -27,7 +27,7 @@ class DecodedOut(BaseModel):
 
     kind: Literal["bolt11", "internal"] = Field(description="an invoice, or a user or wallet of this bank")
     destination: str = Field(description="In its plainest form.")
-    own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee.")
+    own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee for routing.")
     network: str
     amount_msat: int | None = Field(description="null: the payer says how much.")
     description: str | None = None

@@ -30,7 +30,7 @@ class Resolved:
 
     @property
     def is_ours(self) -> bool:
-        """Whether paying it moves money between two wallets of ours, for no fee."""
+        """Whether paying it moves money between two wallets of ours, and the network has no part in it."""
         return self.wallet_id is not None
 
 

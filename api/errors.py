@@ -92,6 +92,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "external_id_taken": (409, "The external id is taken"),
     "insufficient_funds": (409, "There is not enough money"),
     "limit_exceeded": (409, "A limit would be exceeded"),
+    "fee_limit_exceeded": (409, "Our fee is above the cap"),
     "account_locked": (409, "The account is locked"),
     "invoice_already_paid": (409, "The invoice has been paid"),
     "invoice_cancelled": (409, "The invoice was cancelled"),

@@ -39,8 +39,8 @@ Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
 
 MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 1, 3600, 7 * 86_400
-_COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, status, memo, description_hash,
-    external_id, expires_at, created_at, settled_at"""
+_COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, service_fee_msat AS fee_msat, status,
+    memo, description_hash, external_id, expires_at, created_at, settled_at"""
 
 
 class NewInvoiceIn(Content):
@@ -66,7 +66,8 @@ class InvoiceOut(BaseModel):
     bolt11: str
     payment_hash: str
     amount_msat: int | None
-    received_msat: int
+    received_msat: int = Field(description="What was paid.")
+    fee_msat: int = Field(description="Our fee, taken out of what was paid over Lightning.")
     status: Literal["open", "settled", "expired", "cancelled"]
     memo: str | None
     description_hash: str | None

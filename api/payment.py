@@ -29,16 +29,15 @@ from engine.contracts.payment import PaymentRequest
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid, InvariantBroken, Unavailable
+from engine.domain.fees import default_routing_cap
 from engine.domain.ids import AccountId, PaymentId, WalletId, id_for_key
-from engine.domain.money import MAX_AMOUNT_MSAT, Msat, share_ppm_ceil
+from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 
 router = APIRouter(tags=["payments"])
 Send = Annotated[Caller, Depends(needs("send"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
 
-_DEFAULT_FEE_FLOOR_MSAT = Msat(5_000)
-_DEFAULT_FEE_PPM = 10_000
 _POLL_S = 0.15
 _NODE_SILENCE_S = 30
 _COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
@@ -55,7 +54,9 @@ class NewPaymentIn(Content):
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
-        default=None, description="Most to pay for routing; by default 1 %, and at least 5,000 msat."
+        default=None,
+        description="Most to pay beside the amount, for routing and as our fee. By default routing may take 1 %, and "
+        "at least 5,000 msat, and our fee comes on top.",
     )
     memo: Memo | None = None
     external_id: ExternalId | None = None
@@ -80,8 +81,8 @@ class PaymentOut(BaseModel):
     status: Literal["pending", "settled", "failed"]
     destination: str
     amount_msat: int
-    fee_msat: int = Field(description="What was paid for routing, beside the amount.")
-    max_fee_msat: int
+    fee_msat: int = Field(description="What was paid beside the amount: for routing, and our fee.")
+    max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
     payment_hash: str | None
     preimage: str | None = Field(description="Proof of a Lightning payment.")
     memo: str | None
@@ -119,6 +120,7 @@ class Answer:
             *("forbidden", "not_found", "invalid_request", "idempotency_key_required", "idempotency_conflict"),
             *("request_too_large", "invalid_destination", "wrong_network", "use_withdrawals", "invoice_expired"),
             *("amount_required", "amount_mismatch", "self_payment", "insufficient_funds", "limit_exceeded"),
+            *("fee_limit_exceeded",),
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
         ),
     },
@@ -139,7 +141,7 @@ async def pay(
 ) -> PaymentOut:
     """Scope: `send`. 201 when final (settled, or failed with `failure`), 202 while it is on its way.
 
-    Paying a user or an invoice of this bank is settled at once and costs no fee.
+    Paying a user or an invoice of this bank is settled at once and costs our fee alone, if there is one.
     """
     account = caller.account_id
     async with services.reading() as conn:
@@ -232,6 +234,7 @@ async def _check(
         max_fee_msat=_max_fee(resolved, asked, amount_msat),
         memo=asked.memo,
         external_id=asked.external_id,
+        fee_cap_msat=None if asked.max_fee_msat is None else Msat(asked.max_fee_msat),
     ), f"{invoice.payee[:6]}…" if invoice else resolved.text
 
 
@@ -240,7 +243,7 @@ def _max_fee(resolved: Resolved, asked: NewPaymentIn, amount_msat: Msat) -> Msat
         return Msat(0)
     if asked.max_fee_msat is not None:
         return Msat(asked.max_fee_msat)
-    return max(_DEFAULT_FEE_FLOOR_MSAT, share_ppm_ceil(amount_msat, _DEFAULT_FEE_PPM))
+    return default_routing_cap(amount_msat)
 
 
 async def _require_live_node(services: Services) -> None:

@@ -54,8 +54,8 @@ class MovementOut(BaseModel):
 
     time: datetime
     kind: str = Field(description="payment, invoice, deposit, withdrawal or adjustment", examples=["payment"])
-    amount_msat: int = Field(description="What came (+) or went (−), fees included.", examples=[-100_450])
-    fee_msat: int = Field(description="Which part of it was a fee.", examples=[350])
+    amount_msat: int = Field(description="What came (+) or went (−), after all fees.", examples=[-100_450])
+    fee_msat: int = Field(description="The fee in what went, or taken before it came.", examples=[450])
     balance_msat: int = Field(description="The balance after it.", examples=[149_550])
     counterparty: str | None
     memo: str | None

@@ -1,0 +1,173 @@
+"""Fees for operators: the schedule in force, every earlier one, the next one, and what one would charge.
+
+    look      GET  /v1/admin/fees, /v1/admin/fees/{version}
+    try       POST /v1/admin/fees/preview    computes, changes nothing
+    set       PUT  /v1/admin/fees            the next version, in force from its commit on, with a line in the trail
+
+A schedule that cannot be used is refused with its place before anything is written. Two operators who set the same
+version: one is first, the other is told.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, Field
+
+from api.body import AmountMsat, Body, Content, JsonBody, Text, documented
+from api.deps import Caller, Services, get_services, needs_role, no_such
+from api.errors import problems
+from api.idempotency import optional_key
+from engine.domain.errors import Conflict
+from engine.domain.fees import MAX_LEVEL, explain, parse_schedule
+from engine.domain.money import Msat
+from engine.ledger.audit import record_in_tx
+from engine.ledger.database import transaction
+from engine.ledger.rulebook import Edition, find_edition, read_current, set_in_tx
+
+router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
+Finance = Annotated[Caller, Depends(needs_role("finance"))]
+Svc = Annotated[Services, Depends(get_services)]
+Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+_EXAMPLE = {
+    "lightning_out": [{"flat_msat": 1000}, {"proportional_ppm": 2500}, {"maximum_msat": 5_000_000}],
+    "internal": [{"exempt": {"levels": [3], "up_to_msat": 10_000_000}}, {"flat_msat": 500}],
+}
+_CONTENT = "Steps per kind of movement, in the order in which they work; see docs/ledger.md. A kind without is free."
+
+
+class ScheduleIn(Content):
+    """The schedule that is to be the next version."""
+
+    content: dict[str, Any] = Field(description=_CONTENT)
+    note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(description="Why.")
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(description="The one in force, and 1.")
+
+
+class ScheduleOut(BaseModel):
+    """One version of the schedule; it never changes."""
+
+    version: int = Field(examples=[2])
+    content: dict[str, Any] = Field(description=_CONTENT, examples=[_EXAMPLE])
+    note: str
+    set_by: str = Field(description="The operator.")
+    created_at: datetime
+
+
+class PreviewIn(Content):
+    """One movement, and the schedule to try; without one, that in force."""
+
+    content: dict[str, Any] | None = Field(default=None, description=_CONTENT)
+    kind: Literal["internal", "lightning_out", "lightning_in", "deposit", "withdrawal"]
+    amount_msat: AmountMsat
+    level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = Field(default=0, description="Of the account.")
+
+
+class EffectOut(BaseModel):
+    """The fee after one step."""
+
+    step: str = Field(
+        description="the step's name; at the end also whole_sat and at_most_the_amount, where they apply",
+        examples=["flat_msat"],
+    )
+    fee_msat: int = Field(examples=[1_000])
+
+
+class PreviewOut(BaseModel):
+    """What would be charged, and how it came about."""
+
+    version: int | None = Field(description="null for a schedule that was sent")
+    fee_msat: int = Field(examples=[3_500])
+    steps: list[EffectOut] = Field(description="Those that were taken, in their order.")
+
+
+@router.get("", summary="Show the fees in force", responses=problems("forbidden"))
+async def show_fees(_caller: Finance, services: Svc) -> ScheduleOut:
+    """Scope: `finance`."""
+    async with services.reading() as conn:
+        return _shown(await read_current(conn, "fees"))
+
+
+@router.get(
+    "/{version}", summary="Show a version of the fees", responses=problems("forbidden", "not_found", "invalid_request")
+)
+async def show_fees_version(_caller: Finance, services: Svc, version: Version) -> ScheduleOut:
+    """Scope: `finance`."""
+    async with services.reading() as conn:
+        edition = await find_edition(conn, "fees", version)
+    if edition is None:
+        raise no_such("version")
+    return _shown(edition)
+
+
+@router.put(
+    "",
+    summary="Set the fees",
+    responses=problems("forbidden", "invalid_request", "request_too_large", "version_conflict"),
+    openapi_extra=documented(ScheduleIn, second={"version": 2, "note": "fees from May on", "content": _EXAMPLE}),
+)
+async def set_fees(
+    caller: Finance, body: Annotated[Body[ScheduleIn], Depends(JsonBody(ScheduleIn))], services: Svc
+) -> ScheduleOut:
+    """Scope: `finance`. In force at once; a payment that has been opened keeps the fee of its time.
+
+    The same again from the same operator is a repeat, and gets the version as it is.
+    """
+    asked = body.content
+    parse_schedule(asked.content)
+    try:
+        async with transaction(services.pool) as conn:
+            await set_in_tx(conn, "fees", asked.content, version=asked.version, note=asked.note, set_by=caller.owner)
+            await record_in_tx(conn, caller.act("fees.set", subject=f"version {asked.version}", note=asked.note))
+    except Conflict:
+        known = await find_edition(services.pool, "fees", asked.version)
+        if known is None or (known.content, known.note, known.set_by) != (asked.content, asked.note, caller.owner):
+            raise
+        return _shown(known)
+    async with services.reading() as conn:
+        edition = await find_edition(conn, "fees", asked.version)
+    if edition is None:
+        raise no_such("version")
+    return _shown(edition)
+
+
+@router.post(
+    "/preview",
+    summary="Try a fee",
+    responses=problems("forbidden", "invalid_request", "request_too_large"),
+    openapi_extra=documented(
+        PreviewIn,
+        in_force={"kind": "lightning_in", "amount_msat": 250_000},
+        another={"kind": "internal", "amount_msat": 9_000_000, "level": 3, "content": _EXAMPLE},
+    ),
+)
+async def preview_fee(
+    _caller: Finance,
+    _key: Annotated[str | None, Depends(optional_key)],
+    body: Annotated[Body[PreviewIn], Depends(JsonBody(PreviewIn))],
+    services: Svc,
+) -> PreviewOut:
+    """Scope: `finance`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
+    asked = body.content
+    version, content = None, asked.content
+    if content is None:
+        async with services.reading() as conn:
+            current = await read_current(conn, "fees")
+        version, content = current.version, current.content
+    effects = explain(parse_schedule(content), asked.kind, Msat(asked.amount_msat), asked.level)
+    return PreviewOut(
+        version=version,
+        fee_msat=effects[-1].fee_msat if effects else 0,
+        steps=[EffectOut(step=effect.step, fee_msat=effect.fee_msat) for effect in effects],
+    )
+
+
+def _shown(edition: Edition) -> ScheduleOut:
+    return ScheduleOut(
+        version=edition.version,
+        content=edition.content,
+        note=edition.note,
+        set_by=edition.set_by,
+        created_at=edition.created_at,
+    )
