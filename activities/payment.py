@@ -307,6 +307,7 @@ def _attempt(row: payment.PaymentRow) -> LightningAttempt:
         max_fee_msat=row.routing_cap_msat,
         attempt=row.attempt,
         known_payment_index=row.known_payment_index,
+        service_fee_msat=row.service_fee_msat,
     )
 
 

@@ -38,7 +38,7 @@ _FAILURE_CODES = {
 _FAILURE_DETAILS = {
     "payment_timeout": "no route worked within a minute",
     "no_route": "there is no route to the payee now",
-    "fee_limit_exceeded": "every route to the payee costs more than max_fee_msat",
+    "fee_limit_exceeded": "every route to the payee costs more than may be paid for routing",
     "incorrect_payment_details": "the payee does not accept a payment for this invoice",
     "insufficient_liquidity": "no channel can carry this amount now",
     "cancelled": "the payment was cancelled at the node",

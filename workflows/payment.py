@@ -60,7 +60,8 @@ class PaymentWorkflow:
             _show_end(opened.outcome)
             return opened.outcome
         attempt = opened.attempt
-        _show(f"**{attempt.max_fee_msat + attempt.amount_msat:,} msat held**, sending over `{attempt.node}`", "held")
+        held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
+        _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
         report = await self._send(attempt)
         while report.verdict is NodeVerdict.IN_FLIGHT:
             _show(

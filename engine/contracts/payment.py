@@ -91,6 +91,8 @@ class LightningAttempt:
     known_payment_index: int = 0
     """LND's payment index of the last attempt that is known to have failed: what the node says about that one or an
     older one is no news about this one."""
+    service_fee_msat: Msat = Msat(0)
+    """Our fee, held beside amount and routing cap; the node has no part in it."""
 
 
 class NodeVerdict(StrEnum):

@@ -157,7 +157,7 @@ async def test_the_worked_example_of_the_design(desk: Desk) -> None:
     alice = await desk.open_user(250_000)
     request = asked(alice, 100_000, max_fee_msat=Msat(1_000))
     attempt = attempt_of(await desk.payments.open_payment(request))
-    assert (attempt.amount_msat, attempt.max_fee_msat) == (100_000, 1_000)
+    assert (attempt.amount_msat, attempt.max_fee_msat, attempt.service_fee_msat) == (100_000, 1_000, 100)
     assert await desk.entries(f"ln:{request.payment_hash}:hold:1") == {
         "held:liab:user": 101_100,
         "held:liab:outbox": -101_100,

@@ -148,6 +148,7 @@ async def test_each_payment_has_the_fee_of_one_version_while_the_schedule_change
         [payer.wallet_id for payer in payers],
     )
     assert len(rows) == 16
+    assert len({row["fee_version"] for row in rows}) > 2
     for row in rows:
         content = contents.get(row["fee_version"], {})
         kind = "internal" if row["kind"] == "internal" else "lightning_out"
