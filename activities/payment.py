@@ -34,7 +34,7 @@ from engine.ledger.store import post_in_tx
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
+class Payer:
     """Who pays: its account in the books, its level, and the version of our fees in force while it is looked at."""
 
     ledger_account: int
@@ -122,7 +122,7 @@ class Payments(PaymentActivities):
         return OpenedPayment(outcome=outcome, attempt=_attempt(row) if row.status == PaymentStatus.PENDING else None)
 
     async def _pay_wallet_in_tx(
-        self, conn: Connection, asked: PaymentRequest, payer: Sender, payee: WalletId
+        self, conn: Connection, asked: PaymentRequest, payer: Payer, payee: WalletId
     ) -> OpenedPayment:
         new = _new_payment(asked, await self._charge(conn, "internal", asked, payer), payee=payee)
         await payment.add_row_in_tx(conn, new)
@@ -131,7 +131,7 @@ class Payments(PaymentActivities):
         return _settled(asked)
 
     async def _pay_invoice_in_tx(
-        self, conn: Connection, asked: PaymentRequest, payer: Sender, ours: invoice.InvoiceRow
+        self, conn: Connection, asked: PaymentRequest, payer: Payer, ours: invoice.InvoiceRow
     ) -> OpenedPayment:
         """The invoice row is locked, so a receipt from outside comes either before or after all of this."""
         _require_payable(asked, ours)
@@ -144,7 +144,7 @@ class Payments(PaymentActivities):
         await post_in_tx(conn, posting)
         return _settled(asked)
 
-    async def _reserve_in_tx(self, conn: Connection, asked: PaymentRequest, payer: Sender) -> OpenedPayment:
+    async def _reserve_in_tx(self, conn: Connection, asked: PaymentRequest, payer: Payer) -> OpenedPayment:
         if asked.payment_hash is None:
             raise InvariantBroken(f"{asked.payment_id} has no payment hash")
         charge = await self._charge(conn, "lightning_out", asked, payer)
@@ -161,7 +161,7 @@ class Payments(PaymentActivities):
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(row))
 
-    async def _charge(self, conn: Connection, kind: Kind, asked: PaymentRequest, payer: Sender) -> Charge:
+    async def _charge(self, conn: Connection, kind: Kind, asked: PaymentRequest, payer: Payer) -> Charge:
         """Our fee, by the schedule in force in this transaction. Raises Refused when it is above the caller's cap."""
         charge = await self._fees.charge(conn, kind, asked.amount_msat, level=payer.level, version=payer.fees_in_force)
         if asked.fee_cap_msat is not None and charge.fee_msat > asked.fee_cap_msat:
@@ -193,7 +193,7 @@ def _in_the_callers_words(refused: EngineError) -> Refusal:
     return Refusal(code=refused.code, detail=detail, fields=fields)
 
 
-async def _require_sender(conn: Connection, asked: PaymentRequest) -> Sender:
+async def _require_sender(conn: Connection, asked: PaymentRequest) -> Payer:
     """The payer, if it may send."""
     with translated():
         row = await conn.fetchrow(
@@ -208,7 +208,7 @@ async def _require_sender(conn: Connection, asked: PaymentRequest) -> Sender:
         raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
     if row["status"] != "active":
         raise Refused("This account may not send.", code="account_locked", account_status=row["status"])
-    return Sender(ledger_account=row["ledger_account_id"], level=row["level"], fees_in_force=row["fees_in_force"])
+    return Payer(ledger_account=row["ledger_account_id"], level=row["level"], fees_in_force=row["fees_in_force"])
 
 
 async def _require_payee(conn: Connection, wallet_id: WalletId) -> int:

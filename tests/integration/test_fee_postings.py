@@ -180,6 +180,20 @@ async def test_the_worked_example_of_the_design(desk: Desk) -> None:
     assert (row["fee_version"], row["fee_level"]) == (version, 0)
 
 
+async def test_our_fee_is_booked_also_where_the_network_takes_none(desk: Desk) -> None:
+    await desk.set_fees({"lightning_out": [{"flat_msat": 100}]})
+    alice = await desk.open_user(250_000)
+    request = asked(alice, 100_000)
+    await desk.payments.open_payment(request)
+    await desk.payments.settle_payment(settlement(request, 0))
+    entries = await desk.entries(f"ln:{request.payment_hash}:settle")
+    assert {code: amount for code, amount in entries.items() if code.startswith("settled")} == {
+        "settled:liab:user": 100_100,
+        "settled:asset:lnd:lnd-1:channels": -100_000,
+        "settled:income:ln-fee": -100,
+    }
+
+
 async def test_a_payment_that_failed_costs_nothing(desk: Desk) -> None:
     await desk.set_fees({"lightning_out": [{"flat_msat": 100}]})
     alice = await desk.open_user(250_000)
@@ -290,6 +304,28 @@ async def test_a_receipt_smaller_than_its_fee_is_all_fee_and_one_for_nobody_is_f
     loose = Receipt(payment_hash=PaymentHash(secrets.token_hex(32)), node=NODE, received_msat=Msat(7_000))
     await desk.receipts.credit_receipt(loose)
     assert (await desk.entries(f"ln:{loose.payment_hash}:recv"))["settled:suspense:in"] == -7_000
+
+
+async def test_by_invoice_the_payer_pays_inside_and_the_payee_what_came_from_outside_as_well(desk: Desk) -> None:
+    """The invoice is paid twice, and each way of paying has its own fee."""
+    await desk.set_fees({"internal": [{"flat_msat": 10}], "lightning_in": [{"flat_msat": 30}]})
+    alice, bob = await desk.open_user(50_000), await desk.open_user()
+    before = await desk.available(alice)
+    made = (await bob.post("/v1/invoices", {"wallet_id": bob.wallet_id, "amount_msat": 20_000})).json()
+    payment_hash = PaymentHash(made["payment_hash"])
+    request = asked(alice, 20_000, payment_hash=payment_hash, bolt11=made["bolt11"])
+    await desk.payments.open_payment(request)
+    assert (await desk.entries(f"ln:{payment_hash}:recv"))["settled:income:transfer-fee"] == -10
+    assert before - await desk.available(alice) == 20_010
+    assert (await bob.get(f"/v1/invoices/{made['id']}")).json()["fee_msat"] == 0
+    receipt = Receipt(payment_hash=payment_hash, node=NODE, received_msat=Msat(20_000))
+    assert (await desk.receipts.credit_receipt(receipt)).paid_twice
+    assert (await desk.entries(f"ln:{payment_hash}:recv:outside"))["settled:income:ln-fee"] == -30
+    shown = (await bob.get(f"/v1/invoices/{made['id']}")).json()
+    assert (shown["received_msat"], shown["fee_msat"]) == (40_000, 30)
+    told = (await bob.get(f"/v1/wallets/{bob.wallet_id}/statement")).json()
+    assert [(each["amount_msat"], each["fee_msat"]) for each in told["movements"]] == [(20_000, 0), (19_970, 30)]
+    assert await desk.available(bob) == 39_970
 
 
 async def test_the_wallets_views_agree_with_each_other(desk: Desk) -> None:
