@@ -52,8 +52,6 @@ _NODE_GRACE = timedelta(seconds=0.5)
 """Short: a pump never ends by itself, and a send that is let go of is found again by its next try."""
 _STICKY = timedelta(seconds=2)
 """How long a workflow waits for the process that has it in memory before another one takes it from its history."""
-_PATIENCE_S = 300
-"""How long one rule may take to be asked of all books; everything else has seconds."""
 _STANDING_EVERY_S = 60
 _SETTLING_S = 0.3
 _RETRY_S = 0.5
@@ -74,17 +72,13 @@ async def main() -> None:
             return
         pool, client = connecting.result()
         stack.push_async_callback(pool.close)
-        patient = await open_pool(
-            settings.postgres_dsn.get_secret_value(), min_size=0, max_size=1, command_timeout_s=_PATIENCE_S
-        )
-        stack.push_async_callback(patient.close)
         nodes = [LndNode(NodeName(name), node) for name, node in settings.nodes.items()]
         histories = [LndHistory(NodeName(name), node) for name, node in settings.nodes.items()]
         for node, history in zip(nodes, histories, strict=True):
             stack.push_async_callback(node.close)
             stack.push_async_callback(history.close)
         workers = [
-            _payments_worker(client, pool, Reconciliations(pool, patient), settings),
+            _payments_worker(client, pool, Reconciliations(pool), settings),
             *(_node_worker(client, pool, *both) for both in zip(nodes, histories, strict=True)),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]

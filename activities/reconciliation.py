@@ -38,7 +38,7 @@ from engine.contracts.reconciliation import (
     Suspect,
 )
 from engine.domain.ids import NodeName, PaymentHash
-from engine.ledger import books, chart
+from engine.ledger import chart, checks
 from engine.ledger import reconciliation as kept
 from engine.ledger.database import Pool, transaction
 
@@ -52,11 +52,10 @@ _MANY = 100
 
 
 class Reconciliations(ReconciliationActivities):
-    """The books' side. `patient` is a pool whose statements may take minutes: the rules read every entry."""
+    """The books' side."""
 
-    def __init__(self, pool: Pool, patient: Pool) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._patient = patient
 
     @activity.defn
     async def begin_run(self, start: RunStart) -> RunPlan:
@@ -66,8 +65,8 @@ class Reconciliations(ReconciliationActivities):
 
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:
-        async with heartbeats(), self._patient.acquire() as conn:
-            broken = await books.find_broken_rules(conn)
+        async with heartbeats(), self._pool.acquire() as conn:
+            broken = await checks.find_broken_rules(conn)
             holds, payments = await kept.list_loose_holds(conn)
             overdue = await kept.list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
         return [

@@ -16,6 +16,8 @@ from engine.ledger.database import Connection, translated
 
 ACTOR = "reconciliation"
 _MANY = 100
+_PATIENCE_S = 300
+"""How long a look at all holds may take; other statements have seconds."""
 _LOOK_BACK = timedelta(days=35)
 """Payments and invoices of ours end well within this: an invoice lives for a week, an HTLC for another."""
 
@@ -177,6 +179,7 @@ async def list_loose_holds(conn: Connection) -> tuple[list[Loose], list[Loose]]:
                  FROM holds h FULL JOIN waiting w ON w.ref = h.ref
                 WHERE h.ref IS NULL OR w.ref IS NULL LIMIT $1""",
             _MANY,
+            timeout=_PATIENCE_S,
         )
     holds = [
         Loose(ref=row["hold"], amount_msat=row["amount_msat"], detail="held, and no payment is pending for it")

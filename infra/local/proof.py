@@ -14,7 +14,7 @@ import asyncpg
 from engine.clients.lnd import LndNode, NodeBalances
 from engine.domain.ids import NodeName
 from engine.ledger import chart
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.settings import NodeSettings
 from infra.local.home import BANK
 from infra.local.stack import Stack

@@ -9,7 +9,7 @@ import asyncpg
 
 from engine.domain.errors import EngineError
 from engine.ledger.book import Leg, Posting, credit, debit
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Pool, transaction
 from engine.ledger.reads import get_balance
 from engine.ledger.store import Posted, open_account_in_tx, post_in_tx

@@ -15,10 +15,11 @@ from sqlmodel import SQLModel
 
 from engine.ledger import tables
 from engine.ledger.book import Velocity, credit, debit
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import open_pool
 from engine.ledger.reads import list_trial_balance
 from tests.fixtures.postgres import Database, migrate
+from tests.fixtures.stack import eventually
 from tests.integration.ledger_helpers import Bank, open_bank, run_as
 
 pytestmark = pytest.mark.integration
@@ -155,6 +156,29 @@ async def run_outside(dsn: str, statement: str) -> None:
         await conn.execute(statement)
     finally:
         await conn.close()
+
+
+async def test_the_checks_outlast_the_time_that_other_statements_have(ledger_db: Database) -> None:
+    """They wait here for a lock as they would for a big book; the pool gives its statements a second."""
+    pool = await open_pool(ledger_db.app_dsn, min_size=0, max_size=1, command_timeout_s=1)
+    other = await asyncpg.connect(ledger_db.superuser_dsn)
+
+    async def waits_for_long() -> bool | None:
+        query = """SELECT true FROM pg_stat_activity
+                    WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1.5 s'"""
+        return True if checking.done() or await other.fetchval(query) else None
+
+    try:
+        async with pool.acquire() as conn:
+            async with other.transaction():
+                await other.execute("LOCK TABLE ledger.entries")
+                checking = asyncio.create_task(find_broken_rules(conn))
+                await eventually(waits_for_long, "a rule to take longer than a statement may")
+                assert not checking.done()
+            assert await checking == []
+    finally:
+        await other.close()
+        await pool.close()
 
 
 async def test_a_new_connection_to_near_empty_tables_never_scans_a_whole_table(ledger_db: Database) -> None:

@@ -14,7 +14,7 @@ from engine.domain.fees import Kind
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 from engine.ledger import invoice
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import transaction
 from engine.ledger.fees import Charge, FeeBook
 from engine.ledger.reads import list_entries

@@ -47,13 +47,13 @@ async def pool(ledger_db: Database) -> AsyncIterator[Pool]:
 
 
 async def check(pool: Pool) -> list[Finding]:
-    found: list[Finding] = await ActivityEnvironment().run(Reconciliations(pool, pool).check_books, CHECK)
+    found: list[Finding] = await ActivityEnvironment().run(Reconciliations(pool).check_books, CHECK)
     return found
 
 
 async def keep(pool: Pool, run: str, *findings: Finding) -> RunStatus:
     """A run, begun and recorded twice, as a repeat would."""
-    activities = Reconciliations(pool, pool)
+    activities = Reconciliations(pool)
     report = RunReport(run=ReconciliationId(run), accounts=[], findings=list(findings))
     for _ in range(2):
         await activities.begin_run(RunStart(run=report.run, workflow_id="reconciliation"))
@@ -104,9 +104,9 @@ async def test_a_case_lives_from_its_first_run_until_it_is_explained_and_gone(po
 
     case = CaseId(await pool.fetchval("SELECT id FROM bank.cases"))
     word = ResolveCase(case=case, resolution=CaseResolution(operator="carol", reason="by hand"))
-    assert await Reconciliations(pool, pool).resolve_case(word)
+    assert await Reconciliations(pool).resolve_case(word)
     other = replace(word, resolution=CaseResolution(operator="dave", reason="no"))
-    assert not await Reconciliations(pool, pool).resolve_case(other)
+    assert not await Reconciliations(pool).resolve_case(other)
     assert await keep(pool, "rec_6", FOUND) is RunStatus.EXPLAINED
     assert await keep(pool, "rec_7") is RunStatus.CLEAN
     assert await trail(pool) == ["opened", "vanished", "found_again", "explained", "closed"]

@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any
 
 from engine.domain.errors import EngineError
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Pool, open_pool, transaction
 from engine.ledger.store import open_account_in_tx, post_in_tx
 from tests.property.ledger_model import Op, posting_of

@@ -45,7 +45,10 @@ WRONG = [
 ]
 ALLOWED = [
     *(("api", f"engine.clients.{name}") for name in ("bolt11", "cache", "invoices")),
-    *(("api", f"engine.ledger.{name}") for name in ("accounts", "bank_tables", "books", "database", "reads", "tables")),
+    *(
+        ("api", f"engine.ledger.{name}")
+        for name in ("accounts", "bank_tables", "checks", "database", "reads", "tables")
+    ),
     ("api", "engine.telemetry"),
     ("api", "workflows"),
     ("workflows", "engine.contracts"),

@@ -2,7 +2,7 @@
 
 The database refuses to break these rules; here they are computed again from the entries alone, so that a gap in those
 guards, a restored backup or a hand in the database is found. Read-only: it never corrects. One snapshot, so it may run
-beside payments. It reads every entry; on a large book run it against a replica or in quiet hours.
+beside payments. It reads every entry, so each rule has a limit of its own, minutes where other statements have seconds.
 
     1 entries sum to zero per transfer, currency and layer     5 no hold resolved twice, early or past its expiry
     2 balance rows equal their entries; versions gapless        6 assets + expenses = liabilities + equity + income
@@ -12,6 +12,8 @@ beside payments. It reads every entry; on a large book run it against a replica 
 
 from engine.ledger.database import Connection, translated
 
+_LIMIT_S = 300
+"""How long one rule may take to be asked of all books, whatever the connection allows other statements."""
 _RULES = {
     "1 balanced": """
         SELECT format('transfer %s: layer %s sums to %s %s', transfer_id, layer, sum(amount), currency)
@@ -123,12 +125,15 @@ _RULES = {
 async def find_broken_rules(conn: Connection) -> list[str]:
     """Every way in which the books contradict themselves; empty when they balance.
 
-    Each message names the rule, the account or transfer, and the amounts. At most 20 per rule. Raises Unavailable.
+    Each message names the rule, the account or transfer, and the amounts. At most 20 per rule. Raises Unavailable, also
+    when a rule takes longer than its limit.
     """
     broken = []
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
+            await conn.execute(f"SET LOCAL statement_timeout = '{_LIMIT_S}s'")
             for rule, query in _RULES.items():
-                found = await conn.fetch(f"SELECT * FROM ({query}) broken(message) LIMIT 20")  # noqa: S608 - see _RULES
+                asked = f"SELECT * FROM ({query}) broken(message) LIMIT 20"  # noqa: S608 - see _RULES
+                found = await conn.fetch(asked, timeout=_LIMIT_S)
                 broken += [f"rule {rule}: {row['message']}" for row in found]
     return broken
