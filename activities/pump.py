@@ -4,7 +4,8 @@
   the page. LND gives no backlog for a cursor of 0, so a node that was never paid is listed until it was, and its first
   receipt is taken from there.
 * Outgoing payments: each final update wakes the payment's workflow, which looks for itself. After every reconnect all
-  that wait are woken once, because their updates may have come while nobody listened.
+  that wait are woken once, because their updates may have come while nobody listened. A success for which nothing is
+  held starts a reconciliation.
 * Tending: invoices settled in the ledger are cancelled at the node within a second, and the node reports that it is
   alive and how much it can send.
 """
@@ -15,12 +16,15 @@ from contextlib import aclosing
 
 from temporalio import activity
 from temporalio.client import Client
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
 from activities.invoice import start_receive
 from engine.clients.lnd import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
+from engine.contracts import queues
 from engine.contracts.pump import PumpActivities, PumpInput
+from engine.contracts.reconciliation import Reconcile
 from engine.domain.errors import InvariantBroken
 from engine.ledger import invoice, node, payment
 from engine.ledger.database import Pool
@@ -121,6 +125,19 @@ class Pump(PumpActivities):
             await self._wake(workflow_id)
         elif unheld:
             activity.logger.error("%s has paid %s, for which nothing is held", self._lnd.name, update.payment_hash)
+            await self._reconcile()
+
+    async def _reconcile(self) -> None:
+        """Have the books held against the nodes at once. One run at a time: the hourly one finds what it may miss."""
+        await self._client.start_workflow(
+            "ReconciliationWorkflow",
+            Reconcile(),
+            id=queues.RECONCILIATION_NOW,
+            task_queue=queues.PAYMENTS,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            static_summary="hold the books against every node: one has paid what nobody asked for",
+            search_attributes=TypedSearchAttributes([SearchAttributePair(queues.KIND, "reconciliation")]),
+        )
 
     async def _wake_all(self) -> None:
         async with self._pool.acquire() as conn:

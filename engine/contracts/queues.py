@@ -12,6 +12,9 @@ PAYMENTS = "payments"
 RECONCILIATION = "reconciliation"
 """The id of the schedule, and of the runs that it starts."""
 
+RECONCILIATION_NOW = "reconciliation-asked-now"
+"""The id of a run that is wanted at once, by whomever: one at a time."""
+
 TASK_TIMEOUT = timedelta(seconds=5)
 """After this long without a word a workflow task goes to another worker: how long a worker's death is felt at the most.
 Longer local activities renew it by themselves."""
@@ -51,7 +54,9 @@ def invoice_sweep_workflow_id(node: NodeName) -> str:
 
 def asked_reconciliation_workflow_id(asker: AccountId, idempotency_key: str | None) -> str:
     """Without a key, whoever asks while such a run is under way gets that one."""
-    return f"reconciliation-asked-{key_digest(asker, idempotency_key) if idempotency_key else 'now'}"
+    if not idempotency_key:
+        return RECONCILIATION_NOW
+    return f"reconciliation-asked-{key_digest(asker, idempotency_key)}"
 
 
 def case_workflow_id(case: CaseId) -> str:
