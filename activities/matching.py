@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.clients.lnd import NodeBalances
-from engine.clients.lnd_history import NodeChange, PaidIn, PaidOut
+from engine.clients.lnd_history import News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import AccountComparison, Finding, FindingKind, InFlight, Suspect
 from engine.domain.ids import NodeName
 from engine.ledger import chart
@@ -28,6 +28,12 @@ class Memory:
     paid_out: Sequence[PaidOut]
     paid_in: Sequence[PaidIn]
     now_s: int
+
+    def and_then(self, news: News) -> "Memory":
+        """With what has ended since the lists were read."""
+        paid_out = {paid.payment_hash: paid for paid in self.paid_out} | news.paid_out
+        paid_in = {paid.payment_hash: paid for paid in self.paid_in} | news.paid_in
+        return Memory(paid_out=list(paid_out.values()), paid_in=list(paid_in.values()), now_s=self.now_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +58,11 @@ def refs_of(memory: Memory) -> list[str]:
     ]
 
 
-def match(node: NodeName, memory: Memory, known: Counterparts) -> Match:
-    """Every payment and receipt of the node against its counterpart in the books, and the other way round."""
+def match(node: NodeName, memory: Memory, known: Counterparts, later: Memory) -> Match:
+    """Every payment and receipt of the node against its counterpart in the books, and the other way round.
+
+    `memory` is of the moment of the balances, `later` of one after the books were read: what was booked in between.
+    """
     in_flight: list[InFlight] = []
     findings: list[Finding] = []
     for sent in memory.paid_out:
@@ -72,8 +81,12 @@ def match(node: NodeName, memory: Memory, known: Counterparts) -> Match:
             findings.append(_uncredited(node, got))
         elif booked != got.received_msat:
             findings.append(_other_amount(node, got.payment_hash, booked - got.received_msat))
-    listed = set(refs_of(memory))
-    unmatched = sorted(ref for ref in known.booked if ref.startswith("ln:") and ref not in listed)
+    listed, since = set(refs_of(memory)), set(refs_of(later))
+    unlisted = sorted(ref for ref in known.booked if ref.startswith("ln:") and ref not in listed)
+    in_flight += [
+        InFlight(kind="booked_since", ref=ref, amount_msat=known.booked[ref]) for ref in unlisted if ref in since
+    ]
+    unmatched = [ref for ref in unlisted if ref not in since]
     return Match(in_flight=in_flight, findings=findings, unmatched=unmatched)
 
 

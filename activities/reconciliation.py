@@ -1,23 +1,26 @@
 """Reconciliation: the books against themselves and against a node, and what becomes of what was found.
 
-A node is read in a cut: its accounts, its balances, its memory, its balances and its accounts again. The cut counts
-when nothing moved meanwhile; a difference must be the same in two cuts before anybody is called. A node that never
-rests long enough is reported as moving, not as right. Everything here only reads, but for its own tables.
+A look lists all that the node remembers, and hears from then on what ends. Then it makes cuts: the node's balances, all
+that had ended by then, the books, and what was booked since. Only the balances, a few calls, must be of one moment. A
+cut without a rest is the answer; a rest must be the same in two quiet cuts, and in another look, before anybody is
+called. A node that never rests for these few calls is reported as moving, not as right. Everything here only reads, but
+for its own tables.
 """
 
 import asyncio
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 
 from temporalio import activity
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities import matching
+from activities import channels, matching
 from activities.heartbeat import heartbeats
 from engine.clients.lnd import LndNode, NodeBalances, NodePaymentStatus
-from engine.clients.lnd_history import LndHistory
+from engine.clients.lnd_history import LndHistory, News
 from engine.contracts.reconciliation import (
     OBSERVATIONS,
     AccountComparison,
@@ -40,12 +43,14 @@ from engine.contracts.reconciliation import (
 from engine.domain.ids import NodeName, PaymentHash
 from engine.ledger import chart, checks
 from engine.ledger import reconciliation as kept
+from engine.ledger.agreement import AgreedChannel, agree, list_agreed_channels
 from engine.ledger.database import Pool, transaction
 
 BOOKS = "books"
 """The account of a finding that concerns the books as a whole."""
-_TRIES = 8
-_PAUSE_S = 0.5
+_LOOKS = 3
+_CUTS = 20
+_PAUSE_S = 0.2
 _ORPHANED_AFTER_S = 60
 _MANY = 100
 """So many things are named one by one; what goes beyond them stays in the rest."""
@@ -119,13 +124,25 @@ _SAYS_NOTHING = frozenset({FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """One look at books and node; `quiet` when nothing moved during it."""
+    """Node and books, and what of both is known by name; `quiet` when nothing moved while the node was read."""
 
     books: kept.BooksCut
     held: NodeBalances
     known: kept.Counterparts
     match: matching.Match
     quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What came of one look. `moving`: no two cuts told the same, so nothing can be said."""
+
+    accounts: list[AccountComparison]
+    findings: list[Finding]
+    left: dict[str, int]
+    held: NodeBalances
+    pending: list[kept.Pending]
+    moving: bool
 
 
 class PlaceReconciliations(PlaceReconciliationActivities):
@@ -139,52 +156,86 @@ class PlaceReconciliations(PlaceReconciliationActivities):
 
     @activity.defn
     async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
-        """Two quiet cuts must tell the same before a rest is called one."""
+        """A rest that two looks tell the same of is a difference."""
         async with heartbeats():
             async with self._pool.acquire() as conn:
                 since, adopted_at = await kept.read_window(conn, self._lnd.name)
-            before: dict[str, int] | None = None
-            for _ in range(_TRIES):
-                cut = await self._cut(since)
+                agreed = await list_agreed_channels(conn, self._lnd.name)
+            before: _Look | None = None
+            for _ in range(_LOOKS):
+                look = await self._look(since, agreed)
+                if not look.moving and (not look.left or (before is not None and look.left == before.left)):
+                    break
+                before = None if look.moving else look
+            else:
+                look = replace(look, moving=True)
+            findings = look.findings
+            if look.moving:
+                findings = [*findings, _moving(self._lnd.name, look.accounts)]
+            elif look.left:
+                changes = await self._history.list_changes(int(adopted_at.timestamp()))
+                findings = [*findings, *matching.unexplained(look.left, changes)]
+            elif not findings:
+                await self._agree(look)
+            stuck = await self._stuck(look.pending, comparison.stuck_after_s)
+        return PlaceReport(place=self._lnd.name, accounts=look.accounts, findings=[*findings, *stuck])
+
+    async def _look(self, since: datetime, agreed: Sequence[AgreedChannel]) -> _Look:
+        """The whole memory once, then cuts until one leaves no rest or two that were quiet leave the same.
+
+        What was made in the first second of the window may be older than it: that is looked up one by one.
+        """
+        since_s = int(since.timestamp()) + 1
+        seen: list[dict[str, int]] = []
+        async with self._history.follow() as news:
+            listed = matching.Memory(
+                paid_out=await self._history.list_paid_out(since_s),
+                paid_in=await self._history.list_paid_in(since_s),
+                now_s=int(time.time()),
+            )
+            for _ in range(_CUTS):
+                cut = await self._cut(since, listed, news)
                 findings = [*cut.match.findings, *await self._look_for(cut)][:_MANY]
                 accounts = matching.compare(self._lnd.name, cut.books, cut.held, cut.match.in_flight, findings)
                 left = matching.rests(accounts, findings)
-                if not left or (cut.quiet and left == before):
-                    break
-                before = left if cut.quiet else None
+                if left:
+                    findings += await self._name_channels(agreed, cut.held, left)
+                    left = matching.rests(accounts, findings)
+                look = _Look(accounts, findings, left, cut.held, list(cut.known.pending.values()), moving=False)
+                if not left or (cut.quiet and left in seen):
+                    return look
+                seen += [left] if cut.quiet else []
                 await asyncio.sleep(_PAUSE_S)
-            else:
-                findings.append(_moving(self._lnd.name, accounts))
-                left = {}
-            if left:
-                changes = await self._history.list_changes(int(adopted_at.timestamp()))
-                findings += matching.unexplained(left, changes)
-            stuck = await self._stuck(cut.known, comparison.stuck_after_s)
-        return PlaceReport(place=self._lnd.name, accounts=accounts, findings=[*findings, *stuck])
+        return replace(look, moving=True)
 
-    async def _cut(self, since: datetime) -> _Cut:
-        """What was made in the first second of the window may be older than it: that is looked up one by one."""
-        since_s = int(since.timestamp()) + 1
-        async with self._pool.acquire() as conn:
-            first = await kept.read_cut(conn, self._lnd.name)
+    async def _cut(self, since: datetime, listed: matching.Memory, news: News) -> _Cut:
+        """The node's balances and what had ended by then; afterwards the books, and what has ended by then."""
+        heard = news.count()
         held = await self._lnd.read_balances()
-        memory = matching.Memory(
-            paid_out=await self._history.list_paid_out(since_s),
-            paid_in=await self._history.list_paid_in(since_s),
-            now_s=int(time.time()),
-        )
+        memory = listed.and_then(news)
+        quiet = held.steady and heard == news.count()
         async with self._pool.acquire() as conn:
-            known = await kept.read_counterparts(conn, self._lnd.name, since, matching.refs_of(memory))
-        again = await self._lnd.read_balances()
+            books, known = await kept.read_counterparts(conn, self._lnd.name, since, matching.refs_of(memory))
+        match = matching.match(self._lnd.name, memory, known, listed.and_then(news))
+        return _Cut(books=books, held=held, known=known, match=match, quiet=quiet)
+
+    async def _name_channels(
+        self, agreed: Sequence[AgreedChannel], held: NodeBalances, left: dict[str, int]
+    ) -> list[Finding]:
+        """What ended channels and changed fee rates explain of the rest."""
+        gone = channels.list_gone(agreed, held.channels)
+        ends = await self._history.list_ends(gone) if gone else []
+        found = channels.name_ends(self._lnd.name, agreed, ends, left)
+        beside = {account: left_msat - _sum_on(account, found) for account, left_msat in left.items()}
+        return [*found, *channels.name_fees(self._lnd.name, agreed, held.channels, beside)]
+
+    async def _agree(self, look: _Look) -> None:
+        """Not while a commitment fee stands in the other of two accounts: that is no share of a channel."""
+        escrow = chart.commit_escrow(self._lnd.name)
+        if any(each.in_flight for each in look.accounts if each.account == escrow):
+            return
         async with self._pool.acquire() as conn:
-            last = await kept.read_cut(conn, self._lnd.name)
-        return _Cut(
-            books=last,
-            held=again,
-            known=known,
-            match=matching.match(self._lnd.name, memory, known),
-            quiet=(first, held) == (last, again),
-        )
+            await agree(conn, self._lnd.name, [AgreedChannel(**asdict(channel)) for channel in look.held.channels])
 
     async def _look_for(self, cut: _Cut) -> list[Finding]:
         """Ask the node about each thing that is booked and was not in its list."""
@@ -201,10 +252,10 @@ class PlaceReconciliations(PlaceReconciliationActivities):
                 missing.append(matching.not_at_node(self._lnd.name, ref, cut.known.booked[ref]))
         return missing
 
-    async def _stuck(self, known: kept.Counterparts, stuck_after_s: int) -> list[Finding]:
+    async def _stuck(self, pending: Sequence[kept.Pending], stuck_after_s: int) -> list[Finding]:
         """Payments that wait for long, with the node's word; and those that no workflow waits for."""
         found = []
-        for waiting in known.pending.values():
+        for waiting in pending:
             if waiting.age_s < min(stuck_after_s, _ORPHANED_AFTER_S):
                 continue
             at_node = await self._lnd.find_payment(waiting.payment_hash)
@@ -251,8 +302,12 @@ def _moving(node: str, accounts: list[AccountComparison]) -> Finding:
         account=f"asset:lnd:{node}:",
         subject=node,
         amount_msat=0,
-        detail=f"{node} was never at rest for the length of a look; the last one, in msat: {differences}",
+        detail=f"{node} was never at rest for the length of a cut; the last one, in msat: {differences}",
     )
+
+
+def _sum_on(account: str, findings: Sequence[Finding]) -> int:
+    return sum(finding.amount_msat for finding in findings if finding.account == account)
 
 
 def _broken(words: str) -> Finding:

@@ -21,6 +21,7 @@ import grpc
 
 from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
+from engine.clients.lnd_commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
@@ -37,9 +38,6 @@ _CLTV_LIMIT = 1008
 """Blocks a payment may be locked for in the worst case: a week."""
 _MAX_PARTS = 16
 _INVOICE_PAGE = 1000
-_ANCHORS_SAT = 660
-"""Two anchor outputs of 330 sat, paid by whoever opened the channel (BOLT 3)."""
-
 _REFUSED_BEFORE_SENDING = {
     "invoice expired": "invoice_expired",
     "self-payments not allowed": "no_route",
@@ -106,6 +104,9 @@ class NodeBalances:
     in_flight: bool
     htlc_fees_msat: Msat
     """What the commitments of our channels pay for HTLCs in flight: missing in the channels, back when they resolve."""
+    channels: tuple[NodeChannel, ...]
+    steady: bool
+    """No commitment changed while balances and channels were read, so they are of one moment."""
 
 
 class SendRefused(Exception):
@@ -282,13 +283,14 @@ class LndNode:
         return Msat(MSAT_PER_SAT * sum(channel.local_balance for channel in answer.channels))
 
     async def read_balances(self) -> NodeBalances:
-        """Everything that this node holds, to the millisatoshi."""
+        """Everything that this node holds, to the millisatoshi. `ChannelBalance` alone has the millisatoshis."""
         with translated(self.name):
             info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
-            total = await self._lightning.ChannelBalance(ln.ChannelBalanceRequest(), timeout=_CALL_TIMEOUT_S)
-            channels = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
             pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)
             wallet = await self._lightning.WalletBalance(ln.WalletBalanceRequest(), timeout=_CALL_TIMEOUT_S)
+            before = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
+            total = await self._lightning.ChannelBalance(ln.ChannelBalanceRequest(), timeout=_CALL_TIMEOUT_S)
+            channels = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
         changing = (
             len(pending.pending_open_channels)
             + len(pending.pending_force_closing_channels)
@@ -297,54 +299,13 @@ class LndNode:
         return NodeBalances(
             pubkey=info.identity_pubkey,
             channels_msat=Msat(total.local_balance.msat + total.unsettled_remote_balance.msat),
-            commit_escrow_msat=Msat(MSAT_PER_SAT * sum(_escrow_sat(channel) for channel in channels)),
+            commit_escrow_msat=Msat(MSAT_PER_SAT * sum(escrow_sat(channel) for channel in channels)),
             onchain_msat=Msat(MSAT_PER_SAT * wallet.total_balance),
             in_flight=changing > 0 or any(channel.pending_htlcs for channel in channels),
-            htlc_fees_msat=Msat(MSAT_PER_SAT * sum(_htlc_fees_sat(channel) for channel in channels)),
+            htlc_fees_msat=Msat(MSAT_PER_SAT * sum(htlc_fees_sat(channel) for channel in channels)),
+            channels=tuple(sorted((read_channel(channel) for channel in channels), key=lambda each: each.point)),
+            steady=commitments(before) == commitments(channels),
         )
-
-
-_ANCHORS = frozenset({ln.ANCHORS, ln.SCRIPT_ENFORCED_LEASE})
-_REST_WEIGHT = {
-    ln.ANCHORS: 1124,
-    ln.SCRIPT_ENFORCED_LEASE: 1124,
-    ln.LEGACY: 724,
-    ln.STATIC_REMOTE_KEY: 724,
-}
-"""Weight of a commitment without HTLCs (BOLT 3, appendix A)."""
-
-
-def _escrow_sat(channel: ln.Channel) -> int:
-    """What we put into the commitment of a channel that we opened, with no HTLC in it.
-
-    LND's `commit_fee` is what balances in whole satoshi leave over: one too many when they have fractions (seen). So it
-    is computed as the protocol does, from fee rate and weight.
-    """
-    if not channel.initiator:
-        return 0
-    weight = _REST_WEIGHT.get(channel.commitment_type)
-    fee_sat = channel.commit_fee if weight is None else channel.fee_per_kw * weight // 1000
-    return fee_sat + (_ANCHORS_SAT if channel.commitment_type in _ANCHORS else 0)
-
-
-_HTLC_WEIGHT = 172
-_SECOND_STAGE_WEIGHT = {False: 663, True: 703}
-"""Weight of the transaction that ends an HTLC, by whether it came in; with anchors its fee is nobody's matter here."""
-
-
-def _htlc_fees_sat(channel: ln.Channel) -> int:
-    """What a channel that we opened pays for the HTLC outputs of its commitment (BOLT 3); dust has no output."""
-    weight = _REST_WEIGHT.get(channel.commitment_type)
-    if not channel.initiator or weight is None:
-        return 0
-    free = channel.commitment_type in _ANCHORS
-    outputs = sum(
-        htlc.amount
-        >= channel.local_constraints.dust_limit_sat
-        + (0 if free else channel.fee_per_kw * _SECOND_STAGE_WEIGHT[htlc.incoming] // 1000)
-        for htlc in channel.pending_htlcs
-    )
-    return channel.fee_per_kw * (weight + _HTLC_WEIGHT * outputs) // 1000 - channel.fee_per_kw * weight // 1000
 
 
 _STATUS = {

@@ -40,12 +40,23 @@ class FindingKind(StrEnum):
     PAYMENT_ORPHANED = "payment_orphaned"
     CANCELLATION_OVERDUE = "cancellation_overdue"
     PAYMENT_PENDING_LONG = "payment_pending_long"
+    CHANNEL_CLOSED = "channel_closed"
+    COMMITMENT_FEE_CHANGED = "commitment_fee_changed"
+    CHANNEL_PART = "channel_part"
     PLACE_UNREACHABLE = "place_unreachable"
     PLACE_MOVING = "place_moving"
 
 
-OBSERVATIONS = frozenset({FindingKind.PAYMENT_PENDING_LONG, FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVING})
-"""Told in the run, and no case: they end by themselves or say only that nothing could be said."""
+OBSERVATIONS = frozenset(
+    {
+        FindingKind.PAYMENT_PENDING_LONG,
+        FindingKind.PLACE_UNREACHABLE,
+        FindingKind.PLACE_MOVING,
+        FindingKind.CHANNEL_PART,
+    }
+)
+"""Told in the run, and no case of their own: they end by themselves, say only that nothing could be said, or are part
+of a channel's finding, on another account of the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

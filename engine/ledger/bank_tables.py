@@ -207,6 +207,17 @@ class Reconciliation(SQLModel, table=True):
     finished_at: datetime | None = _moment(nullable=True)
 
 
+class Agreement(SQLModel, table=True):
+    """When a node and the books last told the same, and of which channels."""
+
+    __tablename__: ClassVar[Any] = "agreements"
+    __table_args__ = _BANK
+
+    node: str = _text("bank.nodes.name", primary_key=True)
+    channels: list[dict[str, Any]] = Field(sa_column=Column(JSONB, nullable=False))
+    agreed_at: datetime = _moment()
+
+
 class Case(SQLModel, table=True):
     """A difference that a run found and that waits for an operator's word."""
 

@@ -1,6 +1,6 @@
 """What a reconciliation reads of the books, and where it keeps what it found. No posting: it never corrects money.
 
-cut      balances of a node's accounts, and a cursor that moves with every entry on them
+cut      balances of a node's accounts, and of the same moment what they are made of
 runs     bank.reconciliations, one row each
 cases    bank.cases, one per difference until it is explained and gone, with an append-only trail
 """
@@ -27,12 +27,11 @@ _LOOK_BACK = timedelta(days=35)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BooksCut:
-    """The accounts of a node at one moment. Equal cuts: nothing was booked on them in between."""
+    """The accounts of a node at one moment."""
 
     channels_msat: int
     commit_escrow_msat: int
     onchain_msat: int
-    cursor: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,25 +57,18 @@ class Counterparts:
     """Of these a payment of ours failed, so that its money was given back."""
 
 
-async def read_cut(conn: Connection, node: NodeName) -> BooksCut:
-    """One statement, so one snapshot."""
+async def _read_cut(conn: Connection, node: NodeName) -> BooksCut:
     codes = [chart.channels(node), chart.commit_escrow(node), chart.onchain(node)]
     with translated():
         rows = await conn.fetch(
-            """SELECT a.code, coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat,
-                      coalesce(max(e.seq), 0) AS cursor
+            """SELECT a.code, coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat
                  FROM ledger.accounts a LEFT JOIN ledger.entries e ON e.account_id = a.id
                 WHERE a.code = ANY($1) GROUP BY a.code""",
             codes,
         )
     settled_msat = {row["code"]: row["settled_msat"] for row in rows}
     channels, escrow, onchain = (settled_msat.get(code, 0) for code in codes)
-    return BooksCut(
-        channels_msat=channels,
-        commit_escrow_msat=escrow,
-        onchain_msat=onchain,
-        cursor=max((row["cursor"] for row in rows), default=0),
-    )
+    return BooksCut(channels_msat=channels, commit_escrow_msat=escrow, onchain_msat=onchain)
 
 
 async def read_window(conn: Connection, node: NodeName) -> tuple[datetime, datetime]:
@@ -100,11 +92,16 @@ async def read_window(conn: Connection, node: NodeName) -> tuple[datetime, datet
     return row["since"], row["adopted_at"]
 
 
-async def read_counterparts(conn: Connection, node: NodeName, since: datetime, refs: Sequence[str]) -> Counterparts:
-    """What is booked on the node's channels under these references or since then, and its payments that are open."""
+async def read_counterparts(
+    conn: Connection, node: NodeName, since: datetime, refs: Sequence[str]
+) -> tuple[BooksCut, Counterparts]:
+    """The node's accounts, and in the same snapshot what is booked on its channels under these references or since
+    then, and its payments that are open.
+    """
     hashes = sorted({ref.split(":")[1] for ref in refs})
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
+            cut = await _read_cut(conn, node)
             booked = await conn.fetch(
                 """SELECT t.external_ref AS ref, sum(e.amount)::bigint AS amount_msat
                      FROM ledger.entries e JOIN ledger.transfers t ON t.id = e.transfer_id
@@ -126,7 +123,7 @@ async def read_counterparts(conn: Connection, node: NodeName, since: datetime, r
                 node,
                 hashes,
             )
-    return Counterparts(
+    return cut, Counterparts(
         booked={row["ref"]: row["amount_msat"] for row in booked},
         pending={PaymentHash(row["payment_hash"]): Pending(**row) for row in pending},
         released={PaymentHash(row["payment_hash"]) for row in failed},

@@ -6,6 +6,7 @@ from sqlalchemy import ARRAY, Table
 from sqlalchemy.dialects import postgresql
 
 from engine.ledger.bank_tables import (
+    Agreement,
     ApiKey,
     AuditLine,
     BankAccount,
@@ -35,6 +36,7 @@ TABLES = [
     Invoice,
     NodeCancellation,
     Reconciliation,
+    Agreement,
     Case,
     CaseUpdate,
     AuditLine,

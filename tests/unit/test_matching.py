@@ -48,11 +48,13 @@ def held(channels: int = 0, escrow: int = 0, *, in_flight: bool = False, htlc_fe
         onchain_msat=Msat(0),
         in_flight=in_flight,
         htlc_fees_msat=Msat(htlc_fees),
+        channels=(),
+        steady=True,
     )
 
 
 def cut(channels: int = 0, escrow: int = 0) -> BooksCut:
-    return BooksCut(channels_msat=channels, commit_escrow_msat=escrow, onchain_msat=0, cursor=1)
+    return BooksCut(channels_msat=channels, commit_escrow_msat=escrow, onchain_msat=0)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +66,13 @@ def cut(channels: int = 0, escrow: int = 0) -> BooksCut:
     ],
 )
 def test_what_both_know_is_no_matter(paid: PaidOut | PaidIn, books: dict[str, int]) -> None:
-    found = match(NODE, memory(paid), known(books))
+    found = match(NODE, memory(paid), known(books), memory())
     assert (found.in_flight, found.findings, found.unmatched) == ([], [], [])
 
 
 def test_what_is_about_to_be_booked_is_in_flight_by_its_hash() -> None:
     for paid, amount_msat in ((SENT, 1_003), (got(RECEIPT_GRACE_S - 1), -50)):
-        found = match(NODE, memory(paid), known(pending=isinstance(paid, PaidOut)))
+        found = match(NODE, memory(paid), known(pending=isinstance(paid, PaidOut)), memory())
         assert found.findings == []
         assert [(item.ref, item.amount_msat) for item in found.in_flight] == [(HASH, amount_msat)]
 
@@ -88,17 +90,17 @@ def test_what_is_about_to_be_booked_is_in_flight_by_its_hash() -> None:
 def test_what_only_one_of_them_knows_is_found_with_its_amount(
     paid: PaidOut | PaidIn, counterparts: Counterparts, kind: FindingKind, amount_msat: int
 ) -> None:
-    (finding,) = match(NODE, memory(paid), counterparts).findings
+    (finding,) = match(NODE, memory(paid), counterparts, memory()).findings
     assert (finding.kind, finding.account, finding.subject, finding.amount_msat) == (kind, CHANNELS, HASH, amount_msat)
 
 
 def test_what_the_books_alone_know_is_to_be_looked_up() -> None:
     books = {f"ln:{HASH}:settle": -5, "node:lnd-1:opening": 100}
-    assert match(NODE, memory(), known(books)).unmatched == [f"ln:{HASH}:settle"]
+    assert match(NODE, memory(), known(books), memory()).unmatched == [f"ln:{HASH}:settle"]
 
 
 def test_a_finding_explains_its_part_and_the_rest_is_a_difference_with_suspects() -> None:
-    findings = match(NODE, memory(SENT), known()).findings
+    findings = match(NODE, memory(SENT), known(), memory()).findings
     accounts = compare(NODE, cut(10_000), held(8_000), [], findings)
     assert accounts[0].difference_msat == 2_000
     left = rests(accounts, findings)

@@ -1,0 +1,41 @@
+"""What a node's books stood for when books and node last agreed: its channels, one by one.
+
+The books know sums only. When a channel has gone or pays another fee rate, this note tells what of the sums was its.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from engine.domain.ids import NodeName
+from engine.domain.money import Msat
+from engine.ledger.database import Connection, translated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgreedChannel:
+    """A channel that the books stand for."""
+
+    point: str
+    """Funding transaction and output, `txid:index`."""
+    opened_by_us: bool
+    escrow_msat: Msat
+    """Its part of the account for commitment fees and anchors."""
+    fee_per_kw: int
+
+
+async def list_agreed_channels(conn: Connection, node: NodeName) -> list[AgreedChannel]:
+    """Those of the last agreement; none when there was no agreement yet."""
+    with translated():
+        kept = await conn.fetchval("SELECT channels FROM bank.agreements WHERE node = $1", node)
+    return [AgreedChannel(**channel) for channel in kept or []]
+
+
+async def agree(conn: Connection, node: NodeName, channels: Sequence[AgreedChannel]) -> None:
+    """Books and node tell the same now, of these channels. A repeat notes it again."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.agreements(node, channels) VALUES ($1, $2)
+               ON CONFLICT (node) DO UPDATE SET channels = excluded.channels, agreed_at = clock_timestamp()""",
+            node,
+            [asdict(channel) for channel in channels],
+        )
