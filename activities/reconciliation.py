@@ -75,7 +75,7 @@ class Reconciliations(ReconciliationActivities):
             holds, payments = await kept.list_loose_holds(conn)
             overdue = await kept.list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
         return [
-            *(_broken(words) for words in broken),
+            *_broken(broken),
             *(_loose(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
             *(_loose(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
             *(_loose(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
@@ -310,8 +310,14 @@ def _sum_on(account: str, findings: Sequence[Finding]) -> int:
     return sum(finding.amount_msat for finding in findings if finding.account == account)
 
 
-def _broken(words: str) -> Finding:
-    return Finding(kind=FindingKind.BROKEN_RULE, account=BOOKS, subject=words, amount_msat=0, detail=words)
+def _broken(messages: Sequence[str]) -> list[Finding]:
+    """One finding for each rule and what it is about, whatever amounts it says: they may change with every payment."""
+    found: dict[str, Finding] = {}
+    for words in messages:
+        subject = ": ".join(words.split(": ")[:2])
+        told = Finding(kind=FindingKind.BROKEN_RULE, account=BOOKS, subject=subject, amount_msat=0, detail=words)
+        found.setdefault(subject, told)
+    return list(found.values())
 
 
 def _loose(kind: FindingKind, loose: kept.Loose) -> Finding:

@@ -245,10 +245,13 @@ def _moves(closing_txid: str, wallet: Sequence[ln.Transaction]) -> tuple[NodeCha
     return tuple(
         _change("closing" if each.tx_hash == closing_txid else "sweep", each.tx_hash, each.amount)
         for each in wallet
-        if each.tx_hash == closing_txid
-        or any(
-            spent.outpoint.startswith(f"{closing_txid}:") and not spent.is_our_output
-            for spent in each.previous_outpoints
+        if each.amount != 0
+        and (
+            each.tx_hash == closing_txid
+            or any(
+                spent.outpoint.startswith(f"{closing_txid}:") and not spent.is_our_output
+                for spent in each.previous_outpoints
+            )
         )
     )
 

@@ -37,6 +37,7 @@ LND_FLAGS = """
 bitcoin.regtest=true
 bitcoin.node=bitcoind
 bitcoin.defaultchanconfs=1
+bitcoin.defaultremotedelay=144
 bitcoind.rpcpolling=true
 bitcoind.blockpollinginterval=100ms
 bitcoind.txpollinginterval=100ms

@@ -11,7 +11,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 import pytest_asyncio
-from temporalio.client import Client, ScheduleOverlapPolicy, WorkflowExecutionStatus
+from temporalio.client import ScheduleOverlapPolicy, WorkflowExecutionStatus
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.contracts import queues
@@ -21,11 +21,10 @@ from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
+from tests.fixtures.reconciliation import PATH, cases, differences, reconcile, temporal
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
-
-PATH = "/v1/admin/reconciliation"
 
 
 @pytest.fixture(scope="module")
@@ -41,26 +40,6 @@ async def wrong(other_stack: Stack) -> AsyncIterator[Bank]:
         yield bank
 
 
-async def reconcile(bank: Bank) -> Json:
-    """One run, to its end."""
-    started = await bank.http.post(PATH, headers=bank.admin)
-    assert started.status_code == 202, started.text
-
-    async def finished() -> Json | None:
-        shown = await bank.http.get(started.headers["Location"], headers=bank.admin)
-        run: Json = shown.json()
-        return run if shown.status_code == 200 and run["status"] != "running" else None
-
-    return await eventually(finished, "the run to end")
-
-
-async def cases(bank: Bank) -> list[Json]:
-    answer = await bank.http.get(f"{PATH}/cases", headers=bank.admin)
-    assert answer.status_code == 200, answer.text
-    found: list[Json] = answer.json()["items"]
-    return found
-
-
 async def held_payment(bank: Bank, alice: Account, amount_msat: int) -> tuple[HoldInvoice, Json]:
     """A payment that outside-2 has and keeps in flight."""
     async with outside(bank.stack, "outside-2") as shop:
@@ -72,15 +51,6 @@ async def held_payment(bank: Bank, alice: Account, amount_msat: int) -> tuple[Ho
 
         await eventually(accepted, "the payment to be held")
     return held, pending
-
-
-async def temporal(bank: Bank) -> Client:
-    told = bank.stack.environment()
-    return await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
-
-
-def differences(run: Json) -> dict[str, int]:
-    return {each["account"]: each["difference_msat"] for each in run["accounts"] if each["difference_msat"]}
 
 
 async def test_mixed_payments_leave_nothing_to_find(bank: Bank, shop: Outside) -> None:
@@ -169,7 +139,12 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
         paid = await by_hand.pay(await shop.invoice(7_654_321))
     total_msat = paid.value_msat + paid.fee_msat
 
-    run = await reconcile(wrong)
+    async def found() -> Json | None:
+        newest: Json = (await wrong.http.get(PATH, headers=wrong.admin)).json()["items"][0]
+        return newest if newest["status"] == "differs" else None
+
+    run = await eventually(found, "the run that the node's pump starts by itself")
+    assert run["workflow_id"] == queues.RECONCILIATION_NOW
     assert run["status"] == "differs", run
     assert differences(run) == {"asset:lnd:lnd-1:channels": total_msat}
     (finding,) = run["findings"]

@@ -79,6 +79,8 @@ async def test_an_entry_that_a_hand_has_altered_is_found(ledger_db: Database, po
     found = await check(pool)
     assert {each.kind for each in found} == {FindingKind.BROKEN_RULE}
     assert any("rule 1 balanced" in each.detail for each in found)
+    await bank.post("later", [debit(alice, 1_000), credit(bank["channels"], 1_000)])
+    assert {each.subject for each in await check(pool)} == {each.subject for each in found}
     assert await keep(pool, "rec_1", *found) is RunStatus.DIFFERS
     assert await pool.fetchval("SELECT count(*) FROM bank.cases") == len(found)
 

@@ -6,7 +6,7 @@ import pytest
 
 from activities.matching import RECEIPT_GRACE_S, Memory, compare, match, rests, unexplained
 from engine.clients.lnd import NodeBalances
-from engine.clients.lnd_history import NodeChange, PaidIn, PaidOut
+from engine.clients.lnd_history import News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import FindingKind
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
@@ -97,6 +97,19 @@ def test_what_only_one_of_them_knows_is_found_with_its_amount(
 def test_what_the_books_alone_know_is_to_be_looked_up() -> None:
     books = {f"ln:{HASH}:settle": -5, "node:lnd-1:opening": 100}
     assert match(NODE, memory(), known(books), memory()).unmatched == [f"ln:{HASH}:settle"]
+
+
+def test_what_was_booked_after_the_balances_were_read_is_named() -> None:
+    books = {f"ln:{HASH}:settle": -1_003}
+    found = match(NODE, memory(), known(books), memory(SENT))
+    assert (found.unmatched, found.findings) == ([], [])
+    assert [(item.kind, item.amount_msat) for item in found.in_flight] == [("booked_since", -1_003)]
+
+
+def test_what_has_ended_since_the_lists_were_read_is_remembered_once() -> None:
+    later = PaidOut(payment_hash=PaymentHash("cd" * 32), total_msat=Msat(1))
+    news = News(paid_out={each.payment_hash: each for each in (SENT, later)})
+    assert memory(SENT).and_then(news).paid_out == [SENT, later]
 
 
 def test_a_finding_explains_its_part_and_the_rest_is_a_difference_with_suspects() -> None:
