@@ -79,7 +79,7 @@ def _of_end(node: NodeName, share: AgreedChannel, end: ChannelEnd, owed_msat: in
     )
     suspects = [
         Suspect(kind=end.stage, ref=end.point, amount_msat=owed_msat + share.escrow_msat, detail=f"at {node}"),
-        Suspect(kind="closing_transaction", ref=end.closing_txid, amount_msat=0, detail=f"closes {end.point}"),
+        *_closing(end),
         *(
             Suspect(kind=move.kind, ref=move.ref, amount_msat=-move.amount_msat, detail="to the wallet of the node")
             for move in end.moves
@@ -89,6 +89,13 @@ def _of_end(node: NodeName, share: AgreedChannel, end: ChannelEnd, owed_msat: in
         _finding(FindingKind.CHANNEL_CLOSED, chart.channels(node), end.point, owed_msat, words, suspects),
         *_parts(node, end.point, {chart.commit_escrow(node): share.escrow_msat, chart.onchain(node): -moved_msat}),
     ]
+
+
+def _closing(end: ChannelEnd) -> list[Suspect]:
+    """The closing transaction, once the node names it."""
+    if not end.closing_txid:
+        return []
+    return [Suspect(kind="closing_transaction", ref=end.closing_txid, amount_msat=0, detail=f"closes {end.point}")]
 
 
 def _of_fee(node: NodeName, before: AgreedChannel, after: NodeChannel) -> list[Finding]:

@@ -62,7 +62,7 @@ class Traffic:
         await self.alice.bank.credited(self.alice, invoice["id"])
 
     async def failing(self) -> None:
-        paid = await self._pay(self.alice, await self.shop.invoice(40_000_000), max_fee_msat=0)
+        paid = await self._pay(self.alice, await self.shop.invoice(4_000_000), max_fee_msat=0)
         assert paid["status"] == "failed", paid
 
     async def _settled(self, payer: Account, destination: str, **body: Any) -> None:
@@ -135,6 +135,7 @@ async def close_channel(node: Outside, *, force: bool) -> str:
         channel_point=ln.ChannelPoint(funding_txid_str=txid, output_index=int(index)),
         force=force,
         sat_per_vbyte=0 if force else 2,
+        max_fee_per_vbyte=0 if force else 100,
     )
     async for _ in node.stubs.lightning.CloseChannel(request):
         return str(channel.channel_point)
@@ -217,7 +218,7 @@ async def test_each_planted_difference_is_found_and_no_other_among_a_thousand_pa
         ("broken_rule", f"rule 1 balanced: transfer {transfer}"),
         ("broken_rule", f"rule 2 balances: {carols}"),
         ("broken_rule", f"rule 2 history: {carols}"),
-        ("broken_rule", "rule 6 equation: MSAT"),
+        ("broken_rule", "rule 6 equation: BTC"),
     }
     assert {(each["kind"], each["subject"]) for each in await cases(damaged)} == planted
     assert subjects(last, *(kind for kind, _ in planted)) == planted
