@@ -21,7 +21,7 @@ from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, PaymentHash, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import transaction
 from engine.ledger.reads import list_entries
 from engine.ledger.rulebook import read_current, set_in_tx
