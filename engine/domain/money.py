@@ -4,6 +4,7 @@ This is the only place where one unit becomes the other, and each conversion say
 Direction (debit or credit) is a matter of the books, not of an amount.
 """
 
+import re
 from typing import NewType
 
 Msat = NewType("Msat", int)
@@ -14,6 +15,9 @@ MAX_AMOUNT_MSAT = Msat(2**53 - 1)
 """The largest amount the API takes: the largest integer every JSON reader keeps exactly (RFC 8259, section 6)."""
 
 _PPM = 1_000_000
+_MSAT_PER_BTC = 10**11
+_FIAT = re.compile(r"([0-9]{1,12})(?:\.([0-9]{1,6}))?")
+_FIAT_PLACES = 6
 
 
 def sat_to_msat(amount_sat: Sat) -> Msat:
@@ -34,3 +38,23 @@ def share_ppm_ceil(amount_msat: Msat, rate_ppm: int) -> Msat:
 def sat_ceil(amount_msat: Msat) -> Msat:
     """Up to the next whole satoshi: for fees of what moves on chain."""
     return Msat(-(-amount_msat // MSAT_PER_SAT) * MSAT_PER_SAT)
+
+
+# Other currencies: whole millionths of a unit ("micro"), written as decimal text
+
+
+def parse_fiat(text: str) -> int | None:
+    """Exact millionths of "64250.10". None unless it has 1 to 12 digits, and at most six decimals."""
+    found = _FIAT.fullmatch(text)
+    return None if found is None else int(found[1] + (found[2] or "").ljust(_FIAT_PLACES, "0"))
+
+
+def fiat_text(micro: int) -> str:
+    """Exact, with two decimals or as many as there are: "1000.00", "0.000001"."""
+    whole, part = divmod(micro, 10**_FIAT_PLACES)
+    return f"{whole}.{f'{part:06}'.rstrip('0').ljust(2, '0')}"
+
+
+def msat_to_fiat_ceil(amount_msat: Msat, price_micro: int) -> int:
+    """What an amount is worth at the price of one bitcoin, rounded up to the next millionth: for limits."""
+    return -(-amount_msat * price_micro // _MSAT_PER_BTC)

@@ -23,12 +23,14 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 from engine.domain.errors import InvariantBroken
+from engine.domain.limits import WINDOWS, Count
 
 Phase = Literal["post", "hold", "settle", "void", "expire", "reverse"]
 Fact = str | int | bool | None
 
 MAX_LEGS = 5_000
 MAX_RELATED = 1_000
+MAX_COUNTS = 100
 MAX_WORD = 200
 MAX_LEG_MSAT = 2_100_000_000_000_000_000
 """All bitcoin there will ever be; far enough below 2^63 that no sum of a few overflows."""
@@ -63,12 +65,11 @@ def credit(account_id: int, amount_msat: int) -> Leg:
 
 
 @dataclass(frozen=True, slots=True)
-class Velocity:
-    """What a posting counts towards the limits of one of its accounts; given back if the hold is voided or expires."""
+class Counted:
+    """What a posting counts towards limits on one of its accounts; given back if the hold is voided or expires."""
 
     account_id: int
-    kind: str
-    amount_msat: int
+    counts: Sequence[Count]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +80,8 @@ class Posting:
     `expires_at` (holds only) is a hard end: afterwards the hold can be released but not settled, so it is for what we
     alone decide. `effective_on` is the day in the books, by default the day of posting (UTC).
     `metadata` holds facts of the event and is part of its content: put nothing there that differs in a repeat.
-    `actor`, `workflow_id` and `description` say who and why; a repeat may word them differently, the first stays.
+    `actor`, `workflow_id` and `description` say who and why, `counted` what it counts by the rules and prices of its
+    moment; a repeat may differ in these, the first stays.
     """
 
     ref: str
@@ -93,7 +95,7 @@ class Posting:
     metadata: Mapping[str, Fact] = field(default_factory=dict[str, Fact])
     effective_on: date | None = None
     expires_at: datetime | None = None
-    velocity: Velocity | None = None
+    counted: Counted | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "legs", tuple(self.legs))
@@ -102,7 +104,7 @@ class Posting:
         _check_words(self)
         _check_shape(self)
         _check_legs(self)
-        _check_velocity(self)
+        _check_counted(self)
 
     @property
     def payload_hash(self) -> bytes:
@@ -115,7 +117,7 @@ class Posting:
             "metadata": dict(self.metadata),
             "effective_on": self.effective_on and self.effective_on.isoformat(),
             "expires_at": self.expires_at and self.expires_at.astimezone(UTC).isoformat(),
-            "velocity": self.velocity and (self.velocity.account_id, self.velocity.kind, self.velocity.amount_msat),
+            "velocity": None,  # in every hash since the first one; what is counted is not what happened
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).digest()
@@ -150,15 +152,20 @@ def _check_legs(posting: Posting) -> None:
         raise _broken(posting, f"debits and credits differ by {difference}")
 
 
-def _check_velocity(posting: Posting) -> None:
-    velocity = posting.velocity
-    if velocity is None:
+def _check_counted(posting: Posting) -> None:
+    counted = posting.counted
+    if counted is None:
         return
-    sizes = {leg.account_id: abs(leg.amount_msat) for leg in posting.legs}
-    if posting.phase not in ("post", "hold") or not 0 < len(velocity.kind) <= MAX_WORD:
-        raise _broken(posting, "only a post or a hold counts towards a limit, under a named kind")
-    if not 0 < velocity.amount_msat <= sizes.get(velocity.account_id, 0):
-        raise _broken(posting, "what counts towards a limit must be part of a leg")
+    kinds = [count.kind for count in counted.counts]
+    if posting.phase not in ("post", "hold") or not 0 < len(set(kinds)) == len(kinds) <= MAX_COUNTS:
+        raise _broken(posting, f"only a post or a hold counts towards limits, under 1 to {MAX_COUNTS} kinds, each once")
+    if counted.account_id not in {leg.account_id for leg in posting.legs}:
+        raise _broken(posting, "what counts towards limits counts on an account that has a leg")
+    for count in counted.counts:
+        if not 0 < len(count.kind) <= MAX_WORD or not 0 < count.amount <= MAX_LEG_MSAT:
+            raise _broken(posting, "what counts has a named kind and an amount above zero")
+        if any(most < 0 or window_s not in WINDOWS.values() for window_s, most in count.maxima.items()):
+            raise _broken(posting, "a maximum is a number from zero on, for a window that is counted")
 
 
 def _positive(amount_msat: int) -> int:

@@ -108,16 +108,19 @@ _RULES = {
         SELECT format('entry %s belongs to no transfer', e.seq)
           FROM ledger.entries e WHERE NOT EXISTS (SELECT FROM ledger.transfers t WHERE t.id = e.transfer_id)""",
     "limits": """
-        SELECT format('account %s: %s counts %s since %s, transfers say %s', coalesce(v.account_id, t.account_id),
-                      coalesce(v.kind, t.kind), v.amount, coalesce(v.bucket, t.bucket), t.amount)
-          FROM ledger.velocity v FULL JOIN (
-               SELECT velocity_account_id AS account_id, velocity_kind AS kind,
-                      date_bin('15 minutes', received_at, '2000-01-01 00:00:00+00') AS bucket,
-                      sum(velocity_amount) AS amount
-                 FROM ledger.transfers h WHERE velocity_kind IS NOT NULL AND NOT EXISTS (
+        SELECT format('account %s: %s counts %s since %s in windows of %s s, transfers say %s',
+                      coalesce(v.account_id, t.account_id), coalesce(v.kind, t.kind), v.amount,
+                      coalesce(v.bucket, t.bucket), coalesce(v.window_s, t.window_s), t.amount)
+          FROM ledger.counters v FULL JOIN (
+               SELECT h.counts_account_id AS account_id, k.kind, w.window_s,
+                      date_bin(make_interval(secs => w.window_s / 96), h.received_at, '2000-01-01 00:00:00+00')
+                          AS bucket, sum(k.amount) AS amount
+                 FROM ledger.transfers h CROSS JOIN LATERAL unnest(h.count_kinds, h.count_amounts) k(kind, amount)
+                CROSS JOIN (VALUES (86400), (604800), (2592000)) w(window_s)
+                WHERE NOT EXISTS (
                       SELECT FROM ledger.resolutions r JOIN ledger.transfers x ON x.id = r.transfer_id
-                       WHERE r.target_id = h.id AND x.phase IN ('void', 'expire')) GROUP BY 1, 2, 3) t
-            ON (v.account_id, v.kind, v.bucket) = (t.account_id, t.kind, t.bucket)
+                       WHERE r.target_id = h.id AND x.phase IN ('void', 'expire')) GROUP BY 1, 2, 3, 4) t
+            ON (v.account_id, v.kind, v.window_s, v.bucket) = (t.account_id, t.kind, t.window_s, t.bucket)
          WHERE coalesce(v.amount, 0) <> coalesce(t.amount, 0)""",
 }
 

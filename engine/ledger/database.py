@@ -27,9 +27,11 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
     "LD411": (Refused, "hold_expired"),
     "LD412": (Refused, "hold_not_due"),
     "LD413": (Conflict, "already_reversed"),
+    "LD423": (Refused, "account_closed"),
+    "LD424": (Refused, "account_not_empty"),
     "LD429": (Refused, "limit_exceeded"),
 }
-"""The SQLSTATEs of migration 0001. The detail of the first that applies comes along as fields."""
+"""The SQLSTATEs of migrations 0001 and 0006. The detail of the first that applies comes along as fields."""
 
 _TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
 """Classes of SQLSTATE after which the transaction can be made anew: lost, raced, full, locked, shut down."""

@@ -27,7 +27,7 @@ from engine.ledger.book import Posting
 from engine.ledger.database import Connection, translated
 
 _POST = """SELECT transfer_id, fresh FROM ledger.post(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12, $13, $14, $15, $16)"""
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12, $13, $14, $15, $16, $17, $18, $19)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class Posted:
 async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     """Book one posting. The same reference and content again gives the first transfer, whatever has happened since.
 
-    Raises Refused (`insufficient_funds`, `limit_exceeded`, `account_locked`, `hold_expired`, `hold_not_due`),
+    Raises Refused (`insufficient_funds`, `limit_exceeded`, `account_locked`, `account_closed`, `hold_expired`,
+    `hold_not_due`),
     Conflict (`reference_conflict`, `hold_already_resolved`, `already_reversed`), InvariantBroken when the posting
     contradicts the books, Unavailable when nothing happened. Never OutcomeUnknown: that is for the caller's COMMIT.
     """
     _check_in_transaction(conn)
-    velocity = posting.velocity
     with translated():
         row = await conn.fetchrow(
             _POST,
@@ -63,13 +63,27 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
             orjson.dumps(dict(posting.metadata)).decode(),
             posting.effective_on,
             posting.expires_at,
-            velocity and velocity.account_id,
-            velocity and velocity.kind,
-            velocity and velocity.amount_msat,
+            *_counted(posting),
         )
     if row is None:
         raise InvariantBroken("ledger.post gave no answer")
     return Posted(transfer_id=row["transfer_id"], fresh=row["fresh"])
+
+
+def _counted(posting: Posting) -> tuple[object, ...]:
+    """The account, then kinds and amounts side by side, then the maxima as kinds, windows and amounts side by side."""
+    if posting.counted is None:
+        return (None, None, None, [], [], [])
+    counts = posting.counted.counts
+    maxima = [(count.kind, window_s, most) for count in counts for window_s, most in count.maxima.items()]
+    return (
+        posting.counted.account_id,
+        [count.kind for count in counts],
+        [count.amount for count in counts],
+        [kind for kind, _, _ in maxima],
+        [window_s for _, window_s, _ in maxima],
+        [most for _, _, most in maxima],
+    )
 
 
 async def open_account_in_tx(

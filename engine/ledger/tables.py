@@ -7,7 +7,7 @@ posted through these: the database refuses it, see `store.py`.
 from datetime import date, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, Column, Computed, DateTime, ForeignKey, LargeBinary, SmallInteger, Text
+from sqlalchemy import ARRAY, BigInteger, Column, Computed, DateTime, ForeignKey, LargeBinary, SmallInteger, Text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
@@ -55,6 +55,7 @@ class Balance(SQLModel, table=True):
     available: int = Field(sa_column=Column(BigInteger, Computed(_AVAILABLE, persisted=True), nullable=False))
     version: int = Field(sa_type=BigInteger)
     frozen: bool
+    closed: bool
 
 
 class Transfer(SQLModel, table=True):
@@ -74,9 +75,9 @@ class Transfer(SQLModel, table=True):
     facts: dict[str, Any] = Field(sa_column=Column("metadata", JSONB, nullable=False))
     effective_on: date
     expires_at: datetime | None = _moment(nullable=True)
-    velocity_account_id: int | None = _to("ledger.accounts.id", nullable=True)
-    velocity_kind: str | None = Field(sa_type=Text)
-    velocity_amount: int | None = Field(sa_type=BigInteger)
+    counts_account_id: int | None = _to("ledger.accounts.id", nullable=True)
+    count_kinds: list[str] | None = Field(sa_column=Column(ARRAY(Text), nullable=True))
+    count_amounts: list[int] | None = Field(sa_column=Column(ARRAY(BigInteger), nullable=True))
     received_at: datetime = _moment()
 
 
@@ -107,25 +108,14 @@ class Entry(SQLModel, table=True):
     posted_at: datetime = _moment()
 
 
-class Limit(SQLModel, table=True):
-    """How much of a kind an account may move within a rolling window. Set by administrators."""
+class Counter(SQLModel, table=True):
+    """What counted towards limits in one bucket, a 96th of a window; in the unit of the kind."""
 
-    __tablename__: ClassVar[Any] = "limits"
+    __tablename__: ClassVar[Any] = "counters"
     __table_args__ = _LEDGER
 
     account_id: int = _to("ledger.accounts.id", primary_key=True)
     kind: str = Field(sa_type=Text, primary_key=True)
     window_s: int = Field(primary_key=True)
-    max_amount: int = Field(sa_type=BigInteger)
-
-
-class VelocityBucket(SQLModel, table=True):
-    """What counted towards limits in one quarter of an hour."""
-
-    __tablename__: ClassVar[Any] = "velocity"
-    __table_args__ = _LEDGER
-
-    account_id: int = _to("ledger.accounts.id", primary_key=True)
-    kind: str = Field(sa_type=Text, primary_key=True)
     bucket: datetime = _moment(primary_key=True)
     amount: int = Field(sa_type=BigInteger)

@@ -13,7 +13,7 @@ from tests.integration.ledger_helpers import Bank, open_bank, run_as
 
 pytestmark = pytest.mark.integration
 
-TABLES = ["accounts", "transfers", "entries", "resolutions", "balances", "velocity"]
+TABLES = ["accounts", "transfers", "entries", "resolutions", "balances", "counters"]
 POSE = "SELECT set_config('ledger.posting', 'on', true)"
 """An owner who poses as the posting function: past the first guard, so that the rules behind it are tried too."""
 
@@ -51,7 +51,7 @@ def legs(ref: str, *rows: tuple[str, int, int], currency: str = "BTC") -> str:
     return LEGS.format(ref=ref, rows=values)
 
 
-@pytest.mark.parametrize("table", [*TABLES, "limits"])
+@pytest.mark.parametrize("table", TABLES)
 @pytest.mark.parametrize(
     "action",
     [
@@ -72,13 +72,13 @@ async def test_the_application_can_only_read_the_tables(
     assert await refused(shared_ledger_db.app_dsn, POSE, statement) == "42501"
 
 
-async def test_the_application_can_call_three_functions_and_no_other(bank: Bank, shared_ledger_db: Database) -> None:
+async def test_the_application_can_call_these_functions_and_no_other(bank: Bank, shared_ledger_db: Database) -> None:
     query = """SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
                 WHERE nspname = 'ledger' AND has_function_privilege('millrace_app', p.oid, 'EXECUTE')"""
     granted = {row["proname"] for row in await bank.pool.fetch(query)}
-    assert granted == {"post", "open_account", "balance_at"}
-    freeze = f"SELECT ledger.set_frozen({bank['user']}, false)"
-    assert await refused(shared_ledger_db.app_dsn, freeze) == "42501"
+    assert granted == {"post", "open_account", "close_account", "set_frozen", "balance_at", "window_begin"}
+    count = f"SELECT ledger.count_up({bank['user']}, '{{send}}', '{{1}}', '{{}}', '{{}}', '{{}}', now())"
+    assert await refused(shared_ledger_db.app_dsn, count) == "42501"
     create = "CREATE FUNCTION ledger.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'"
     assert await refused(shared_ledger_db.app_dsn, create) == "42501"
 
@@ -218,6 +218,25 @@ async def test_the_posting_function_itself_refuses_what_python_would_never_send(
     assert await refused(shared_ledger_db.app_dsn, call) == "LD001"
 
 
-async def test_the_owner_sets_limits_and_the_application_does_not(bank: Bank, shared_ledger_db: Database) -> None:
-    await run_as(shared_ledger_db.owner_dsn, f"INSERT INTO ledger.limits VALUES ({bank['user']}, 'x', 900, 1)")
-    await run_as(shared_ledger_db.owner_dsn, "UPDATE ledger.limits SET max_amount = 2", "DELETE FROM ledger.limits")
+@pytest.mark.parametrize(
+    ("account", "kinds", "amounts"),
+    [
+        ("3", "{send}", "{1}"),  # no leg there
+        ("1", "{send,send}", "{1,1}"),
+        ("1", "{}", "{}"),
+        ("1", "{send}", "{0}"),
+        ("1", "{send}", "{1,2}"),
+        ("1", "{NULL}", "{1}"),
+        ("1", None, "{1}"),
+        ("5", "{send}", "{1}"),  # an account without a balance row
+    ],
+)
+async def test_the_posting_function_refuses_to_count_what_makes_no_sense(
+    bank: Bank, shared_ledger_db: Database, account: str, kinds: str | None, amounts: str
+) -> None:
+    words = ["NULL" if kinds is None else f"'{kinds}'", f"'{amounts}'"]
+    call = (
+        "SELECT ledger.post('malformed', sha256(''), 't', 'post', '{}', '{1,5}', '{5,-5}', 'test', "
+        f"p_counts_account => {account}, p_count_kinds => {words[0]}, p_count_amounts => {words[1]})"
+    )
+    assert await refused(shared_ledger_db.app_dsn, call) in {"LD001", "23514"}

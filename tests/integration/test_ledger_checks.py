@@ -13,8 +13,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
+from engine.domain.limits import Count
 from engine.ledger import tables
-from engine.ledger.book import Velocity, credit, debit
+from engine.ledger.book import Counted, credit, debit
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import open_pool
 from engine.ledger.reads import list_trial_balance
@@ -32,8 +33,8 @@ async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
     pool = await open_pool(shared_ledger_db.app_dsn)
     bank = await open_bank(pool)
     bank.ids["user"] = user = await bank.user(funds=1_000)
-    counted = Velocity(user, "send", 100)
-    await bank.post("h:1", [debit(user, 100), credit(bank["outbox"], 100)], "hold", velocity=counted)
+    counted = Counted(user, [Count("send", 100), Count("send:USD", 7)])
+    await bank.post("h:1", [debit(user, 100), credit(bank["outbox"], 100)], "hold", counted=counted)
     await bank.post("h:2", [debit(user, 200), credit(bank["outbox"], 200)], "hold")
     settle = [debit(user, 90), credit(bank["channels"], 90)]
     await bank.post("s:1", settle, "settle", relates_to=["h:1"])
@@ -78,8 +79,8 @@ async def broken_after(database: Database, *damage: str) -> list[str]:
         ("6 equation", "UPDATE ledger.entries SET amount = amount + 1 WHERE seq = 1"),
         ("7 facts", "UPDATE ledger.entries SET currency = 'USD' WHERE seq = 1"),
         ("7 facts", "DELETE FROM ledger.transfers WHERE external_ref = 'h:2'"),
-        ("limits", "UPDATE ledger.velocity SET amount = amount - 1"),
-        ("limits", "DELETE FROM ledger.velocity"),
+        ("limits", "UPDATE ledger.counters SET amount = amount - 1 WHERE window_s = 604800"),
+        ("limits", "DELETE FROM ledger.counters WHERE kind = 'send:USD'"),
     ],
 )
 async def test_damage_is_found_and_named(bank: Bank, shared_ledger_db: Database, rule: str, damage: str) -> None:
@@ -109,7 +110,7 @@ async def test_the_classes_agree_with_the_migrated_database(ledger_db: Database)
     for table in SQLModel.metadata.tables.values():
         if table.schema == "ledger":
             table.to_metadata(expected)
-    assert len(expected.tables) == 7
+    assert len(expected.tables) == 6
 
     def differences(connection: sqlalchemy.Connection) -> list[object]:
         options = {"include_schemas": True, "include_name": lambda name, kind, _: kind != "schema" or name == "ledger"}
@@ -188,8 +189,12 @@ async def test_a_new_connection_to_near_empty_tables_never_scans_a_whole_table(l
     user = await bank.user(funds=1_000)
     for n in range(12):
         legs = [debit(user, 10), credit(bank["outbox"], 10)]
-        await bank.post(f"scan:hold:{n}", legs, "hold", velocity=Velocity(user, "send", 5))
-        await bank.post(f"scan:hold:{n}", legs, "hold", velocity=Velocity(user, "send", 5))
+        await bank.post(
+            f"scan:hold:{n}", legs, "hold", counted=Counted(user, [Count("send", 5, {86_400: 1_000, 604_800: 1_000})])
+        )
+        await bank.post(
+            f"scan:hold:{n}", legs, "hold", counted=Counted(user, [Count("send", 5, {86_400: 1_000, 604_800: 1_000})])
+        )
         if n % 2:
             await bank.post(f"scan:void:{n}", phase="void", relates_to=[f"scan:hold:{n}"])
         else:

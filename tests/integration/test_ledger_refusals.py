@@ -1,14 +1,16 @@
-"""What the books refuse, and at which amount exactly; limits."""
+"""What the books refuse, and at which amount exactly; closed accounts."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
 from engine.domain.errors import Refused
-from engine.ledger.book import MAX_LEG_MSAT, Velocity, credit, debit
+from engine.ledger.book import MAX_LEG_MSAT, credit, debit
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.reads import list_due_holds
 from engine.ledger.store import open_account_in_tx, post_in_tx
@@ -155,63 +157,39 @@ async def test_a_frozen_account_spends_nothing_new_but_receives_and_keeps_promis
     assert await bank.outcome("ice:post", spend) == "fresh"
 
 
-# Limits
-
-
-async def test_a_limit_lets_exactly_itself_pass_and_gives_back_what_was_voided(
-    bank: Bank, shared_ledger_db: Database
-) -> None:
-    user = await bank.user(funds=10_000)
-    await run_as(
-        shared_ledger_db.owner_dsn,
-        f"INSERT INTO ledger.limits VALUES ({user}, 'send', 86400, 1000), ({user}, 'send', 604800, 1500)",
+async def test_a_closed_account_is_empty_and_stays_so(bank: Bank, shared_ledger_db: Database) -> None:
+    user, dsn = await bank.user(funds=1_000), shared_ledger_db.app_dsn
+    close = f"SELECT ledger.close_account({user})"
+    with pytest.raises(asyncpg.PostgresError) as full:
+        await run_as(dsn, close)
+    assert full.value.sqlstate == "LD424"
+    assert json.loads(full.value.detail) == {"balance": 1_000, "held": 0, "incoming": 0}
+    await bank.post("bye:hold", [debit(user, 1_000), credit(bank["outbox"], 1_000)], "hold")
+    with pytest.raises(asyncpg.PostgresError) as held:
+        await run_as(dsn, close)
+    assert json.loads(held.value.detail) == {"balance": 1_000, "held": 1_000, "incoming": 0}
+    await bank.post(
+        "bye:settle", [debit(user, 1_000), credit(bank["channels"], 1_000)], "settle", relates_to=["bye:hold"]
     )
-
-    async def hold(n: int, amount: int, kind: str = "send") -> str:
-        legs = [debit(user, amount + 5), credit(bank["outbox"], amount + 5)]
-        return await bank.outcome(f"lim:{n}", legs, "hold", velocity=Velocity(user, kind, amount))
-
-    assert await hold(1, 600) == "fresh"
-    assert await hold(1, 600) == "repeat"  # and counts once
-    assert await hold(2, 401) == "limit_exceeded"
-    assert await hold(3, 400) == "fresh"
-    assert await hold(4, 1) == "limit_exceeded"
-    assert await hold(5, 5_000, "withdraw") == "fresh"  # another kind, without a limit
-    await bank.post("lim:void", phase="void", relates_to=["lim:1"])
-    assert await hold(6, 601) == "limit_exceeded"
-    assert await hold(7, 600) == "fresh"
-    legs = [debit(user, 405), credit(bank["channels"], 405)]
-    await bank.post("lim:settle", legs, "settle", relates_to=["lim:3"])
-    assert await hold(8, 1) == "limit_exceeded"  # what was really sent stays counted
-    with pytest.raises(Refused) as refusal:
-        await bank.post("lim:9", [debit(user, 9), credit(bank["channels"], 9)], velocity=Velocity(user, "send", 9))
-    expected = {"account_id": user, "kind": "send", "window_s": 86400, "limit": 1000, "used": 1000, "asked": 9}
-    assert refusal.value.fields == expected
+    await run_as(dsn, close)
+    await run_as(dsn, close)  # a repeat changes nothing
+    receive = [debit(bank["channels"], 5), credit(user, 5)]
+    assert await bank.outcome("bye:recv", receive) == "account_closed"
+    assert await bank.outcome("bye:promise", receive, "hold") == "account_closed"
+    assert await bank.outcome("bye:send", [debit(user, 1), credit(bank["channels"], 1)]) == "account_closed"
 
 
-async def test_a_limit_is_kept_by_many_at_the_same_time(bank: Bank, shared_ledger_db: Database) -> None:
-    user = await bank.user(funds=10_000)
-    await run_as(shared_ledger_db.owner_dsn, f"INSERT INTO ledger.limits VALUES ({user}, 'send', 3600, 1000)")
-    legs = [debit(user, 300), credit(bank["outbox"], 300)]
-    counted = Velocity(user, "send", 300)
-    calls = [bank.outcome(f"limrace:{n}", legs, "hold", velocity=counted) for n in range(12)]
-    assert sorted(await asyncio.gather(*calls)) == ["fresh"] * 3 + ["limit_exceeded"] * 9
+async def test_of_a_receipt_and_a_closing_at_once_one_is_first(bank: Bank) -> None:
+    for n in range(10):
+        user = await bank.user()
+        receive = [debit(bank["channels"], 5), credit(user, 5)]
 
+        async def close(user: int = user) -> str:
+            try:
+                await bank.pool.execute("SELECT ledger.close_account($1)", user)
+            except asyncpg.PostgresError as error:
+                return str(error.sqlstate)
+            return "closed"
 
-async def test_a_limit_rolls(bank: Bank, shared_ledger_db: Database) -> None:
-    user = await bank.user(funds=10_000)
-    await run_as(
-        shared_ledger_db.owner_dsn,
-        f"INSERT INTO ledger.limits VALUES ({user}, 'send', 3600, 1000)",
-        "SELECT set_config('ledger.posting', 'on', true)",
-        f"INSERT INTO ledger.velocity SELECT {user}, 'send', ledger.velocity_bucket(now() - age), amount "
-        "FROM (VALUES (interval '60 min 1 s', 700), (interval '80 min', 5000)) earlier(age, amount)",
-    )
-    legs = [debit(user, 301), credit(bank["channels"], 301)]
-    assert await bank.outcome("roll:1", legs, velocity=Velocity(user, "send", 301)) == "limit_exceeded"
-    assert await bank.outcome("roll:2", legs, velocity=Velocity(user, "send", 300)) == "fresh"
-    await run_as(
-        shared_ledger_db.owner_dsn,
-        "SELECT set_config('ledger.posting', 'on', true)",
-        f"UPDATE ledger.velocity SET amount = 0 WHERE account_id = {user} AND bucket < now() - interval '15 minutes'",
-    )
+        outcomes = await asyncio.gather(bank.outcome(f"either:{n}", receive), close())
+        assert outcomes in (["fresh", "LD424"], ["account_closed", "closed"])

@@ -107,11 +107,19 @@ async def _post(pool: Pool, run: str, ids: dict[str, int], ops: Sequence[Op], ta
     return answers
 
 
-async def _check(pool: Pool, ids: dict[str, int]) -> tuple[list[str], dict[int, tuple[int, int]]]:
-    """The broken rules, and per user account settled and held (debit +)."""
+Counters = dict[tuple[int, str, int], int]
+
+
+async def _check(pool: Pool, ids: dict[str, int]) -> tuple[list[str], dict[int, tuple[int, int]], Counters]:
+    """The broken rules; per user account settled and held (debit +); what each kind counts per window."""
     users = [account_id for name, account_id in ids.items() if name.startswith("user")]
     query = "SELECT account_id, settled, held_dr - held_cr AS held FROM ledger.balances WHERE account_id = ANY ($1)"
     async with pool.acquire() as conn:
         broken = await find_broken_rules(conn)
         balances = {row["account_id"]: (row["settled"], row["held"]) for row in await conn.fetch(query, users)}
-    return broken, balances
+        counted = await conn.fetch(
+            "SELECT account_id, kind, window_s, sum(amount)::bigint FROM ledger.counters WHERE account_id = ANY ($1) "
+            "GROUP BY 1, 2, 3",
+            users,
+        )
+    return broken, balances, {tuple(row)[:3]: row[3] for row in counted}

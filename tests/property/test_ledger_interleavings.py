@@ -13,13 +13,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-import pytest_asyncio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.postgres import Database
-from tests.integration.ledger_helpers import run_as
-from tests.property.ledger_model import LIMIT, Model, Op, posting_of
+from tests.property.ledger_model import Model, Op, posting_of
 from tests.property.ledger_worker import TASKS, USERS, Answer, Worker
 
 pytestmark = pytest.mark.property
@@ -80,20 +78,9 @@ def workers(shared_ledger_db: Database) -> Iterator[list[Worker]]:
         worker.close()
 
 
-@pytest_asyncio.fixture(scope="module")
-async def limited(shared_ledger_db: Database) -> None:
-    """Every user account of this module has a limit, from the moment it is opened."""
-    statements = (
-        f"""CREATE FUNCTION public.limit_it() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF NEW.floor = 0 THEN
-            INSERT INTO ledger.limits VALUES (NEW.id, 'send', 86400, {LIMIT}); END IF; RETURN NULL; END $$""",
-        """CREATE TRIGGER limit_it AFTER INSERT ON ledger.accounts FOR EACH ROW EXECUTE FUNCTION public.limit_it()""",
-    )
-    await run_as(shared_ledger_db.owner_dsn, *statements)
-
-
 @settings(MODERATE, max_examples=15)
 @given(ops=st.lists(operations(), min_size=10, max_size=50))
-def test_one_process_alone_gets_the_answers_of_the_model(workers: list[Worker], limited: None, ops: list[Op]) -> None:
+def test_one_process_alone_gets_the_answers_of_the_model(workers: list[Worker], ops: list[Op]) -> None:
     run = next(_runs)
     ids = workers[0].call("open", run)
     ops = start_of(run) + ops
@@ -107,7 +94,7 @@ def test_one_process_alone_gets_the_answers_of_the_model(workers: list[Worker], 
 @MODERATE
 @given(halves=st.tuples(*[st.lists(operations(), min_size=15, max_size=50)] * 2))
 def test_two_processes_together_cannot_break_the_books(
-    workers: list[Worker], limited: None, halves: tuple[list[Op], list[Op]]
+    workers: list[Worker], halves: tuple[list[Op], list[Op]]
 ) -> None:
     run = next(_runs)
     ids = workers[0].call("open", run)
@@ -122,7 +109,7 @@ def test_two_processes_together_cannot_break_the_books(
 
 @settings(MODERATE, max_examples=10)
 @given(op=operations(), repeats=st.integers(2, 12))
-def test_the_same_call_from_everywhere_happens_once(workers: list[Worker], limited: None, op: Op, repeats: int) -> None:
+def test_the_same_call_from_everywhere_happens_once(workers: list[Worker], op: Op, repeats: int) -> None:
     run = next(_runs)
     ids = workers[0].call("open", run)
     hold = Op("hold", ref=op.target, user=op.user, amount=400)
@@ -134,7 +121,7 @@ def test_the_same_call_from_everywhere_happens_once(workers: list[Worker], limit
 
 
 def test_a_process_killed_while_it_posts_leaves_whole_transfers(
-    shared_ledger_db: Database, workers: list[Worker], limited: None
+    shared_ledger_db: Database, workers: list[Worker]
 ) -> None:
     for _ in range(3):
         run = next(_runs)
@@ -152,7 +139,7 @@ def test_a_process_killed_while_it_posts_leaves_whole_transfers(
         victim.close()
         again = workers[1].call("post", run, ids, ops[:400], TASKS)
         assert {answer.outcome for answer in again} <= {"fresh", "repeat"}
-        broken, balances = workers[0].call("check", ids)
+        broken, balances, _ = workers[0].call("check", ids)
         assert broken == []
         assert sum(settled for settled, _ in balances.values()) == -1_000 * USERS
 
@@ -176,10 +163,13 @@ def check_answers(answers: list[Answer], run: str, ids: dict[str, int]) -> Model
 
 
 def check_books(worker: Worker, model: Model, ids: dict[str, int]) -> None:
-    """The accounts are what the model says, and the books find nothing wrong with themselves."""
-    broken, balances = worker.call("check", ids)
+    """Accounts and counters are what the model says, and the books find nothing wrong with themselves."""
+    broken, balances, counters = worker.call("check", ids)
     assert broken == []
+    assert model.above_limits() == []
+    assert counters == {
+        (*key, window_s): amount for key, amount in model.counted.items() for window_s in (86_400, 604_800, 2_592_000)
+    }
     for user in model.users:
         assert balances[user] == (model.settled.get(user, 0), model.held.get(user, 0))
         assert model.available(user) >= 0
-        assert model.counted.get(user, 0) <= LIMIT

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.errors import InvariantBroken
-from engine.ledger.book import MAX_LEG_MSAT, Leg, Posting, Velocity, credit, debit
+from engine.domain.limits import Count
+from engine.ledger.book import MAX_COUNTS, MAX_LEG_MSAT, Counted, Leg, Posting, credit, debit
 
 pytestmark = pytest.mark.unit
 
@@ -64,11 +65,15 @@ def test_a_leg_is_a_whole_positive_amount_of_bitcoin_that_exists(amount: object)
         {"phase": "settle", "relates_to": ["h", "h"]},
         {"expires_at": NEW_YEAR},
         {"phase": "hold", "expires_at": NEW_YEAR.replace(tzinfo=None)},
-        {"velocity": Velocity(C, "send", 1)},
-        {"velocity": Velocity(A, "send", 101)},
-        {"velocity": Velocity(A, "send", 0)},
-        {"velocity": Velocity(A, "", 1)},
-        {"phase": "settle", "relates_to": ["h"], "velocity": Velocity(A, "send", 1)},
+        {"counted": Counted(C, [Count("send", 1)])},
+        {"counted": Counted(A, [])},
+        {"counted": Counted(A, [Count("send", 0)])},
+        {"counted": Counted(A, [Count("", 1)])},
+        {"counted": Counted(A, [Count("send", 1), Count("send", 1)])},
+        {"counted": Counted(A, [Count(f"kind {n}", 1) for n in range(MAX_COUNTS + 1)])},
+        {"counted": Counted(A, [Count("send", 1, {3_600: 1})])},
+        {"counted": Counted(A, [Count("send", 1, {86_400: -1})])},
+        {"phase": "settle", "relates_to": ["h"], "counted": Counted(A, [Count("send", 1)])},
     ],
     ids=str,
 )
@@ -78,7 +83,7 @@ def test_what_could_not_be_true_cannot_be_made(changes: dict[str, object]) -> No
 
 
 def test_every_phase_has_its_shape() -> None:
-    posting(phase="hold", expires_at=NEW_YEAR, velocity=Velocity(A, "send", 100))
+    posting(phase="hold", expires_at=NEW_YEAR, counted=Counted(A, [Count("send", 100, {86_400: 0})]))
     posting(phase="settle", relates_to=["h1", "h2"])
     posting(phase="void", legs=[], relates_to=["h1"])
     posting(phase="expire", legs=[], relates_to=["h1"])
@@ -111,7 +116,6 @@ def test_the_hash_does_not_depend_on_the_order_of_legs_and_relations(legs: list[
         {"metadata": {"payment": "pay_2"}},
         {"metadata": {"payment": 1}},
         {"effective_on": date(2030, 1, 1)},
-        {"velocity": Velocity(A, "send", 100)},
     ],
     ids=str,
 )
@@ -120,7 +124,12 @@ def test_other_content_has_another_hash(changes: dict[str, object]) -> None:
 
 
 def test_who_says_it_and_in_which_words_is_not_content() -> None:
-    told = posting(actor="somebody else", workflow_id="payment-2", description="again")
+    told = posting(
+        actor="somebody else",
+        workflow_id="payment-2",
+        description="again",
+        counted=Counted(A, [Count("send:USD", 99)]),
+    )
     assert told.payload_hash == posting().payload_hash
 
 
@@ -132,5 +141,7 @@ def test_one_moment_in_two_time_zones_is_the_same_content() -> None:
 
 def test_the_hash_is_the_same_in_every_version_of_the_engine() -> None:
     """Stored for ever beside each transfer: a change here makes every repeat of an old posting a conflict."""
-    made = posting(phase="hold", metadata={"payment": "pay_1"}, expires_at=NEW_YEAR, velocity=Velocity(A, "send", 100))
-    assert made.payload_hash.hex() == "dad9c8db15f7d65c6fc750342ae2512449e770153f87ca693c78ed1916401e49"
+    made = posting(
+        phase="hold", metadata={"payment": "pay_1"}, expires_at=NEW_YEAR, counted=Counted(A, [Count("send", 100)])
+    )
+    assert made.payload_hash.hex() == "c4c014d7d1b78cdcc4c011afeba1e361868777be918e8b8e6d39bbee7dbdfd28"

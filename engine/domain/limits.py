@@ -1,0 +1,221 @@
+"""Limits: how much may leave an account within rolling windows. Pure: what is in force, what counts, in which words.
+
+    kind                counts                                          in
+    internal            the amount of payments to users of ours         msat
+    lightning           the amount of payments over Lightning           msat
+    internal:USD, …     the same at the price of its moment             millionths of the currency
+    api_key:<key id>    what one key spends, over all kinds             msat
+
+The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
+kind or a window that an entry does not name has no limit there. Fees do not count, except what a key allows beyond the
+usual fee cap: else a stolen key would empty a wallet through fees. The ledger counts and refuses (`Count`).
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.fees import default_routing_cap
+from engine.domain.ids import ApiKeyId
+from engine.domain.money import (
+    MAX_AMOUNT_MSAT,
+    Msat,
+    Sat,
+    fiat_text,
+    msat_to_fiat_ceil,
+    msat_to_sat_floor,
+    parse_fiat,
+    sat_to_msat,
+)
+
+Kind = Literal["internal", "lightning"]
+Window = Literal["day", "week", "month"]
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+WINDOWS: Mapping[Window, int] = {"day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
+"""Seconds. The ledger counts in these windows and no others (migration 0006)."""
+MAX_LIMIT_SAT = msat_to_sat_floor(MAX_AMOUNT_MSAT)
+
+_WINDOW_OF: Mapping[int, Window] = {seconds: window for window, seconds in WINDOWS.items()}
+_LEVELS = {str(level): level for level in range(10)}
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_KEY = "api_key"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What a posting counts under one kind, and the most that may be counted per window (seconds) with it."""
+
+    kind: str
+    amount: int
+    maxima: Mapping[int, int] = field(default_factory=dict[int, int])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """The most of one kind within one window: in msat, or in millionths of a currency."""
+
+    kind: Kind
+    window: Window
+    amount: int
+    currency: str | None = None
+
+    @property
+    def counter(self) -> str:
+        """The ledger's kind for it."""
+        return f"{self.kind}:{self.currency}" if self.currency else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class LimitBook:
+    """A version of the rulebook, read: the limits of each level that has an entry."""
+
+    levels: Mapping[int, Sequence[Limit]]
+
+    def of_level(self, level: int) -> Sequence[Limit]:
+        """What applies to accounts of this level."""
+        entries = [entry for entry in self.levels if entry <= level]
+        return self.levels[max(entries)] if entries else ()
+
+    def currencies(self, level: int, kind: Kind) -> set[str]:
+        """In which currencies such a payment is limited, so that a price is needed."""
+        return {limit.currency for limit in self.of_level(level) if limit.kind == kind and limit.currency}
+
+    def all_currencies(self) -> set[str]:
+        """Those that the book names anywhere."""
+        return {limit.currency for limits in self.levels.values() for limit in limits if limit.currency}
+
+
+# What counts
+
+
+def level_counts(
+    book: LimitBook, level: int, kind: Kind, amount_msat: Msat, prices_micro: Mapping[str, int]
+) -> list[Count]:
+    """What a payment counts towards the limits of its account's level. Needs the price of each of `currencies`."""
+    limits = [limit for limit in book.of_level(level) if limit.kind == kind]
+    counts = [Count(kind, amount_msat, _maxima(limit for limit in limits if limit.currency is None))]
+    for currency in sorted(book.currencies(level, kind)):
+        in_fiat = [limit for limit in limits if limit.currency == currency]
+        micro = msat_to_fiat_ceil(amount_msat, prices_micro[currency])
+        counts.append(Count(in_fiat[0].counter, micro, _maxima(in_fiat)))
+    return counts
+
+
+def key_count(key_id: ApiKeyId, caps: Mapping[Window, Sat], amount_msat: Msat, max_fee_msat: Msat) -> Count:
+    """What a payment counts towards the caps of its API key: the amount, and a fee cap beyond the usual one."""
+    beyond_msat = max(0, max_fee_msat - default_routing_cap(amount_msat))
+    maxima = {WINDOWS[window]: sat_to_msat(cap_sat) for window, cap_sat in caps.items()}
+    return Count(key_counter(key_id), amount_msat + beyond_msat, maxima)
+
+
+def key_counter(key_id: ApiKeyId) -> str:
+    """The ledger's kind for what this key spends."""
+    return f"{_KEY}:{key_id}"
+
+
+def _maxima(limits: Iterable[Limit]) -> dict[int, int]:
+    return {WINDOWS[limit.window]: limit.amount for limit in limits}
+
+
+# What is said
+
+
+def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int | None]]:
+    """The ledger's no in the words of the caller: code, sentence, fields."""
+    kind, _, of_what = str(fields["kind"]).partition(":")
+    window = window_name(int(fields["window_s"]))
+    limit, used, asked = (int(fields[name]) for name in ("limit", "used", "asked"))
+    if kind != _KEY and of_what:
+        named = {"limit": fiat_text(limit), "used": fiat_text(used), "asked": fiat_text(asked), "currency": of_what}
+        detail = f"At most {named['limit']} {of_what} of {kind} payments a {window}; {named['used']} are used."
+        return "limit_exceeded", detail, {"kind": kind, "window": window, **named}
+    in_msat: dict[str, str | int | None] = {"limit_msat": limit, "used_msat": used, "asked_msat": asked}
+    who = "by this key" if kind == _KEY else f"of {kind} payments"
+    detail = f"At most {limit:,} msat {who} a {window}; {used:,} are used, and this asks for {asked:,}."
+    code = "spend_limit_exceeded" if kind == _KEY else "limit_exceeded"
+    return code, detail, {"kind": kind, "window": window, **in_msat}
+
+
+def window_name(window_s: int) -> Window:
+    """Its name. Raises InvariantBroken for one that is not counted."""
+    if window_s not in _WINDOW_OF:
+        raise InvariantBroken(f"{window_s} s is no window of ours")
+    return _WINDOW_OF[window_s]
+
+
+# The rulebook
+
+
+def parse_limits(content: Mapping[str, Any]) -> LimitBook:
+    """Read a rulebook's content. Raises Invalid, naming the place, for whatever is not exactly as it must be.
+
+    {"levels": {"0": {"lightning": {"day_sat": 5000000, "month_sat": 90000000, "day": {"USD": "1000.00"}}}}}
+    """
+    _check_names(content, {"levels"}, "content")
+    levels = _object(content.get("levels", {}), "levels")
+    _check_names(levels, set(_LEVELS), "levels")
+    return LimitBook({_LEVELS[level]: _read_level(entry, f"levels.{level}") for level, entry in levels.items()})
+
+
+def _read_level(entry: object, place: str) -> list[Limit]:
+    kinds = _object(entry, place)
+    _check_names(kinds, set(KINDS), place)
+    return [limit for kind in KINDS if kind in kinds for limit in _read_kind(kind, kinds[kind], f"{place}.{kind}")]
+
+
+def _read_kind(kind: Kind, entry: object, place: str) -> list[Limit]:
+    given = _object(entry, place)
+    _check_names(given, {*WINDOWS, *(f"{window}_sat" for window in WINDOWS)}, place)
+    limits = []
+    for window in WINDOWS:
+        name = f"{window}_sat"
+        if name in given:
+            amount_msat = sat_to_msat(_sat(given[name], f"{place}.{name}"))
+            limits.append(Limit(kind=kind, window=window, amount=amount_msat))
+        for currency, text in _object(given.get(window, {}), f"{place}.{window}").items():
+            where = f"{place}.{window}.{currency}"
+            if not _CURRENCY.fullmatch(currency) or currency == "BTC":
+                raise _wrong(where, "names no currency: three capital letters, and not BTC")
+            limits.append(Limit(kind=kind, window=window, amount=_fiat(text, where), currency=currency))
+    _check_order(limits, place)
+    return limits
+
+
+def _check_order(limits: Sequence[Limit], place: str) -> None:
+    """A longer window's limit below a shorter one's could only be a slip: the shorter would never bind."""
+    for currency in {limit.currency for limit in limits}:
+        amounts = [limit.amount for limit in limits if limit.currency == currency]
+        if amounts != sorted(amounts):
+            raise _wrong(place, f"a longer window allows less than a shorter one ({currency or 'sat'})")
+
+
+def _sat(value: object, place: str) -> Sat:
+    if type(value) is not int or not 0 <= value <= MAX_LIMIT_SAT:
+        raise _wrong(place, f"must be a whole number of sat from 0 to {MAX_LIMIT_SAT}")
+    return Sat(value)
+
+
+def _fiat(value: object, place: str) -> int:
+    micro = parse_fiat(value) if isinstance(value, str) else None
+    if micro is None:
+        raise _wrong(place, 'must be an amount in quotation marks such as "1000.00", with at most six decimals')
+    return micro
+
+
+def _object(value: object, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise _wrong(place, "must be an object")
+    return value
+
+
+def _check_names(given: Mapping[str, Any], known: set[str], place: str) -> None:
+    for name in given:
+        if name not in known:
+            raise _wrong(f"{place}.{name}"[:200], f"is not known; there are {', '.join(sorted(known))}")
+
+
+def _wrong(place: str, why: str) -> Invalid:
+    return Invalid(f"{place} {why}.", field=place)
