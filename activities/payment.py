@@ -4,7 +4,7 @@ Opening claims the idempotency key, writes the row and moves or holds the money 
 moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,23 +23,18 @@ from engine.contracts.payment import (
 )
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
-from engine.domain.fees import Kind
+from engine.domain.fees import Kind as FeeKind
 from engine.domain.ids import NodeName, WalletId
+from engine.domain.limits import Count, exceeded
+from engine.domain.limits import Kind as LimitKind
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, node, payment
 from engine.ledger import request as requests
+from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction, translated
 from engine.ledger.fees import Charge, FeeBook
+from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payer
 from engine.ledger.store import post_in_tx
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Payer:
-    """Who pays: its account in the books, its level, and the version of our fees in force while it is looked at."""
-
-    ledger_account: int
-    level: int
-    fees_in_force: int
 
 
 class Payments(PaymentActivities):
@@ -49,6 +44,7 @@ class Payments(PaymentActivities):
         self._pool = pool
         self._ids = ids
         self._fees = FeeBook()
+        self._limits = LimitBooks()
 
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
@@ -99,6 +95,12 @@ class Payments(PaymentActivities):
         if not await requests.claim_key_in_tx(conn, *key, body_hash, asked.payment_id):
             return await self._find_opened_in_tx(conn, asked)
         payer = await _require_sender(conn, asked)
+        try:
+            return await self._move_in_tx(conn, asked, payer)
+        except Refused as refused:
+            raise _about_accounts(refused, payer) from refused
+
+    async def _move_in_tx(self, conn: Connection, asked: PaymentRequest, payer: Payer) -> OpenedPayment:
         if asked.payee_wallet_id is not None:
             return await self._pay_wallet_in_tx(conn, asked, payer, asked.payee_wallet_id)
         if asked.payment_hash is None:
@@ -127,7 +129,8 @@ class Payments(PaymentActivities):
         new = _new_payment(asked, await self._charge(conn, "internal", asked, payer), payee=payee)
         await payment.add_row_in_tx(conn, new)
         payee_account = await _require_payee(conn, payee)
-        await post_in_tx(conn, await payment.paid_internally(conn, self._ids, new, payer.ledger_account, payee_account))
+        posting = await self._internal_posting(conn, new, asked, payer, payee_account)
+        await post_in_tx(conn, posting)
         return _settled(asked)
 
     async def _pay_invoice_in_tx(
@@ -140,9 +143,15 @@ class Payments(PaymentActivities):
         if not await payment.add_row_in_tx(conn, new):
             raise Refused("This invoice has been paid.", code="invoice_already_paid")
         await invoice.mark_paid_internally_in_tx(conn, ours, payment_id=new.id, amount_msat=asked.amount_msat)
-        posting = await payment.paid_internally(conn, self._ids, new, payer.ledger_account, ours.ledger_account_id)
+        posting = await self._internal_posting(conn, new, asked, payer, ours.ledger_account_id)
         await post_in_tx(conn, posting)
         return _settled(asked)
+
+    async def _internal_posting(
+        self, conn: Connection, new: payment.NewPayment, asked: PaymentRequest, payer: Payer, payee_account: int
+    ) -> Posting:
+        counts = await self._counts(conn, payer, asked, "internal")
+        return await payment.paid_internally(conn, self._ids, new, payer.ledger_account_id, payee_account, counts)
 
     async def _reserve_in_tx(self, conn: Connection, asked: PaymentRequest, payer: Payer) -> OpenedPayment:
         if asked.payment_hash is None:
@@ -156,14 +165,15 @@ class Payments(PaymentActivities):
         new = _new_payment(asked, charge, sender=sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_row_in_tx(conn, new):
             await _refuse_second_payment(conn, asked)
-        await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account))
+        counts = await self._counts(conn, payer, asked, "lightning")
+        await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
         row = await payment.get_row_in_tx(conn, new.id)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(row))
 
-    async def _charge(self, conn: Connection, kind: Kind, asked: PaymentRequest, payer: Payer) -> Charge:
+    async def _charge(self, conn: Connection, kind: FeeKind, asked: PaymentRequest, payer: Payer) -> Charge:
         """Our fee, by the schedule in force in this transaction. Raises Refused when it is above the caller's cap."""
-        charge = await self._fees.charge(conn, kind, asked.amount_msat, level=payer.level, version=payer.fees_in_force)
+        charge = await self._fees.charge(conn, kind, asked.amount_msat, level=payer.level, version=payer.fees_version)
         if asked.fee_cap_msat is not None and charge.fee_msat > asked.fee_cap_msat:
             raise Refused(
                 f"Our fee of {charge.fee_msat:,} msat is above max_fee_msat; raise it, or ask for a quote.",
@@ -172,6 +182,11 @@ class Payments(PaymentActivities):
                 max_fee_msat=asked.fee_cap_msat,
             )
         return charge
+
+    async def _counts(self, conn: Connection, payer: Payer, asked: PaymentRequest, kind: LimitKind) -> list[Count]:
+        """The amount, without fees; beyond the usual fee cap also that, for a key with caps."""
+        max_fee_msat = asked.max_fee_msat if kind == "lightning" else Msat(0)
+        return await counts_of(conn, self._limits, payer, kind, asked.amount_msat, max_fee_msat)
 
     async def _refuse(self, asked: PaymentRequest, refused: EngineError) -> OpenedPayment:
         refusal = _in_the_callers_words(refused)
@@ -184,7 +199,10 @@ class Payments(PaymentActivities):
 
 
 def _in_the_callers_words(refused: EngineError) -> Refusal:
-    """The books speak of accounts and their floors; a caller has a wallet."""
+    """The books speak of accounts, floors and counters; a caller has a wallet, limits and a key."""
+    if refused.code == "limit_exceeded":
+        code, sentence, facts = exceeded(refused.fields)
+        return Refusal(code=code, detail=sentence, fields=facts)
     if refused.code != "insufficient_funds" or "needed" not in refused.fields:
         return Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
     needed_msat = refused.fields["needed"]
@@ -194,21 +212,31 @@ def _in_the_callers_words(refused: EngineError) -> Refusal:
 
 
 async def _require_sender(conn: Connection, asked: PaymentRequest) -> Payer:
-    """The payer, if it may send."""
-    with translated():
-        row = await conn.fetchrow(
-            """SELECT w.ledger_account_id, a.status, a.level,
-                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_in_force
-                 FROM bank.wallets w JOIN bank.accounts a ON a.id = w.account_id
-                WHERE w.id = $1 AND a.id = $2""",
-            asked.wallet_id,
-            asked.account_id,
-        )
-    if row is None:
+    """The payer, if it may send. Asked without a lock: the books refuse whoever is locked or closed meanwhile."""
+    payer = await find_payer(conn, asked.account_id, asked.wallet_id, asked.api_key_id)
+    if payer is None:
         raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
-    if row["status"] != "active":
-        raise Refused("This account may not send.", code="account_locked", account_status=row["status"])
-    return Payer(ledger_account=row["ledger_account_id"], level=row["level"], fees_in_force=row["fees_in_force"])
+    if payer.status != "active":
+        raise _may_not_send(payer.status)
+    return payer
+
+
+def _may_not_send(status: str) -> Refused:
+    return Refused("This account may not send.", code="account_locked", account_status=status)
+
+
+def _payee_closed() -> Refused:
+    return Refused("The payee's account is closed.", code="payee_closed")
+
+
+def _about_accounts(refused: Refused, payer: Payer) -> Refused:
+    """What the books say of an account that was locked or closed at this very moment, as it is said to a caller."""
+    if refused.code == "account_locked":
+        return _may_not_send("locked")
+    if refused.code == "account_closed":
+        is_payer = refused.fields.get("account_id") == payer.ledger_account_id
+        return _may_not_send("closed") if is_payer else _payee_closed()
+    return refused
 
 
 async def _require_payee(conn: Connection, wallet_id: WalletId) -> int:
@@ -222,7 +250,7 @@ async def _require_payee(conn: Connection, wallet_id: WalletId) -> int:
     if row is None:
         raise NotFound(f"There is no wallet {wallet_id}.")
     if row["status"] == "closed":
-        raise Refused("The payee's account is closed.", code="account_locked", account_status="closed")
+        raise _payee_closed()
     return int(row["ledger_account_id"])
 
 

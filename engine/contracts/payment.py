@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from temporalio import activity
 
-from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 
 
@@ -44,6 +44,8 @@ class PaymentRequest:
     fee_cap_msat: Msat | None = None
     """The caller's cap on all that the payment costs beside the amount; None: routing up to `max_fee_msat`, and our
     fee whatever it is."""
+    api_key_id: ApiKeyId | None = None
+    """The key that asked: its caps are read when the payment is opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,15 @@ is opened, and stands in the row with its rule. Row and posting are written in o
 a row says `pending` exactly while its hold is open.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.limits import Count
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.book import Fact, Posting, credit, debit
+from engine.ledger.book import Counted, Fact, Posting, credit, debit
 from engine.ledger.database import Connection, translated
 from engine.ledger.fees import Charge, fee_facts
 
@@ -104,7 +106,9 @@ def receive_ref(payment_hash: PaymentHash) -> str:
     return f"ln:{payment_hash}:recv"
 
 
-async def reserved(conn: Connection, ids: chart.Chart, payment: NewPayment, user_account: int) -> Posting:
+async def reserved(
+    conn: Connection, ids: chart.Chart, payment: NewPayment, user_account: int, counts: Sequence[Count] = ()
+) -> Posting:
     """Amount, routing cap and our fee are promised; before anything is sent."""
     if payment.payment_hash is None or payment.attempt is None:
         raise InvariantBroken(f"{payment.id} is no Lightning payment")
@@ -118,6 +122,7 @@ async def reserved(conn: Connection, ids: chart.Chart, payment: NewPayment, user
         description=payment.memo,
         metadata=payment.fee_facts,
         legs=[debit(user_account, total_msat), credit(await ids.get_id(conn, chart.OUTBOX), total_msat)],
+        counted=_counted(user_account, counts),
     )
 
 
@@ -163,7 +168,12 @@ def released(payment: PaymentRow) -> Posting:
 
 
 async def paid_internally(
-    conn: Connection, ids: chart.Chart, payment: NewPayment, payer_account: int, payee_account: int
+    conn: Connection,
+    ids: chart.Chart,
+    payment: NewPayment,
+    payer_account: int,
+    payee_account: int,
+    counts: Sequence[Count] = (),
 ) -> Posting:
     """From one of our users to another; final at once. The payer pays our fee."""
     fee_msat = payment.service_fee_msat
@@ -179,7 +189,13 @@ async def paid_internally(
         description=payment.memo,
         metadata={"payment": payment.id, **payment.fee_facts},
         legs=legs,
+        counted=_counted(payer_account, counts),
     )
+
+
+def _counted(payer_account: int, counts: Sequence[Count]) -> Counted | None:
+    """Towards the payer's limits; they were asked for with the payer (`limits.counts_of`)."""
+    return Counted(payer_account, counts) if counts else None
 
 
 def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:

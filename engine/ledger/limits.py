@@ -1,0 +1,110 @@
+"""What the bank knows when somebody wants to pay: whose money, which limits and caps are in force, how much is used.
+
+The ledger counts under the lock of the balance row and refuses there (`ledger.count_up`); nothing here decides. The
+version of the rulebook that is in force comes with the payer, in one statement; its content never changes, so each
+process reads a version once.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, cast
+
+from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.ids import AccountId, ApiKeyId, WalletId
+from engine.domain.limits import WINDOWS, Count, Kind, LimitBook, Window, key_count, level_counts, parse_limits
+from engine.domain.money import Msat, Sat
+from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.prices import read_prices
+from engine.ledger.rulebook import find_edition
+
+Reader: TypeAlias = "Connection | Pool"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payer:
+    """Whose money it would be, what limits it, and the versions of the rules in force while it is looked at."""
+
+    ledger_account_id: int
+    status: str
+    level: int
+    limits_version: int
+    fees_version: int
+    key_id: ApiKeyId | None
+    caps: Mapping[Window, Sat]
+    """Of the API key that asks; empty when it has none."""
+
+
+class LimitBooks:
+    """The rulebook's versions, parsed. One per process; remembers the last one that was asked for."""
+
+    def __init__(self) -> None:
+        self._known = (0, LimitBook({}))
+
+    async def get(self, conn: Reader, version: int) -> LimitBook:
+        """Raises InvariantBroken for a version that is not there or was never a good one."""
+        known, book = self._known
+        if known == version:
+            return book
+        edition = await find_edition(conn, "limits", version)
+        if edition is None:
+            raise InvariantBroken(f"there is no version {version} of the limits")
+        book = parse_limits(edition.content)
+        self._known = (version, book)
+        return book
+
+
+async def find_payer(
+    conn: Reader, account_id: AccountId, wallet_id: WalletId | None, key_id: ApiKeyId | None
+) -> Payer | None:
+    """The account with this wallet (without one: with its only wallet), as it is now. None for somebody else's."""
+    with translated():
+        row = await conn.fetchrow(
+            """SELECT w.ledger_account_id, a.status, a.level, k.id AS key_id, k.spend_limit_sat AS caps,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'limits') AS limits_version,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_version
+                 FROM bank.accounts a JOIN bank.wallets w ON w.account_id = a.id
+                 LEFT JOIN bank.api_keys k ON k.id = $3 AND k.account_id = a.id
+                WHERE a.id = $1 AND ($2::text IS NULL OR w.id = $2)""",
+            account_id,
+            wallet_id,
+            key_id,
+        )
+    return None if row is None else Payer(**{**row, "caps": row["caps"] or {}})
+
+
+async def counts_of(
+    conn: Connection, books: LimitBooks, payer: Payer, kind: Kind, amount_msat: Msat, max_fee_msat: Msat
+) -> list[Count]:
+    """What a payment counts, and the maxima that are in force for it.
+
+    At the last price, whatever its age: how old it may be was asked when the payment was let in, and what was accepted
+    is not refused because a feed has stopped since. Raises Refused (`price_unavailable`) when there never was one.
+    """
+    book = await books.get(conn, payer.limits_version)
+    currencies = book.currencies(payer.level, kind)
+    prices = await read_prices(conn, currencies) if currencies else {}
+    if missing := sorted(currencies - set(prices)):
+        raise Refused(f"There is no price in {missing[0]}.", code="price_unavailable", currency=missing[0])
+    prices_micro = {currency: price.price_micro for currency, price in prices.items()}
+    counts = level_counts(book, payer.level, kind, amount_msat, prices_micro)
+    if payer.caps and payer.key_id is not None:
+        counts.append(key_count(payer.key_id, payer.caps, amount_msat, max_fee_msat))
+    return counts
+
+
+async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str]) -> dict[tuple[str, Window], int]:
+    """What each kind counts within each window now, as the next payment would find it."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT k.kind, w.name, coalesce(u.used, 0)::bigint AS used
+                 FROM unnest($2::text[]) k(kind) CROSS JOIN unnest($3::text[], $4::int[]) w(name, seconds)
+                CROSS JOIN LATERAL (
+                      SELECT sum(c.amount) AS used FROM ledger.counters c
+                       WHERE c.account_id = $1 AND c.kind = k.kind AND c.window_s = w.seconds
+                         AND c.bucket > ledger.window_begin(w.seconds, statement_timestamp())) u""",
+            ledger_account_id,
+            list(counters),
+            list(WINDOWS),
+            list(WINDOWS.values()),
+        )
+    return {(row["kind"], cast("Window", row["name"])): row["used"] for row in rows}
