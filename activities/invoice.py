@@ -19,6 +19,7 @@ from engine.contracts.invoice import (
     SweepPage,
     SweptPage,
 )
+from engine.domain.errors import Refused
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
 from engine.ledger import chart, invoice
@@ -44,29 +45,39 @@ class Receipts(InvoiceActivities):
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
         """What came from outside is credited also when one of our users had paid; that is flagged.
 
-        Our fee is computed once: a repeat finds the row received and asks for no schedule.
+        Our fee is computed once: a repeat finds the row received and asks for no schedule. An account that is closed
+        gets nothing any more: the money waits in suspense, as if the invoice were not ours.
         """
+        try:
+            return await self._credit(receipt)
+        except Refused as refused:
+            if refused.code != "account_closed":
+                raise
+            return await self._credit(receipt)  # closed at this very moment: the second look sees it
+
+    async def _credit(self, receipt: Receipt) -> CreditedReceipt:
         async with transaction(self._pool) as conn:
             ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
-            wallet_id = ours.wallet_id if ours else None
+            payee = ours if ours is not None and not ours.payee_closed else None
+            wallet_id = payee.wallet_id if payee else None
             paid_inside = ours is not None and ours.paid_by is not None
             if ours is not None and ours.outside_msat > 0:
-                return CreditedReceipt(credited=False, wallet_id=wallet_id, paid_twice=paid_inside)
-            charge = await self._charge(conn, ours, receipt.received_msat) if ours else None
+                return CreditedReceipt(credited=False, wallet_id=ours.wallet_id, paid_twice=paid_inside)
+            charge = await self._charge(conn, payee, receipt.received_msat) if payee else None
             posting = await invoice.received(
                 conn,
                 self._ids,
                 payment_hash=receipt.payment_hash,
                 node=receipt.node,
                 amount_msat=receipt.received_msat,
-                payee_account=ours.ledger_account_id if ours else None,
+                payee_account=payee.ledger_account_id if payee else None,
                 beside_internal=paid_inside,
                 charge=charge,
             )
             posted = await post_in_tx(conn, posting)
-            if ours is not None:
-                await invoice.mark_received_in_tx(conn, ours, receipt.received_msat, charge)
-        return CreditedReceipt(credited=posted.fresh, wallet_id=wallet_id, paid_twice=paid_inside)
+            if payee is not None:
+                await invoice.mark_received_in_tx(conn, payee, receipt.received_msat, charge)
+        return CreditedReceipt(credited=posted.fresh, wallet_id=wallet_id, paid_twice=paid_inside and payee is not None)
 
     async def _charge(self, conn: Connection, ours: invoice.InvoiceRow, received_msat: Msat) -> Charge:
         return await self._fees.charge(

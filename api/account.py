@@ -2,7 +2,8 @@
 
 An administrator opens accounts. Keys are made by an administrator, with any scopes, or by the account's own keys, which
 can hand on what they have and no more: a subset of their scopes, for no longer than they last themselves. The same rule
-decides which keys a key may revoke: those that can do nothing that it cannot.
+decides which keys a key may revoke: those that can do nothing that it cannot. A key that may spend so much and no more
+hands on no spending at all: what its keys spent would have to count as its own.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, Field, field_validator
+from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 
 from api.body import Body, Content, ExternalId, JsonBody, Text, documented
 from api.deps import Caller, PathId, Scope, Services, get_caller, get_services, needs, no_such
@@ -20,6 +21,8 @@ from api.paging import Page, Paging, paged, position
 from api.wallet import WalletOut, read_wallets
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import AccountId, ApiKeyId, new_id
+from engine.domain.limits import MAX_LIMIT_SAT, Window
+from engine.domain.money import Sat
 from engine.domain.usernames import PATTERN, check_username
 from engine.ledger import accounts
 from engine.ledger.database import Connection
@@ -53,12 +56,36 @@ class AccountOut(BaseModel):
     created_at: datetime
 
 
+CapSat = Annotated[int, Field(ge=0, le=MAX_LIMIT_SAT)]
+
+
+class SpendLimit(Content):
+    """The most that all payments by one key may come to, in sat, within rolling windows. At least one of them."""
+
+    day: CapSat | None = None
+    week: CapSat | None = Field(default=None, description="Seven days.")
+    month: CapSat | None = Field(default=None, description="Thirty days.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "SpendLimit":
+        if not self.caps:
+            raise ValueError("name a cap for day, week or month")
+        return self
+
+    @property
+    def caps(self) -> dict[Window, Sat]:
+        """Those that were given."""
+        given: dict[Window, int | None] = {"day": self.day, "week": self.week, "month": self.month}
+        return {window: Sat(cap_sat) for window, cap_sat in given.items() if cap_sat is not None}
+
+
 class NewKeyIn(Content):
     """A key to be made."""
 
     name: Annotated[Text, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=7)]
     expires_at: AwareDatetime | None = Field(default=None, strict=False, description="RFC 3339; none: never.")
+    spend_limit_sat: SpendLimit | None = Field(default=None, description="None: as much as its account may.")
 
     @field_validator("expires_at", mode="before")
     @classmethod
@@ -84,6 +111,7 @@ class KeyOut(BaseModel):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    spend_limit_sat: dict[Window, int] | None = Field(description="What all its payments may come to, per window.")
 
 
 class NewKeyOut(KeyOut):
@@ -134,7 +162,11 @@ async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], se
     status_code=201,
     summary="Make an API key",
     responses=problems("forbidden", "not_found", "invalid_request", "idempotency_conflict"),
-    openapi_extra=documented(NewKeyIn, shop={"name": "shop", "scopes": ["read", "receive"]}),
+    openapi_extra=documented(
+        NewKeyIn,
+        shop={"name": "shop", "scopes": ["read", "receive"]},
+        pocket_money={"name": "pocket", "scopes": ["send"], "spend_limit_sat": {"day": 10_000, "month": 100_000}},
+    ),
 )
 async def make_api_key(
     request: Request,
@@ -157,6 +189,7 @@ async def make_api_key(
     if replayed is not None:
         return await _read_key(services, account, ApiKeyId(replayed), None)
     _check_hands_on(caller, scopes)
+    _check_spending(caller, scopes)
     _check_expiry(caller, asked.expires_at)
     key_id, secret = ApiKeyId(new_id("key")), accounts.new_secret()
 
@@ -169,6 +202,7 @@ async def make_api_key(
             scopes=scopes,
             secret=secret,
             expires_at=asked.expires_at,
+            spend_limit_sat=asked.spend_limit_sat.caps if asked.spend_limit_sat else None,
         )
 
     made = await once(services, intent, key_id, make, request=request, response=response)
@@ -193,7 +227,7 @@ async def list_api_keys(
     at, row_id = position(paging, name)
     async with services.reading() as conn:
         rows = await conn.fetch(
-            """SELECT id, name, scopes, created_at, expires_at, revoked_at FROM bank.api_keys
+            """SELECT id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat FROM bank.api_keys
                 WHERE account_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
                 ORDER BY created_at DESC, id DESC LIMIT $4""",
             account,
@@ -238,6 +272,13 @@ def _check_hands_on(caller: Caller, scopes: Sequence[str]) -> None:
         raise Forbidden("A key can only give, or take, what it has itself.", scopes=" ".join(sorted(caller.scopes)))
 
 
+def _check_spending(caller: Caller, scopes: Sequence[str]) -> None:
+    if caller.spend_limit_sat is not None and {"send", "admin"} & set(scopes):
+        raise Forbidden(
+            "A key with a spend limit cannot make keys that send: what they spend would not count.", scopes="send admin"
+        )
+
+
 def _check_expiry(caller: Caller, expires_at: datetime | None) -> None:
     if expires_at is not None and expires_at <= datetime.now(UTC):
         raise Invalid("expires_at lies in the past.", field="expires_at")
@@ -272,5 +313,6 @@ async def _read_key(services: Services, account_id: AccountId, key_id: ApiKeyId,
         created_at=known.created_at,
         expires_at=known.expires_at,
         revoked_at=known.revoked_at,
+        spend_limit_sat=None if known.spend_limit_sat is None else dict(known.spend_limit_sat),
         key=token,
     )

@@ -30,7 +30,10 @@ from api import (
     health,
     invoice,
     ledger,
+    lifecycle,
+    limits,
     payment,
+    prices,
     quote,
     reconciliation,
     statement,
@@ -41,9 +44,14 @@ from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
+from engine.ledger.limits import LimitBooks
 from engine.settings import ApiSettings, load_settings
 from engine.telemetry import start_telemetry
 
+_PARTS = (
+    *(account, wallet, statement, payment, quote, decode, invoice, limits),
+    *(lifecycle, ledger, fees, reconciliation, prices, health),
+)
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors
@@ -73,7 +81,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redoc_url=None,
     )
     errors.install(app)
-    for part in (account, wallet, statement, payment, quote, decode, invoice, ledger, fees, reconciliation, health):
+    for part in _PARTS:
         app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     _serve_docs(app)
@@ -122,6 +130,7 @@ async def _connect(
         cache=cache,
         invoices=invoices,
         http=await stack.enter_async_context(httpx.AsyncClient(timeout=2)),
+        limits=LimitBooks(),
     )
 
 

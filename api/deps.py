@@ -7,7 +7,7 @@ are counted per key in Redis; when Redis is away they are not, rather than turni
 
 import hmac
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,9 +24,12 @@ from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
+from engine.domain.limits import Window
+from engine.domain.money import Sat
 from engine.ledger.accounts import find_api_key_by_token
 from engine.ledger.audit import Act
 from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.limits import LimitBooks
 from engine.settings import ApiSettings
 
 Role = Literal["support", "treasury", "finance", "admin"]
@@ -61,6 +64,7 @@ class Services:
     cache: Cache
     invoices: dict[NodeName, InvoiceNode]
     http: httpx.AsyncClient
+    limits: LimitBooks
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
@@ -78,6 +82,7 @@ class Caller:
     scopes: frozenset[str]
     account: AccountId | None = None
     expires_at: datetime | None = None
+    spend_limit_sat: Mapping[Window, Sat] | None = None
 
     @property
     def is_admin(self) -> bool:
@@ -166,7 +171,13 @@ async def _find_caller(services: Services, token: str) -> Caller | None:
     key = await find_api_key_by_token(services.pool, token)
     if key is None:
         return None
-    return Caller(key_id=key.id, scopes=frozenset(key.scopes), account=key.account_id, expires_at=key.expires_at)
+    return Caller(
+        key_id=key.id,
+        scopes=frozenset(key.scopes),
+        account=key.account_id,
+        expires_at=key.expires_at,
+        spend_limit_sat=key.spend_limit_sat,
+    )
 
 
 async def _count(services: Services, caller: Caller) -> None:

@@ -93,7 +93,11 @@ CODES: Mapping[str, tuple[int, str]] = {
     "insufficient_funds": (409, "There is not enough money"),
     "limit_exceeded": (409, "A limit would be exceeded"),
     "fee_limit_exceeded": (409, "Our fee is above the cap"),
+    "spend_limit_exceeded": (409, "What this key may spend would be exceeded"),
     "account_locked": (409, "The account is locked"),
+    "account_closed": (409, "The account is closed"),
+    "account_not_empty": (409, "The account is not empty"),
+    "payee_closed": (409, "The payee's account is closed"),
     "invoice_already_paid": (409, "The invoice has been paid"),
     "invoice_cancelled": (409, "The invoice was cancelled"),
     "version_conflict": (409, "Somebody has changed it meanwhile"),
@@ -110,6 +114,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "rate_limited": (429, "Too many requests"),
     "internal_error": (500, "Something went wrong on our side"),
     "node_unavailable": (503, "No Lightning node is available"),
+    "price_unavailable": (503, "There is no fresh price"),
     "temporarily_unavailable": (503, "Temporarily unavailable"),
 }
 """Every code that a problem document can carry, with the status it usually comes with, and a title for people."""
@@ -118,6 +123,8 @@ _PUBLIC_DETAIL = {
     "internal_error": "An error on our side has been recorded. It says nothing about the outcome: repeat with the same "
     "Idempotency-Key, or look at the resource.",
     "node_unavailable": "No Lightning node can take this now, and nothing has happened. Try again soon.",
+    "price_unavailable": "A limit in another currency applies, and there is no fresh price for it. Nothing has "
+    "happened. Try again later, with the same Idempotency-Key.",
     "temporarily_unavailable": "A part of the bank is away. Try again soon, with the same Idempotency-Key: then "
     "nothing is done twice.",
 }
@@ -213,7 +220,7 @@ async def _engine_error(request: Request, error: Exception) -> JSONResponse:
     log.log(
         logging.ERROR if broken else logging.WARNING, "%s %s: %s", error.code, request.url.path, error, exc_info=broken
     )
-    code = "internal_error" if broken else error.code if error.code == "node_unavailable" else "temporarily_unavailable"
+    code = "internal_error" if broken else error.code if error.code in _PUBLIC_DETAIL else "temporarily_unavailable"
     return problem(status, code, _PUBLIC_DETAIL[code], headers=_headers(request, status, error))
 
 

@@ -179,7 +179,11 @@ async def _check_may_receive(services: Services, account_id: AccountId) -> None:
     """A locked account still receives; a closed one does not."""
     account = await find_account(services.pool, account_id)
     if account is None or account.status == "closed":
-        raise Refused("This account is closed.", code="account_locked", account_status="closed")
+        raise _closed()
+
+
+def _closed() -> Refused:
+    return Refused("This account is closed.", code="account_locked", account_status="closed")
 
 
 def _preimage(services: Services, invoice_id: InvoiceId, body_hash: bytes) -> bytes:
@@ -238,6 +242,9 @@ async def _insert_in_tx(
     invoice: bolt11.Bolt11,
     asked: NewInvoiceIn,
 ) -> None:
+    # Against whoever closes the account: either he sees this invoice and cancels it, or this sees that it is closed.
+    if await conn.fetchval("SELECT status FROM bank.accounts WHERE id = $1 FOR SHARE", account_id) == "closed":
+        raise _closed()
     try:
         await conn.execute(
             """INSERT INTO bank.invoices(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo,

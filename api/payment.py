@@ -22,16 +22,17 @@ from api.deps import Caller, PathId, Services, get_services, needs, no_such
 from api.destination import Resolved, amount_to_pay, resolve
 from api.errors import RETRY_AFTER_S, problems, refused
 from api.idempotency import as_error, check_same, mark_replayed, required_key
+from api.limits import require_prices
 from api.paging import Page, Paging, paged, position
 from api.waiting import Deadline, waiting
-from api.wallet import own_wallet
 from engine.contracts.payment import PaymentRequest
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid, InvariantBroken, Unavailable
 from engine.domain.fees import default_routing_cap
-from engine.domain.ids import AccountId, PaymentId, WalletId, id_for_key
+from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
+from engine.ledger.limits import Payer, find_payer
 
 router = APIRouter(tags=["payments"])
 Send = Annotated[Caller, Depends(needs("send"))]
@@ -120,7 +121,7 @@ class Answer:
             *("forbidden", "not_found", "invalid_request", "idempotency_key_required", "idempotency_conflict"),
             *("request_too_large", "invalid_destination", "wrong_network", "use_withdrawals", "invoice_expired"),
             *("amount_required", "amount_mismatch", "self_payment", "insufficient_funds", "limit_exceeded"),
-            *("fee_limit_exceeded",),
+            *("fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
         ),
     },
@@ -145,7 +146,9 @@ async def pay(
     """
     account = caller.account_id
     async with services.reading() as conn:
-        await own_wallet(conn, account, body.content.wallet_id)
+        payer = await find_payer(conn, account, WalletId(body.content.wallet_id), ApiKeyId(caller.key_id))
+    if payer is None:
+        raise no_such("wallet")
     known = await _find_answer(services, account, key)
     if known is not None:
         check_same(known.body_hash, body.hash)
@@ -154,7 +157,7 @@ async def pay(
             return _reply(response, known)
         handle = payment_run.find(services.temporal, payment_workflow_id(account, key))
     else:
-        asked, payee = await _check(services, account, key, body)
+        asked, payee = await _check(services, caller, payer, key, body)
         handle, started_here = await payment_run.start(services.temporal, asked, payee=payee)
         if not started_here:
             mark_replayed(request, response)
@@ -207,10 +210,10 @@ async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Q
 
 
 async def _check(
-    services: Services, account: AccountId, key: str, body: Body[NewPaymentIn]
+    services: Services, caller: Caller, payer: Payer, key: str, body: Body[NewPaymentIn]
 ) -> tuple[PaymentRequest, str]:
     """The request with every default made explicit, and the payee for people to read."""
-    asked = body.content
+    asked, account = body.content, caller.account_id
     resolved = await resolve(services, asked.destination)
     if resolved.wallet_id == asked.wallet_id:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
@@ -218,6 +221,7 @@ async def _check(
     amount_msat = amount_to_pay(resolved, given, datetime.now(UTC))
     if not resolved.is_ours:
         await _require_live_node(services)
+    await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
     invoice = resolved.invoice
     return PaymentRequest(
         payment_id=PaymentId(id_for_key("pay", account, key)),
@@ -235,6 +239,7 @@ async def _check(
         memo=asked.memo,
         external_id=asked.external_id,
         fee_cap_msat=None if asked.max_fee_msat is None else Msat(asked.max_fee_msat),
+        api_key_id=ApiKeyId(caller.key_id),
     ), f"{invoice.payee[:6]}…" if invoice else resolved.text
 
 

@@ -92,6 +92,9 @@ class ApiSettings(CommonSettings):
         default=6000, ge=0, le=1_000_000, description="requests per API key and minute; 0: no limit"
     )
     max_body_bytes: int = Field(default=65_536, ge=1024, le=2**24, description="largest request body")
+    price_max_age_s: int = Field(
+        default=3600, ge=1, le=7 * 86_400, description="how old a price may be where a limit in its currency applies"
+    )
 
 
 class WorkerSettings(CommonSettings):

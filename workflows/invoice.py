@@ -35,7 +35,9 @@ class ReceiveWorkflow:
         if credited.paid_twice:
             details = "**paid twice**: one of our users and somebody outside; both credited, the payee should be told"
         elif credited.wallet_id is None:
-            details = "**not ours**: no invoice with this hash in our books: booked to suspense until an operator looks"
+            details = (
+                "**not ours**: no invoice of an open account has this hash: booked to suspense until an operator looks"
+            )
         else:
             details = f"**{receipt.received_msat:,} msat credited** to `{credited.wallet_id}`"
         workflow.set_current_details(details)

@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
@@ -18,6 +18,8 @@ import asyncpg
 
 from engine.domain.errors import Conflict
 from engine.domain.ids import AccountId, ApiKeyId, WalletId, new_id
+from engine.domain.limits import Window
+from engine.domain.money import Sat
 from engine.domain.usernames import check_username
 from engine.ledger.chart import user
 from engine.ledger.database import Connection, Pool, translated
@@ -30,7 +32,7 @@ _TOKEN = re.compile(r"mr_([0-9a-z]{25})_([0-9A-Za-z_-]{43})")
 _ID_PREFIX = "key_"
 
 _ACCOUNT = "id, username, external_id, level, status, created_at"
-_KEY = "id, account_id, name, scopes, created_at, expires_at, revoked_at"
+_KEY = "id, account_id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
+    spend_limit_sat: Mapping[Window, Sat] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,18 +166,20 @@ async def add_api_key_in_tx(
     scopes: Sequence[str],
     secret: str,
     expires_at: datetime | None,
+    spend_limit_sat: Mapping[Window, Sat] | None = None,
 ) -> None:
-    """Let whoever has this secret act for the account from now on."""
+    """Let whoever has this secret act for the account from now on, and spend no more than this per window."""
     with translated():
         await conn.execute(
-            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at)
-               VALUES ($1, $2, $3, $4, $5, $6)""",
+            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at, spend_limit_sat)
+               VALUES ($1, $2, $3, $4, $5, $6, $7)""",
             key_id,
             account_id,
             name,
             list(scopes),
             _hash(secret),
             expires_at,
+            None if spend_limit_sat is None else dict(spend_limit_sat),
         )
 
 

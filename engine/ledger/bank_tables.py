@@ -70,6 +70,7 @@ class ApiKey(SQLModel, table=True):
     created_at: datetime = _moment()
     expires_at: datetime | None = _moment(nullable=True)
     revoked_at: datetime | None = _moment(nullable=True)
+    spend_limit_sat: dict[str, int] | None = Field(sa_column=Column(JSONB, nullable=True))
 
 
 class IdempotencyKey(SQLModel, table=True):
@@ -283,3 +284,16 @@ class Rulebook(SQLModel, table=True):
     note: str = _text()
     set_by: str = _text()
     created_at: datetime = _moment()
+
+
+class PriceRow(SQLModel, table=True):
+    """What one bitcoin was worth in another currency, in millionths: append-only."""
+
+    __tablename__: ClassVar[Any] = "prices"
+    __table_args__ = _BANK
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    currency: str = _text()
+    price_micro: int = _number()
+    source: str = _text()
+    at: datetime = _moment()

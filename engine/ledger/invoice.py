@@ -4,7 +4,8 @@
     received from outside                       ln:<hash>:recv          Dr channels A · Cr user A−B · Cr fees B
     paid by one of our users (payment.py)       ln:<hash>:recv          there the payer pays our fee
     received although a user of ours had paid   ln:<hash>:recv:outside  Dr channels A · Cr user A−B · Cr fees B
-    received for no invoice that we know        ln:<hash>:recv          Dr channels A · Cr suspense:in A
+    received for no invoice that we know,
+    or for an account that is closed            ln:<hash>:recv          Dr channels A · Cr suspense:in A
 
 The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
 """
@@ -43,6 +44,8 @@ class InvoiceRow:
     """The payee's."""
     fees_in_force: int
     """The version of our fees while this transaction reads."""
+    payee_closed: bool
+    """For good: money that still comes waits in suspense for an operator."""
 
 
 # Posting
@@ -86,10 +89,11 @@ async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> Invoice
     with translated():
         row = await conn.fetchrow(
             """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at,
-                      i.paid_by, i.outside_msat, w.ledger_account_id, a.level,
+                      i.paid_by, i.outside_msat, w.ledger_account_id, a.level, b.closed AS payee_closed,
                       (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_in_force
                  FROM bank.invoices i JOIN bank.wallets w ON w.id = i.wallet_id
                  JOIN bank.accounts a ON a.id = i.account_id
+                 JOIN ledger.balances b ON b.account_id = w.ledger_account_id
                 WHERE i.payment_hash = $1 FOR UPDATE OF i""",
             payment_hash,
         )

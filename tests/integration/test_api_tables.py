@@ -17,6 +17,7 @@ from engine.ledger.bank_tables import (
     Node,
     NodeCancellation,
     Payment,
+    PriceRow,
     Reconciliation,
     Rulebook,
     Transaction,
@@ -41,6 +42,7 @@ TABLES = [
     CaseUpdate,
     AuditLine,
     Rulebook,
+    PriceRow,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 

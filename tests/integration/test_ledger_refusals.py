@@ -163,11 +163,11 @@ async def test_a_closed_account_is_empty_and_stays_so(bank: Bank, shared_ledger_
     with pytest.raises(asyncpg.PostgresError) as full:
         await run_as(dsn, close)
     assert full.value.sqlstate == "LD424"
-    assert json.loads(full.value.detail) == {"balance": 1_000, "held": 0, "incoming": 0}
+    assert json.loads(full.value.detail or "") == {"balance": 1_000, "held": 0, "incoming": 0}
     await bank.post("bye:hold", [debit(user, 1_000), credit(bank["outbox"], 1_000)], "hold")
     with pytest.raises(asyncpg.PostgresError) as held:
         await run_as(dsn, close)
-    assert json.loads(held.value.detail) == {"balance": 1_000, "held": 1_000, "incoming": 0}
+    assert json.loads(held.value.detail or "") == {"balance": 1_000, "held": 1_000, "incoming": 0}
     await bank.post(
         "bye:settle", [debit(user, 1_000), credit(bank["channels"], 1_000)], "settle", relates_to=["bye:hold"]
     )
@@ -192,4 +192,4 @@ async def test_of_a_receipt_and_a_closing_at_once_one_is_first(bank: Bank) -> No
             return "closed"
 
         outcomes = await asyncio.gather(bank.outcome(f"either:{n}", receive), close())
-        assert outcomes in (["fresh", "LD424"], ["account_closed", "closed"])
+        assert tuple(outcomes) in {("fresh", "LD424"), ("account_closed", "closed")}
