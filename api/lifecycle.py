@@ -85,7 +85,7 @@ class OperatorAccountOut(BaseModel):
 async def search_accounts(
     _caller: Reader, services: Svc, query: Annotated[SearchQuery, Query()]
 ) -> Page[OperatorAccountOut]:
-    """Role: `support` or `finance`, or scope `admin`. Newest first.
+    """Scope: `support`, `finance` or `admin`. Newest first.
 
     A cursor belongs to its conditions: ask for every page with the same ones.
     """
@@ -105,7 +105,7 @@ async def search_accounts(
 
 @router.get("/{account_id}", summary="Show an account", responses=problems("forbidden", "not_found"))
 async def show_account(_caller: Reader, services: Svc, account_id: PathId) -> OperatorAccountOut:
-    """Role: `support` or `finance`, or scope `admin`."""
+    """Scope: `support`, `finance` or `admin`."""
     return await _read(services, AccountId(account_id))
 
 
@@ -128,7 +128,7 @@ async def change_account(
     account_id: PathId,
     body: Annotated[Body[ChangeIn], Depends(JsonBody(ChangeIn))],
 ) -> OperatorAccountOut:
-    """Role: `support` to lock and unlock; scope `admin` to close or to change the level. A repeat changes nothing.
+    """Scope: `support` to lock and unlock, `admin` to close or to change the level. A repeat changes nothing.
 
     A locked account still receives, and its payments that are on their way settle or are given back. Closing cancels
     its open invoices; money that still comes from outside waits in suspense for an operator.

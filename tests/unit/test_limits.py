@@ -1,0 +1,142 @@
+"""Limits without a database: the rulebook, what counts, other currencies, and the words of a no."""
+
+from decimal import ROUND_CEILING, Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.ids import ApiKeyId
+from engine.domain.limits import WINDOWS, Count, exceeded, key_count, level_counts, parse_limits
+from engine.domain.money import Msat, Sat, default_fee_cap, fiat_text, msat_to_fiat_ceil, parse_fiat
+
+pytestmark = pytest.mark.unit
+DAY, WEEK, MONTH = WINDOWS.values()
+
+
+def entry(**lightning: Any) -> dict[str, Any]:
+    return {"levels": {"0": {"lightning": lightning}}}
+
+
+def test_a_level_without_an_entry_has_that_of_the_nearest_lower_one() -> None:
+    book = parse_limits(
+        {"levels": {"1": {"internal": {"day_sat": 10}}, "3": {"internal": {"day_sat": 30}}, "5": {"lightning": {}}}}
+    )
+    amounts = [[limit.amount for limit in book.of_level(level)] for level in range(7)]
+    assert amounts == [[], [10_000], [10_000], [30_000], [30_000], [], []]
+
+
+def test_no_rules_are_no_limits() -> None:
+    for content in ({}, {"levels": {}}, {"levels": {"0": {}}}, {"levels": {"0": {"internal": {}}}}):
+        assert parse_limits(content).of_level(9) == parse_limits(content).of_level(0)
+        assert level_counts(parse_limits(content), 0, "internal", Msat(5), {}) == [Count("internal", 5, {})]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ({"level": {}}, "content.level"),
+        ({"levels": []}, "levels"),
+        ({"levels": {"10": {}}}, "levels.10"),
+        ({"levels": {"01": {}}}, "levels.01"),
+        ({"levels": {"-1": {}}}, "levels.-1"),
+        ({"levels": {"0": {"onchain": {}}}}, "levels.0.onchain"),
+        ({"levels": {"0": None}}, "levels.0"),
+        (entry(hour_sat=1), "levels.0.lightning.hour_sat"),
+        (entry(day_msat=1), "levels.0.lightning.day_msat"),
+        (entry(day_sat=-1), "levels.0.lightning.day_sat"),
+        (entry(day_sat=True), "levels.0.lightning.day_sat"),
+        (entry(day_sat="1"), "levels.0.lightning.day_sat"),
+        (entry(day_sat=1.0), "levels.0.lightning.day_sat"),
+        (entry(day_sat=None), "levels.0.lightning.day_sat"),
+        (entry(day_sat=2**53), "levels.0.lightning.day_sat"),
+        (entry(day=5), "levels.0.lightning.day"),
+        (entry(day={"usd": "1"}), "levels.0.lightning.day.usd"),
+        (entry(day={"BTC": "1"}), "levels.0.lightning.day.BTC"),
+        (entry(day={"DOLLAR": "1"}), "levels.0.lightning.day.DOLLAR"),
+        (entry(day={"USD": 1000}), "levels.0.lightning.day.USD"),
+        (entry(day={"USD": "-1"}), "levels.0.lightning.day.USD"),
+        (entry(day={"USD": "1e3"}), "levels.0.lightning.day.USD"),
+        (entry(day={"USD": "1.0000001"}), "levels.0.lightning.day.USD"),
+        (entry(day={"USD": "NaN"}), "levels.0.lightning.day.USD"),
+        (entry(day_sat=2, week_sat=1), "levels.0.lightning"),
+        (entry(day={"USD": "2"}, month={"USD": "1"}), "levels.0.lightning"),
+    ],
+    ids=str,
+)
+def test_what_a_rulebook_cannot_say_is_named_by_its_place(content: dict[str, Any], place: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        parse_limits(content)
+    assert refused.value.fields["field"] == place
+    assert refused.value.detail.startswith(place)
+
+
+def test_a_payment_counts_once_in_msat_and_once_per_currency() -> None:
+    book = parse_limits(entry(day_sat=5, month_sat=90, day={"USD": "10"}, week={"EUR": "7.5", "USD": "20"}))
+    assert book.currencies(0, "lightning") == {"EUR", "USD"}
+    assert book.currencies(0, "internal") == set()
+    prices = {"USD": 100_000 * 10**6, "EUR": 90_000 * 10**6, "CHF": 1}
+    assert level_counts(book, 0, "lightning", Msat(1_000), prices) == [
+        Count("lightning", 1_000, {DAY: 5_000, MONTH: 90_000}),
+        Count("lightning:EUR", 900, {WEEK: 7_500_000}),
+        Count("lightning:USD", 1_000, {DAY: 10_000_000, WEEK: 20_000_000}),
+    ]
+    assert level_counts(book, 0, "internal", Msat(1_000), {}) == [Count("internal", 1_000, {})]
+
+
+@pytest.mark.parametrize(
+    ("amount", "max_fee", "counted"),
+    [
+        (1_000, 0, 1_000),
+        (1_000, 5_000, 1_000),
+        (1_000, 5_001, 1_001),
+        (10**9, 10**7, 10**9),
+        (10**9, 3 * 10**7, 102 * 10**7),
+    ],
+)
+def test_a_keys_cap_counts_a_fee_cap_beyond_the_usual_one(amount: int, max_fee: int, counted: int) -> None:
+    count = key_count(ApiKeyId("key_1"), {"day": Sat(7)}, Msat(amount), Msat(max_fee))
+    assert count == Count("api_key:key_1", counted, {DAY: 7_000})
+    assert key_count(ApiKeyId("key_1"), {}, Msat(amount), default_fee_cap(Msat(amount))).amount == amount
+
+
+@given(st.integers(1, 2**53), st.decimals("0.000001", 10**9, places=6))
+def test_an_amount_in_another_currency_is_rounded_up_to_the_next_millionth(amount_msat: int, price: Decimal) -> None:
+    price_micro = parse_fiat(f"{price:f}")
+    assert price_micro is not None
+    exact = Decimal(amount_msat) * Decimal(price_micro) / Decimal(10**11)
+    assert msat_to_fiat_ceil(Msat(amount_msat), price_micro) == exact.to_integral_value(ROUND_CEILING)
+
+
+@given(st.integers(0, 10**18 - 1))
+def test_amounts_in_other_currencies_are_written_as_they_are_read(micro: int) -> None:
+    assert parse_fiat(fiat_text(micro)) == micro
+
+
+@pytest.mark.parametrize(
+    ("text", "micro"), [("0", 0), ("1000.00", 10**9), ("0.000001", 1), ("64250.1", 64_250_100_000)]
+)
+def test_amounts_in_other_currencies(text: str, micro: int) -> None:
+    assert parse_fiat(text) == micro
+
+
+@pytest.mark.parametrize("text", ["", ".5", "5.", "+1", "1,5", " 1", "1 ", "٣", "1" * 13, "0.0000001", "1_000"])
+def test_what_is_no_amount(text: str) -> None:
+    assert parse_fiat(text) is None
+
+
+def test_the_books_no_is_said_in_the_callers_words() -> None:
+    facts = {"account_id": 7, "window_s": WEEK, "limit": 5_000_000, "used": 4_000_000, "asked": 1_000_001}
+    code, _, fields = exceeded({**facts, "kind": "lightning"})
+    in_msat = {"limit_msat": 5_000_000, "used_msat": 4_000_000, "asked_msat": 1_000_001}
+    assert (code, fields) == ("limit_exceeded", {"kind": "lightning", "window": "week", **in_msat})
+    code, _, fields = exceeded({**facts, "kind": "api_key:key_1"})
+    assert (code, fields) == ("spend_limit_exceeded", {"kind": "api_key", "window": "week", **in_msat})
+    code, detail, fields = exceeded({**facts, "kind": "internal:USD"})
+    in_usd = {"limit": "5.00", "used": "4.00", "asked": "1.000001", "currency": "USD"}
+    assert (code, fields) == ("limit_exceeded", {"kind": "internal", "window": "week", **in_usd})
+    assert "5.00 USD" in detail
+    with pytest.raises(InvariantBroken):
+        exceeded({**facts, "kind": "internal", "window_s": 60})
