@@ -1,8 +1,10 @@
 """Limits as the ledger keeps them: exact at every amount, edge and clock, whoever asks at the same time."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -10,7 +12,7 @@ from engine.domain.errors import Refused
 from engine.domain.limits import WINDOWS, Count
 from engine.ledger.book import Counted, credit, debit
 from engine.ledger.database import open_pool
-from tests.fixtures.postgres import Database
+from tests.fixtures.postgres import Database, migrate
 from tests.integration.ledger_helpers import Bank, open_bank, run_as
 
 pytestmark = pytest.mark.integration
@@ -160,3 +162,40 @@ async def test_what_was_held_before_the_clock_was_set_back_is_given_back_exactly
     await bank.post("back:void", phase="void", relates_to=["back:hold"])
     assert await bank.pool.fetchval("SELECT sum(amount) FROM ledger.counters WHERE account_id = $1", user) == 0
     assert await bank.outcome("back:3", legs, "hold", counted=send(user, 1_000, day=1_000)) == "fresh"
+
+
+OLD_STORY = """DO $$ DECLARE
+    u bigint := ledger.open_account('liab:user:old', 'liability', 'BTC', 0, 'locked');
+    a bigint := ledger.open_account('asset:old', 'asset', 'BTC', NULL, 'append');
+    o bigint := ledger.open_account('liab:outbox', 'liability', 'BTC', NULL, 'append');
+BEGIN
+    PERFORM ledger.post('old:1', sha256('1'), 't', 'post', '{}', ARRAY[a, u], ARRAY[1000, -1000]::bigint[], 'x');
+    PERFORM ledger.post('old:2', sha256('2'), 't', 'hold', '{}', ARRAY[u, o], ARRAY[300, -300]::bigint[], 'x',
+        p_velocity_account => u, p_velocity_kind => 'send', p_velocity_amount => 250);
+    PERFORM ledger.post('old:3', sha256('3'), 't', 'hold', '{}', ARRAY[u, o], ARRAY[300, -300]::bigint[], 'x',
+        p_velocity_account => u, p_velocity_kind => 'send', p_velocity_amount => 100);
+    PERFORM ledger.post('old:4', sha256('4'), 't', 'void', '{old:3}', '{}', '{}', 'x');
+END $$"""
+
+
+async def test_books_of_an_earlier_version_keep_what_they_counted(postgres_server: str, postgres_template: str) -> None:
+    name = f"millrace_test_upgrade_{secrets.token_hex(4)}"
+    dsn = postgres_server.rsplit("/", 1)[0] + f"/{name}"
+    server = await asyncpg.connect(postgres_server)
+    await server.execute(f"CREATE DATABASE {name} OWNER millrace_owner")
+    try:
+        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner", "0004")
+        await run_as(f"{dsn}?role=millrace_owner", OLD_STORY)
+        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
+        pool = await open_pool(f"{dsn}?role=millrace_app")
+        bank = Bank(pool, {})
+        assert await bank.broken() == []
+        counted = "SELECT window_s, sum(amount)::int FROM ledger.counters GROUP BY 1 ORDER BY 1"
+        assert [tuple(row) for row in await pool.fetch(counted)] == [(DAY, 250), (WEEK, 250), (MONTH, 250)]
+        await bank.post("new:void", phase="void", relates_to=["old:2"])
+        assert [tuple(row) for row in await pool.fetch(counted)] == [(DAY, 0), (WEEK, 0), (MONTH, 0)]
+        assert await bank.broken() == []
+        await pool.close()
+    finally:
+        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await server.close()
