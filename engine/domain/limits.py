@@ -14,7 +14,7 @@ usual fee cap: else a stolen key would empty a wallet through fees. The ledger c
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.fees import default_routing_cap
@@ -169,7 +169,7 @@ def _read_level(entry: object, place: str) -> list[Limit]:
 def _read_kind(kind: Kind, entry: object, place: str) -> list[Limit]:
     given = _object(entry, place)
     _check_names(given, {*WINDOWS, *(f"{window}_sat" for window in WINDOWS)}, place)
-    limits = []
+    limits: list[Limit] = []
     for window in WINDOWS:
         name = f"{window}_sat"
         if name in given:
@@ -208,7 +208,7 @@ def _fiat(value: object, place: str) -> int:
 def _object(value: object, place: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise _wrong(place, "must be an object")
-    return value
+    return cast("Mapping[str, Any]", value)
 
 
 def _check_names(given: Mapping[str, Any], known: set[str], place: str) -> None:

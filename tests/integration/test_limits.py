@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import open_pool
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, User, bearer, is_problem, running_api

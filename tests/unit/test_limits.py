@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId
 from engine.domain.limits import WINDOWS, Count, exceeded, key_count, level_counts, parse_limits
-from engine.domain.money import Msat, Sat, default_fee_cap, fiat_text, msat_to_fiat_ceil, parse_fiat
+from engine.domain.money import Msat, Sat, fiat_text, msat_to_fiat_ceil, parse_fiat
 
 pytestmark = pytest.mark.unit
 DAY, WEEK, MONTH = WINDOWS.values()
@@ -29,7 +30,8 @@ def test_a_level_without_an_entry_has_that_of_the_nearest_lower_one() -> None:
 
 
 def test_no_rules_are_no_limits() -> None:
-    for content in ({}, {"levels": {}}, {"levels": {"0": {}}}, {"levels": {"0": {"internal": {}}}}):
+    contents: list[dict[str, Any]] = [{}, {"levels": {}}, {"levels": {"0": {}}}, {"levels": {"0": {"internal": {}}}}]
+    for content in contents:
         assert parse_limits(content).of_level(9) == parse_limits(content).of_level(0)
         assert level_counts(parse_limits(content), 0, "internal", Msat(5), {}) == [Count("internal", 5, {})]
 
@@ -99,7 +101,7 @@ def test_a_payment_counts_once_in_msat_and_once_per_currency() -> None:
 def test_a_keys_cap_counts_a_fee_cap_beyond_the_usual_one(amount: int, max_fee: int, counted: int) -> None:
     count = key_count(ApiKeyId("key_1"), {"day": Sat(7)}, Msat(amount), Msat(max_fee))
     assert count == Count("api_key:key_1", counted, {DAY: 7_000})
-    assert key_count(ApiKeyId("key_1"), {}, Msat(amount), default_fee_cap(Msat(amount))).amount == amount
+    assert key_count(ApiKeyId("key_1"), {}, Msat(amount), default_routing_cap(Msat(amount))).amount == amount
 
 
 @given(st.integers(1, 2**53), st.decimals("0.000001", 10**9, places=6))
