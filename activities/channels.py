@@ -32,12 +32,14 @@ def name_ends(
     """A finding for each channel that has ended, with its parts.
 
     LND tells balances of ended channels in whole satoshi: what is left over on the channels, less than one for each,
-    counts as the first one's. `left` is books − node per account, without what others explain.
+    counts as the first one's. A cooperative end pays the fractions of both sides to whoever opened the channel (seen),
+    so of ours it may also be less than one too little. `left` is books − node per account, without what others explain.
     """
     shares = {channel.point: channel for channel in agreed}
     owed = [_owed_msat(shares[end.point], end) for end in ends]
     over_msat = left.get(chart.channels(node), 0) - sum(owed)
-    if owed and 0 < over_msat < MSAT_PER_SAT * len(owed):
+    rounded_up = sum(end.stage == _COOPERATIVE and shares[end.point].opened_by_us for end in ends)
+    if owed and -MSAT_PER_SAT * rounded_up < over_msat < MSAT_PER_SAT * len(owed):
         owed[0] += over_msat
     swept: set[str] = set()
     found: list[Finding] = []

@@ -70,6 +70,13 @@ def test_only_the_fraction_of_a_satoshi_that_lnd_does_not_tell_is_the_channels(o
     assert found.amount_msat == 5_000 + named_msat
 
 
+def test_a_cooperative_end_of_ours_may_have_paid_the_fractions_of_both_sides() -> None:
+    for over_msat, named_msat in ((-338, -338), (-1_000, 0)):
+        closed = end("aa:0", "cooperative_close", 601_900, close_fee_sat=280)
+        found, *_ = name_ends(NODE, [OURS], [closed], {CHANNELS: 600_000_000 + over_msat})
+        assert found.amount_msat == 600_000_000 + named_msat
+
+
 def test_a_sweep_of_two_channels_counts_once() -> None:
     ends = [end("aa:0", "local_force_close", 5, 9_000), end("bb:1", "local_force_close", 5, 9_000)]
     found = name_ends(NODE, [OURS, THEIRS], ends, {})
