@@ -22,6 +22,7 @@ from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from activities.correction import Corrections
 from activities.failures import FailureInterceptor
 from activities.invoice import InvoiceSweep, Receipts
 from activities.node import NodeBooks, NodePositions
@@ -39,6 +40,7 @@ from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, open_pool
 from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry
+from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -97,6 +99,7 @@ async def main() -> None:
 def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliations, settings: WorkerSettings) -> Worker:
     ids = Chart()
     payments, receipts, books = Payments(pool, ids), Receipts(pool, ids), NodeBooks(pool, ids)
+    corrections = Corrections(pool, ids)
     return Worker(
         client,
         task_queue=queues.PAYMENTS,
@@ -108,6 +111,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             AdoptNodeWorkflow,
             ReconciliationWorkflow,
             CaseWorkflow,
+            CorrectionWorkflow,
         ],
         activities=[
             payments.open_payment,
@@ -119,6 +123,10 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             reconciliations.check_books,
             reconciliations.record_run,
             reconciliations.resolve_case,
+            corrections.propose_correction,
+            corrections.decide_correction,
+            corrections.post_correction,
+            corrections.expire_correction,
         ],
         workflow_runner=SandboxedWorkflowRunner(),
         interceptors=[FailureInterceptor()],

@@ -44,6 +44,7 @@ from engine.domain.ids import NodeName, PaymentHash
 from engine.ledger import chart, checks
 from engine.ledger import reconciliation as kept
 from engine.ledger.agreement import AgreedChannel, agree, list_agreed_channels
+from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.database import Pool, transaction
 
 BOOKS = "books"
@@ -65,8 +66,11 @@ class Reconciliations(ReconciliationActivities):
     @activity.defn
     async def begin_run(self, start: RunStart) -> RunPlan:
         async with transaction(self._pool) as conn:
-            await kept.begin_in_tx(conn, start.run, start.workflow_id)
-            return RunPlan(nodes=await kept.list_nodes(conn))
+            begun = await kept.begin_in_tx(conn, start.run, start.workflow_id)
+            nodes = await kept.list_nodes(conn)
+            if begun and start.asked_by is not None:
+                await record_in_tx(conn, _act("reconciliation.start", start.run, start.asked_by, start.key_id))
+        return RunPlan(nodes=nodes)
 
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:
@@ -114,9 +118,12 @@ class Reconciliations(ReconciliationActivities):
     @activity.defn
     async def resolve_case(self, resolve: ResolveCase) -> bool:
         async with transaction(self._pool) as conn:
-            return await kept.explain_in_tx(
-                conn, resolve.case, operator=resolve.resolution.operator, reason=resolve.resolution.reason
-            )
+            word = resolve.resolution
+            new = await kept.explain_in_tx(conn, resolve.case, operator=word.operator, reason=word.reason)
+            if new:
+                act = _act("case.resolve", resolve.case, word.operator, word.key_id, reason=word.reason)
+                await record_in_tx(conn, act)
+        return new
 
 
 _SAYS_NOTHING = frozenset({FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVING})
@@ -278,6 +285,10 @@ class PlaceReconciliations(PlaceReconciliationActivities):
                 return False
             raise
         return description.status is WorkflowExecutionStatus.RUNNING
+
+
+def _act(action: str, subject: str, operator: str, key_id: str | None, **detail: object) -> Act:
+    return Act(operator=operator, key_id=key_id or "temporal", action=action, subject=subject, detail=detail)
 
 
 def _waits(kind: FindingKind, node: NodeName, waiting: kept.Pending, state: str) -> Finding:

@@ -14,7 +14,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, Field, field_validator, model_validator
 
 from api.body import Body, Content, ExternalId, JsonBody, Text, documented
-from api.deps import Caller, PathId, Scope, Services, get_caller, get_services, needs, no_such
+from api.deps import Caller, PathId, Scope, Services, get_caller, get_services, needs, needs_role, no_such
 from api.errors import Forbidden, problems
 from api.idempotency import Intent, find_replay, once, optional_key
 from api.paging import Page, Paging, paged, position
@@ -25,7 +25,8 @@ from engine.domain.limits import MAX_LIMIT_SAT, Window
 from engine.domain.money import Sat
 from engine.domain.usernames import PATTERN, check_username
 from engine.ledger import accounts
-from engine.ledger.database import Connection
+from engine.ledger.audit import record_in_tx
+from engine.ledger.database import Connection, transaction
 
 router = APIRouter(tags=["accounts"])
 AnyCaller = Annotated[Caller, Depends(get_caller)]
@@ -130,12 +131,12 @@ class NewKeyOut(KeyOut):
 async def open_account(
     request: Request,
     response: Response,
-    caller: Annotated[Caller, Depends(needs("admin"))],
+    caller: Annotated[Caller, Depends(needs_role("admin"))],
     key: Key,
     body: Annotated[Body[NewAccountIn], Depends(JsonBody(NewAccountIn))],
     services: Svc,
 ) -> AccountOut:
-    """Scope: `admin`. The account's bitcoin wallet is opened with it."""
+    """Role: `admin`. The account's bitcoin wallet is opened with it."""
     asked = body.content
     if asked.username is not None:
         check_username(asked.username)
@@ -145,6 +146,8 @@ async def open_account(
 
     async def make(conn: Connection) -> None:
         await accounts.open_bank_account_in_tx(conn, new)
+        facts = body.content.model_dump(exclude_none=True)
+        await record_in_tx(conn, caller.act("account.open", account_id=new.id, **facts))
 
     intent = Intent(owner=caller.owner, key=key, body_hash=body.hash)
     account_id = await once(services, intent, new.id, make, request=request, response=response)
@@ -177,7 +180,7 @@ async def make_api_key(
     services: Svc,
     account_id: PathId,
 ) -> NewKeyOut:
-    """Scope: `admin`, or any key of the account for a subset of its own scopes, expiring no later than itself.
+    """Role: `admin`, or any key of the account for a subset of its own scopes, expiring no later than itself.
 
     `key` is shown once: a replay has null there.
     """
@@ -204,6 +207,9 @@ async def make_api_key(
             expires_at=asked.expires_at,
             spend_limit_sat=asked.spend_limit_sat.caps if asked.spend_limit_sat else None,
         )
+        if caller.is_operator:
+            facts = {"name": asked.name, "scopes": scopes, "expires_at": asked.expires_at}
+            await record_in_tx(conn, caller.act("key.make", account_id=account, subject=key_id, **facts))
 
     made = await once(services, intent, key_id, make, request=request, response=response)
     return await _read_key(
@@ -219,7 +225,7 @@ async def make_api_key(
 async def list_api_keys(
     caller: AnyCaller, services: Svc, account_id: PathId, paging: Annotated[Paging, Query()]
 ) -> Page[KeyOut]:
-    """Scope: `admin`, or `read` of the account. Newest first, revoked ones too."""
+    """Role: `admin`, or scope `read` of the account. Newest first, revoked ones too."""
     account = await _account_of_keys(caller, services, account_id)
     if not {"admin", "read"} & caller.scopes:
         raise Forbidden("This needs a key with the scope 'read'.", scope="read")
@@ -245,7 +251,7 @@ async def list_api_keys(
     responses=problems("forbidden", "not_found"),
 )
 async def revoke_api_key(caller: AnyCaller, services: Svc, account_id: PathId, key_id: PathId) -> KeyOut:
-    """Scope: `admin`, or a key of the account that has all scopes of the one to be revoked.
+    """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
 
     Counts at once; a repeat gives the same answer.
     """
@@ -254,7 +260,10 @@ async def revoke_api_key(caller: AnyCaller, services: Svc, account_id: PathId, k
     if known is None:
         raise no_such("API key")
     _check_hands_on(caller, known.scopes)
-    await accounts.revoke_api_key(services.pool, known.id)
+    async with transaction(services.pool) as conn:
+        revoked = await accounts.revoke_api_key_in_tx(conn, known.id)
+        if revoked and caller.is_operator:
+            await record_in_tx(conn, caller.act("key.revoke", account_id=account, subject=known.id))
     return await _read_key(services, account, known.id, None)
 
 

@@ -24,6 +24,8 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from api import (
     account,
+    audit,
+    correction,
     decode,
     errors,
     fees,
@@ -39,6 +41,17 @@ from api import (
     statement,
     wallet,
 )
+    health,
+    invoice,
+    ledger,
+    payment,
+    parts = (account, wallet, statement, payment, quote, decode, invoice)
+    operators = (ledger, fees, reconciliation, correction, audit)
+    for part in (*parts, *operators, health):
+    reconciliation,
+    statement,
+    wallet,
+)
 from api.deps import Services
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
@@ -50,7 +63,7 @@ from engine.telemetry import start_telemetry
 
 _PARTS = (
     *(account, wallet, statement, payment, quote, decode, invoice, limits),
-    *(lifecycle, ledger, fees, reconciliation, prices, health),
+    *(lifecycle, ledger, fees, prices, reconciliation, correction, audit, health),
 )
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _DESCRIPTION = """

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import httpx
 from fastapi import Depends, Request, Security
@@ -35,6 +35,7 @@ from engine.settings import ApiSettings
 Role = Literal["support", "treasury", "finance", "admin"]
 """Operators: who helps users, who moves the bank's own money, who answers for the books, and who may all of it."""
 Scope = Literal["read", "receive", "send"] | Role
+ROLES: frozenset[str] = frozenset(get_args(Role))
 ADMIN_OWNER = AccountId("admin")
 """Under whose name the idempotency keys of the bootstrap administrator are kept."""
 
@@ -90,8 +91,13 @@ class Caller:
         return "admin" in self.scopes
 
     @property
+    def is_operator(self) -> bool:
+        """Whether what it does belongs into the audit trail."""
+        return bool(ROLES & self.scopes)
+
+    @property
     def owner(self) -> AccountId:
-        """Under whose name its idempotency keys are kept."""
+        """Who it is: under this name its idempotency keys and its acts are kept, whichever of its keys it uses."""
         return self.account or ADMIN_OWNER
 
     def act(

@@ -12,17 +12,20 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.deps import Caller, Services, get_services, needs, no_such
+from api.deps import Caller, Services, get_services, needs_role, no_such
 from api.errors import problems
 from api.period import Instant, Period
 from api.stream import stream
 from engine.domain.errors import Unavailable
 from engine.ledger import export, story
+from engine.ledger.audit import record_in_tx
+from engine.ledger.database import transaction
 from engine.ledger.reads import TrialBalanceRow, find_balance_then
 from engine.ledger.reads import list_trial_balance as read_trial_balance
 
 router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
-Admin = Annotated[Caller, Depends(needs("admin"))]
+Finance = Annotated[Caller, Depends(needs_role("finance"))]
+Helper = Annotated[Caller, Depends(needs_role("finance", "support"))]
 Svc = Annotated[Services, Depends(get_services)]
 Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["income:ln-fee"])]
 Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["ln:3f…:hold:1"])]
@@ -123,14 +126,15 @@ class StoryOut(BaseModel):
     status: str
     payment_ids: list[str]
     invoice_ids: list[str]
+    correction_ids: list[str] = Field(description="Corrections and capital: who proposed, who approved, and why.")
     steps: list[StepOut]
 
 
 @router.get(
     "/trial-balance", summary="Give the trial balance of any moment", responses=problems("forbidden", "invalid_request")
 )
-async def give_trial_balance(_caller: Admin, services: Svc, query: Annotated[At, Query()]) -> TrialBalanceOut:
-    """Scope: `admin`. Reads all entries. Exact for moments that every posting begun then has ended since."""
+async def give_trial_balance(_caller: Finance, services: Svc, query: Annotated[At, Query()]) -> TrialBalanceOut:
+    """Role: `finance`. Reads all entries. Exact for moments that every posting begun then has ended since."""
     at = query.at or datetime.now(UTC)
     async with services.reading() as conn:
         rows = await read_trial_balance(conn, query.at)
@@ -143,9 +147,9 @@ async def give_trial_balance(_caller: Admin, services: Svc, query: Annotated[At,
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def give_account_balance(
-    _caller: Admin, services: Svc, code: Code, query: Annotated[At, Query()]
+    _caller: Finance, services: Svc, code: Code, query: Annotated[At, Query()]
 ) -> AccountBalanceOut:
-    """Scope: `admin`. The account's row of the trial balance."""
+    """Role: `finance`. The account's row of the trial balance."""
     at = query.at or datetime.now(UTC)
     async with services.reading() as conn:
         row = await find_balance_then(conn, code, query.at)
@@ -159,8 +163,8 @@ async def give_account_balance(
     summary="Tell a transfer's story",
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
-async def tell_transfer(_caller: Admin, services: Svc, ref: Ref) -> StoryOut:
-    """Scope: `admin`. A hold comes with what settled or released it, a settlement with its hold."""
+async def tell_transfer(_caller: Helper, services: Svc, ref: Ref) -> StoryOut:
+    """Role: `finance` or `support`. A hold comes with what settled or released it, a settlement with its hold."""
     async with services.reading() as conn:
         found = await story.find_story(conn, ref)
     if found is None:
@@ -171,6 +175,7 @@ async def tell_transfer(_caller: Admin, services: Svc, ref: Ref) -> StoryOut:
         status=next(step.status for step in steps if step.ref == ref),
         payment_ids=list(found.payment_ids),
         invoice_ids=list(found.invoice_ids),
+        correction_ids=list(found.correction_ids),
         steps=steps,
     )
 
@@ -181,14 +186,17 @@ async def tell_transfer(_caller: Admin, services: Svc, ref: Ref) -> StoryOut:
     response_class=Response,
     responses={**problems("forbidden", "invalid_request"), **_TEXTS},
 )
-async def export_ledger(_caller: Admin, services: Svc, query: Annotated[ExportQuery, Query()]) -> Response:
-    """Scope: `admin`. All entries of [from, to), in one snapshot, as CSV or for Beancount.
+async def export_ledger(caller: Finance, services: Svc, query: Annotated[ExportQuery, Query()]) -> Response:
+    """Role: `finance`. All entries of [from, to), in one snapshot, as CSV or for Beancount.
 
     With `from`, what every account had before comes first, as `opening`: so the sums per account and layer are the
     balances at the end. A connection that breaks off is an export that is not whole. Four may run at a
     time, per process.
     """
     query.check()
+    async with transaction(services.pool) as conn:
+        asked = query.model_dump(mode="json", by_alias=True, exclude_none=True)
+        await record_in_tx(conn, caller.act("ledger.export", **asked))
     pieces = _bounded(export.export_book(services.pool, query.format, query.begins_at, query.ends_at))
     if query.format == "csv":
         return await stream(pieces, media_type="text/csv", file_name="ledger.csv")

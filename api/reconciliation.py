@@ -3,7 +3,7 @@
     difference_msat = books − place − in flight     per asset account
 
 Nothing here moves money. A case is ended by its workflow, which writes operator and reason into a trail that nobody can
-change; here the operator is the API key that asked.
+change; here the operator is the account of the key that asked, or `admin` for the bootstrap key.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from api.body import Body, Content, JsonBody, Text, documented
-from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
 from api.errors import problems
 from api.idempotency import mark_replayed, optional_key
 from api.paging import Page, Paging, paged, position
@@ -35,7 +35,7 @@ from engine.ledger.database import Connection
 from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
-Admin = Annotated[Caller, Depends(needs("admin"))]
+Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
 Svc = Annotated[Services, Depends(get_services)]
 _CALL_LIMIT = timedelta(seconds=5)
 _LIMIT_S = 12
@@ -145,13 +145,14 @@ class ResolutionIn(Content):
 async def start_reconciliation(
     request: Request,
     response: Response,
-    caller: Admin,
+    caller: Operator,
     key: Annotated[str | None, Depends(optional_key)],
     services: Svc,
 ) -> StartedOut:
-    """Scope: `admin`. Without a key, one that was asked for and still runs is the answer."""
+    """Role: `finance` or `treasury`. Without a key, one that was asked for and still runs is the answer."""
     workflow_id = queues.asked_reconciliation_workflow_id(caller.owner, key)
-    run_id, fresh = await _start(services.temporal, workflow_id, once=key is not None)
+    asked = Reconcile(asked_by=caller.owner, key_id=caller.key_id)
+    run_id, fresh = await _start(services.temporal, workflow_id, asked, once=key is not None)
     if key is not None and not fresh:
         mark_replayed(request, response)
     run = f"rec_{run_id.replace('-', '')}"
@@ -161,8 +162,8 @@ async def start_reconciliation(
 
 
 @router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
-async def list_reconciliations(_caller: Admin, services: Svc, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
-    """Scope: `admin`. Newest first."""
+async def list_reconciliations(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
+    """Role: `finance` or `treasury`. Newest first."""
     at, row_id = position(paging, "reconciliations")
     async with services.reading() as conn:
         rows = await conn.fetch(
@@ -177,8 +178,8 @@ async def list_reconciliations(_caller: Admin, services: Svc, paging: Annotated[
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
-async def show_reconciliation(_caller: Admin, services: Svc, run_id: PathId) -> RunOut:
-    """Scope: `admin`. A run is there as soon as a worker has begun it."""
+async def show_reconciliation(_caller: Operator, services: Svc, run_id: PathId) -> RunOut:
+    """Role: `finance` or `treasury`. A run is there as soon as a worker has begun it."""
     async with services.reading() as conn:
         row = await conn.fetchrow("SELECT * FROM bank.reconciliations WHERE id = $1", run_id)
     if row is None:
@@ -187,8 +188,8 @@ async def show_reconciliation(_caller: Admin, services: Svc, run_id: PathId) -> 
 
 
 @router.get("/cases", summary="List cases", responses=problems("forbidden", "invalid_request"))
-async def list_cases(_caller: Admin, services: Svc, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
-    """Scope: `admin`. Newest first, whatever their status."""
+async def list_cases(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
+    """Role: `finance` or `treasury`. Newest first, whatever their status."""
     at, row_id = position(paging, "cases")
     async with services.reading() as conn:
         rows = await conn.fetch(
@@ -203,8 +204,8 @@ async def list_cases(_caller: Admin, services: Svc, paging: Annotated[Paging, Qu
 
 
 @router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
-async def show_case(_caller: Admin, services: Svc, case_id: PathId) -> CaseWithTrail:
-    """Scope: `admin`. With its trail, the oldest line first."""
+async def show_case(_caller: Operator, services: Svc, case_id: PathId) -> CaseWithTrail:
+    """Role: `finance` or `treasury`. With its trail, the oldest line first."""
     async with services.reading() as conn:
         return await _read_case(conn, case_id)
 
@@ -216,32 +217,35 @@ async def show_case(_caller: Admin, services: Svc, case_id: PathId) -> CaseWithT
     openapi_extra=documented(ResolutionIn, by_hand={"reason": "Paid by hand to close the old hosting contract."}),
 )
 async def resolve_case(
-    caller: Admin, body: Annotated[Body[ResolutionIn], Depends(JsonBody(ResolutionIn))], services: Svc, case_id: PathId
+    caller: Operator,
+    body: Annotated[Body[ResolutionIn], Depends(JsonBody(ResolutionIn))],
+    services: Svc,
+    case_id: PathId,
 ) -> CaseWithTrail:
-    """Scope: `admin`. Says why, once; it moves no money. The caller's key is named as the operator.
+    """Role: `finance` or `treasury`. Says why, once; it moves no money. The caller is named.
 
-    The same word from the same key again is a repeat, and gets the case as it is; any other is refused.
+    The same word of the same operator again is a repeat, and gets the case as it is; any other is refused.
     """
     async with services.reading() as conn:
         known = await _read_case(conn, case_id)
     if known.status != "open":
-        if (known.resolved_by, known.note) == (caller.key_id, body.content.reason):
+        if (known.resolved_by, known.note) == (caller.owner, body.content.reason):
             return known
         raise _resolved(known.resolved_by)
-    word = CaseResolution(operator=caller.key_id, reason=body.content.reason)
+    word = CaseResolution(operator=caller.owner, key_id=caller.key_id, reason=body.content.reason)
     await _resolve(services.temporal, known.workflow_id, word)
     async with services.reading() as conn:
         return await _read_case(conn, case_id)
 
 
-async def _start(client: Client, workflow_id: str, *, once: bool) -> tuple[str, bool]:
+async def _start(client: Client, workflow_id: str, asked: Reconcile, *, once: bool) -> tuple[str, bool]:
     """(the run's id at Temporal, whether this call began it). With `once` the workflow runs once for ever."""
     reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE if once else WorkflowIDReusePolicy.ALLOW_DUPLICATE
     try:
         async with asyncio.timeout(_LIMIT_S):
             handle = await client.start_workflow(
                 ReconciliationWorkflow.run,
-                Reconcile(),
+                asked,
                 id=workflow_id,
                 task_queue=queues.PAYMENTS,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,

@@ -50,7 +50,12 @@ class ReconciliationWorkflow:
     @workflow.run
     async def run(self, reconcile: Reconcile) -> RecordedRun:
         run = ReconciliationId(f"rec_{workflow.info().run_id.replace('-', '')}")
-        start = RunStart(run=run, workflow_id=workflow.info().workflow_id)
+        start = RunStart(
+            run=run,
+            workflow_id=workflow.info().workflow_id,
+            asked_by=reconcile.asked_by,
+            key_id=reconcile.key_id,
+        )
         plan = await until_done(
             "beginning",
             lambda: workflow.execute_local_activity_method(ReconciliationActivities.begin_run, start, **LEDGER),

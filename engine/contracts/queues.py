@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from temporalio.common import SearchAttributeKey
 
-from engine.domain.ids import AccountId, CaseId, NodeName, PaymentHash, key_digest
+from engine.domain.ids import AccountId, CaseId, CorrectionId, NodeName, PaymentHash, key_digest
 
 PAYMENTS = "payments"
 """Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
@@ -61,3 +61,7 @@ def asked_reconciliation_workflow_id(asker: AccountId, idempotency_key: str | No
 
 def case_workflow_id(case: CaseId) -> str:
     return f"case-{case}"
+
+
+def correction_workflow_id(correction: CorrectionId) -> str:
+    return f"correction-{correction}"

@@ -119,6 +119,9 @@ class Reconcile:
 
     stuck_after_s: int = 3600
     """How long a payment may be pending, or a note wait to be worked off, before it is told."""
+    asked_by: str | None = None
+    """The operator who asked for it, and with which key; None for the schedule."""
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,8 @@ class RunStart:
 
     run: ReconciliationId
     workflow_id: str
+    asked_by: str | None = None
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,10 +190,11 @@ class RecordedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResolution:
-    """An operator's word on a case."""
+    """An operator's word on a case. `key_id` is the API key, where it came over the API."""
 
     operator: str
     reason: str
+    key_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

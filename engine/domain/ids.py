@@ -18,6 +18,7 @@ PaymentHash = NewType("PaymentHash", str)
 NodeName = NewType("NodeName", str)
 ReconciliationId = NewType("ReconciliationId", str)
 CaseId = NewType("CaseId", str)
+CorrectionId = NewType("CorrectionId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 

@@ -213,12 +213,15 @@ async def find_api_key(conn: Reader, account_id: AccountId, key_id: ApiKeyId) ->
     return None if row is None else ApiKey(**row)
 
 
-async def revoke_api_key(conn: Reader, key_id: ApiKeyId) -> None:
-    """From now on the key opens nothing. A repeat changes nothing."""
+async def revoke_api_key_in_tx(conn: Connection, key_id: ApiKeyId) -> bool:
+    """From the commit on the key opens nothing. False for a repeat, which changes nothing."""
     with translated():
-        await conn.execute(
-            "UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = $1 AND revoked_at IS NULL", key_id
+        revoked: str | None = await conn.fetchval(
+            """UPDATE bank.api_keys SET revoked_at = clock_timestamp()
+                WHERE id = $1 AND revoked_at IS NULL RETURNING id""",
+            key_id,
         )
+    return revoked is not None
 
 
 def _hash(secret: str) -> bytes:

@@ -256,6 +256,47 @@ class CaseUpdate(SQLModel, table=True):
     at: datetime = _moment()
 
 
+class Correction(SQLModel, table=True):
+    """What two operators enter by hand: proposed, decided, posted."""
+
+    __tablename__: ClassVar[Any] = "corrections"
+    __table_args__ = _BANK
+
+    id: str = _text(primary_key=True)
+    kind: str = _text()
+    debit: str = _text("ledger.accounts.code")
+    credit: str = _text("ledger.accounts.code")
+    amount_msat: int = _number()
+    reason: str = _text()
+    case_id: str | None = _text("bank.cases.id", nullable=True)
+    reference: str | None = _text(nullable=True)
+    status: str = _text()
+    proposed_by: str = _text()
+    approved_by: str | None = _text(nullable=True)
+    rejected_by: str | None = _text(nullable=True)
+    refusal_code: str | None = _text(nullable=True)
+    refusal_detail: str | None = _text(nullable=True)
+    workflow_id: str = _text()
+    created_at: datetime = _moment()
+    expires_at: datetime = _moment()
+    decided_at: datetime | None = _moment(nullable=True)
+    ended_at: datetime | None = _moment(nullable=True)
+
+
+class CorrectionUpdate(SQLModel, table=True):
+    """What happened to a correction: append-only."""
+
+    __tablename__: ClassVar[Any] = "correction_updates"
+    __table_args__ = _BANK
+
+    id: int = Field(sa_type=BigInteger, primary_key=True)
+    correction_id: str = _text("bank.corrections.id")
+    event: str = _text()
+    actor: str = _text()
+    note: str = _text()
+    at: datetime = _moment()
+
+
 class AuditLine(SQLModel, table=True):
     """What an operator did: append-only."""
 

@@ -235,12 +235,15 @@ class CaseRow(NewCase):
     status: str
 
 
-async def begin_in_tx(conn: Connection, run: ReconciliationId, workflow_id: str) -> None:
-    """A repeat finds it begun."""
+async def begin_in_tx(conn: Connection, run: ReconciliationId, workflow_id: str) -> bool:
+    """False for a repeat, which finds it begun."""
     with translated():
-        await conn.execute(
-            "INSERT INTO bank.reconciliations(id, workflow_id) VALUES ($1, $2) ON CONFLICT DO NOTHING", run, workflow_id
+        begun: str | None = await conn.fetchval(
+            "INSERT INTO bank.reconciliations(id, workflow_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id",
+            run,
+            workflow_id,
         )
+    return begun is not None
 
 
 async def find_status_in_tx(conn: Connection, run: ReconciliationId) -> str | None:

@@ -82,7 +82,8 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
             WHEN i.id IS NOT NULL THEN 'lightning' END AS counterparty,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.memo
             ELSE coalesce(i.memo, p.memo, t.description) END AS memo,
-       CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.id ELSE coalesce(i.id, p.id) END AS reference
+       CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.id
+            ELSE coalesce(i.id, p.id, t.metadata ->> 'correction') END AS reference
   FROM (SELECT e.version, e.posted_at, e.transfer_id, x.normal * e.amount AS amount_msat,
                x.normal * e.balance_after AS balance_msat
           FROM ledger.entries e JOIN ledger.accounts x ON x.id = e.account_id

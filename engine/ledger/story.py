@@ -2,7 +2,7 @@
 
 A hold and its settlement are two transfers with one story, and so are a settlement and its reversal; whichever of them
 is asked for, the same links are followed, up to 100 transfers. Other holds that the same transfer resolved are not part
-of it.
+of it. The two transfers of a correction have one story, too.
 """
 
 from collections.abc import Sequence
@@ -38,19 +38,20 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """All of it, the transfer that was asked for among its steps, and which payments and invoices it is about."""
+    """All of it, the transfer that was asked for among its steps, and what it is about."""
 
     steps: Sequence[Step]
     payment_ids: Sequence[str]
     invoice_ids: Sequence[str]
+    correction_ids: Sequence[str]
 
 
 _STEPS = """
 WITH RECURSIVE later(id) AS (
-       SELECT id FROM ledger.transfers WHERE external_ref = $1
+       SELECT id FROM ledger.transfers WHERE external_ref = ANY($3)
        UNION SELECT r.transfer_id FROM ledger.resolutions r JOIN later ON r.target_id = later.id),
      earlier(id) AS (
-       SELECT id FROM ledger.transfers WHERE external_ref = $1
+       SELECT id FROM ledger.transfers WHERE external_ref = ANY($3)
        UNION SELECT r.target_id FROM ledger.resolutions r JOIN earlier ON r.transfer_id = earlier.id),
      story AS (SELECT id FROM later UNION SELECT id FROM earlier)
 SELECT t.id, t.external_ref AS ref, t.template, t.phase, t.actor, t.workflow_id, t.description, t.metadata,
@@ -87,16 +88,21 @@ SELECT DISTINCT i.id FROM ledger.transfers t
   JOIN bank.invoices i ON i.payment_hash = split_part(t.external_ref, ':', 2)
  WHERE t.id = ANY($1) AND t.external_ref LIKE 'ln:%' ORDER BY i.id"""
 
+_CORRECTIONS = """
+SELECT DISTINCT c.id FROM ledger.transfers t JOIN bank.corrections c ON c.id = t.metadata ->> 'correction'
+ WHERE t.id = ANY($1) ORDER BY c.id"""
+
 
 async def find_story(conn: Connection, ref: str) -> Story | None:
     """The story of the transfer with this reference, in one snapshot; None when there is none."""
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            rows = await conn.fetch(_STEPS, ref, MAX_STEPS)
+            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, _together(ref))
             ids = [row["id"] for row in rows]
             entries = await conn.fetch(_ENTRIES, ids)
             payments = await conn.fetch(_PAYMENTS, ids)
             invoices = await conn.fetch(_INVOICES, ids)
+            corrections = await conn.fetch(_CORRECTIONS, ids)
     if not rows:
         return None
     legs: dict[int, list[EntryRow]] = {}
@@ -108,4 +114,17 @@ async def find_story(conn: Connection, ref: str) -> Story | None:
         known = dict(row)
         entries_of = legs[known.pop("id")]
         steps.append(Step(**known, entries=entries_of))
-    return Story(steps=steps, payment_ids=[row["id"] for row in payments], invoice_ids=[row["id"] for row in invoices])
+    return Story(
+        steps=steps,
+        payment_ids=[row["id"] for row in payments],
+        invoice_ids=[row["id"] for row in invoices],
+        correction_ids=[row["id"] for row in corrections],
+    )
+
+
+def _together(ref: str) -> list[str]:
+    """The reference, and that of the other half of a correction, which no resolution links to it."""
+    for half, other in ((":out", ":in"), (":in", ":out")):
+        if ref.startswith("corr:") and ref.endswith(half):
+            return [ref, ref.removesuffix(half) + other]
+    return [ref]

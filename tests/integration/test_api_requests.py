@@ -215,13 +215,13 @@ async def test_openapi_says_the_scope_the_codes_and_an_example_of_every_operatio
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 41, sorted(operations)
+    assert len(operations) == 47, sorted(operations)
     for name, operation in operations.items():
         assert operation["summary"], name
         assert operation["tags"], name
         if "/v1/" not in name:
             continue
-        assert "Scope: `" in operation["description"], name
+        assert "Scope: `" in operation["description"] or "Role: `" in operation["description"], name
         assert operation["security"], name
         assert {"401", "429", "500", "503"} <= set(operation["responses"]), name
         if name.startswith("POST") and not name.endswith(("/cancel", "/reconciliation")):

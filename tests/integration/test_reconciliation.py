@@ -165,7 +165,7 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
     assert (await wrong.http.post(f"{place}/resolve", json={"reason": " "}, headers=wrong.admin)).status_code == 422
     resolved = await wrong.http.post(f"{place}/resolve", json={"reason": "paid by me"}, headers=wrong.admin)
     assert resolved.status_code == 200, resolved.text
-    assert (resolved.json()["status"], resolved.json()["resolved_by"]) == ("explained", "bootstrap")
+    assert (resolved.json()["status"], resolved.json()["resolved_by"]) == ("explained", "admin")
     repeated = await wrong.http.post(f"{place}/resolve", json={"reason": "paid by me"}, headers=wrong.admin)
     assert (repeated.status_code, repeated.json()) == (200, resolved.json())
     again = await wrong.http.post(f"{place}/resolve", json={"reason": "no"}, headers=wrong.admin)
@@ -173,7 +173,7 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
     shown = (await wrong.http.get(place, headers=wrong.admin)).json()
     assert [(line["event"], line["actor"]) for line in shown["trail"]] == [
         ("opened", "reconciliation"),
-        ("explained", "bootstrap"),
+        ("explained", "admin"),
     ]
 
     known = await reconcile(wrong)

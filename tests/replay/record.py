@@ -17,6 +17,7 @@ HISTORIES = Path(__file__).parent / "histories"
 
 _PAYMENT = 'WorkflowType = "PaymentWorkflow" AND MillraceStatus = '
 _RECONCILIATION = 'WorkflowType = "ReconciliationWorkflow" AND MillraceStatus = '
+_CORRECTION = 'WorkflowType = "CorrectionWorkflow" AND MillraceStatus = '
 _STORIES = {
     "payment-internal": (f'{_PAYMENT} "settled" AND PaymentHash IS NULL', "open_payment"),
     "payment-settled": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "send_payment"),
@@ -29,6 +30,9 @@ _STORIES = {
     "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),
     "reconciliation-clean": (f'{_RECONCILIATION} "clean"', "compare_node"),
     "reconciliation-differs": (f'{_RECONCILIATION} "differs"', "payment_not_in_books"),
+    "correction-posted": (f'{_CORRECTION} "posted"', "post_correction"),
+    "correction-refused": (f'{_CORRECTION} "refused"', "post_correction"),
+    "correction-rejected": (f'{_CORRECTION} "rejected"', "decide_correction"),
     "reconciliation-case-explained": ('WorkflowType = "CaseWorkflow" AND MillraceStatus = "explained"', "resolve_case"),
 }
 """Per story: where to look, and the activity or signal that its history must have."""

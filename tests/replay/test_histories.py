@@ -13,6 +13,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -36,6 +37,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             AdoptNodeWorkflow,
             ReconciliationWorkflow,
             CaseWorkflow,
+            CorrectionWorkflow,
         ],
         data_converter=pydantic_data_converter,
     )

@@ -1,0 +1,168 @@
+"""The books' side of a correction. One transaction each, safe to repeat: the second call finds what the first did.
+
+An operator's word, its line in the correction's trail and its line in the audit trail are written together or not at
+all. Posting comes after it, in a transaction of its own: who decided stands there whatever the books say to it.
+"""
+
+from temporalio import activity
+
+from engine.contracts.correction import (
+    CorrectionActivities,
+    CorrectionOutcome,
+    DecideCorrection,
+    Decision,
+    Proposal,
+)
+from engine.contracts.payment import Refusal
+from engine.contracts.queues import correction_workflow_id
+from engine.domain.correction import OPEN_FOR, CorrectionStatus
+from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.ids import AccountId, CorrectionId
+from engine.ledger import correction as kept
+from engine.ledger.audit import Act, record_in_tx
+from engine.ledger.chart import Chart
+from engine.ledger.database import Connection, Pool, transaction, translated
+from engine.ledger.request import claim_key_in_tx, find_key
+from engine.ledger.store import post_in_tx
+
+
+class Corrections(CorrectionActivities):
+    """Needs Postgres and nothing else."""
+
+    def __init__(self, pool: Pool, ids: Chart) -> None:
+        self._pool = pool
+        self._ids = ids
+
+    @activity.defn
+    async def propose_correction(self, proposal: Proposal) -> CorrectionOutcome:
+        body_hash = bytes.fromhex(proposal.body_hash)
+        async with transaction(self._pool) as conn:
+            if not await claim_key_in_tx(
+                conn, proposal.operator, proposal.idempotency_key, body_hash, proposal.correction
+            ):
+                return await _find_proposed_in_tx(conn, proposal)
+            await kept.add_row_in_tx(conn, _row(proposal), open_for_s=int(OPEN_FOR.total_seconds()))
+            await record_in_tx(conn, await _proposed(conn, proposal))
+        return CorrectionOutcome(status=CorrectionStatus.PROPOSED)
+
+    @activity.defn
+    async def decide_correction(self, decide: DecideCorrection) -> CorrectionOutcome:
+        word = decide.decision
+        async with transaction(self._pool) as conn:
+            row = await kept.get_row_in_tx(conn, decide.correction)
+            if row.status != CorrectionStatus.PROPOSED:
+                return _outcome(row)
+            mark = kept.mark_approved_in_tx if word.approve else kept.mark_rejected_in_tx
+            await mark(conn, row.id, operator=word.operator, note=word.note)
+            await record_in_tx(conn, await _decided(conn, row, word))
+        return CorrectionOutcome(status=CorrectionStatus.APPROVED if word.approve else CorrectionStatus.REJECTED)
+
+    @activity.defn
+    async def post_correction(self, correction: CorrectionId) -> CorrectionOutcome:
+        async with transaction(self._pool) as conn:
+            row = await kept.get_row_in_tx(conn, correction)
+            if row.status != CorrectionStatus.APPROVED:
+                return _outcome(row)
+            try:
+                async with conn.transaction():
+                    await self._post_in_tx(conn, row)
+            except Refused as refusal:
+                await kept.mark_refused_in_tx(conn, row.id, refusal)
+                said = Refusal(code=refusal.code, detail=refusal.detail, fields=refusal.fields)
+                return CorrectionOutcome(status=CorrectionStatus.REFUSED, refusal=said)
+        return CorrectionOutcome(status=CorrectionStatus.POSTED)
+
+    @activity.defn
+    async def expire_correction(self, correction: CorrectionId) -> CorrectionOutcome:
+        async with transaction(self._pool) as conn:
+            row = await kept.get_row_in_tx(conn, correction)
+            if row.status != CorrectionStatus.PROPOSED:
+                return _outcome(row)
+            await kept.mark_expired_in_tx(conn, correction)
+        return CorrectionOutcome(status=CorrectionStatus.EXPIRED)
+
+    async def _post_in_tx(self, conn: Connection, row: kept.CorrectionRow) -> None:
+        await kept.require_open_payee(conn, row.credit)
+        postings = await kept.corrected(conn, self._ids, row)
+        for posting in postings:
+            await post_in_tx(conn, posting)
+        await kept.mark_posted_in_tx(conn, row.id, [posting.ref for posting in postings])
+
+
+async def _find_proposed_in_tx(conn: Connection, proposal: Proposal) -> CorrectionOutcome:
+    """What an earlier call with this key did: this very proposal, or another request."""
+    known = await find_key(conn, proposal.operator, proposal.idempotency_key)
+    if known is None:
+        raise InvariantBroken("an idempotency key was taken and is gone")
+    if known.body_hash.hex() != proposal.body_hash or known.resource_id != proposal.correction:
+        return CorrectionOutcome(status=None)
+    return _outcome(await kept.get_row_in_tx(conn, proposal.correction))
+
+
+def _row(proposal: Proposal) -> kept.NewCorrection:
+    return kept.NewCorrection(
+        id=proposal.correction,
+        kind=proposal.kind,
+        debit=proposal.debit,
+        credit=proposal.credit,
+        amount_msat=proposal.amount_msat,
+        reason=proposal.reason,
+        case_id=proposal.case,
+        reference=proposal.reference,
+        proposed_by=proposal.operator,
+        workflow_id=correction_workflow_id(proposal.correction),
+    )
+
+
+def _outcome(row: kept.CorrectionRow) -> CorrectionOutcome:
+    refusal = None
+    if row.refusal_code is not None:
+        refusal = Refusal(code=row.refusal_code, detail=row.refusal_detail or "")
+    return CorrectionOutcome(status=CorrectionStatus(row.status), refusal=refusal)
+
+
+async def _proposed(conn: Connection, proposal: Proposal) -> Act:
+    account, others = await _find_users(conn, proposal.debit, proposal.credit)
+    return Act(
+        operator=proposal.operator,
+        key_id=proposal.key_id,
+        action=f"{proposal.kind}.propose",
+        account_id=account,
+        subject=proposal.correction,
+        detail={
+            "debit": proposal.debit,
+            "credit": proposal.credit,
+            "amount_msat": proposal.amount_msat,
+            "reason": proposal.reason,
+            "case_id": proposal.case,
+            "reference": proposal.reference,
+            **others,
+        },
+    )
+
+
+async def _decided(conn: Connection, row: kept.CorrectionRow, word: Decision) -> Act:
+    account, others = await _find_users(conn, row.debit, row.credit)
+    return Act(
+        operator=word.operator,
+        key_id=word.key_id,
+        action=f"{row.kind}.{'approve' if word.approve else 'reject'}",
+        account_id=account,
+        subject=row.id,
+        detail={"note": word.note, "proposed_by": row.proposed_by, **others},
+    )
+
+
+async def _find_users(conn: Connection, debit: str, credit: str) -> tuple[AccountId | None, dict[str, str]]:
+    """(the user's account that is concerned, of two the one that pays; the other one as a detail)."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT w.account_id FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id
+                WHERE l.code = ANY($1) ORDER BY l.code <> $2""",
+            [debit, credit],
+            debit,
+        )
+    users = [AccountId(row["account_id"]) for row in rows]
+    if not users:
+        return None, {}
+    return users[0], {"other_account_id": users[1]} if len(users) > 1 else {}

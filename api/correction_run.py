@@ -1,0 +1,116 @@
+"""A correction's workflow as the API meets it: started or found, waited for, and told an operator's word.
+
+Every call may be repeated: the same id finds the workflow that there is, and the same word of the same operator is the
+same decision.
+"""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from api.deps import Services
+from api.errors import Forbidden
+from api.idempotency import Intent, check_same
+from engine.contracts import queues
+from engine.contracts.correction import Decision, Proposal
+from engine.domain.errors import Conflict, InvariantBroken, Unavailable
+from engine.domain.money import msat_to_sat_floor
+from engine.ledger.request import find_key
+from workflows.correction import CorrectionWorkflow
+
+_CALL_LIMIT = timedelta(seconds=5)
+_LIMIT_S = 12
+_POLL_S = 0.05
+_LONGEST_SUMMARY = 200
+
+
+async def start(client: Client, proposal: Proposal) -> bool:
+    """Start the workflow; False when there is one already, which then is this key's."""
+    summary = f"{proposal.kind}: {proposal.amount_msat:,} msat, Dr {proposal.debit} · Cr {proposal.credit}"
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            await client.start_workflow(
+                CorrectionWorkflow.run,
+                proposal,
+                id=queues.correction_workflow_id(proposal.correction),
+                task_queue=queues.PAYMENTS,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=summary[:_LONGEST_SUMMARY],
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(queues.KIND, str(proposal.kind)),
+                        SearchAttributePair(queues.STATUS, "proposed"),
+                        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(proposal.amount_msat)),
+                        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+                    ]
+                ),
+                task_timeout=queues.TASK_TIMEOUT,
+                rpc_timeout=_CALL_LIMIT,
+            )
+    except WorkflowAlreadyStartedError:
+        return False
+    except (RPCError, RuntimeError, TimeoutError) as error:
+        raise _away(error) from error
+    return True
+
+
+async def until_kept(services: Services, intent: Intent) -> str:
+    """The id of the proposal, once the workflow has taken the key for it.
+
+    Raises Conflict when another request took it, and Unavailable when no worker did: a repeat finds what came of it.
+    """
+    if intent.key is None:
+        raise InvariantBroken("a proposal has a key")
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            while True:
+                async with services.reading() as conn:
+                    known = await find_key(conn, intent.owner, intent.key)
+                if known is not None and known.resource_id is not None:
+                    check_same(known.body_hash, intent.body_hash)
+                    return known.resource_id
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as error:
+        raise Unavailable("no worker has taken the proposal yet", code="temporarily_unavailable") from error
+
+
+async def tell(client: Client, workflow_id: str, word: Decision) -> None:
+    """Returns when it is decided and, if approved, posted or refused by the books; or when it had ended before.
+
+    Raises Forbidden (`own_proposal`), Conflict (`correction_decided`), and Unavailable when Temporal does not answer.
+    """
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            handle = client.get_workflow_handle_for(CorrectionWorkflow.run, workflow_id)
+            await handle.execute_update(CorrectionWorkflow.decide, word)
+    except WorkflowUpdateFailedError as refusal:
+        kind = refusal.cause.type if isinstance(refusal.cause, ApplicationError) else None
+        if kind == "OwnProposal":
+            raise own_proposal() from refusal
+        if kind != "CorrectionDecided":
+            raise
+        raise Conflict("Another operator has decided this.", code="correction_decided") from refusal
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how
+            raise _away(error) from error
+    except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
+        raise _away(error) from error
+
+
+def own_proposal() -> Forbidden:
+    """Two people are needed."""
+    return Forbidden("Nobody approves what he proposed himself: another operator must.", code="own_proposal")
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")

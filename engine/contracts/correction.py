@@ -1,0 +1,85 @@
+"""Messages of a correction or of capital: proposed by one operator, decided by another, then posted.
+
+Durable: add fields with defaults, never rename or remove.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from engine.contracts.payment import Refusal
+from engine.domain.correction import CorrectionKind, CorrectionStatus
+from engine.domain.ids import AccountId, CaseId, CorrectionId
+from engine.domain.money import Msat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """What an operator wants entered, checked: input of the workflow."""
+
+    correction: CorrectionId
+    kind: CorrectionKind
+    debit: str
+    credit: str
+    amount_msat: Msat
+    reason: str
+    operator: AccountId
+    """Whose key it was. Two keys of one account are one operator."""
+    key_id: str
+    idempotency_key: str
+    body_hash: str
+    """SHA-256 in hex: tells a repeat from another request with the same key."""
+    case: CaseId | None = None
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """An operator's word on a proposal. The proposer's own can only be a no."""
+
+    operator: AccountId
+    key_id: str
+    approve: bool
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideCorrection:
+    """Keep an operator's word."""
+
+    correction: CorrectionId
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionOutcome:
+    """Where a correction stands. No status: the key belongs to another request, and nothing was proposed."""
+
+    status: CorrectionStatus | None
+    refusal: Refusal | None = None
+    """Why the books did not take it."""
+
+
+class CorrectionActivities(ABC):
+    """One transaction each, and safe to repeat: the second call finds what the first did."""
+
+    @activity.defn
+    @abstractmethod
+    async def propose_correction(self, proposal: Proposal) -> CorrectionOutcome:
+        """Claim the key, write the row, its trail and the line in the audit trail."""
+
+    @activity.defn
+    @abstractmethod
+    async def decide_correction(self, decide: DecideCorrection) -> CorrectionOutcome:
+        """Write an operator's word, unless there is one already, which stays."""
+
+    @activity.defn
+    @abstractmethod
+    async def post_correction(self, correction: CorrectionId) -> CorrectionOutcome:
+        """Post an approved one, all of its transfers or none, or keep why the books do not take it."""
+
+    @activity.defn
+    @abstractmethod
+    async def expire_correction(self, correction: CorrectionId) -> CorrectionOutcome:
+        """Nobody decided in time."""

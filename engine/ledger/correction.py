@@ -1,0 +1,205 @@
+"""The postings of a correction and of capital, and their row in the bank with its trail. A: amount.
+
+    event        reference          entries
+    taken out    corr:<id>:out      Dr debit A · Cr suspense:recon:operator A
+    put in       corr:<id>:in       Dr suspense:recon:operator A · Cr credit A
+    corrected    corr:<id>          Dr debit A · Cr credit A, where one of them is a suspense account
+    capital      capital:<id>       Dr asset A · Cr equity:capital A, or the other way round
+
+The first two are posted in one transaction, so neither exists without the other. Who proposed and who approved stands
+in the metadata of each, the reason is its description.
+"""
+
+from dataclasses import dataclass
+
+from engine.domain.correction import THROUGH, CorrectionKind, CorrectionStatus, transfer_refs
+from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.ids import CorrectionId
+from engine.domain.money import Msat
+from engine.ledger.book import Fact, Posting, credit, debit
+from engine.ledger.chart import Chart
+from engine.ledger.database import Connection, translated
+
+ACTOR = "correction"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewCorrection:
+    """What is known of a correction when its row is written."""
+
+    id: CorrectionId
+    kind: str
+    debit: str
+    credit: str
+    amount_msat: Msat
+    reason: str
+    case_id: str | None
+    reference: str | None
+    proposed_by: str
+    workflow_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorrectionRow(NewCorrection):
+    """A correction as the bank has it."""
+
+    status: str
+    approved_by: str | None
+    refusal_code: str | None
+    refusal_detail: str | None
+
+
+# Postings
+
+
+async def corrected(conn: Connection, ids: Chart, row: CorrectionRow) -> list[Posting]:
+    """Everything that it moves, to be posted in one transaction."""
+    refs = transfer_refs(row.id, CorrectionKind(row.kind), row.debit, row.credit)
+    first, last = await ids.get_id(conn, row.debit), await ids.get_id(conn, row.credit)
+    if len(refs) == 1:
+        return [_posting(row, refs[0], first, last)]
+    through = await ids.get_id(conn, THROUGH)
+    return [_posting(row, refs[0], first, through), _posting(row, refs[1], through, last)]
+
+
+def _posting(row: CorrectionRow, ref: str, debited: int, credited: int) -> Posting:
+    if row.approved_by is None or row.approved_by == row.proposed_by:
+        raise InvariantBroken(f"{row.id} has no second operator")
+    facts: dict[str, Fact] = {
+        "correction": row.id,
+        "proposed_by": row.proposed_by,
+        "approved_by": row.approved_by,
+        "case": row.case_id,
+        "reference": row.reference,
+    }
+    return Posting(
+        ref=ref,
+        template="capital_moved" if row.kind == CorrectionKind.CAPITAL else "corrected",
+        phase="post",
+        actor=ACTOR,
+        workflow_id=row.workflow_id,
+        description=row.reason,
+        metadata={name: fact for name, fact in facts.items() if fact is not None},
+        legs=[debit(debited, row.amount_msat), credit(credited, row.amount_msat)],
+    )
+
+
+# Rows
+
+_COLUMNS = """id, kind, debit, credit, amount_msat, reason, case_id, reference, proposed_by, workflow_id, status,
+    approved_by, refusal_code, refusal_detail"""
+
+
+async def add_row_in_tx(conn: Connection, new: NewCorrection, *, open_for_s: int) -> None:
+    """Write what was proposed; it is never changed."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.corrections(id, kind, debit, credit, amount_msat, reason, case_id, reference,
+                   proposed_by, workflow_id, expires_at)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, clock_timestamp() + make_interval(secs => $11))""",
+            new.id,
+            new.kind,
+            new.debit,
+            new.credit,
+            new.amount_msat,
+            new.reason,
+            new.case_id,
+            new.reference,
+            new.proposed_by,
+            new.workflow_id,
+            open_for_s,
+        )
+    await _note_in_tx(conn, new.id, CorrectionStatus.PROPOSED, new.proposed_by, new.reason)
+
+
+async def get_row_in_tx(conn: Connection, correction: CorrectionId) -> CorrectionRow:
+    """The row, locked until the transaction ends."""
+    with translated():
+        row = await conn.fetchrow(
+            f"SELECT {_COLUMNS} FROM bank.corrections WHERE id = $1 FOR UPDATE",  # noqa: S608 - constant
+            correction,
+        )
+    if row is None:
+        raise InvariantBroken(f"there is no correction {correction}")
+    return CorrectionRow(**row)
+
+
+async def mark_approved_in_tx(conn: Connection, correction: CorrectionId, *, operator: str, note: str) -> None:
+    """A second operator wants it too. Nothing has moved yet."""
+    with translated():
+        await conn.execute(
+            """UPDATE bank.corrections SET status = 'approved', approved_by = $2, decided_at = clock_timestamp()
+                WHERE id = $1""",
+            correction,
+            operator,
+        )
+    await _note_in_tx(conn, correction, CorrectionStatus.APPROVED, operator, note)
+
+
+async def mark_rejected_in_tx(conn: Connection, correction: CorrectionId, *, operator: str, note: str) -> None:
+    """Final: not wanted, or taken back."""
+    with translated():
+        await conn.execute(
+            """UPDATE bank.corrections SET status = 'rejected', rejected_by = $2, decided_at = clock_timestamp(),
+                   ended_at = clock_timestamp() WHERE id = $1""",
+            correction,
+            operator,
+        )
+    await _note_in_tx(conn, correction, CorrectionStatus.REJECTED, operator, note)
+
+
+async def mark_posted_in_tx(conn: Connection, correction: CorrectionId, refs: list[str]) -> None:
+    """Final: it stands in the books."""
+    await _end_in_tx(conn, correction, CorrectionStatus.POSTED)
+    await _note_in_tx(conn, correction, CorrectionStatus.POSTED, ACTOR, ", ".join(refs))
+
+
+async def mark_refused_in_tx(conn: Connection, correction: CorrectionId, refusal: Refused) -> None:
+    """Final: the books did not take it, and why."""
+    with translated():
+        await conn.execute(
+            """UPDATE bank.corrections SET status = 'refused', refusal_code = $2, refusal_detail = $3,
+                   ended_at = clock_timestamp() WHERE id = $1""",
+            correction,
+            refusal.code,
+            refusal.detail,
+        )
+    await _note_in_tx(conn, correction, CorrectionStatus.REFUSED, ACTOR, f"{refusal.code}: {refusal.detail}")
+
+
+async def mark_expired_in_tx(conn: Connection, correction: CorrectionId) -> None:
+    """Final: nobody decided in time."""
+    await _end_in_tx(conn, correction, CorrectionStatus.EXPIRED)
+    await _note_in_tx(conn, correction, CorrectionStatus.EXPIRED, ACTOR, "nobody decided in time")
+
+
+async def require_open_payee(conn: Connection, code: str) -> None:
+    """Raises Refused when the account belongs to a user's that is closed: what is put there could not be had."""
+    with translated():
+        closed = await conn.fetchval(
+            """SELECT true FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id
+                 JOIN bank.accounts a ON a.id = w.account_id WHERE l.code = $1 AND a.status = 'closed'""",
+            code,
+        )
+    if closed:
+        raise Refused(f"The account of {code} is closed.", code="account_locked", account_status="closed")
+
+
+async def _end_in_tx(conn: Connection, correction: CorrectionId, status: CorrectionStatus) -> None:
+    with translated():
+        await conn.execute(
+            "UPDATE bank.corrections SET status = $2, ended_at = clock_timestamp() WHERE id = $1", correction, status
+        )
+
+
+async def _note_in_tx(
+    conn: Connection, correction: CorrectionId, event: CorrectionStatus, actor: str, note: str
+) -> None:
+    with translated():
+        await conn.execute(
+            "INSERT INTO bank.correction_updates(correction_id, event, actor, note) VALUES ($1, $2, $3, $4)",
+            correction,
+            event,
+            actor,
+            note,
+        )

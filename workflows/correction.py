@@ -1,0 +1,138 @@
+"""A correction of the books, or capital: one operator proposes, another one decides, and then it is posted.
+
+    proposed ──┬─ approved ──┬─ posted      all of its transfers, in one transaction
+               │             └─ refused     the books said no; nothing moved, and a new proposal is needed
+               ├─ rejected                  by a second operator, or taken back by the first
+               └─ expired                   nobody decided within seven days
+
+Nobody approves what he proposed. That is refused three times: by the API, by the validator here, and by a constraint of
+the table. No money moves before the second word, and after it every step may be repeated.
+"""
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+from workflows.patience import until_done
+from workflows.policies import LEDGER
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.correction import (
+        CorrectionActivities,
+        CorrectionOutcome,
+        DecideCorrection,
+        Decision,
+        Proposal,
+    )
+    from engine.domain.correction import LONGEST_REASON, OPEN_FOR, CorrectionStatus
+
+
+@workflow.defn
+class CorrectionWorkflow:
+    """One proposal. The workflow id is made from operator and idempotency key, so a repeated start finds this run."""
+
+    @workflow.init
+    def __init__(self, proposal: Proposal) -> None:
+        self._proposer = proposal.operator
+        self._decision: Decision | None = None
+        self._outcome: CorrectionOutcome | None = None
+        self._expired = False
+
+    @workflow.run
+    async def run(self, proposal: Proposal) -> CorrectionOutcome:
+        outcome = await until_done(
+            "proposing",
+            lambda: workflow.execute_local_activity_method(CorrectionActivities.propose_correction, proposal, **LEDGER),
+        )
+        if outcome.status is not None:
+            outcome = await self._decide(proposal)
+        self._outcome = outcome
+        _show_end(outcome)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return outcome
+
+    @workflow.update
+    async def decide(self, decision: Decision) -> CorrectionOutcome:
+        """Approve or reject. Returns when that is kept and, if approved, posted or refused by the books."""
+        if self._decision is None:
+            self._decision = decision
+        await workflow.wait_condition(lambda: self._outcome is not None)
+        outcome = self._outcome
+        assert outcome is not None  # noqa: S101 - the condition above
+        return outcome
+
+    @decide.validator
+    def _check_decision(self, decision: Decision) -> None:
+        if not decision.operator.strip() or not decision.key_id.strip():
+            raise ApplicationError("an operator must give a name and a key", type="Invalid")
+        if len(decision.note) > LONGEST_REASON or not (decision.approve or decision.note.strip()):
+            raise ApplicationError(f"a no has a reason, of at most {LONGEST_REASON} characters", type="Invalid")
+        if decision.approve and decision.operator == self._proposer:
+            raise ApplicationError("nobody approves what he proposed himself", type="OwnProposal")
+        known = self._decision
+        if known is not None and (known.operator, known.approve) == (decision.operator, decision.approve):
+            return
+        if known is not None or self._expired or self._outcome is not None:
+            raise ApplicationError("it is decided", type="CorrectionDecided")
+
+    async def _decide(self, proposal: Proposal) -> CorrectionOutcome:
+        _show_waiting(proposal)
+        try:
+            await workflow.wait_condition(
+                lambda: self._decision is not None, timeout=OPEN_FOR, timeout_summary="for a second operator"
+            )
+        except TimeoutError:
+            self._expired = self._decision is None
+        decision = self._decision
+        if decision is None:
+            return await until_done(
+                "expiring",
+                lambda: workflow.execute_local_activity_method(
+                    CorrectionActivities.expire_correction, proposal.correction, **LEDGER
+                ),
+            )
+        decide = DecideCorrection(correction=proposal.correction, decision=decision)
+        outcome = await until_done(
+            "deciding",
+            lambda: workflow.execute_local_activity_method(CorrectionActivities.decide_correction, decide, **LEDGER),
+        )
+        if outcome.status is not CorrectionStatus.APPROVED:
+            return outcome
+        _show(f"**approved** by {decision.operator}: to be posted", "approved", needs_operator=False)
+        return await until_done(
+            "posting",
+            lambda: workflow.execute_local_activity_method(
+                CorrectionActivities.post_correction, proposal.correction, **LEDGER
+            ),
+        )
+
+
+def _show(details: str, status: str, *, needs_operator: bool) -> None:
+    workflow.set_current_details(details)
+    workflow.upsert_search_attributes(
+        [queues.STATUS.value_set(status), queues.NEEDS_OPERATOR.value_set(needs_operator)]
+    )
+
+
+def _show_waiting(proposal: Proposal) -> None:
+    lines = [
+        f"**waits for a second operator**: {proposal.kind} over {proposal.amount_msat:,} msat",
+        f"- proposed by {proposal.operator}",
+        f"- Dr `{proposal.debit}`",
+        f"- Cr `{proposal.credit}`",
+        f"- {proposal.reason}",
+        *([f"- case `{proposal.case}`"] if proposal.case else []),
+        *([f"- reference `{proposal.reference}`"] if proposal.reference else []),
+        f"Decided at `/v1/admin/corrections/{proposal.correction}`, within {OPEN_FOR.days} days.",
+    ]
+    _show("\n".join(lines), "proposed", needs_operator=True)
+
+
+def _show_end(outcome: CorrectionOutcome) -> None:
+    if outcome.status is None:
+        _show("**not proposed**: the key belongs to another request", "refused", needs_operator=False)
+    elif outcome.refusal is not None:
+        words = f"**refused** by the books ({outcome.refusal.code}): {outcome.refusal.detail}. Nothing moved."
+        _show(words, "refused", needs_operator=False)
+    else:
+        _show(f"**{outcome.status}**: final", str(outcome.status), needs_operator=False)
