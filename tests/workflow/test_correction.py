@@ -77,7 +77,7 @@ class FakeBooks(CorrectionActivities):
 
 @asynccontextmanager
 async def proposed(environment: WorkflowEnvironment, books: FakeBooks) -> AsyncIterator[Handle]:
-    """A worker, and Carol's proposal."""
+    """A worker, and Carol's proposal. Its time passes as usual, until a test lets it run ahead."""
     name, correction = uuid4().hex, CorrectionId(f"corr_{uuid4().hex}")
     worker = Worker(
         environment.client,
@@ -104,9 +104,11 @@ async def proposed(environment: WorkflowEnvironment, books: FakeBooks) -> AsyncI
         body_hash="00" * 32,
     )
     async with worker:
-        yield await environment.client.start_workflow(
-            CorrectionWorkflow.run, proposal, id=queues.correction_workflow_id(correction), task_queue=name
-        )
+        with environment.with_time_skipping_disabled():
+            handle = await environment.client.start_workflow(
+                CorrectionWorkflow.run, proposal, id=queues.correction_workflow_id(correction), task_queue=name
+            )
+        yield handle
 
 
 def word(operator: AccountId, *, approve: bool = True, note: str = "seen") -> Decision:
@@ -144,7 +146,9 @@ async def test_it_waits_for_a_second_operator_and_is_posted(skipping_temporal: W
 async def test_it_expires_after_seven_days(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks()
     async with proposed(skipping_temporal, books) as handle:
-        await skipping_temporal.fast_forward(handle, timedelta(days=8))
+        await skipping_temporal.fast_forward(handle, timedelta(days=6, hours=23))
+        assert await told(handle) == ("proposed", True)
+        await skipping_temporal.fast_forward(handle)
         assert (await handle.result()).status is CorrectionStatus.EXPIRED
         assert await told(handle) == ("expired", False)
         with pytest.raises(RPCError):
@@ -189,9 +193,10 @@ async def test_of_many_words_at_once_one_counts_and_its_repeat_is_a_repeat(
     books = FakeBooks(broken=1)
     async with proposed(skipping_temporal, books) as handle:
         words = [word(DAVE), word(DAVE), word(ERIN), word(ERIN, approve=False), word(DAVE, approve=False)]
-        answers = await asyncio.gather(
-            *(handle.execute_update(CorrectionWorkflow.decide, each) for each in words), return_exceptions=True
-        )
+        telling = [asyncio.create_task(handle.execute_update(CorrectionWorkflow.decide, each)) for each in words]
+        await asyncio.wait(telling, return_when=asyncio.FIRST_EXCEPTION)
+        await skipping_temporal.fast_forward(handle)
+        answers = await asyncio.gather(*telling, return_exceptions=True)
         kept = [each for each in answers if isinstance(each, CorrectionOutcome)]
         refused = [each for each in answers if isinstance(each, WorkflowUpdateFailedError)]
         assert len(kept) + len(refused) == 5
@@ -208,7 +213,11 @@ async def test_books_that_contradict_themselves_call_an_operator_and_are_tried_a
 ) -> None:
     books = FakeBooks(broken=2)
     async with proposed(skipping_temporal, books) as handle:
-        assert (await handle.execute_update(CorrectionWorkflow.decide, word(DAVE))).status is CorrectionStatus.POSTED
+        telling = asyncio.create_task(handle.execute_update(CorrectionWorkflow.decide, word(DAVE)))
+        while "post" not in books.asked:
+            await asyncio.sleep(0.01)
+        await skipping_temporal.fast_forward(handle)
+        assert (await telling).status is CorrectionStatus.POSTED
         await handle.result()
         assert await told(handle) == ("posted", False)
     assert books.asked == ["propose", "decide", "post", "post", "post"]
