@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
 
 from engine.contracts import queues
 from engine.domain.ids import CorrectionId
+from engine.ledger.database import Connection
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -305,7 +305,7 @@ async def test_workers_killed_between_approval_and_posting(
     assert (await moved(bank, proposed), await available(alice)) == (2, 750_000)
 
 
-async def hold_balance(conn: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], account: Account) -> None:
+async def hold_balance(conn: Connection, account: Account) -> None:
     await conn.execute(
         """SELECT b.account_id FROM ledger.balances b JOIN bank.wallets w ON w.ledger_account_id = b.account_id
             WHERE w.id = $1 FOR UPDATE OF b""",
