@@ -35,8 +35,10 @@ CREATE TABLE bank.corrections(
 COMMENT ON COLUMN bank.corrections.proposed_by IS 'whose key it was: an account, or "admin" for the bootstrap key';
 COMMENT ON COLUMN bank.corrections.status IS 'refused: two operators wanted it, and the books did not take it';
 CREATE INDEX corrections_newest ON bank.corrections(created_at DESC, id DESC);
-CREATE INDEX corrections_debited ON bank.corrections(debit, ended_at DESC, id DESC) WHERE status = 'posted';
-CREATE INDEX corrections_credited ON bank.corrections(credit, ended_at DESC, id DESC) WHERE status = 'posted';
+CREATE INDEX corrections_from_wallet ON bank.corrections(substr(debit, 11), ended_at DESC, id DESC)
+   WHERE status = 'posted' AND starts_with(debit, 'liab:user:');
+CREATE INDEX corrections_to_wallet ON bank.corrections(substr(credit, 11), ended_at DESC, id DESC)
+   WHERE status = 'posted' AND starts_with(credit, 'liab:user:');
 
 CREATE TABLE bank.correction_updates(
   id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -53,26 +55,22 @@ CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bank.correctio
 -- A correction between two users concerns both: the trail is searched for the second one too.
 CREATE INDEX audit_of_other_account ON bank.audit((detail ->> 'other_account_id'), id) WHERE detail ? 'other_account_id';
 
--- What moved in a wallet, with what was entered by hand: its time is that of the posting.
-CREATE OR REPLACE VIEW bank.transactions AS
-  SELECT wallet_id, id, 'payment' AS kind, 'out' AS direction, status, amount_msat, fee_msat, memo,
-         destination AS counterparty, created_at, settled_at, id AS reference
-    FROM bank.payments
+-- What was entered by hand, as its owner sees it: in the columns of bank.transactions, and part of it. Its time is that of the
+-- posting. A wallet's account is liab:user:<wallet>.
+CREATE VIEW bank.adjustments AS
+  SELECT substr(debit, 11) AS wallet_id, id || '.out' AS id, 'adjustment' AS kind, 'out' AS direction, 'settled' AS status,
+         amount_msat, 0::bigint AS fee_msat, reason AS memo, 'bank' AS counterparty, ended_at AS created_at,
+         ended_at AS settled_at, id AS reference
+    FROM bank.corrections WHERE status = 'posted' AND starts_with(debit, 'liab:user:')
   UNION ALL
-  SELECT p.payee_wallet_id, p.id || '.in', CASE WHEN p.payment_hash IS NULL THEN 'payment' ELSE 'invoice' END, 'in',
-         p.status, p.amount_msat, 0, coalesce(i.memo, p.memo), coalesce('@' || a.username, 'wallet:' || p.wallet_id),
-         p.created_at, p.settled_at, coalesce(i.id, p.id)
-    FROM bank.payments p JOIN bank.accounts a ON a.id = p.account_id LEFT JOIN bank.invoices i ON i.paid_by = p.id
-   WHERE p.payee_wallet_id IS NOT NULL
-  UNION ALL
-  SELECT wallet_id, id || '.in', 'invoice', 'in', 'settled', outside_msat, 0, memo, 'lightning', outside_at, outside_at, id
-    FROM bank.invoices WHERE outside_msat > 0
-  UNION ALL
-  SELECT w.id, c.id || '.out', 'adjustment', 'out', 'settled', c.amount_msat, 0, c.reason, 'bank', c.ended_at, c.ended_at, c.id
-    FROM bank.wallets w JOIN bank.corrections c ON c.debit = 'liab:user:' || w.id WHERE c.status = 'posted'
-  UNION ALL
-  SELECT w.id, c.id || '.in', 'adjustment', 'in', 'settled', c.amount_msat, 0, c.reason, 'bank', c.ended_at, c.ended_at, c.id
-    FROM bank.wallets w JOIN bank.corrections c ON c.credit = 'liab:user:' || w.id WHERE c.status = 'posted';
+  SELECT substr(credit, 11), id || '.in', 'adjustment', 'in', 'settled', amount_msat, 0, reason, 'bank', ended_at, ended_at, id
+    FROM bank.corrections WHERE status = 'posted' AND starts_with(credit, 'liab:user:');
+
+DO $$ BEGIN
+    EXECUTE format('CREATE OR REPLACE VIEW bank.transactions AS %s UNION ALL SELECT wallet_id, id, kind, direction, status,
+                        amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference FROM bank.adjustments',
+                   rtrim(pg_get_viewdef('bank.transactions'::regclass), '; '));
+END $$;
 
 GRANT SELECT, INSERT ON bank.corrections, bank.correction_updates TO millrace_app;
 GRANT UPDATE (status, approved_by, rejected_by, refusal_code, refusal_detail, decided_at, ended_at)
