@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from activities.correction import Corrections
+from engine.contracts.correction import DecideCorrection, Decision, Proposal
+from engine.domain.correction import CorrectionKind, CorrectionStatus, transfer_refs
 from engine.domain.fees import Kind
-from engine.domain.ids import PaymentHash
+from engine.domain.ids import AccountId, CorrectionId, PaymentHash, new_id
 from engine.domain.money import Msat
 from engine.ledger import invoice
 from engine.ledger.checks import find_broken_rules
@@ -135,6 +138,42 @@ async def check_fees_of_ours(story: Story) -> None:
     await story.is_told(f"ln:{row.payment_hash}:settle")
     paid = await teller.pay_user(alice, bob, 20_000, charge=await story.charge("internal", 20_000))
     await story.is_told(f"pay:{paid}")
+
+
+async def test_the_page_shows_what_operators_enter_by_hand(story: Story) -> None:
+    alice, bob = (f"liab:user:{user.wallet_id}" for user in (story.alice, story.bob))
+    await story.receive(secrets.token_hex(32), 1_111_000, beside_internal=False)
+    await enter(story, CorrectionKind.CORRECTION, "income:ln-fee", alice, 350)
+    await enter(story, CorrectionKind.CORRECTION, "suspense:in", bob, 1_111_000)
+    await enter(story, CorrectionKind.CAPITAL, "asset:lnd:lnd-1:onchain", "equity:capital", 5_000_000)
+    async with story.teller.pool.acquire() as conn:
+        assert await find_broken_rules(conn) == []
+
+
+async def enter(story: Story, kind: CorrectionKind, debit: str, credit: str, amount_msat: int) -> None:
+    """Proposed, approved and posted by the activities of its workflow; then found on the page."""
+    books = Corrections(story.teller.pool, story.teller.ids)
+    correction = CorrectionId(new_id("corr"))
+    proposal = Proposal(
+        correction=correction,
+        kind=kind,
+        debit=debit,
+        credit=credit,
+        amount_msat=Msat(amount_msat),
+        reason="an example",
+        operator=AccountId("carol"),
+        key_id="key_carol",
+        idempotency_key=correction,
+        body_hash="00" * 32,
+    )
+    word = Decision(operator=AccountId("dave"), key_id="key_dave", approve=True)
+    for _ in range(2):
+        await books.propose_correction(proposal)
+        await books.decide_correction(DecideCorrection(correction=correction, decision=word))
+        assert (await books.post_correction(correction)).status is CorrectionStatus.POSTED
+        assert (await books.expire_correction(correction)).status is CorrectionStatus.POSTED
+    for ref in transfer_refs(correction, kind, debit, credit):
+        await story.is_told(ref)
 
 
 async def check_sums(story: Story) -> None:

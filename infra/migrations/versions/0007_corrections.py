@@ -3,7 +3,7 @@
 from infra.migrations.sql import execute_file
 
 revision = "0007"
-down_revision = "0004"
+down_revision = "0006"
 branch_labels = None
 depends_on = None
 
