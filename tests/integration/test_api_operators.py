@@ -12,7 +12,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from activities.reconciliation import Reconciliations
 from api.deps import Role
+from engine.contracts.reconciliation import CaseResolution, ResolveCase, RunStart
+from engine.domain.ids import CaseId, ReconciliationId, new_id
 from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
@@ -159,6 +162,29 @@ async def test_an_export_is_told_before_its_first_line(api: Api) -> None:
     assert (await carol.get("/v1/admin/ledger/export", **query)).status_code == 200
     (line,) = await trail(api, operator=carol.id)
     assert (line["action"], line["detail"]) == ("ledger.export", query)
+
+
+async def test_a_run_and_a_word_on_a_case_are_told_once_with_what_they_did(api: Api) -> None:
+    pool = api.services.pool
+    books = Reconciliations(pool, pool)
+    run, scheduled = ReconciliationId("rec_asked"), ReconciliationId("rec_scheduled")
+    case = CaseId(new_id("case"))
+    word = CaseResolution(operator="acct_carol", reason="paid by hand", key_id="key_carol")
+    for _ in range(2):
+        await books.begin_run(RunStart(run=run, workflow_id="w", asked_by="acct_carol", key_id="key_carol"))
+        await books.begin_run(RunStart(run=scheduled, workflow_id="w"))
+    await api.database.execute(
+        """INSERT INTO bank.cases(id, kind, account, subject, amount_msat, detail, suspects, run, last_seen)
+           VALUES ($1, 'difference', 'asset:x', 'x', 1, 'x', '[]', $2, $2)""",
+        case,
+        run,
+    )
+    assert [await books.resolve_case(ResolveCase(case=case, resolution=word)) for _ in range(2)] == [True, False]
+    resolved, started = await trail(api, operator="acct_carol")
+    assert (started["action"], started["subject"]) == ("reconciliation.start", run)
+    assert (resolved["action"], resolved["subject"]) == ("case.resolve", case)
+    assert (resolved["detail"], resolved["key_id"]) == ({"reason": "paid by hand"}, "key_carol")
+    assert len(await trail(api)) == 2
 
 
 async def test_no_secret_is_in_the_trail(api: Api) -> None:

@@ -313,6 +313,19 @@ async def hold_balance(conn: Connection, account: Account) -> None:
     )
 
 
+async def test_who_asked_for_a_reconciliation_is_told(bank: Bank, carol: Operator) -> None:
+    asked = {**carol.headers, "Idempotency-Key": secrets.token_hex(8)}
+    started = await bank.http.post("/v1/admin/reconciliation", headers=asked)
+    assert started.status_code == 202, started.text
+
+    async def told() -> Json | None:
+        query = {"operator": carol.id, "action": "reconciliation.start"}
+        lines = (await bank.http.get("/v1/admin/audit", params=query, headers=bank.admin)).json()["items"]
+        return lines[0] if lines else None
+
+    assert (await eventually(told, "the line in the audit trail"))["subject"] == started.json()["id"]
+
+
 async def test_those_that_wait_are_listed_and_the_workflow_says_so(bank: Bank, carol: Operator, dave: Operator) -> None:
     proposed = [await carol.propose(FEES, "suspense:in", number + 1) for number in range(3)]
     page = (await dave.bank.http.get(PATH, params={"status": "proposed", "limit": 2}, headers=dave.headers)).json()

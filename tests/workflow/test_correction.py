@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from temporalio import activity
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError, WorkflowUpdateStage
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
@@ -45,6 +45,7 @@ class FakeBooks(CorrectionActivities):
     key_taken: bool = False
     refusal: Refusal | None = None
     broken: int = 0
+    broken_before: int = 0
     asked: list[str] = field(default_factory=list)
     decided: list[DecideCorrection] = field(default_factory=list)
 
@@ -55,6 +56,9 @@ class FakeBooks(CorrectionActivities):
 
     @activity.defn
     async def decide_correction(self, decide: DecideCorrection) -> CorrectionOutcome:
+        if self.broken_before > 0:
+            self.broken_before -= 1
+            raise InvariantBroken("there is no such correction")
         self.asked.append("decide")
         self.decided.append(decide)
         approve = decide.decision.approve
@@ -190,13 +194,15 @@ async def test_of_many_words_at_once_one_counts_and_its_repeat_is_a_repeat(
     skipping_temporal: WorkflowEnvironment,
 ) -> None:
     """The books are broken meanwhile, so that the first word is being carried out while the others come."""
-    books = FakeBooks(broken=1)
+    books = FakeBooks(broken_before=1)
     async with proposed(skipping_temporal, books) as handle:
         words = [word(DAVE), word(DAVE), word(ERIN), word(ERIN, approve=False), word(DAVE, approve=False)]
-        telling = [asyncio.create_task(handle.execute_update(CorrectionWorkflow.decide, each)) for each in words]
-        await asyncio.wait(telling, return_when=asyncio.FIRST_EXCEPTION)
+        heard = WorkflowUpdateStage.ACCEPTED
+        telling = await asyncio.gather(
+            *(handle.start_update(CorrectionWorkflow.decide, each, wait_for_stage=heard) for each in words)
+        )
         await skipping_temporal.fast_forward(handle)
-        answers = await asyncio.gather(*telling, return_exceptions=True)
+        answers = await asyncio.gather(*(each.result() for each in telling), return_exceptions=True)
         kept = [each for each in answers if isinstance(each, CorrectionOutcome)]
         refused = [each for each in answers if isinstance(each, WorkflowUpdateFailedError)]
         assert len(kept) + len(refused) == 5
