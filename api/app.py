@@ -41,17 +41,6 @@ from api import (
     statement,
     wallet,
 )
-    health,
-    invoice,
-    ledger,
-    payment,
-    parts = (account, wallet, statement, payment, quote, decode, invoice)
-    operators = (ledger, fees, reconciliation, correction, audit)
-    for part in (*parts, *operators, health):
-    reconciliation,
-    statement,
-    wallet,
-)
 from api.deps import Services
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode

@@ -84,7 +84,7 @@ class PreviewOut(BaseModel):
 
 @router.get("", summary="Show the fees in force", responses=problems("forbidden"))
 async def show_fees(_caller: Finance, services: Svc) -> ScheduleOut:
-    """Scope: `finance`."""
+    """Role: `finance`."""
     async with services.reading() as conn:
         return _shown(await read_current(conn, "fees"))
 
@@ -93,7 +93,7 @@ async def show_fees(_caller: Finance, services: Svc) -> ScheduleOut:
     "/{version}", summary="Show a version of the fees", responses=problems("forbidden", "not_found", "invalid_request")
 )
 async def show_fees_version(_caller: Finance, services: Svc, version: Version) -> ScheduleOut:
-    """Scope: `finance`."""
+    """Role: `finance`."""
     async with services.reading() as conn:
         edition = await find_edition(conn, "fees", version)
     if edition is None:
@@ -110,7 +110,7 @@ async def show_fees_version(_caller: Finance, services: Svc, version: Version) -
 async def set_fees(
     caller: Finance, body: Annotated[Body[ScheduleIn], Depends(JsonBody(ScheduleIn))], services: Svc
 ) -> ScheduleOut:
-    """Scope: `finance`. In force at once; a payment that has been opened keeps the fee of its time.
+    """Role: `finance`. In force at once; a payment that has been opened keeps the fee of its time.
 
     The same again from the same operator is a repeat, and gets the version as it is.
     """
@@ -148,7 +148,7 @@ async def preview_fee(
     body: Annotated[Body[PreviewIn], Depends(JsonBody(PreviewIn))],
     services: Svc,
 ) -> PreviewOut:
-    """Scope: `finance`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
+    """Role: `finance`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
     asked = body.content
     version, content = None, asked.content
     if content is None:

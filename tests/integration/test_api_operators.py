@@ -166,7 +166,7 @@ async def test_an_export_is_told_before_its_first_line(api: Api) -> None:
 
 async def test_a_run_and_a_word_on_a_case_are_told_once_with_what_they_did(api: Api) -> None:
     pool = api.services.pool
-    books = Reconciliations(pool, pool)
+    books = Reconciliations(pool)
     run, scheduled = ReconciliationId("rec_asked"), ReconciliationId("rec_scheduled")
     case = CaseId(new_id("case"))
     word = CaseResolution(operator="acct_carol", reason="paid by hand", key_id="key_carol")
