@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import grpc.aio
+
 from engine.clients.lndrpc import lightning_pb2_grpc, stateservice_pb2, stateservice_pb2_grpc
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2_grpc
 from engine.clients.lndrpc.routerrpc import router_pb2_grpc

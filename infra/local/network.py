@@ -16,8 +16,8 @@ from functools import partial
 from typing import Self
 
 import grpc.aio
-from engine.clients.lndrpc import lightning_pb2 as ln
 
+from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local.bitcoin_rpc import BitcoinRpc
 from infra.local.home import BANK, Home
 from infra.local.lightning import Node, Stubs, connect

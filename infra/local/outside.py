@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 import grpc
+
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2 as inv
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
-
 from infra.local import services
 from infra.local.bitcoin_rpc import MINER, BitcoinRpc
 from infra.local.home import NODES

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 import httpx
 import pytest
 import pytest_asyncio
-from engine.clients.lndrpc import lightning_pb2 as ln
 
+from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
 from tests.fixtures.reconciliation import cases, explain, reconcile, temporal

@@ -11,9 +11,9 @@ from datetime import timedelta
 import asyncpg
 import pytest
 import pytest_asyncio
-from engine.clients.lndrpc import lightning_pb2 as ln
 from temporalio.client import ScheduleOverlapPolicy, WorkflowExecutionStatus
 
+from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.contracts import queues
 from engine.domain.ids import CaseId, PaymentId
 from engine.ledger import payment as payments
