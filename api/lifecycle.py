@@ -85,7 +85,7 @@ class OperatorAccountOut(BaseModel):
 async def search_accounts(
     _caller: Reader, services: Svc, query: Annotated[SearchQuery, Query()]
 ) -> Page[OperatorAccountOut]:
-    """Scope: `support`, `finance` or `admin`. Newest first.
+    """Role: `support` or `finance`. Newest first.
 
     A cursor belongs to its conditions: ask for every page with the same ones.
     """
@@ -105,7 +105,7 @@ async def search_accounts(
 
 @router.get("/{account_id}", summary="Show an account", responses=problems("forbidden", "not_found"))
 async def show_account(_caller: Reader, services: Svc, account_id: PathId) -> OperatorAccountOut:
-    """Scope: `support`, `finance` or `admin`."""
+    """Role: `support` or `finance`."""
     return await _read(services, AccountId(account_id))
 
 
@@ -128,7 +128,7 @@ async def change_account(
     account_id: PathId,
     body: Annotated[Body[ChangeIn], Depends(JsonBody(ChangeIn))],
 ) -> OperatorAccountOut:
-    """Scope: `support` to lock and unlock, `admin` to close or to change the level. A repeat changes nothing.
+    """Role: `support`; closing and changing the level need `admin`. A repeat changes nothing.
 
     A locked account still receives, and its payments that are on their way settle or are given back. Closing cancels
     its open invoices; money that still comes from outside waits in suspense for an operator.

@@ -119,7 +119,7 @@ async def show_limits(caller: Read, services: Svc) -> LimitsOut:
     responses=problems("forbidden"),
 )
 async def show_rulebook(_caller: Finance, services: Svc) -> RulebookOut:
-    """Scope: `finance` or `admin`."""
+    """Role: `finance`."""
     async with services.reading() as conn:
         return await _read_rulebook(conn)
 
@@ -136,7 +136,7 @@ async def show_rulebook(_caller: Finance, services: Svc) -> RulebookOut:
 async def set_rulebook(
     caller: Finance, services: Svc, body: Annotated[Body[RulebookIn], Depends(JsonBody(RulebookIn))]
 ) -> RulebookOut:
-    """Scope: `finance` or `admin`. In force at once, for every process; older versions are kept.
+    """Role: `finance`. In force at once, for every process; older versions are kept.
 
     The whole content is replaced. A level without an entry has that of the nearest lower one. What was counted stays
     counted: a limit below what is used lets nothing pass until enough has left its window. A currency needs a price

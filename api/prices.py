@@ -49,7 +49,7 @@ async def set_price(
     currency: Annotated[str, Path(max_length=10, examples=["USD"])],
     body: Annotated[Body[PriceIn], Depends(JsonBody(PriceIn))],
 ) -> PriceOut:
-    """Scope: `treasury` or `admin`. Limits in this currency count payments at this price, until the next one.
+    """Role: `treasury`. Limits in this currency count payments at this price, until the next one.
 
     A price is fresh for an hour (`MILLRACE_PRICE_MAX_AGE_S`). All that was ever set is kept.
     """
