@@ -45,6 +45,7 @@ from engine.ledger import chart, checks
 from engine.ledger import reconciliation as kept
 from engine.ledger.agreement import AgreedChannel, agree, list_agreed_channels
 from engine.ledger.audit import Act, record_in_tx
+from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, transaction
 
 BOOKS = "books"
@@ -74,6 +75,8 @@ class Reconciliations(ReconciliationActivities):
 
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:
+        async with heartbeats(), transaction(self._pool) as conn:
+            await close_in_tx(conn)
         async with heartbeats(), self._pool.acquire() as conn:
             broken = await checks.find_broken_rules(conn)
             holds, payments = await kept.list_loose_holds(conn)

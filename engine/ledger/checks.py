@@ -8,6 +8,7 @@ beside payments. It reads every entry, so each rule has a limit of its own, minu
     2 balance rows equal their entries; versions gapless        6 assets + expenses = liabilities + equity + income
     3 no floor broken at any version                            7 one transfer per fact, one fact per transfer
     4 held amounts equal open holds                             + limits count what counts and was not given back
+                                                                + closings equal the entries up to them
 """
 
 from engine.ledger.database import Connection, translated
@@ -107,6 +108,19 @@ _RULES = {
         UNION ALL
         SELECT format('entry %s belongs to no transfer', e.seq)
           FROM ledger.entries e WHERE NOT EXISTS (SELECT FROM ledger.transfers t WHERE t.id = e.transfer_id)""",
+    "closings": """
+        SELECT format('account %s: closing at %s says settled %s and held %s, entries say %s and %s', a.code, c.at,
+                      c.settled, c.held, c.before_settled + e.settled, c.before_held + e.held)
+          FROM (SELECT account_id, at, settled, held, lag(at, 1, '-infinity') OVER earlier AS since,
+                       lag(settled, 1, 0::bigint) OVER earlier AS before_settled,
+                       lag(held, 1, 0::bigint) OVER earlier AS before_held
+                  FROM ledger.closings WINDOW earlier AS (PARTITION BY account_id ORDER BY at)) c
+          JOIN ledger.accounts a ON a.id = c.account_id
+          CROSS JOIN LATERAL (
+               SELECT coalesce(sum(amount) FILTER (WHERE layer = 0), 0) AS settled,
+                      coalesce(sum(amount) FILTER (WHERE layer = 1), 0) AS held
+                 FROM ledger.entries WHERE account_id = c.account_id AND posted_at > c.since AND posted_at <= c.at) e
+         WHERE (c.settled, c.held) IS DISTINCT FROM (c.before_settled + e.settled, c.before_held + e.held)""",
     "limits": """
         SELECT format('account %s: %s counts %s since %s in windows of %s s, transfers say %s',
                       coalesce(v.account_id, t.account_id), coalesce(v.kind, t.kind), v.amount,

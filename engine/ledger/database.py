@@ -22,6 +22,7 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
     "LD403": (Refused, "account_locked"),
     "LD404": (InvariantBroken, "ledger_target_missing"),
     "LD405": (InvariantBroken, "append_only"),
+    "LD406": (Unavailable, "ledger_unavailable"),
     "LD409": (Conflict, "reference_conflict"),
     "LD410": (Conflict, "hold_already_resolved"),
     "LD411": (Refused, "hold_expired"),
@@ -31,7 +32,7 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
     "LD424": (Refused, "account_not_empty"),
     "LD429": (Refused, "limit_exceeded"),
 }
-"""The SQLSTATEs of migrations 0001 and 0006. The detail of the first that applies comes along as fields."""
+"""The SQLSTATEs of migrations 0001, 0006 and 0009. The detail of the first that applies comes along as fields."""
 
 _TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
 """Classes of SQLSTATE after which the transaction can be made anew: lost, raced, full, locked, shut down."""

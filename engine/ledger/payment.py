@@ -298,14 +298,14 @@ async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str |
 
 
 async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash) -> tuple[int, int]:
-    """(how many payments of this hash there have been, the highest LND payment index among them)."""
+    """(how many times this hash has been tried, the highest LND payment index among them); read from the last one."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT count(*) AS attempts, coalesce(max(payment_index), 0) AS known
-                 FROM bank.payments WHERE payment_hash = $1""",
+            """SELECT attempt, greatest(known_payment_index, payment_index) AS known FROM bank.payments
+                WHERE payment_hash = $1 AND attempt IS NOT NULL ORDER BY attempt DESC LIMIT 1""",
             payment_hash,
         )
-    return (row["attempts"], row["known"]) if row else (0, 0)
+    return (row["attempt"], row["known"]) if row else (0, 0)
 
 
 async def find_fence(conn: Connection, *, payment_id: PaymentId, attempt: int) -> str | None:

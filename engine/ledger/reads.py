@@ -71,21 +71,27 @@ SELECT a.id AS account_id, a.code, a.currency, b.version,
        ) e ON b.account_id IS NULL
  WHERE a.id = $1"""
 
-_TRIAL_BALANCE = """
-SELECT a.id AS account_id, a.currency, a.kind, a.code,
-       coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat,
-       coalesce(sum(e.amount) FILTER (WHERE e.layer = 1), 0)::bigint AS held_msat
-  FROM ledger.accounts a
-  LEFT JOIN ledger.entries e ON e.account_id = a.id AND ($1::timestamptz IS NULL OR e.posted_at <= $1)
- GROUP BY a.id ORDER BY a.currency, a.code"""
+# A locked account has its sums now in its balance row; the rest is its last closing and the entries since.
+_SUMS = """
+  FROM ledger.accounts a LEFT JOIN ledger.balances b ON b.account_id = a.id AND $1::timestamptz IS NULL
+  LEFT JOIN LATERAL ledger.sums_at(a.id, coalesce($1, 'infinity')) s ON b.account_id IS NULL"""
 
-_BALANCE_THEN = """
-SELECT a.id AS account_id, a.currency, a.kind, a.code,
-       coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat,
-       coalesce(sum(e.amount) FILTER (WHERE e.layer = 1), 0)::bigint AS held_msat
-  FROM ledger.accounts a
-  LEFT JOIN ledger.entries e ON e.account_id = a.id AND ($2::timestamptz IS NULL OR e.posted_at <= $2)
- WHERE a.code = $1 GROUP BY a.id"""
+_TRIAL_BALANCE = f"""
+SELECT a.id AS account_id, a.currency, a.kind, a.code, coalesce(b.settled, s.settled) AS settled_msat,
+       coalesce(b.held_dr - b.held_cr, s.held) AS held_msat
+  {_SUMS} ORDER BY a.currency, a.code"""
+
+_TRIAL_BALANCE_OF_USERS_TOGETHER = f"""
+SELECT min(a.id) AS account_id, a.currency, a.kind,
+       CASE WHEN a.code LIKE 'liab:user:%' THEN 'liab:user:*' ELSE a.code END AS code,
+       sum(coalesce(b.settled, s.settled))::bigint AS settled_msat,
+       sum(coalesce(b.held_dr - b.held_cr, s.held))::bigint AS held_msat
+  {_SUMS} GROUP BY 2, 3, 4 ORDER BY 2, 4"""
+
+_BALANCE_THEN = f"""
+SELECT a.id AS account_id, a.currency, a.kind, a.code, coalesce(b.settled, s.settled) AS settled_msat,
+       coalesce(b.held_dr - b.held_cr, s.held) AS held_msat
+  {_SUMS} WHERE a.code = $2"""
 
 _ENTRIES = """
 SELECT e.account_id, a.code, e.currency, CASE e.layer WHEN 0 THEN 'settled' ELSE 'held' END AS layer,
@@ -128,14 +134,21 @@ async def get_balance_at(conn: Connection, account_id: int, at: datetime) -> int
 async def find_balance_then(conn: Connection, code: str, at: datetime | None = None) -> TrialBalanceRow | None:
     """One account's sums, debit +, now or at a moment: its row of the trial balance. None without such an account."""
     with translated():
-        row = await conn.fetchrow(_BALANCE_THEN, code, at)
+        row = await conn.fetchrow(_BALANCE_THEN, at, code)
     return None if row is None else TrialBalanceRow(**row)
 
 
-async def list_trial_balance(conn: Connection, at: datetime | None = None) -> list[TrialBalanceRow]:
-    """Every account with its sums, now or at a moment; per currency they sum to zero. Reads all entries."""
+async def list_trial_balance(
+    conn: Connection, at: datetime | None = None, *, users_together: bool = False
+) -> list[TrialBalanceRow]:
+    """Every account with its sums, now or at a moment; per currency they sum to zero.
+
+    `users_together` makes one row `liab:user:*` of all users' accounts. Reads a row per account, and for accounts
+    without a balance row, and for moments of the past, the entries since their last closing.
+    """
+    query = _TRIAL_BALANCE_OF_USERS_TOGETHER if users_together else _TRIAL_BALANCE
     with translated():
-        return [TrialBalanceRow(**row) for row in await conn.fetch(_TRIAL_BALANCE, at)]
+        return [TrialBalanceRow(**row) for row in await conn.fetch(query, at)]
 
 
 async def list_entries(conn: Connection, ref: str) -> list[EntryRow]:

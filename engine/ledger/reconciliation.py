@@ -61,9 +61,9 @@ async def _read_cut(conn: Connection, node: NodeName) -> BooksCut:
     codes = [chart.channels(node), chart.commit_escrow(node), chart.onchain(node)]
     with translated():
         rows = await conn.fetch(
-            """SELECT a.code, coalesce(sum(e.amount) FILTER (WHERE e.layer = 0), 0)::bigint AS settled_msat
-                 FROM ledger.accounts a LEFT JOIN ledger.entries e ON e.account_id = a.id
-                WHERE a.code = ANY($1) GROUP BY a.code""",
+            """SELECT a.code, s.settled AS settled_msat
+                 FROM ledger.accounts a CROSS JOIN LATERAL ledger.sums_at(a.id, 'infinity') s
+                WHERE a.code = ANY($1)""",
             codes,
         )
     settled_msat = {row["code"]: row["settled_msat"] for row in rows}
@@ -103,10 +103,14 @@ async def read_counterparts(
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             cut = await _read_cut(conn, node)
             booked = await conn.fetch(
-                """SELECT t.external_ref AS ref, sum(e.amount)::bigint AS amount_msat
+                """WITH channels AS (SELECT id FROM ledger.accounts WHERE code = $1)
+                   SELECT t.external_ref AS ref, e.amount AS amount_msat
+                     FROM ledger.transfers t JOIN ledger.entries e ON e.transfer_id = t.id
+                    WHERE t.external_ref = ANY($2) AND e.layer = 0 AND e.account_id = (SELECT id FROM channels)
+                   UNION
+                   SELECT t.external_ref, e.amount
                      FROM ledger.entries e JOIN ledger.transfers t ON t.id = e.transfer_id
-                     JOIN ledger.accounts a ON a.id = e.account_id
-                    WHERE a.code = $1 AND e.layer = 0 AND (t.external_ref = ANY($2) OR e.posted_at >= $3) GROUP BY 1""",
+                    WHERE e.account_id = (SELECT id FROM channels) AND e.layer = 0 AND e.posted_at >= $3""",
                 chart.channels(node),
                 list(refs),
                 since,

@@ -53,19 +53,13 @@ class Movement:
 
 _PERIOD = """
 SELECT coalesce($2, b.opened_at) AS begins_at, coalesce($3, greatest(b.now, $2)) AS ends_at,
-       coalesce(o.version, 0) AS opening_version, coalesce(o.balance, 0) AS opening_msat,
-       coalesce(c.version, 0) AS closing_version, coalesce(c.balance, 0) AS closing_msat
+       coalesce(o.version, 0) AS opening_version, coalesce(b.normal * o.balance_after, 0) AS opening_msat,
+       coalesce(c.version, 0) AS closing_version, coalesce(b.normal * c.balance_after, 0) AS closing_msat
   FROM (SELECT id, normal, opened_at, clock_timestamp() AS now FROM ledger.accounts WHERE id = $1) b
-  LEFT JOIN LATERAL (SELECT e.version, b.normal * e.balance_after AS balance FROM ledger.entries e
-                      WHERE e.account_id = b.id AND e.layer = 0
-                        AND CASE WHEN $4::bigint IS NULL THEN e.posted_at < coalesce($2, b.opened_at)
-                                 ELSE e.version <= $4 END
-                      ORDER BY e.version DESC LIMIT 1) o ON true
-  LEFT JOIN LATERAL (SELECT e.version, b.normal * e.balance_after AS balance FROM ledger.entries e
-                      WHERE e.account_id = b.id AND e.layer = 0
-                        AND CASE WHEN $5::bigint IS NULL THEN e.posted_at < coalesce($3, b.now)
-                                 ELSE e.version <= $5 END
-                      ORDER BY e.version DESC LIMIT 1) c ON true"""
+  LEFT JOIN LATERAL (SELECT coalesce($4, ledger.version_before(b.id, coalesce($2, b.opened_at))) AS opening,
+                            coalesce($5, ledger.version_before(b.id, coalesce($3, b.now))) AS closing) v ON true
+  LEFT JOIN ledger.entries o ON o.account_id = b.id AND o.layer = 0 AND o.version = v.opening
+  LEFT JOIN ledger.entries c ON c.account_id = b.id AND c.layer = 0 AND c.version = greatest(v.closing, v.opening)"""
 
 # What a line was, by the name of its fact: see the tables of payment.py and invoice.py. Each part reads one row by key.
 _MOVEMENTS = """

@@ -119,3 +119,28 @@ class Counter(SQLModel, table=True):
     window_s: int = Field(primary_key=True)
     bucket: datetime = _moment(primary_key=True)
     amount: int = Field(sa_type=BigInteger)
+
+
+class ClosingTime(SQLModel, table=True):
+    """A moment up to which the books are closed. Never changed."""
+
+    __tablename__: ClassVar[Any] = "closing_times"
+    __table_args__ = _LEDGER
+
+    at: datetime = _moment(primary_key=True)
+    last_seq: int = Field(sa_type=BigInteger)
+    closed_at: datetime = _moment()
+
+
+class Closing(SQLModel, table=True):
+    """What an account had at a closing, debit +. Never changed."""
+
+    __tablename__: ClassVar[Any] = "closings"
+    __table_args__ = _LEDGER
+
+    account_id: int = _to("ledger.accounts.id", primary_key=True)
+    at: datetime = Field(
+        sa_column=Column(DateTime(timezone=True), ForeignKey("ledger.closing_times.at"), primary_key=True)
+    )
+    settled: int = Field(sa_type=BigInteger)
+    held: int = Field(sa_type=BigInteger)

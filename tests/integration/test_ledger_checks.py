@@ -110,7 +110,7 @@ async def test_the_classes_agree_with_the_migrated_database(ledger_db: Database)
     for table in SQLModel.metadata.tables.values():
         if table.schema == "ledger":
             table.to_metadata(expected)
-    assert len(expected.tables) == 6
+    assert len(expected.tables) == 8
 
     def differences(connection: sqlalchemy.Connection) -> list[object]:
         options = {"include_schemas": True, "include_name": lambda name, kind, _: kind != "schema" or name == "ledger"}
