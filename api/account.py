@@ -234,7 +234,7 @@ async def list_api_keys(
     async with services.reading() as conn:
         rows = await conn.fetch(
             """SELECT id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat FROM bank.api_keys
-                WHERE account_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+                WHERE account_id = $1 AND (created_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
                 ORDER BY created_at DESC, id DESC LIMIT $4""",
             account,
             at,

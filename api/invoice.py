@@ -138,7 +138,7 @@ async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Q
     async with services.reading() as conn:
         rows = await conn.fetch(
             f"""SELECT {_COLUMNS} FROM bank.invoices
-                 WHERE account_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
+                 WHERE account_id = $1 AND (created_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
                  ORDER BY created_at DESC, id DESC LIMIT $4""",  # noqa: S608 - constant
             caller.account_id,
             at,

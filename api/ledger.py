@@ -52,6 +52,14 @@ class At(BaseModel):
     )
 
 
+class TrialBalanceQuery(At):
+    """Which moment, and whether users stand one by one."""
+
+    users: Literal["each", "together"] = Field(
+        default="each", description="together: one row `liab:user:*` instead of one per wallet."
+    )
+
+
 class ExportQuery(Period):
     """Which entries, and how they are written."""
 
@@ -133,11 +141,16 @@ class StoryOut(BaseModel):
 @router.get(
     "/trial-balance", summary="Give the trial balance of any moment", responses=problems("forbidden", "invalid_request")
 )
-async def give_trial_balance(_caller: Finance, services: Svc, query: Annotated[At, Query()]) -> TrialBalanceOut:
-    """Role: `finance`. Reads all entries. Exact for moments that every posting begun then has ended since."""
+async def give_trial_balance(
+    _caller: Finance, services: Svc, query: Annotated[TrialBalanceQuery, Query()]
+) -> TrialBalanceOut:
+    """Role: `finance`. Exact for moments that every posting begun then has ended since.
+
+    It reads each account, and for moments of the past what was posted on it since its last closing before.
+    """
     at = query.at or datetime.now(UTC)
     async with services.reading() as conn:
-        rows = await read_trial_balance(conn, query.at)
+        rows = await read_trial_balance(conn, query.at, users_together=query.users == "together")
     return TrialBalanceOut(at=at, accounts=[_sums(row) for row in rows], totals=_totals(rows))
 
 

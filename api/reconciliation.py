@@ -167,7 +167,8 @@ async def list_reconciliations(_caller: Operator, services: Svc, paging: Annotat
     at, row_id = position(paging, "reconciliations")
     async with services.reading() as conn:
         rows = await conn.fetch(
-            """SELECT * FROM bank.reconciliations WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
+            """SELECT * FROM bank.reconciliations
+                WHERE (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2, ''))
                 ORDER BY created_at DESC, id DESC LIMIT $3""",
             at,
             row_id,
@@ -193,7 +194,8 @@ async def list_cases(_caller: Operator, services: Svc, paging: Annotated[Paging,
     at, row_id = position(paging, "cases")
     async with services.reading() as conn:
         rows = await conn.fetch(
-            """SELECT * FROM bank.cases WHERE $1::timestamptz IS NULL OR (created_at, id) < ($1, $2)
+            """SELECT * FROM bank.cases
+                WHERE (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2, ''))
                 ORDER BY created_at DESC, id DESC LIMIT $3""",
             at,
             row_id,

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from api.body import Text
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
 from api.errors import problems
-from api.paging import Page, Paging, paged, position
+from api.paging import Page, Paging, cursor, paged, position
 from api.period import Period
 from engine.domain.ids import AccountId
 from engine.ledger.accounts import Wallet, list_wallets
@@ -21,14 +21,23 @@ router = APIRouter(tags=["wallets"])
 Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
 
-_TRANSACTIONS = """
-SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference
+_LOOK = 5_000
+"""So many rows are looked at for one page, whatever the conditions; a search goes on with the next one."""
+_SEEN = f"""
+SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference, key
   FROM bank.transactions
- WHERE wallet_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
-   AND ($5::text IS NULL OR kind = $5) AND ($6::text IS NULL OR status = $6) AND ($7::text IS NULL OR direction = $7)
-   AND ($8::timestamptz IS NULL OR created_at >= $8) AND ($9::timestamptz IS NULL OR created_at < $9)
-   AND ($10::text IS NULL OR memo ILIKE $10 OR counterparty ILIKE $10 OR reference ILIKE $10)
- ORDER BY created_at DESC, id DESC LIMIT $4"""
+ WHERE wallet_id = $1 AND (created_at, key) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
+   AND created_at >= coalesce($4::timestamptz, '-infinity') AND created_at < coalesce($5::timestamptz, 'infinity')
+ ORDER BY created_at DESC, key DESC LIMIT {_LOOK}"""  # noqa: S608 - constant
+_TRANSACTIONS = f"""
+SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference
+  FROM ({_SEEN}) seen
+ WHERE ($6::text IS NULL OR kind = $6) AND ($7::text IS NULL OR status = $7) AND ($8::text IS NULL OR direction = $8)
+   AND ($9::text IS NULL OR memo ILIKE $9 OR counterparty ILIKE $9 OR reference ILIKE $9)
+ ORDER BY created_at DESC, key DESC LIMIT $10"""  # noqa: S608 - constant
+_LAST_SEEN = f"""
+SELECT created_at, id, count(*) OVER () AS seen FROM ({_SEEN}) seen
+ ORDER BY created_at, key LIMIT 1"""  # noqa: S608 - constant
 
 
 class WalletOut(BaseModel):
@@ -79,6 +88,11 @@ class TransactionsQuery(Paging, Period):
         return self.model_dump_json(exclude={"limit", "after"})
 
     @property
+    def is_narrow(self) -> bool:
+        """Whether rows that were looked at may be left out."""
+        return any((self.kind, self.status, self.direction, self.text))
+
+    @property
     def pattern(self) -> str | None:
         """`text` as a pattern of LIKE in which nothing is special."""
         if self.text is None:
@@ -111,28 +125,28 @@ async def list_transactions(
 ) -> Page[TransactionOut]:
     """Scope: `read`. Newest first, one row per business event; `from` and `to` are about `created_at`, [from, to).
 
-    A cursor belongs to its conditions: ask for every page with the same ones.
+    A cursor belongs to its conditions: ask for every page with the same ones. A page looks at 5,000 rows at most, so
+    with conditions that few rows meet it may be short, or empty, and still have a `next_cursor`.
     """
     query.check()
     name = f"transactions {wallet_id} {query.name}"
     at, row_id = position(query, name)
+    frame = (wallet_id, at, row_id and row_id.removesuffix(".in"), query.begins_at, query.ends_at)
     async with services.reading() as conn:
         await own_wallet(conn, caller.account_id, wallet_id)
         rows = await conn.fetch(
-            _TRANSACTIONS,
-            wallet_id,
-            at,
-            row_id,
-            query.limit + 1,
-            query.kind,
-            query.status,
-            query.direction,
-            query.begins_at,
-            query.ends_at,
-            query.pattern,
+            _TRANSACTIONS, *frame, query.kind, query.status, query.direction, query.pattern, query.limit + 1
         )
-    page, cursor = paged(rows, query, name)
-    return Page(items=[TransactionOut(**row) for row in page], next_cursor=cursor)
+        page, following = paged(rows, query, name)
+        if following is None and query.is_narrow:
+            following = await _look_on(conn, frame, name)
+    return Page(items=[TransactionOut(**row) for row in page], next_cursor=following)
+
+
+async def _look_on(conn: Connection, frame: tuple[object, ...], name: str) -> str | None:
+    """The cursor of the last row that a page looked at, if there may be more behind it."""
+    row = await conn.fetchrow(_LAST_SEEN, *frame)
+    return None if row is None or row["seen"] < _LOOK else cursor(row["created_at"], row["id"], name)
 
 
 async def own_wallet(conn: Connection, account_id: AccountId, wallet_id: str) -> Wallet:

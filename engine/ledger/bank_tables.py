@@ -192,6 +192,7 @@ class Transaction(SQLModel):
     created_at: datetime
     settled_at: datetime | None
     reference: str
+    key: str
 
 
 class Reconciliation(SQLModel, table=True):
