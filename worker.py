@@ -23,6 +23,7 @@ from temporalio.worker import PollerBehaviorAutoscaling, Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.correction import Corrections
+from activities.counting import CountingInterceptor
 from activities.failures import FailureInterceptor
 from activities.invoice import InvoiceSweep, Receipts
 from activities.node import NodeBooks, NodePositions
@@ -39,7 +40,7 @@ from engine.domain.ids import NodeName
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, open_pool
 from engine.settings import WorkerSettings, load_settings
-from engine.telemetry import start_telemetry
+from engine.telemetry import start_telemetry, temporal_runtime
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
@@ -129,7 +130,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             corrections.expire_correction,
         ],
         workflow_runner=SandboxedWorkflowRunner(),
-        interceptors=[FailureInterceptor()],
+        interceptors=[CountingInterceptor(), FailureInterceptor()],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=4),
@@ -156,7 +157,7 @@ def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory)
             positions.read_position,
             places.compare_node,
         ],
-        interceptors=[FailureInterceptor()],
+        interceptors=[CountingInterceptor(), FailureInterceptor()],
         max_concurrent_activities=500,  # a slow payee occupies a slot for seconds; it must not slow the others
         activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=2),
         graceful_shutdown_timeout=_NODE_GRACE,
@@ -165,6 +166,7 @@ def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory)
 
 async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]) -> tuple[Pool, Client]:
     """Wait for Postgres and Temporal for as long as it takes: a stack may come up in any order."""
+    runtime = temporal_runtime(settings)
     while True:
         try:
             pool = await open_pool(settings.postgres_dsn.get_secret_value(), max_size=settings.postgres_pool_size)
@@ -179,6 +181,7 @@ async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]
                 namespace=settings.temporal_namespace,
                 data_converter=pydantic_data_converter,
                 interceptors=list(interceptors),
+                runtime=runtime,
             )
         except (RPCError, RuntimeError) as error:
             log.warning("waiting for Temporal", reason=str(error))

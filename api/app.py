@@ -34,6 +34,7 @@ from api import (
     ledger,
     lifecycle,
     limits,
+    metrics,
     payment,
     prices,
     quote,
@@ -70,7 +71,10 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await _connect(settings, stack, interceptors)
+            services = app.state.services = await _connect(settings, stack, interceptors)
+            if settings.metrics_address is not None:
+                listener = metrics.own_listener(app.state.metrics, services.pool, settings.metrics_address)
+                await stack.enter_async_context(listener)
             yield
 
     app = FastAPI(
@@ -83,6 +87,10 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redoc_url=None,
     )
     errors.install(app)
+    app.state.metrics = metrics.Metrics()
+    app.add_middleware(metrics.Metering, metrics=app.state.metrics)
+    if settings.metrics_address is None:
+        app.include_router(metrics.router)
     for part in _PARTS:
         app.include_router(part.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]

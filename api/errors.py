@@ -217,12 +217,14 @@ async def _engine_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EngineError)  # noqa: S101 - registered for nothing else
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
     if status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        request.state.problem = error.code
         return problem(status, error.code, error.detail, fields=error.fields, headers=_headers(request, status, error))
     broken = status == http.HTTPStatus.INTERNAL_SERVER_ERROR
     log.log(
         logging.ERROR if broken else logging.WARNING, "%s %s: %s", error.code, request.url.path, error, exc_info=broken
     )
     code = "internal_error" if broken else error.code if error.code in _PUBLIC_DETAIL else "temporarily_unavailable"
+    request.state.problem = code
     return problem(status, code, _PUBLIC_DETAIL[code], headers=_headers(request, status, error))
 
 
@@ -240,11 +242,12 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
     return await _engine_error(request, invalid_fields(error.errors()))
 
 
-async def _http_error(_request: Request, error: Exception) -> JSONResponse:
+async def _http_error(request: Request, error: Exception) -> JSONResponse:
     """What the router says: no such path, no such method there."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
     code = codes.get(error.status_code, "invalid_request")
+    request.state.problem = code
     return problem(error.status_code, code, str(error.detail), headers=dict(error.headers or {}))
 
 

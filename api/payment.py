@@ -195,7 +195,8 @@ async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Q
     async with services.reading() as conn:
         rows = await conn.fetch(
             f"""SELECT {_COLUMNS} FROM bank.payments p
-                 WHERE p.account_id = $1 AND (p.created_at, p.id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
+                 WHERE p.account_id = $1
+                   AND (p.created_at, p.id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
                  ORDER BY p.created_at DESC, p.id DESC LIMIT $4""",  # noqa: S608 - constant
             caller.account_id,
             at,

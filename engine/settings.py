@@ -78,6 +78,11 @@ class CommonSettings(BaseSettings):
     bitcoind_url: SecretStr = Field(description="bitcoind's RPC URL; without credentials for the API")
     postgres_pool_size: int = Field(default=16, ge=2, le=200, description="connections per process")
     log_format: Literal["console", "json"] = Field(default="json", description="how log lines look")
+    metrics_address: str | None = Field(
+        default=None,
+        pattern=r"^[^\s:]+:\d+$",
+        description="host:port of a listener for /metrics alone; none: the API's public one, and no metrics of workers",
+    )
     otlp_endpoint: str | None = Field(default=None, description="OTLP gRPC endpoint for traces; none: no traces")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import structlog
 import temporalio.client
+from temporalio.runtime import PrometheusConfig, Runtime, TelemetryConfig
 
 from engine.settings import CommonSettings
 
@@ -21,6 +22,19 @@ def start_telemetry(settings: CommonSettings, service: str) -> Sequence[temporal
     if settings.otlp_endpoint is None:
         return ()
     return _start_traces(settings.otlp_endpoint, service)
+
+
+def temporal_runtime(settings: CommonSettings) -> Runtime | None:
+    """The SDK's runtime that serves its metrics, and those of activities, at `metrics_address`; None: the default.
+
+    Raises RuntimeError when the address is taken.
+    """
+    if settings.metrics_address is None:
+        return None
+    exporter = PrometheusConfig(
+        bind_address=settings.metrics_address, counters_total_suffix=True, unit_suffix=True, durations_as_seconds=True
+    )
+    return Runtime(telemetry=TelemetryConfig(metrics=exporter))
 
 
 def _start_traces(endpoint: str, service: str) -> Sequence[temporalio.client.Interceptor]:

@@ -4,6 +4,7 @@ Amounts are in the smallest unit of the account's currency (msat for BTC). Balan
 direction, so that a user's money is positive; the trial balance is signed, debit +, so that it sums to zero.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -55,6 +56,20 @@ class EntryRow:
     posted_at: datetime
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReconciliationFigures:
+    """How the newest run that has ended found the books, and what waits for an operator."""
+
+    status: str | None
+    """None before the first run has ended."""
+    age_s: int
+    """Since it ended."""
+    differences_msat: Mapping[str, int]
+    """Books − place − in flight, by asset account."""
+    open_cases: Mapping[str, int]
+    """How many, by kind."""
+
+
 _BALANCE = """
 SELECT a.id AS account_id, a.code, a.currency, b.version,
        a.normal * coalesce(b.settled, e.settled)::bigint AS settled_msat,
@@ -67,8 +82,9 @@ SELECT a.id AS account_id, a.code, a.currency, b.version,
        SELECT coalesce(sum(amount) FILTER (WHERE layer = 0), 0) AS settled,
               coalesce(sum(amount) FILTER (WHERE layer = 1 AND (phase = 'hold') = (amount > 0)), 0) AS held_dr,
              -coalesce(sum(amount) FILTER (WHERE layer = 1 AND (phase = 'hold') = (amount < 0)), 0) AS held_cr
-         FROM ledger.entries JOIN ledger.transfers t ON t.id = transfer_id WHERE account_id = a.id
-       ) e ON b.account_id IS NULL
+         FROM ledger.entries JOIN ledger.transfers t ON t.id = transfer_id
+        WHERE account_id = a.id AND b.account_id IS NULL
+       ) e ON true
  WHERE a.id = $1"""
 
 # A locked account has its sums now in its balance row; the rest is its last closing and the entries since.
@@ -161,3 +177,20 @@ async def list_due_holds(conn: Connection, limit: int = 100) -> list[str]:
     """References of open holds past their `expires_at`, the oldest first: for whoever posts their `expire`."""
     with translated():
         return [row["external_ref"] for row in await conn.fetch(_DUE_HOLDS, limit)]
+
+
+async def read_reconciliation_figures(conn: Connection) -> ReconciliationFigures:
+    """Of the newest run that has ended, and of all cases that nobody has explained. Raises Unavailable."""
+    with translated():
+        last = await conn.fetchrow(
+            """SELECT status, report, extract(epoch FROM clock_timestamp() - finished_at)::bigint AS age_s
+                 FROM bank.reconciliations WHERE finished_at IS NOT NULL ORDER BY finished_at DESC LIMIT 1"""
+        )
+        cases = await conn.fetch("SELECT kind, count(*) FROM bank.cases WHERE status = 'open' GROUP BY kind")
+    accounts = last["report"]["accounts"] if last else []
+    return ReconciliationFigures(
+        status=last["status"] if last else None,
+        age_s=last["age_s"] if last else 0,
+        differences_msat={each["account"]: each["difference_msat"] for each in accounts},
+        open_cases={row["kind"]: row["count"] for row in cases},
+    )

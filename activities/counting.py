@@ -1,0 +1,57 @@
+"""What a worker counts, served with the SDK's own metrics when `MILLRACE_METRICS_ADDRESS` is set.
+
+    millrace_payments_finished_total{outcome}                settled, failed or refused, or key_conflict
+    millrace_activity_failures_total{activity_type, code}    each failed try, by the code of the error
+
+Counted when an activity has ended, in the process that ran it; a worker that dies between a commit and its answer
+counts the repeat. So the sums are for rates and alerts, and the books alone say how many there were. The interceptor
+stands outside of the one that translates errors, and sees what Temporal sees.
+"""
+
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus
+
+
+def outcome_of(result: object) -> str | None:
+    """How a payment ended with this result of an activity; None when it goes on, or when it is about something else."""
+    outcome = result.outcome if isinstance(result, OpenedPayment) else result
+    if not isinstance(outcome, PaymentOutcome) or outcome.status is PaymentStatus.PENDING:
+        return None
+    if outcome.status is not None:
+        return outcome.status.value
+    return "key_conflict" if outcome.key_conflict else "refused"
+
+
+def code_of(error: BaseException) -> str:
+    """The stable code of a failure of ours, else the name of its class."""
+    if isinstance(error, ApplicationError) and error.details and isinstance(error.details[0], dict):
+        return str(error.details[0].get("code", error.type))
+    return type(error).__name__
+
+
+class _Counting(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002, ANN401 - the SDK's signature
+        meter = activity.metric_meter()
+        try:
+            result = await self.next.execute_activity(input)
+        except Exception as error:
+            failures = meter.create_counter("millrace_activity_failures", "Failed tries of activities.")
+            failures.add(1, {"code": code_of(error)})
+            raise
+        outcome = outcome_of(result)
+        if outcome is not None:
+            finished = meter.create_counter("millrace_payments_finished", "Payments whose end is known.")
+            finished.add(1, {"outcome": outcome})
+        return result
+
+
+class CountingInterceptor(Interceptor):
+    """Give this to every worker, before the others."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's signature
+        return _Counting(next)
