@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from engine.domain.errors import Invalid
 
 T = TypeVar("T")
+MAX_LIMIT = 100
 _CHECK_BYTES = 6
 _FIRST_YEAR, _LAST_YEAR = 2000, 9000
 _ID = re.compile(r"[0-9A-Za-z_.]{1,100}")
@@ -28,7 +29,7 @@ class Paging(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: int = Field(default=50, ge=1, le=100, description="How many at most.")
+    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="How many at most.")
     after: str | None = Field(default=None, max_length=500, description="`next_cursor` of the page before.")
 
 
@@ -58,7 +59,7 @@ def position(paging: Paging, name: str) -> tuple[datetime | None, str | None]:
 
 
 def paged(rows: Sequence[Any], paging: Paging, name: str) -> tuple[Sequence[Any], str | None]:
-    """Cut what was read with `limit + 1` to the page, with the cursor of the next. Rows have created_at and id."""
+    """Cut what was read, beyond `limit`, to the page, with the cursor of the next. Rows have created_at and id."""
     page = rows[: paging.limit]
     if len(rows) <= paging.limit:
         return page, None

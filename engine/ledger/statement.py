@@ -61,7 +61,8 @@ SELECT coalesce($2, b.opened_at) AS begins_at, coalesce($3, greatest(b.now, $2))
   LEFT JOIN ledger.entries o ON o.account_id = b.id AND o.layer = 0 AND o.version = v.opening
   LEFT JOIN ledger.entries c ON c.account_id = b.id AND c.layer = 0 AND c.version = greatest(v.closing, v.opening)"""
 
-# What a line was, by the name of its fact: see the tables of payment.py and invoice.py. Each part reads one row by key.
+# What a line was, by the name of its fact: see the tables of payment.py and invoice.py. Each part reads one row by key,
+# and the limits keep the planner from reading whole tables for it.
 _MOVEMENTS = """
 SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS transfer,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN 'payment'
@@ -85,12 +86,13 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
          ORDER BY e.version LIMIT $4) e
   JOIN ledger.transfers t ON t.id = e.transfer_id
   LEFT JOIN LATERAL (SELECT split_part(t.external_ref, ':', 2) AS hash WHERE t.external_ref LIKE 'ln:%') h ON true
-  LEFT JOIN bank.payments p ON p.id = CASE
+  LEFT JOIN LATERAL (SELECT * FROM bank.payments WHERE id = CASE
        WHEN t.metadata ? 'payment' THEN t.metadata ->> 'payment'
        WHEN t.phase = 'settle' THEN (SELECT s.id FROM bank.payments s
-                                      WHERE s.payment_hash = h.hash AND s.status = 'settled') END
-  LEFT JOIN bank.accounts a ON a.id = p.account_id
-  LEFT JOIN bank.invoices i ON i.payment_hash = h.hash AND e.amount_msat > 0
+                                      WHERE s.payment_hash = h.hash AND s.status = 'settled') END LIMIT 1) p ON true
+  LEFT JOIN LATERAL (SELECT username FROM bank.accounts WHERE id = p.account_id LIMIT 1) a ON true
+  LEFT JOIN LATERAL (SELECT id, memo FROM bank.invoices
+                      WHERE payment_hash = h.hash AND e.amount_msat > 0 LIMIT 1) i ON true
  ORDER BY e.version"""
 
 

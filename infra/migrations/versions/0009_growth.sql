@@ -77,7 +77,7 @@ CREATE FUNCTION ledger.close(p_at timestamptz DEFAULT NULL) RETURNS integer
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     v_at timestamptz := coalesce(p_at, date_trunc('hour', clock_timestamp() - interval '15 minutes'));
-    v_running xid8[];
+    v_mine xid8;
     v_seq bigint;
     v_count integer;
 BEGIN
@@ -89,10 +89,10 @@ BEGIN
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('ledger.closings'));
     IF v_at <= (SELECT max(at) FROM ledger.closing_times) THEN RETURN 0; END IF;
-    -- Who has begun may have posted before v_at and not committed yet; who begins from now on posts after it.
-    v_running := ARRAY(SELECT pg_snapshot_xip(pg_current_snapshot()));
+    -- Who has begun to write may have posted before v_at and not committed yet; who begins from now on posts after it.
+    v_mine := pg_current_xact_id();
     FOR v_try IN 0..200 LOOP
-        EXIT WHEN NOT EXISTS (SELECT FROM unnest(v_running) x WHERE pg_xact_status(x) = 'in progress');
+        EXIT WHEN pg_snapshot_xmin(pg_current_snapshot()) >= v_mine;
         IF v_try = 200 THEN RETURN NULL; END IF;
         PERFORM pg_sleep(0.025);
     END LOOP;
@@ -127,20 +127,21 @@ CREATE INDEX reconciliations_ended ON bank.reconciliations (finished_at DESC) WH
 CREATE INDEX cases_open ON bank.cases (kind) WHERE status = 'open';
 
 -- As before, and `key`: with created_at it orders a wallet's rows as its three indexes do, so that a page is read from their ends.
--- For that each part reads one table, and looks up the rest row by row.
+-- For that each part reads one table, in columns of the same types, and looks up the rest row by row.
 CREATE OR REPLACE VIEW bank.transactions AS
   SELECT wallet_id, id, 'payment' AS kind, 'out' AS direction, status, amount_msat, fee_msat, memo,
          destination AS counterparty, created_at, settled_at, id AS reference, id AS key
     FROM bank.payments
   UNION ALL
   SELECT p.payee_wallet_id, p.id || '.in', CASE WHEN p.payment_hash IS NULL THEN 'payment' ELSE 'invoice' END, 'in',
-         p.status, p.amount_msat, 0, coalesce((SELECT i.memo FROM bank.invoices i WHERE i.paid_by = p.id), p.memo),
+         p.status, p.amount_msat, 0::bigint, coalesce((SELECT i.memo FROM bank.invoices i WHERE i.paid_by = p.id), p.memo),
          coalesce((SELECT '@' || a.username FROM bank.accounts a WHERE a.id = p.account_id), 'wallet:' || p.wallet_id),
          p.created_at, p.settled_at, coalesce((SELECT i.id FROM bank.invoices i WHERE i.paid_by = p.id), p.id), p.id
     FROM bank.payments p
    WHERE p.payee_wallet_id IS NOT NULL
   UNION ALL
-  SELECT wallet_id, id || '.in', 'invoice', 'in', 'settled', outside_msat, 0, memo, 'lightning', outside_at, outside_at, id, id
+  SELECT wallet_id, id || '.in', 'invoice', 'in', 'settled', outside_msat, 0::bigint, memo, 'lightning',
+         outside_at, outside_at, id, id
     FROM bank.invoices WHERE outside_msat > 0;
 
 -- PostgreSQL looks after a table when a fifth of it has changed: on a large one that is late. Statistics of the first hours
