@@ -126,23 +126,32 @@ CREATE INDEX payments_of_hash ON bank.payments (payment_hash, attempt DESC) WHER
 CREATE INDEX reconciliations_ended ON bank.reconciliations (finished_at DESC) WHERE finished_at IS NOT NULL;
 CREATE INDEX cases_open ON bank.cases (kind) WHERE status = 'open';
 
--- As before, and `key`: with created_at it orders a wallet's rows as its three indexes do, so that a page is read from their ends.
--- For that each part reads one table, in columns of the same types, and looks up the rest row by row.
-CREATE OR REPLACE VIEW bank.transactions AS
+-- As before, in parts, and with `key`: with created_at it orders the rows of a wallet as the index of each part does, so that a
+-- page is read from the ends of three indexes. For that each part reads one table, and looks up the rest row by row.
+CREATE VIEW bank.transactions_paid AS
   SELECT wallet_id, id, 'payment' AS kind, 'out' AS direction, status, amount_msat, fee_msat, memo,
          destination AS counterparty, created_at, settled_at, id AS reference, id AS key
-    FROM bank.payments
-  UNION ALL
-  SELECT p.payee_wallet_id, p.id || '.in', CASE WHEN p.payment_hash IS NULL THEN 'payment' ELSE 'invoice' END, 'in',
-         p.status, p.amount_msat, 0::bigint, coalesce((SELECT i.memo FROM bank.invoices i WHERE i.paid_by = p.id), p.memo),
-         coalesce((SELECT '@' || a.username FROM bank.accounts a WHERE a.id = p.account_id), 'wallet:' || p.wallet_id),
-         p.created_at, p.settled_at, coalesce((SELECT i.id FROM bank.invoices i WHERE i.paid_by = p.id), p.id), p.id
+    FROM bank.payments;
+CREATE VIEW bank.transactions_paid_by_users AS
+  SELECT p.payee_wallet_id AS wallet_id, p.id || '.in' AS id,
+         CASE WHEN p.payment_hash IS NULL THEN 'payment' ELSE 'invoice' END AS kind, 'in' AS direction,
+         p.status, p.amount_msat, 0::bigint AS fee_msat,
+         coalesce((SELECT i.memo FROM bank.invoices i WHERE i.paid_by = p.id), p.memo) AS memo,
+         coalesce((SELECT '@' || a.username FROM bank.accounts a WHERE a.id = p.account_id), 'wallet:' || p.wallet_id)
+           AS counterparty, p.created_at, p.settled_at,
+         coalesce((SELECT i.id FROM bank.invoices i WHERE i.paid_by = p.id), p.id) AS reference, p.id AS key
     FROM bank.payments p
-   WHERE p.payee_wallet_id IS NOT NULL
-  UNION ALL
-  SELECT wallet_id, id || '.in', 'invoice', 'in', 'settled', outside_msat, 0::bigint, memo, 'lightning',
-         outside_at, outside_at, id, id
+   WHERE p.payee_wallet_id IS NOT NULL;
+CREATE VIEW bank.transactions_received AS
+  SELECT wallet_id, id || '.in' AS id, 'invoice' AS kind, 'in' AS direction, 'settled' AS status,
+         outside_msat AS amount_msat, 0::bigint AS fee_msat, memo, 'lightning' AS counterparty, outside_at AS created_at,
+         outside_at AS settled_at, id AS reference, id AS key
     FROM bank.invoices WHERE outside_msat > 0;
+CREATE OR REPLACE VIEW bank.transactions AS
+  SELECT * FROM bank.transactions_paid UNION ALL
+  SELECT * FROM bank.transactions_paid_by_users UNION ALL
+  SELECT * FROM bank.transactions_received;
+GRANT SELECT ON bank.transactions_paid, bank.transactions_paid_by_users, bank.transactions_received TO millrace_app;
 
 -- PostgreSQL looks after a table when a fifth of it has changed: on a large one that is late. Statistics of the first hours
 -- decide plans, and pages that are known to be all visible are read from the index alone.
