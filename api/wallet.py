@@ -23,14 +23,14 @@ Svc = Annotated[Services, Depends(get_services)]
 
 _LOOK = 5_000
 """So many rows are looked at for one page, whatever the conditions; a search goes on with the next one."""
-_PARTS = ("transactions_paid", "transactions_paid_by_users", "transactions_received")
+_PARTS = ("transactions_paid", "transactions_paid_by_users", "transactions_received", "transactions_entered")
 _PART = """
 (SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference, key
    FROM bank.{part}
   WHERE wallet_id = $1 AND (created_at, key) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
     AND created_at >= coalesce($4::timestamptz, '-infinity') AND created_at < coalesce($5::timestamptz, 'infinity')
   ORDER BY created_at DESC, key DESC LIMIT {look})"""
-# Each part in the order of its index, merged: a page is read from three ends, and no further than it is long.
+# Each part in the order of its index, merged: a page is read from their ends, and no further than it is long.
 _SEEN = f"""
 SELECT * FROM ({" UNION ALL ".join(_PART.format(part=part, look=_LOOK) for part in _PARTS)}) parts
  ORDER BY created_at DESC, key DESC LIMIT {_LOOK}"""  # noqa: S608 - constant

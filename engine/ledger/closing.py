@@ -9,6 +9,9 @@ from datetime import datetime
 
 from engine.ledger.database import Connection, translated
 
+_LIMIT_S = 300
+"""The first one reads the whole book."""
+
 
 async def close_in_tx(conn: Connection, at: datetime | None = None) -> int | None:
     """Close at a moment at least 15 minutes ago; None: at the last full hour. Gives how many accounts got a closing.
@@ -18,5 +21,5 @@ async def close_in_tx(conn: Connection, at: datetime | None = None) -> int | Non
     InvariantBroken for a moment that is too near.
     """
     with translated():
-        accounts: int | None = await conn.fetchval("SELECT ledger.close($1)", at)
+        accounts: int | None = await conn.fetchval("SELECT ledger.close($1)", at, timeout=_LIMIT_S)
     return accounts

@@ -91,7 +91,7 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
        WHEN t.phase = 'settle' THEN (SELECT s.id FROM bank.payments s
                                       WHERE s.payment_hash = h.hash AND s.status = 'settled') END LIMIT 1) p ON true
   LEFT JOIN LATERAL (SELECT username FROM bank.accounts WHERE id = p.account_id LIMIT 1) a ON true
-  LEFT JOIN LATERAL (SELECT id, memo FROM bank.invoices
+  LEFT JOIN LATERAL (SELECT id, memo, service_fee_msat FROM bank.invoices
                       WHERE payment_hash = h.hash AND e.amount_msat > 0 LIMIT 1) i ON true
  ORDER BY e.version"""
 

@@ -21,8 +21,8 @@ from engine.contracts.payment import PaymentRequest, ReleasePayment, SettlePayme
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.ledger import invoice, node, payment, reads, reconciliation
-from engine.ledger.books import find_broken_rules
 from engine.ledger.chart import Chart
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, open_pool, transaction
 from tests.fixtures.postgres import Database, copy_of_template
@@ -176,8 +176,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
         "sweep": read(lambda conn: invoice.list_overdue(conn, name, after=InvoiceId(""), grace_s=30, limit=100)),
         "cancellations": read(lambda conn: invoice.list_cancellations(conn, name, 100)),
         "tend": read(lambda conn: node.report_outbound(conn, name, Msat(1_000_000_000))),
-        "cut": read(lambda conn: reconciliation.read_cut(conn, name)),
-        "counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),
+        "cut and counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),
         "due holds": read(reads.list_due_holds),
     }
 

@@ -75,7 +75,7 @@ async def test_a_payment_in_flight_and_what_was_asked_are_told(api: Api) -> None
 
 
 async def test_a_difference_and_its_case_are_told(api: Api) -> None:
-    reconciliations = Reconciliations(api.services.pool, api.services.pool)
+    reconciliations = Reconciliations(api.services.pool)
     await reconciliations.begin_run(RunStart(run=DIFFERS.run, workflow_id="reconciliation"))
     await reconciliations.record_run(DIFFERS)
     found = await scrape(api)

@@ -127,7 +127,7 @@ CREATE INDEX reconciliations_ended ON bank.reconciliations (finished_at DESC) WH
 CREATE INDEX cases_open ON bank.cases (kind) WHERE status = 'open';
 
 -- As before, in parts, and with `key`: with created_at it orders the rows of a wallet as the index of each part does, so that a
--- page is read from the ends of three indexes. For that each part reads one table, and looks up the rest row by row.
+-- page is read from the ends of a few indexes. For that each part reads one table, and looks up the rest row by row.
 CREATE VIEW bank.transactions_paid AS
   SELECT wallet_id, id, 'payment' AS kind, 'out' AS direction, status, amount_msat, fee_msat, memo,
          destination AS counterparty, created_at, settled_at, id AS reference, id AS key
@@ -144,14 +144,16 @@ CREATE VIEW bank.transactions_paid_by_users AS
    WHERE p.payee_wallet_id IS NOT NULL;
 CREATE VIEW bank.transactions_received AS
   SELECT wallet_id, id || '.in' AS id, 'invoice' AS kind, 'in' AS direction, 'settled' AS status,
-         outside_msat AS amount_msat, 0::bigint AS fee_msat, memo, 'lightning' AS counterparty, outside_at AS created_at,
+         outside_msat AS amount_msat, service_fee_msat AS fee_msat, memo, 'lightning' AS counterparty, outside_at AS created_at,
          outside_at AS settled_at, id AS reference, id AS key
     FROM bank.invoices WHERE outside_msat > 0;
+CREATE VIEW bank.transactions_entered AS SELECT a.*, a.reference AS key FROM bank.adjustments a;
 CREATE OR REPLACE VIEW bank.transactions AS
   SELECT * FROM bank.transactions_paid UNION ALL
   SELECT * FROM bank.transactions_paid_by_users UNION ALL
-  SELECT * FROM bank.transactions_received;
-GRANT SELECT ON bank.transactions_paid, bank.transactions_paid_by_users, bank.transactions_received TO millrace_app;
+  SELECT * FROM bank.transactions_received UNION ALL
+  SELECT * FROM bank.transactions_entered;
+GRANT SELECT ON bank.transactions_paid, bank.transactions_paid_by_users, bank.transactions_received, bank.transactions_entered TO millrace_app;
 
 -- PostgreSQL looks after a table when a fifth of it has changed: on a large one that is late. Statistics of the first hours
 -- decide plans, and pages that are known to be all visible are read from the index alone.
