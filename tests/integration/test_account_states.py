@@ -49,7 +49,8 @@ async def available(user: User) -> int:
 
 async def trail(bank: Payers, user: User) -> list[tuple[str, dict[str, Any]]]:
     rows = await bank.pool.fetch("SELECT action, detail FROM bank.audit WHERE account_id = $1 ORDER BY id", user.id)
-    return [(row["action"], row["detail"]) for row in rows]
+    opening = ("account.open", "key.make")
+    return [(row["action"], row["detail"]) for row in rows if row["action"] not in opening]
 
 
 async def test_a_locked_account_sends_nothing_and_receives_on_every_path(bank: Payers) -> None:

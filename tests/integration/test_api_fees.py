@@ -35,7 +35,9 @@ async def put(api: Api, content: Any, version: int = 2, headers: dict[str, str] 
 
 
 async def audit(api: Api) -> list[dict[str, Any]]:
-    rows = await api.database.fetch("SELECT operator, action, subject, detail FROM bank.audit ORDER BY id")
+    rows = await api.database.fetch(
+        "SELECT operator, action, subject, detail FROM bank.audit WHERE action LIKE 'fees.%' ORDER BY id"
+    )
     return [{**row, "detail": json.loads(row["detail"])} for row in rows]
 
 
