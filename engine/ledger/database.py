@@ -114,14 +114,21 @@ def translate(error: Exception, *, committing: bool = False) -> EngineError:
         return _lost(error, committing=committing)
     state = error.sqlstate or ""
     if state in _RULES:
-        kind, code = _RULES[state]
-        return kind(str(error.args[0]), code=code, **_fields(error.detail))
+        return ruled(state, str(error.args[0]), error.detail)
     if state == "23514" and error.constraint_name == "above_floor":
         return Refused("an account would fall below its floor", code="insufficient_funds")
     if state.startswith(_TRY_AGAIN):
         # 40xxx says for certain that nothing was committed; any other end of a COMMIT says nothing.
         return _lost(error, committing=committing and not state.startswith("40"))
     return InvariantBroken(f"Postgres refused what the engine asked: {error.args[0]}", sqlstate=state)
+
+
+def ruled(state: str, message: str, detail: str | None) -> EngineError:
+    """What a rule of the ledger said, raised or given as the verdict on one posting of many."""
+    if state not in _RULES:
+        return InvariantBroken(f"Postgres refused what the engine asked: {message}", sqlstate=state)
+    kind, code = _RULES[state]
+    return kind(message, code=code, **_fields(detail))
 
 
 def _lost(error: Exception, *, committing: bool) -> EngineError:

@@ -18,16 +18,20 @@ Several postings in one transaction lock their accounts in the order of the call
 which Postgres ends for one of them (Unavailable: repeat the whole transaction).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
 
-from engine.domain.errors import InvariantBroken, NotFound
+from engine.domain.errors import EngineError, InvariantBroken, NotFound
 from engine.ledger.book import Posting
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, ruled, translated
 
 _POST = """SELECT transfer_id, fresh FROM ledger.post(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12, $13, $14, $15, $16, $17, $18, $19)"""
+
+_POST_BATCH = """SELECT transfer_id, fresh, state, message, detail
+    FROM ledger.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +72,41 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     if row is None:
         raise InvariantBroken("ledger.post gave no answer")
     return Posted(transfer_id=row["transfer_id"], fresh=row["fresh"])
+
+
+async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[Posted | EngineError]:
+    """Book many postings of the phases post and hold, each as `post_in_tx` would, in this order; one verdict each.
+
+    What is refused leaves no trace and disturbs none of the others, and the transaction goes on. Raises
+    InvariantBroken for another phase, Unavailable when nothing happened.
+    """
+    _check_in_transaction(conn)
+    if any(posting.phase not in ("post", "hold") for posting in postings):
+        raise InvariantBroken("only posts and holds are booked many at once")
+    legs = [(number, leg) for number, posting in enumerate(postings, 1) for leg in posting.legs]
+    with translated():
+        rows = await conn.fetch(
+            _POST_BATCH,
+            [posting.ref for posting in postings],
+            [posting.payload_hash for posting in postings],
+            [posting.template for posting in postings],
+            [posting.phase for posting in postings],
+            [posting.actor for posting in postings],
+            [posting.workflow_id for posting in postings],
+            [posting.description for posting in postings],
+            [orjson.dumps(dict(posting.metadata)).decode() for posting in postings],
+            [posting.effective_on for posting in postings],
+            [posting.expires_at for posting in postings],
+            [number for number, _leg in legs],
+            [leg.account_id for _number, leg in legs],
+            [leg.amount_msat for _number, leg in legs],
+        )
+    return [
+        Posted(transfer_id=row["transfer_id"], fresh=row["fresh"])
+        if row["state"] is None
+        else ruled(row["state"], row["message"], row["detail"])
+        for row in rows
+    ]
 
 
 def _counted(posting: Posting) -> tuple[object, ...]:

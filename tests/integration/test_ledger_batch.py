@@ -1,0 +1,134 @@
+"""Many postings in one call: the same books as one after the other, one verdict each."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+
+import pytest
+import pytest_asyncio
+
+from engine.domain.errors import EngineError, InvariantBroken
+from engine.ledger.book import Posting, credit, debit
+from engine.ledger.database import open_pool, transaction
+from engine.ledger.store import post_batch_in_tx, post_in_tx
+from tests.fixtures.postgres import Database
+from tests.integration.ledger_helpers import Bank, make, open_bank
+
+pytestmark = pytest.mark.integration
+
+
+@pytest_asyncio.fixture
+async def bank(ledger_db: Database) -> AsyncIterator[Bank]:
+    pool = await open_pool(ledger_db.app_dsn, max_size=12)
+    bank = await open_bank(pool)
+    yield bank
+    assert await bank.broken() == []
+    await pool.close()
+
+
+async def verdicts(bank: Bank, postings: list[Posting]) -> list[str]:
+    """ "fresh", "repeat" or the refusal's code, for each."""
+    async with transaction(bank.pool) as conn:
+        found = await post_batch_in_tx(conn, postings)
+    return [each.code if isinstance(each, EngineError) else "fresh" if each.fresh else "repeat" for each in found]
+
+
+def pay(ref: str, payer: int, payee: int, amount: int) -> Posting:
+    return make(ref, [debit(payer, amount), credit(payee, amount)])
+
+
+async def history(bank: Bank, account: int) -> list[tuple[int, int, int, int]]:
+    async with bank.pool.acquire() as conn:
+        rows = await conn.fetch(
+            "SELECT layer, amount, balance_after, version FROM ledger.entries WHERE account_id = $1 ORDER BY version",
+            account,
+        )
+    return [tuple(row) for row in rows]
+
+
+async def test_a_chain_within_one_batch_is_booked_in_its_order(bank: Bank) -> None:
+    a, b, c = await bank.user(100), await bank.user(), await bank.user()
+    assert await verdicts(bank, [pay("1", a, b, 100), pay("2", b, c, 60), pay("3", c, a, 50)]) == ["fresh"] * 3
+    assert [(await bank.balance(each))[0] for each in (a, b, c)] == [50, 40, 10]
+    assert await history(bank, a) == [(0, -100, -100, 1), (0, 100, 0, 2), (0, -50, -50, 3)]
+
+
+async def test_a_refused_item_leaves_its_neighbours_alone(bank: Bank) -> None:
+    a, b = await bank.user(100), await bank.user()
+    postings = [pay("1", a, b, 70), pay("2", a, b, 31), pay("3", a, b, 30), pay("4", b, a, 1)]
+    assert await verdicts(bank, postings) == ["fresh", "insufficient_funds", "fresh", "fresh"]
+    assert [(await bank.balance(each))[0] for each in (a, b)] == [1, 99]
+    assert await verdicts(bank, postings) == ["repeat", "insufficient_funds", "repeat", "repeat"]
+
+
+async def test_money_that_comes_later_in_the_batch_is_not_there_yet(bank: Bank) -> None:
+    a, b = await bank.user(10), await bank.user(10)
+    assert await verdicts(bank, [pay("1", a, b, 15), pay("2", b, a, 10), pay("3", a, b, 15)]) == [
+        "insufficient_funds",
+        "fresh",
+        "fresh",
+    ]
+
+
+async def test_repeats_conflicts_and_doubles_each_get_their_word(bank: Bank) -> None:
+    a, b = await bank.user(100), await bank.user()
+    await bank.post("old", [debit(a, 5), credit(b, 5)])
+    assert await verdicts(
+        bank, [pay("old", a, b, 5), pay("old", a, b, 6), pay("new", a, b, 7), pay("new", a, b, 7), pay("new", a, b, 8)]
+    ) == ["repeat", "reference_conflict", "fresh", "repeat", "reference_conflict"]
+    assert (await bank.balance(b))[0] == 12
+
+
+async def test_holds_and_posts_go_together_and_a_hold_counts_at_once(bank: Bank) -> None:
+    a, b = await bank.user(100), await bank.user()
+    hold = make("hold", [debit(a, 60), credit(bank["outbox"], 60)], "hold")
+    assert await verdicts(bank, [hold, pay("1", a, b, 41), pay("2", a, b, 40)]) == [
+        "fresh",
+        "insufficient_funds",
+        "fresh",
+    ]
+    assert await bank.balance(a) == (0, 60, 0)
+    await bank.post("settle", [debit(a, 60), credit(bank["channels"], 60)], "settle", relates_to=["hold"])
+    assert await bank.balance(a) == (0, 0, 0)
+
+
+async def test_what_postgres_itself_refuses_is_one_items_matter(bank: Bank) -> None:
+    a, b = await bank.user(100), await bank.user()
+    wordy = make("1", [debit(a, 1), credit(b, 1)], description="x" * 1001)
+    nowhere = make("2", [debit(a, 1), credit(10**12, 1)])
+    assert await verdicts(bank, [wordy, nowhere, pay("3", a, b, 1)]) == [
+        "internal_error",
+        "ledger_target_missing",
+        "fresh",
+    ]
+
+
+async def test_only_posts_and_holds(bank: Bank) -> None:
+    async with transaction(bank.pool) as conn:
+        with pytest.raises(InvariantBroken):
+            await post_batch_in_tx(conn, [make("x", phase="void", relates_to=["y"])])
+        assert await post_batch_in_tx(conn, []) == []
+
+
+async def test_batches_that_cross_each_other_and_single_posts_neither_lock_up_nor_overspend(bank: Bank) -> None:
+    users = [await bank.user(1_000) for _ in range(6)]
+
+    async def batch(seed: int) -> list[str]:
+        order = users[seed % 6 :] + users[: seed % 6]
+        name = secrets.token_hex(4)
+        return await verdicts(
+            bank,
+            [
+                pay(f"{name}:{n}", order[n % 6], order[(n * 5 + 1) % 6], 90)
+                for n in range(30)
+                if n % 6 != (n * 5 + 1) % 6
+            ],
+        )
+
+    async def single(seed: int) -> None:
+        async with transaction(bank.pool) as conn:
+            await post_in_tx(conn, pay(secrets.token_hex(4), users[seed % 6], users[(seed + 1) % 6], 1))
+
+    await asyncio.gather(*(batch(seed) for seed in range(12)), *(single(seed) for seed in range(12)))
+    assert sum([(await bank.balance(each))[0] for each in users]) == 6_000
+    assert await bank.broken() == []
