@@ -43,6 +43,7 @@ from api import (
     wallet,
 )
 from api.deps import Services
+from api.lane import Lanes
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.domain.ids import NodeName
@@ -127,16 +128,18 @@ async def _connect(
     for name, node in settings.nodes.items():
         invoices[NodeName(name)] = InvoiceNode(NodeName(name), node)
         stack.push_async_callback(invoices[NodeName(name)].close)
+    temporal = await Client.connect(
+        settings.temporal_address,
+        namespace=settings.temporal_namespace,
+        data_converter=pydantic_data_converter,
+        interceptors=list(interceptors),
+        lazy=True,
+    )
     return Services(
         settings=settings,
         pool=pool,
-        temporal=await Client.connect(
-            settings.temporal_address,
-            namespace=settings.temporal_namespace,
-            data_converter=pydantic_data_converter,
-            interceptors=list(interceptors),
-            lazy=True,
-        ),
+        temporal=temporal,
+        lanes=Lanes(temporal, settings.payment_lanes),
         cache=cache,
         invoices=invoices,
         http=await stack.enter_async_context(httpx.AsyncClient(timeout=2)),

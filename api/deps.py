@@ -20,6 +20,7 @@ from pydantic import AfterValidator
 from temporalio.client import Client
 
 from api.errors import Forbidden, RateLimited, Unauthenticated
+from api.lane import Lanes
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.domain.errors import NotFound
@@ -62,6 +63,7 @@ class Services:
     settings: ApiSettings
     pool: Pool
     temporal: Client
+    lanes: Lanes
     cache: Cache
     invoices: dict[NodeName, InvoiceNode]
     http: httpx.AsyncClient

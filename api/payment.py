@@ -32,6 +32,7 @@ from engine.domain.errors import Invalid, InvariantBroken, Unavailable
 from engine.domain.fees import default_routing_cap
 from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
+from engine.ledger.lane import find_boarded, note_boarded
 from engine.ledger.limits import Payer, find_payer
 
 router = APIRouter(tags=["payments"])
@@ -155,13 +156,12 @@ async def pay(
         mark_replayed(request, response)
         if known.is_final:
             return _reply(response, known)
-        handle = payment_run.find(services.temporal, payment_workflow_id(account, key))
+        run = payment_run.find(services.temporal, payment_workflow_id(account, key))
     else:
-        asked, payee = await _check(services, caller, payer, key, body)
-        handle, started_here = await payment_run.start(services.temporal, asked, payee=payee)
-        if not started_here:
+        run = await _start(services, caller, payer, key, body)
+        if not run.started_here:
             mark_replayed(request, response)
-    return await _follow(services, response, handle, account, key, body.hash, deadline)
+    return await _follow(services, response, run, account, key, body.hash, deadline)
 
 
 @router.get("/v1/payments/{payment_id}", summary="Show a payment", responses=problems("forbidden", "not_found"))
@@ -180,11 +180,7 @@ async def show_payment(caller: Read, services: Svc, payment_id: PathId) -> Payme
         if known.pop("account_id") != account:
             raise no_such("payment")
         return _shown(known)
-    workflow_id = payment_run.workflow_id_of(account, payment_id)
-    started = await payment_run.find_started(payment_run.find(services.temporal, workflow_id))
-    if started is None or started.request.payment_id != payment_id:
-        raise no_such("payment")
-    return await _unopened(services, started)
+    return await _find_unopened(services, account, payment_id)
 
 
 @router.get("/v1/payments", summary="List your payments", responses=problems("forbidden", "invalid_request"))
@@ -212,8 +208,8 @@ async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Q
 
 async def _check(
     services: Services, caller: Caller, payer: Payer, key: str, body: Body[NewPaymentIn]
-) -> tuple[PaymentRequest, str]:
-    """The request with every default made explicit, and the payee for people to read."""
+) -> tuple[PaymentRequest, str, bool]:
+    """The request with every default made explicit, the payee for people to read, and whether that is one of ours."""
     asked, account = body.content, caller.account_id
     resolved = await resolve(services, asked.destination)
     if resolved.wallet_id == asked.wallet_id:
@@ -224,7 +220,7 @@ async def _check(
         await _require_live_node(services)
     await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
     invoice = resolved.invoice
-    return PaymentRequest(
+    request = PaymentRequest(
         payment_id=PaymentId(id_for_key("pay", account, key)),
         account_id=account,
         wallet_id=WalletId(asked.wallet_id),
@@ -241,7 +237,8 @@ async def _check(
         external_id=asked.external_id,
         fee_cap_msat=None if asked.max_fee_msat is None else Msat(asked.max_fee_msat),
         api_key_id=ApiKeyId(caller.key_id),
-    ), f"{invoice.payee[:6]}…" if invoice else resolved.text
+    )
+    return request, f"{invoice.payee[:6]}…" if invoice else resolved.text, resolved.is_ours
 
 
 def _max_fee(resolved: Resolved, asked: NewPaymentIn, amount_msat: Msat) -> Msat:
@@ -265,17 +262,27 @@ async def _require_live_node(services: Services) -> None:
 # Waiting and answering
 
 
+async def _start(
+    services: Services, caller: Caller, payer: Payer, key: str, body: Body[NewPaymentIn]
+) -> payment_run.Run:
+    """Check the request and start it: clearly internal ones in company, if there is any."""
+    asked, payee, is_ours = await _check(services, caller, payer, key, body)
+    if is_ours:
+        return await services.lanes.start(asked, payee=payee)
+    return await payment_run.start(services.temporal, asked, payee=payee)
+
+
 async def _follow(
     services: Services,
     response: Response,
-    handle: payment_run.Handle,
+    run: payment_run.Run,
     account: AccountId,
     key: str,
     body_hash: bytes,
     deadline: Deadline,
 ) -> PaymentOut:
     """Wait for the end, through Temporal or, where that cannot tell, through Postgres; then answer from Postgres."""
-    outcome = await payment_run.wait_for_end(handle, deadline)
+    outcome = await payment_run.wait_for_end(run, deadline)
     known = await _find_answer(services, account, key)
     while outcome is None and (known is None or not known.is_final) and deadline.left_s > 0:
         await asyncio.sleep(min(_POLL_S, deadline.left_s))
@@ -287,25 +294,30 @@ async def _follow(
         check_same(bytes.fromhex(outcome.body_hash), body_hash)
         if outcome.refusal is not None:
             raise refused(outcome.refusal.code, outcome.refusal.detail, outcome.refusal.fields)
-    return await _reply_unopened(services, response, handle, account, key, body_hash)
+    return await _reply_unopened(services, response, run, account, key, body_hash)
 
 
 async def _reply_unopened(
     services: Services,
     response: Response,
-    handle: payment_run.Handle,
+    run: payment_run.Run,
     account: AccountId,
     key: str,
     body_hash: bytes,
 ) -> PaymentOut:
     """The payment has been accepted and no worker has opened it yet."""
-    started = await payment_run.find_started(handle)
+    started = run.boarded
+    if started is not None:
+        async with services.reading() as conn:
+            await note_boarded(conn, started.request.payment_id, run.workflow_id)
+    else:
+        started = await payment_run.find_started(services.temporal, run.workflow_id)
     if started is not None:
         check_same(bytes.fromhex(started.request.body_hash), body_hash)
-        return _accepted(response, await _unopened(services, started))
+        return _accepted(response, await _unopened(services, started, run.workflow_id))
     known = await _find_answer(services, account, key)
     if known is None:
-        raise InvariantBroken(f"{handle.id} has ended and left no answer")
+        raise InvariantBroken(f"{run.workflow_id} has ended and left no answer")
     check_same(known.body_hash, body_hash)
     return _reply(response, known)
 
@@ -341,7 +353,20 @@ async def _find_answer(services: Services, account: AccountId, key: str) -> Answ
     return Answer(body_hash, refusal, _shown(known) if known["id"] is not None else None)
 
 
-async def _unopened(services: Services, started: payment_run.Started) -> PaymentOut:
+async def _find_unopened(services: Services, account: AccountId, payment_id: str) -> PaymentOut:
+    workflow_id = payment_run.workflow_id_of(account, payment_id)
+    started = await payment_run.find_started(services.temporal, workflow_id)
+    if started is None:
+        async with services.reading() as conn:
+            lane = await find_boarded(conn, PaymentId(payment_id))
+        if lane is not None:
+            workflow_id, started = lane, await payment_run.find_boarded(services.temporal, lane, payment_id)
+    if started is None or (started.request.payment_id, started.request.account_id) != (payment_id, account):
+        raise no_such("payment")
+    return await _unopened(services, started, workflow_id)
+
+
+async def _unopened(services: Services, started: payment_run.Started, workflow_id: str) -> PaymentOut:
     asked = started.request
     async with services.reading() as conn:
         ours = asked.payee_wallet_id is not None or await conn.fetchval(
@@ -363,7 +388,7 @@ async def _unopened(services: Services, started: payment_run.Started) -> Payment
         failure=None,
         created_at=started.at,
         settled_at=None,
-        workflow_id=payment_workflow_id(asked.account_id, asked.idempotency_key),
+        workflow_id=workflow_id,
     )
 
 

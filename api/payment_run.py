@@ -1,13 +1,17 @@
 """A payment's workflow as the API meets it: started or found, waited for, and asked what it was started with.
 
-Starting is repeatable: the same id finds the running workflow, or says that it has ended. Whatever goes wrong between
-us and Temporal leaves either no workflow or exactly one, so the caller may always repeat with its key.
+It is the payment's own, or a lane's that carries others as well; both are a `Run`. Starting is repeatable: the same id
+finds the running workflow, or says that it has ended. Whatever goes wrong between us and Temporal leaves either no
+workflow or exactly one, so the caller may always repeat with its key.
 """
 
 import asyncio
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 from temporalio.client import (
     Client,
@@ -25,19 +29,25 @@ from temporalio.common import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.waiting import Deadline
+from api.waiting import MAX_WAIT_S, Deadline
 from engine.contracts import queues
+from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest
 from engine.domain.errors import InvariantBroken, Unavailable
-from engine.domain.ids import AccountId
+from engine.domain.ids import AccountId, new_id
 from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
+from workflows.lane import LaneWorkflow
 from workflows.payment import PaymentWorkflow
 
 Handle = WorkflowHandle[PaymentWorkflow, PaymentOutcome]
+LaneHandle = WorkflowHandle[LaneWorkflow, LaneOutcome]
+
+T = TypeVar("T")
 
 PAYMENT_ID = re.compile(r"pay_[0-9a-z]{25}")
 _CALL_LIMIT = timedelta(seconds=5)
 _START_LIMIT_S = 12
+_LISTED = 100
 _OUR_MISTAKE = {
     RPCStatusCode.INVALID_ARGUMENT,
     RPCStatusCode.FAILED_PRECONDITION,
@@ -55,71 +65,158 @@ class Started:
     at: datetime
 
 
-async def start(client: Client, asked: PaymentRequest, *, payee: str) -> tuple[Handle, bool]:
-    """Start the payment, or find it: (its workflow, whether this call started it).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A payment on its way in a workflow: its own, or a lane's."""
+
+    workflow_id: str
+    ended: "asyncio.Task[Sequence[PaymentOutcome] | None]"
+    """How it ended, with all that shared it; None when Temporal cannot tell (then Postgres may)."""
+    started_here: bool = True
+    """Whether this request started it, or found it."""
+    place: int | None = None
+    """In its lane, from 0."""
+    boarded: Started | None = None
+    """What a lane carries of this payment, and since when."""
+
+
+async def start(client: Client, asked: PaymentRequest, *, payee: str) -> Run:
+    """Start the payment in a workflow of its own, or find it.
 
     Raises Unavailable when Temporal did not answer: a repeat with the same key finds whatever there is.
     """
     workflow_id = queues.payment_workflow_id(asked.account_id, asked.idempotency_key)
-    try:
+    with _starting(workflow_id):
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                handle = await client.start_workflow(
+                    PaymentWorkflow.run,
+                    asked,
+                    id=workflow_id,
+                    task_queue=queues.PAYMENTS,
+                    id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    static_summary=f"pay {_amount(asked.amount_msat)} to {payee} for {asked.account_id}",
+                    search_attributes=_search_attributes(asked),
+                    task_timeout=queues.TASK_TIMEOUT,
+                    rpc_timeout=_CALL_LIMIT,
+                )
+        except WorkflowAlreadyStartedError:
+            return find(client, workflow_id)
+    # Private in the SDK, and the only place that tells a start from a find; without it a find is not marked as one.
+    response = vars(handle).get("_start_workflow_response")
+    return _own(handle, started_here=bool(getattr(response, "started", True)))
+
+
+async def start_lane(client: Client, asked: Sequence[PaymentRequest]) -> list[Run]:
+    """Start internal payments of different keys in one workflow; their runs, in the same order.
+
+    Raises Unavailable when Temporal did not answer: a repeat with the same key is answered by whichever comes first.
+    """
+    workflow_id = queues.lane_workflow_id(new_id("lane"))
+    total_msat = Msat(sum(each.amount_msat for each in asked))
+    with _starting(workflow_id):
         async with asyncio.timeout(_START_LIMIT_S):
             handle = await client.start_workflow(
-                PaymentWorkflow.run,
-                asked,
+                LaneWorkflow.run,
+                LaneRequest(items=list(asked)),
                 id=workflow_id,
                 task_queue=queues.PAYMENTS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=f"pay {_amount(asked.amount_msat)} to {payee} for {asked.account_id}",
-                search_attributes=_search_attributes(asked),
+                static_summary=f"{len(asked)} internal payments, {_amount(total_msat)} in all",
+                static_details=_listed(asked),
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(queues.KIND, "lane"),
+                        SearchAttributePair(queues.STATUS, "pending"),
+                        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(total_msat)),
+                        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+                    ]
+                ),
                 task_timeout=queues.TASK_TIMEOUT,
                 rpc_timeout=_CALL_LIMIT,
             )
-    except WorkflowAlreadyStartedError:
-        return find(client, workflow_id), False
-    except RPCError as error:
-        if error.status in _OUR_MISTAKE:
-            raise InvariantBroken(f"Temporal refused to start {workflow_id}: {error}") from error
-        raise _away(error) from error
-    except (RuntimeError, TimeoutError) as error:  # a lazy client that cannot connect says RuntimeError
-        raise _away(error) from error
-    # Private in the SDK, and the only place that tells a start from a find; without it a find is not marked as one.
-    response = vars(handle).get("_start_workflow_response")
-    return handle, bool(getattr(response, "started", True))
+    ended = asyncio.create_task(_lane_end(handle))
+    now = datetime.now(UTC)
+    return [
+        Run(workflow_id=workflow_id, ended=ended, place=place, boarded=Started(each, now))
+        for place, each in enumerate(asked)
+    ]
 
 
-def find(client: Client, workflow_id: str) -> Handle:
+def find(client: Client, workflow_id: str) -> Run:
     """The workflow of this id, if there is one."""
-    return client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id)
+    return _own(client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id), started_here=False)
 
 
 def workflow_id_of(account_id: AccountId, payment_id: str) -> str:
-    """Where the account's payment with this id would run: both ids share the digest of the key."""
+    """Where the account's payment with this id would run alone: both ids share the digest of the key."""
     return f"payment-{account_id}-{payment_id.partition('_')[2]}"
 
 
-async def wait_for_end(handle: Handle, deadline: Deadline) -> PaymentOutcome | None:
+async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
     """How it ended. None when it has not by then, or Temporal cannot tell (then Postgres may)."""
+    await asyncio.wait({run.ended}, timeout=deadline.left_s)
+    if not run.ended.done():
+        if run.place is None:
+            run.ended.cancel()
+        return None
+    outcomes = run.ended.result()
+    return None if outcomes is None else outcomes[run.place or 0]
+
+
+def _own(handle: Handle, *, started_here: bool) -> Run:
+    return Run(workflow_id=handle.id, ended=asyncio.create_task(_own_end(handle)), started_here=started_here)
+
+
+async def _own_end(handle: Handle) -> Sequence[PaymentOutcome] | None:
     try:
-        async with asyncio.timeout(deadline.left_s):
-            return await handle.result()
+        return [await handle.result()]
+    except (RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
+        return None
+
+
+async def _lane_end(handle: LaneHandle) -> Sequence[PaymentOutcome] | None:
+    """Not cancelled by one that leaves, for others wait as well; nobody waits longer than this."""
+    try:
+        async with asyncio.timeout(MAX_WAIT_S):
+            return (await handle.result()).outcomes
     except (TimeoutError, RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
         return None
 
 
-async def find_started(handle: Handle) -> Started | None:
-    """What the workflow was started with, while it runs. None when it has ended, or never was.
+async def find_started(client: Client, workflow_id: str) -> Started | None:
+    """What a payment's own workflow was started with, while it runs. None when it has ended, or never was.
 
     Raises Unavailable when Temporal does not answer.
     """
+    found = await _read_input(client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id), PaymentRequest)
+    return found and Started(*found)
+
+
+async def find_boarded(client: Client, workflow_id: str, payment_id: str) -> Started | None:
+    """What a lane was started with for this payment, while it runs. None when it has ended.
+
+    Raises Unavailable when Temporal does not answer.
+    """
+    found = await _read_input(client.get_workflow_handle_for(LaneWorkflow.run, workflow_id), LaneRequest)
+    if found is None:
+        return None
+    lane, at = found
+    return next((Started(each, at) for each in lane.items if each.payment_id == payment_id), None)
+
+
+async def _read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
+    """The only argument of a workflow that runs, and when it was started."""
     try:
         description = await handle.describe(rpc_timeout=_CALL_LIMIT)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return None
         async for event in handle.fetch_history_events(page_size=1, rpc_timeout=_CALL_LIMIT):
             attributes = event.workflow_execution_started_event_attributes
-            (request,) = await description.data_converter.decode(attributes.input.payloads, [PaymentRequest])
-            return Started(request, event.event_time.ToDatetime(UTC))
+            (request,) = await description.data_converter.decode(attributes.input.payloads, [kind])
+            return request, event.event_time.ToDatetime(UTC)
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return None
@@ -127,6 +224,18 @@ async def find_started(handle: Handle) -> Started | None:
     except (RPCTimeoutOrCancelledError, RuntimeError) as error:
         raise _away(error) from error
     return None
+
+
+@contextmanager
+def _starting(workflow_id: str) -> Iterator[None]:
+    try:
+        yield
+    except RPCError as error:
+        if error.status in _OUR_MISTAKE:
+            raise InvariantBroken(f"Temporal refused to start {workflow_id}: {error}") from error
+        raise _away(error) from error
+    except (RuntimeError, TimeoutError) as error:  # a lazy client that cannot connect says RuntimeError
+        raise _away(error) from error
 
 
 def _away(error: Exception) -> Unavailable:
@@ -144,6 +253,13 @@ def _search_attributes(asked: PaymentRequest) -> TypedSearchAttributes:
     if asked.payment_hash is not None:
         pairs.append(SearchAttributePair(queues.PAYMENT_HASH, asked.payment_hash))
     return TypedSearchAttributes(pairs)
+
+
+def _listed(asked: Sequence[PaymentRequest]) -> str:
+    """For people who look at a lane: whose payments it carries, as far as Temporal takes the text."""
+    lines = [f"- `{each.payment_id}` {_amount(each.amount_msat)} for `{each.account_id}`" for each in asked[:_LISTED]]
+    more = len(asked) - len(lines)
+    return "\n".join([*lines, f"- and {more} more"] if more else lines)
 
 
 def _amount(amount_msat: Msat) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 
 from fastapi import Header, Request
 
-_DEFAULT_S, _MAX_S = 10, 60
-_DESCRIPTION = f"`wait=N`: wait up to N seconds (0 to {_MAX_S}, default {_DEFAULT_S}) for a final status."
+_DEFAULT_S, MAX_WAIT_S = 10, 60
+_DESCRIPTION = f"`wait=N`: wait up to N seconds (0 to {MAX_WAIT_S}, default {_DEFAULT_S}) for a final status."
 
 
 class Deadline:
@@ -40,4 +40,4 @@ def wait_s(headers: list[str]) -> int:
 
 def _read(digits: str) -> int:
     significant = digits.lstrip("0")
-    return _MAX_S if len(significant) > len(str(_MAX_S)) else min(int(significant or "0"), _MAX_S)
+    return MAX_WAIT_S if len(significant) > len(str(MAX_WAIT_S)) else min(int(significant or "0"), MAX_WAIT_S)

@@ -96,6 +96,12 @@ class ApiSettings(CommonSettings):
     rate_limit_per_minute: int = Field(
         default=6000, ge=0, le=1_000_000, description="requests per API key and minute; 0: no limit"
     )
+    payment_lanes: int = Field(
+        default=2,
+        ge=0,
+        le=16,
+        description="workflows of internal payments on their way before others go together; 0: each alone",
+    )
     max_body_bytes: int = Field(default=65_536, ge=1024, le=2**24, description="largest request body")
     price_max_age_s: int = Field(
         default=3600, ge=1, le=7 * 86_400, description="how old a price may be where a limit in its currency applies"

@@ -111,3 +111,23 @@ $$;
 
 REVOKE ALL ON FUNCTION ledger.post_batch, ledger.post_all_at_once, ledger.plan_legs FROM PUBLIC;
 GRANT EXECUTE ON FUNCTION ledger.post_batch TO millrace_app;
+
+-- Where a payment is that was accepted and that no worker has opened yet, if it shares its workflow with others.
+CREATE TABLE bank.boarded_payments(
+  payment_id  text PRIMARY KEY,
+  workflow_id text NOT NULL,
+  created_at  timestamptz NOT NULL DEFAULT clock_timestamp());
+GRANT SELECT, INSERT ON bank.boarded_payments TO millrace_app;
+
+-- A key is claimed for what a transaction is about to make. If a rule says no, the claim becomes the refusal before it is
+-- committed: what was committed under a key never changes.
+CREATE FUNCTION bank.keep_answers() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.xmin <> pg_current_xact_id()::xid OR OLD.resource_id IS NULL OR NEW.refusal IS NULL
+       OR (NEW.account_id, NEW.key, NEW.body_hash) <> (OLD.account_id, OLD.key, OLD.body_hash) THEN
+        RAISE 'the answer of a key never changes' USING ERRCODE = 'LD405';
+    END IF;
+    RETURN NEW;
+END $$;
+CREATE TRIGGER keep_answers BEFORE UPDATE ON bank.idempotency_keys FOR EACH ROW EXECUTE FUNCTION bank.keep_answers();
+GRANT UPDATE (resource_id, refusal) ON bank.idempotency_keys TO millrace_app;

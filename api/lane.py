@@ -1,0 +1,104 @@
+"""Natural batching: internal payments that come while others are being started go together through one workflow.
+
+    nothing on its way    a workflow of its own, at once: a lone payment never waits for company
+    meanwhile             wait for one of those on their way to end, then go together with all that wait
+
+At most `width` workflows are on their way from one process, so the lanes fill by themselves as the load grows, and the
+price of a start, an activity and a commit is shared. One that takes long holds nobody up: after a second the next goes.
+What waits here has not been accepted: nobody was told anything, and a process that dies leaves nothing behind.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from temporalio.client import Client
+
+from api import payment_run
+from api.payment_run import Run
+from engine.contracts.lane import MAX_ITEMS
+from engine.contracts.payment import PaymentRequest
+from engine.domain.errors import EngineError
+
+_PATIENCE_S = 1.0
+_MAX_BYTES = 500_000
+"""Of texts in one lane; Temporal takes messages of 2 MB."""
+
+
+@dataclass(slots=True)
+class _Rider:
+    asked: PaymentRequest
+    payee: str
+    boarded: asyncio.Future[Run] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.asked.account_id, self.asked.idempotency_key
+
+    @property
+    def size(self) -> int:
+        texts = (self.asked.destination, self.asked.bolt11, self.asked.memo, self.asked.external_id)
+        return 500 + sum(len(text.encode()) for text in texts if text)
+
+
+class Lanes:
+    """One per process."""
+
+    def __init__(self, client: Client, width: int) -> None:
+        self._client = client
+        self._width = width
+        self._on_their_way = 0
+        self._waiting: deque[_Rider] = deque()
+        self._drives: set[asyncio.Task[None]] = set()
+
+    async def start(self, asked: PaymentRequest, *, payee: str) -> Run:
+        """Start an internal payment, alone or in company. Raises Unavailable when Temporal did not answer."""
+        if self._width == 0:
+            return await payment_run.start(self._client, asked, payee=payee)
+        rider = _Rider(asked, payee)
+        self._waiting.append(rider)
+        self._dispatch()
+        return await rider.boarded
+
+    def _dispatch(self) -> None:
+        while self._waiting and self._on_their_way < self._width:
+            self._on_their_way += 1
+            drive = asyncio.create_task(self._drive(self._take()))
+            self._drives.add(drive)
+            drive.add_done_callback(self._drives.discard)
+
+    def _take(self) -> list[_Rider]:
+        """All that wait, as far as one workflow takes them; of two with the same key the second goes next time."""
+        taken: dict[tuple[str, str], _Rider] = {}
+        left: list[_Rider] = []
+        size = 0
+        while self._waiting and len(taken) < MAX_ITEMS and size < _MAX_BYTES:
+            rider = self._waiting.popleft()
+            if rider.key in taken:
+                left.append(rider)
+            else:
+                taken[rider.key] = rider
+                size += rider.size
+        self._waiting.extendleft(reversed(left))
+        return list(taken.values())
+
+    async def _drive(self, riders: Sequence[_Rider]) -> None:
+        try:
+            runs = await self._start(riders)
+            for rider, run in zip(riders, runs, strict=True):
+                if not rider.boarded.done():
+                    rider.boarded.set_result(run)
+            await asyncio.wait({runs[0].ended}, timeout=_PATIENCE_S)
+        except EngineError as error:
+            for rider in riders:
+                if not rider.boarded.done():
+                    rider.boarded.set_exception(error)
+        finally:
+            self._on_their_way -= 1
+            self._dispatch()
+
+    async def _start(self, riders: Sequence[_Rider]) -> list[Run]:
+        if len(riders) == 1:
+            return [await payment_run.start(self._client, riders[0].asked, payee=riders[0].payee)]
+        return await payment_run.start_lane(self._client, [rider.asked for rider in riders])

@@ -1,0 +1,35 @@
+"""Messages of a lane: internal payments that were asked for at the same time and go through one workflow together.
+Durable: add fields with defaults, never rename or remove."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from engine.contracts.payment import PaymentOutcome, PaymentRequest
+
+MAX_ITEMS = 256
+"""One transaction of some 30 ms, during which the balances of all payers and payees are locked."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRequest:
+    """Payments between users of ours, in the order in which they came. No two have the same account and key."""
+
+    items: list[PaymentRequest]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneOutcome:
+    """How each ended, in the same order."""
+
+    outcomes: list[PaymentOutcome]
+
+
+class LaneActivities(ABC):
+    """The ledger's side: one transaction for all, safe to repeat."""
+
+    @activity.defn
+    @abstractmethod
+    async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
+        """Claim each key; settle or refuse each payment, whatever becomes of the others."""
