@@ -123,7 +123,7 @@ class Caller:
         return self.account
 
 
-def get_services(request: Request) -> Services:
+async def get_services(request: Request) -> Services:
     """What the lifespan made."""
     services: Services = request.app.state.services
     return services
