@@ -62,9 +62,9 @@ class Lanes:
         return await rider.boarded
 
     def _dispatch(self) -> None:
-        while self._waiting and self._on_their_way < self._width:
+        while self._on_their_way < self._width and (riders := self._take()):
             self._on_their_way += 1
-            drive = asyncio.create_task(self._drive(self._take()))
+            drive = asyncio.create_task(self._drive(riders))
             self._drives.add(drive)
             drive.add_done_callback(self._drives.discard)
 
@@ -75,6 +75,8 @@ class Lanes:
         size = 0
         while self._waiting and len(taken) < MAX_ITEMS and size < _MAX_BYTES:
             rider = self._waiting.popleft()
+            if rider.boarded.cancelled():
+                continue
             if rider.key in taken:
                 left.append(rider)
             else:

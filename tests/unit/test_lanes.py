@@ -1,0 +1,164 @@
+"""Who travels alone and who in company: the lanes of one API process, with made-up starts."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from api import payment_run
+from api.lane import Lanes
+from api.payment_run import Run
+from engine.contracts.lane import MAX_ITEMS
+from engine.contracts.payment import PaymentOutcome, PaymentRequest
+from engine.domain.errors import Unavailable
+from engine.domain.ids import AccountId, PaymentId, WalletId
+from engine.domain.money import Msat
+
+pytestmark = pytest.mark.unit
+
+
+def asked(number: int, *, key: str | None = None, memo: str | None = None) -> PaymentRequest:
+    return PaymentRequest(
+        payment_id=PaymentId(f"pay_{number}"),
+        account_id=AccountId("acct_1"),
+        wallet_id=WalletId("wal_1"),
+        idempotency_key=key or str(number),
+        body_hash="00",
+        destination="@bob",
+        amount_msat=Msat(1),
+        max_fee_msat=Msat(0),
+        memo=memo,
+    )
+
+
+@dataclass
+class MadeUpTemporal:
+    """Takes starts, and lets each end when told."""
+
+    started: list[list[str]] = field(default_factory=list)
+    ends: list[asyncio.Event] = field(default_factory=list)
+    away: bool = False
+
+    async def start(self, _client: Any, each: PaymentRequest, *, payee: str) -> Run:
+        return (await self.start_lane(_client, [each]))[0]
+
+    async def start_lane(self, _client: Any, items: Sequence[PaymentRequest]) -> list[Run]:
+        await asyncio.sleep(0)
+        if self.away:
+            raise Unavailable("Temporal is away")
+        self.started.append([each.payment_id for each in items])
+        self.ends.append(end := asyncio.Event())
+        ended = asyncio.create_task(self._end(end))
+        return [Run(workflow_id=f"w{len(self.started)}", ended=ended, place=place) for place in range(len(items))]
+
+    async def _end(self, end: asyncio.Event) -> Sequence[PaymentOutcome] | None:
+        await end.wait()
+        return None
+
+
+@pytest.fixture
+def temporal(monkeypatch: pytest.MonkeyPatch) -> MadeUpTemporal:
+    made_up = MadeUpTemporal()
+    monkeypatch.setattr(payment_run, "start", made_up.start)
+    monkeypatch.setattr(payment_run, "start_lane", made_up.start_lane)
+    return made_up
+
+
+def ride(lanes: Lanes, *items: PaymentRequest) -> list["asyncio.Task[Run]"]:
+    return [asyncio.create_task(lanes.start(each, payee="bob")) for each in items]
+
+
+async def turn() -> None:
+    """Let everything that can go on go on."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_lone_payment_goes_at_once_and_those_that_come_meanwhile_go_together(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=1)
+    first = ride(lanes, asked(1))
+    await turn()
+    others = ride(lanes, asked(2), asked(3), asked(4))
+    await turn()
+    assert temporal.started == [["pay_1"]]
+    assert first[0].done()
+    temporal.ends[0].set()
+    await turn()
+    assert temporal.started == [["pay_1"], ["pay_2", "pay_3", "pay_4"]]
+    assert [(await each).place for each in others] == [0, 1, 2]
+
+
+async def test_width_is_how_many_go_side_by_side(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=2)
+    ride(lanes, asked(1), asked(2), asked(3))
+    await turn()
+    assert temporal.started == [["pay_1"], ["pay_2"]]
+    temporal.ends[1].set()
+    await turn()
+    assert temporal.started[2:] == [["pay_3"]]
+
+
+async def test_one_that_takes_long_holds_nobody_up(temporal: MadeUpTemporal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.lane._PATIENCE_S", 0.01)
+    lanes = Lanes(cast("Any", None), width=1)
+    riders = ride(lanes, asked(1), asked(2))
+    async with asyncio.timeout(5):
+        await asyncio.gather(*riders)
+    assert temporal.started == [["pay_1"], ["pay_2"]]
+
+
+async def test_the_same_key_twice_never_shares_a_lane(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=1)
+    ride(lanes, asked(1))
+    await turn()
+    ride(lanes, asked(2, key="same"), asked(3, key="same"), asked(4))
+    temporal.ends[0].set()
+    await turn()
+    temporal.ends[1].set()
+    await turn()
+    assert temporal.started[1:] == [["pay_2", "pay_4"], ["pay_3"]]
+
+
+async def test_a_lane_takes_only_so_many_and_only_so_much_text(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=1)
+    ride(lanes, asked(0))
+    await turn()
+    ride(lanes, *(asked(number) for number in range(1, MAX_ITEMS + 2)))
+    temporal.ends[0].set()
+    await turn()
+    assert [len(each) for each in temporal.started] == [1, MAX_ITEMS]
+    ride(lanes, *(asked(1000 + number, memo="x" * 100_000) for number in range(8)))
+    temporal.ends[1].set()
+    await turn()
+    assert 2 <= len(temporal.started[2]) < 8
+
+
+async def test_when_temporal_is_away_all_of_a_lane_are_told_and_the_next_is_tried(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=1)
+    temporal.away = True
+    riders = ride(lanes, asked(1), asked(2), asked(3))
+    told = await asyncio.gather(*riders, return_exceptions=True)
+    assert [type(each) for each in told] == [Unavailable] * 3
+    temporal.away = False
+    assert (await lanes.start(asked(4), payee="bob")).place == 0
+
+
+async def test_a_caller_that_leaves_while_it_waits_disturbs_nobody(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=1)
+    ride(lanes, asked(1))
+    await turn()
+    leaving, staying = ride(lanes, asked(2), asked(3))
+    await turn()
+    leaving.cancel()
+    temporal.ends[0].set()
+    await turn()
+    assert (await staying).workflow_id == "w2"
+
+
+async def test_width_zero_is_off(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=0)
+    ride(lanes, *(asked(number) for number in range(5)))
+    await turn()
+    assert [len(each) for each in temporal.started] == [1] * 5
