@@ -17,10 +17,8 @@ from pathlib import Path
 
 import structlog
 from temporalio.client import Client, Interceptor
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from activities.correction import Corrections
 from activities.counting import CountingInterceptor
@@ -35,6 +33,7 @@ from activities.standing import ensure_standing
 from engine.clients.lnd import LndNode
 from engine.clients.lnd_history import LndHistory
 from engine.contracts import queues
+from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.ids import NodeName
 from engine.ledger.chart import Chart
@@ -129,7 +128,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             corrections.post_correction,
             corrections.expire_correction,
         ],
-        workflow_runner=SandboxedWorkflowRunner(),
+        workflow_runner=UnsandboxedWorkflowRunner(),  # tests/workflow run the same code in the sandbox: decision 19
         interceptors=[CountingInterceptor(), FailureInterceptor()],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
@@ -179,7 +178,7 @@ async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]
             return pool, await Client.connect(
                 settings.temporal_address,
                 namespace=settings.temporal_namespace,
-                data_converter=pydantic_data_converter,
+                data_converter=DATA_CONVERTER,
                 interceptors=list(interceptors),
                 runtime=runtime,
             )

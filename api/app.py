@@ -20,7 +20,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from api import (
     account,
@@ -46,6 +45,7 @@ from api.deps import Services
 from api.lane import Lanes
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
+from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
 from engine.ledger.limits import LimitBooks
@@ -131,7 +131,7 @@ async def _connect(
     temporal = await Client.connect(
         settings.temporal_address,
         namespace=settings.temporal_namespace,
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
         interceptors=list(interceptors),
         lazy=True,
     )

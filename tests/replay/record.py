@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
+
+from engine.contracts.converter import DATA_CONVERTER
 
 HISTORIES = Path(__file__).parent / "histories"
 
@@ -43,7 +44,7 @@ async def main() -> None:
     client = await Client.connect(
         os.environ["MILLRACE_TEMPORAL_ADDRESS"],
         namespace=os.environ["MILLRACE_TEMPORAL_NAMESPACE"],
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
     )
     for story, (query, step) in _STORIES.items():
         path = HISTORIES / f"{story}.json"

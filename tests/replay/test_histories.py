@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from temporalio.client import WorkflowHistory
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
 from workflows.correction import CorrectionWorkflow
+from engine.contracts.converter import DATA_CONVERTER
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -39,7 +39,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             CaseWorkflow,
             CorrectionWorkflow,
         ],
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
     )
     await replayer.replay_workflow(WorkflowHistory.from_json(path.stem, json.loads(history)))
 
@@ -50,6 +50,6 @@ SETTLED = (Path(__file__).parent / "histories" / "payment-settled.json").read_te
 async def test_a_history_of_another_way_is_noticed() -> None:
     """The check can fail: a settled payment's history in which the money was released does not fit the code."""
     text = SETTLED.replace('"send_payment"', '"watch_payment"')
-    replayer = Replayer(workflows=[PaymentWorkflow], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=[PaymentWorkflow], data_converter=DATA_CONVERTER)
     with pytest.raises(Exception, match=r"[Nn]ondeterminism"):
         await replayer.replay_workflow(WorkflowHistory.from_json("payment-settled", json.loads(text)))
