@@ -24,6 +24,7 @@ from activities.correction import Corrections
 from activities.counting import CountingInterceptor
 from activities.failures import FailureInterceptor
 from activities.invoice import InvoiceSweep, Receipts
+from activities.lane import Lanes
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
 from activities.pump import Pump
@@ -42,6 +43,7 @@ from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.pump import LndPumpWorkflow
@@ -99,12 +101,14 @@ async def main() -> None:
 def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliations, settings: WorkerSettings) -> Worker:
     ids = Chart()
     payments, receipts, books = Payments(pool, ids), Receipts(pool, ids), NodeBooks(pool, ids)
+    lanes = Lanes(pool, ids)
     corrections = Corrections(pool, ids)
     return Worker(
         client,
         task_queue=queues.PAYMENTS,
         workflows=[
             PaymentWorkflow,
+            LaneWorkflow,
             ReceiveWorkflow,
             InvoiceSweepWorkflow,
             LndPumpWorkflow,
@@ -117,6 +121,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             payments.open_payment,
             payments.settle_payment,
             payments.release_payment,
+            lanes.open_lane,
             receipts.credit_receipt,
             books.book_opening,
             reconciliations.begin_run,

@@ -2,20 +2,26 @@
 
 Each is what it would be in a workflow of its own: settled or refused, once, with the answer kept under its key. They
 share a start, an activity and a commit, which is what most of a payment costs. Nothing of one depends on another, but
-for the money: they are booked in the order in which they came.
+for the money: they are booked in the order in which they came. One that contradicts the books gets a workflow of its
+own, so that an operator is called and the others need not wait.
 """
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 
 from temporalio import workflow
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from workflows.patience import until_done
+from workflows.payment import PaymentWorkflow
 from workflows.policies import LEDGER
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
+    from engine.contracts.payment import PaymentOutcome, PaymentRequest
 
 
 @workflow.defn
@@ -36,7 +42,37 @@ class LaneWorkflow:
             "opening",
             lambda: workflow.execute_local_activity_method(LaneActivities.open_lane, lane, **LEDGER),
         )
-        ends = Counter(str(each.status or "refused") for each in outcome.outcomes)
+        for asked, end in zip(lane.items, outcome.outcomes, strict=True):
+            if end.status is None and end.refusal is None and not end.key_conflict:
+                await _leave_alone(asked)
+        ends = Counter(_name(each) for each in outcome.outcomes)
         workflow.set_current_details(", ".join(f"**{count} {end}**" for end, count in sorted(ends.items())) + ": final")
         workflow.upsert_search_attributes([queues.STATUS.value_set("settled" if "settled" in ends else "refused")])
         return outcome
+
+
+async def _leave_alone(asked: PaymentRequest) -> None:
+    """It goes on by itself and calls an operator, however long that takes."""
+    with suppress(WorkflowAlreadyStartedError):
+        await workflow.start_child_workflow(
+            PaymentWorkflow.run,
+            asked,
+            id=queues.payment_workflow_id(asked.account_id, asked.idempotency_key),
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            search_attributes=TypedSearchAttributes(
+                [
+                    SearchAttributePair(queues.KIND, "payment"),
+                    SearchAttributePair(queues.STATUS, "pending"),
+                    SearchAttributePair(queues.ACCOUNT, asked.account_id),
+                    SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+                ]
+            ),
+            static_summary=f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}",
+        )
+
+
+def _name(end: PaymentOutcome) -> str:
+    if end.status is None and end.refusal is None and not end.key_conflict:
+        return "left alone"
+    return str(end.status or "refused")

@@ -21,7 +21,8 @@ class LaneRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOutcome:
-    """How each ended, in the same order."""
+    """How each ended, in the same order. Without status, refusal or conflict: it contradicts the books, nothing of it
+    was done, and it is handed to a workflow of its own."""
 
     outcomes: list[PaymentOutcome]
 

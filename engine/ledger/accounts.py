@@ -144,6 +144,27 @@ async def list_wallets(conn: Reader, account_id: AccountId) -> list[Wallet]:
     return [Wallet(**row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payee:
+    """Where money for a wallet goes, and whether it still may."""
+
+    ledger_account_id: int
+    status: str
+
+
+async def find_payees(conn: Reader, wallet_ids: Sequence[WalletId]) -> dict[WalletId, Payee]:
+    """Those of these wallets that there are."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT w.id, w.ledger_account_id, a.status FROM bank.wallets w
+                 JOIN bank.accounts a ON a.id = w.account_id WHERE w.id = ANY($1)""",
+            wallet_ids,
+        )
+    return {
+        WalletId(row["id"]): Payee(ledger_account_id=row["ledger_account_id"], status=row["status"]) for row in rows
+    }
+
+
 # --- API keys ---------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@
 The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -84,39 +85,57 @@ async def received(
 # Rows
 
 
-async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> InvoiceRow | None:
-    """The invoice of this hash, locked until the transaction ends; locked before any balance, always."""
+async def find_rows_in_tx(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> dict[PaymentHash, InvoiceRow]:
+    """Those of these hashes that are invoices of ours, locked until the transaction ends; before any balance, always.
+
+    Locked in one order by all, so nobody waits in a circle.
+    """
     with translated():
-        row = await conn.fetchrow(
+        rows = await conn.fetch(
             """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at,
                       i.paid_by, i.outside_msat, w.ledger_account_id, a.level, b.closed AS payee_closed,
                       (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_in_force
                  FROM bank.invoices i JOIN bank.wallets w ON w.id = i.wallet_id
                  JOIN bank.accounts a ON a.id = i.account_id
                  JOIN ledger.balances b ON b.account_id = w.ledger_account_id
-                WHERE i.payment_hash = $1 FOR UPDATE OF i""",
-            payment_hash,
+                WHERE i.payment_hash = ANY($1) ORDER BY i.payment_hash FOR UPDATE OF i""",
+            payment_hashes,
         )
-    return None if row is None else InvoiceRow(**row)
+    return {PaymentHash(row["payment_hash"]): InvoiceRow(**row) for row in rows}
 
 
-async def mark_paid_internally_in_tx(
-    conn: Connection, invoice: InvoiceRow, *, payment_id: PaymentId, amount_msat: Msat
-) -> None:
-    """Settled in the ledger; with a note that the node must stop offering it."""
+async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> InvoiceRow | None:
+    """The invoice of this hash, as `find_rows_in_tx`."""
+    return (await find_rows_in_tx(conn, [payment_hash])).get(payment_hash)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidInternally:
+    """An invoice of one of our users, paid by another one."""
+
+    invoice: InvoiceRow
+    payment_id: PaymentId
+    amount_msat: Msat
+
+
+async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidInternally]) -> None:
+    """Settled in the ledger; with notes that the nodes must stop offering them."""
+    if not paid:
+        return
     with translated():
         await conn.execute(
-            """UPDATE bank.invoices SET status = 'settled', received_msat = received_msat + $2, paid_by = $3,
-                   settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
-            invoice.id,
-            amount_msat,
-            payment_id,
+            """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + p.amount_msat,
+                   paid_by = p.payment_id, settled_at = coalesce(i.settled_at, clock_timestamp())
+                 FROM unnest($1::text[], $2::text[], $3::bigint[]) p(id, payment_id, amount_msat) WHERE i.id = p.id""",
+            [each.invoice.id for each in paid],
+            [each.payment_id for each in paid],
+            [each.amount_msat for each in paid],
         )
         await conn.execute(
-            """INSERT INTO bank.node_cancellations(payment_hash, node) VALUES ($1, $2)
-               ON CONFLICT (payment_hash) DO NOTHING""",
-            invoice.payment_hash,
-            invoice.node,
+            """INSERT INTO bank.node_cancellations(payment_hash, node)
+               SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT (payment_hash) DO NOTHING""",
+            [each.invoice.payment_hash for each in paid],
+            [each.invoice.node for each in paid],
         )
 
 

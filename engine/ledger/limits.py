@@ -72,6 +72,26 @@ async def find_payer(
     return None if row is None else Payer(**{**row, "caps": row["caps"] or {}})
 
 
+async def find_payers(
+    conn: Connection, asked: Sequence[tuple[AccountId, WalletId, ApiKeyId | None]]
+) -> list[Payer | None]:
+    """Each account with its wallet and key, as `find_payer` tells one of them, in this order."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT w.ledger_account_id, a.status, a.level, k.id AS key_id, k.spend_limit_sat AS caps,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'limits') AS limits_version,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_version
+                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY o(account_id, wallet_id, key_id, place)
+                 LEFT JOIN bank.wallets w ON w.id = o.wallet_id AND w.account_id = o.account_id
+                 LEFT JOIN bank.accounts a ON a.id = w.account_id
+                 LEFT JOIN bank.api_keys k ON k.id = o.key_id AND k.account_id = a.id ORDER BY o.place""",
+            [account_id for account_id, _wallet_id, _key_id in asked],
+            [wallet_id for _account_id, wallet_id, _key_id in asked],
+            [key_id for _account_id, _wallet_id, key_id in asked],
+        )
+    return [None if row["status"] is None else Payer(**{**row, "caps": row["caps"] or {}}) for row in rows]
+
+
 async def counts_of(
     conn: Connection, books: LimitBooks, payer: Payer, kind: Kind, amount_msat: Msat, max_fee_msat: Msat
 ) -> list[Count]:

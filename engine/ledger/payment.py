@@ -206,46 +206,58 @@ def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:
 
 # Rows
 
+_ADD_ROWS = """
+INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
+       bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index, workflow_id,
+       service_fee_msat, fee_version, fee_level, fee_msat, settled_at)
+SELECT n.*, CASE n.status WHEN 'settled' THEN n.service_fee_msat ELSE 0 END,
+       CASE n.status WHEN 'settled' THEN clock_timestamp() END
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
+              $9::text[], $10::text[], $11::boolean[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[],
+              $17::bigint[], $18::text[], $19::bigint[], $20::int[], $21::smallint[])
+       AS n(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
+            bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index,
+            workflow_id, service_fee_msat, fee_version, fee_level)
+ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id"""
+
 _GET_ROW = """SELECT id, wallet_id, kind, status, amount_msat, max_fee_msat, payment_hash, bolt11, amount_in_invoice,
     node, attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level
     FROM bank.payments WHERE id = $1 FOR UPDATE"""
 
 
-async def add_row_in_tx(conn: Connection, payment: NewPayment) -> bool:
-    """Write the row. False when another live payment has the same hash: one invoice is paid once."""
+async def add_rows_in_tx(conn: Connection, payments: Sequence[NewPayment]) -> set[PaymentId]:
+    """Write the rows. Those are missing of whose hash another live payment is: one invoice is paid once."""
+    if not payments:
+        return set()
     with translated():
-        added: str | None = await conn.fetchval(
-            """INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat,
-                   max_fee_msat, payment_hash, bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node,
-                   attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level, fee_msat,
-                   settled_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19::bigint,
-                   $20, $21, CASE $5 WHEN 'settled' THEN $19::bigint ELSE 0 END,
-                   CASE $5 WHEN 'settled' THEN clock_timestamp() END)
-               ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id""",
-            payment.id,
-            payment.account_id,
-            payment.wallet_id,
-            payment.kind,
-            payment.status,
-            payment.destination,
-            payment.amount_msat,
-            payment.max_fee_msat,
-            payment.payment_hash,
-            payment.bolt11,
-            payment.amount_in_invoice,
-            payment.memo,
-            payment.external_id,
-            payment.payee_wallet_id,
-            payment.node,
-            payment.attempt,
-            payment.known_payment_index,
-            payment.workflow_id,
-            payment.service_fee_msat,
-            payment.charge and payment.charge.version,
-            payment.charge and payment.charge.level,
-        )
-    return added is not None
+        added = await conn.fetch(_ADD_ROWS, *zip(*(_values(payment) for payment in payments), strict=True))
+    return {PaymentId(row["id"]) for row in added}
+
+
+def _values(payment: NewPayment) -> tuple[object, ...]:
+    return (
+        payment.id,
+        payment.account_id,
+        payment.wallet_id,
+        payment.kind,
+        payment.status,
+        payment.destination,
+        payment.amount_msat,
+        payment.max_fee_msat,
+        payment.payment_hash,
+        payment.bolt11,
+        payment.amount_in_invoice,
+        payment.memo,
+        payment.external_id,
+        payment.payee_wallet_id,
+        payment.node,
+        payment.attempt,
+        payment.known_payment_index,
+        payment.workflow_id,
+        payment.service_fee_msat,
+        payment.charge and payment.charge.version,
+        payment.charge and payment.charge.level,
+    )
 
 
 async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:

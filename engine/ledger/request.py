@@ -1,12 +1,15 @@
 """What an idempotency key stands for: one request, and its answer for ever.
 
 A row is written in the same transaction as what the request did, or with the refusal that it got. Nobody else's row can
-be in between: the primary key decides who was first, and the second waits for the first to commit.
+be in between: the primary key decides who was first, and the second waits for the first to commit. What was committed
+never changes; the database refuses it (migration 0010).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import orjson
 
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, translated
@@ -19,6 +22,51 @@ class KeyRecord:
     body_hash: bytes
     resource_id: str | None
     refusal: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """A request that wants its key: what it asks (as a hash), and what it would make."""
+
+    account_id: AccountId
+    key: str
+    body_hash: bytes
+    resource_id: str
+
+
+async def claim_keys_in_tx(conn: Connection, claims: Sequence[Claim]) -> list[bool]:
+    """Take the keys for what this transaction makes: whether each was free, in their order.
+
+    Waits while other transactions decide about the same keys; taken in one order by all, so nobody waits in a circle.
+    """
+    with translated():
+        rows = await conn.fetch(
+            """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, resource_id)
+               SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS asked(account_id, key)
+                ORDER BY account_id, key
+               ON CONFLICT DO NOTHING RETURNING account_id, key""",
+            [claim.account_id for claim in claims],
+            [claim.key for claim in claims],
+            [claim.body_hash for claim in claims],
+            [claim.resource_id for claim in claims],
+        )
+    taken = {(row["account_id"], row["key"]) for row in rows}
+    return [(claim.account_id, claim.key) in taken for claim in claims]
+
+
+async def refuse_claims_in_tx(conn: Connection, refused: Sequence[tuple[Claim, Mapping[str, object]]]) -> None:
+    """Make refusals the answers of keys that this very transaction has claimed."""
+    if not refused:
+        return
+    with translated():
+        await conn.execute(
+            """UPDATE bank.idempotency_keys k SET resource_id = NULL, refusal = r.refusal::jsonb
+                 FROM unnest($1::text[], $2::text[], $3::text[]) AS r(account_id, key, refusal)
+                WHERE (k.account_id, k.key) = (r.account_id, r.key)""",
+            [claim.account_id for claim, _refusal in refused],
+            [claim.key for claim, _refusal in refused],
+            [orjson.dumps(dict(refusal)).decode() for _claim, refusal in refused],
+        )
 
 
 async def claim_key_in_tx(

@@ -31,7 +31,8 @@ _POST = """SELECT transfer_id, fresh FROM ledger.post(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11::text::jsonb, $12, $13, $14, $15, $16, $17, $18, $19)"""
 
 _POST_BATCH = """SELECT transfer_id, fresh, state, message, detail
-    FROM ledger.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"""
+    FROM ledger.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
+                           $21)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,9 @@ async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> lis
     if any(posting.phase not in ("post", "hold") for posting in postings):
         raise InvariantBroken("only posts and holds are booked many at once")
     legs = [(number, leg) for number, posting in enumerate(postings, 1) for leg in posting.legs]
+    counted = [(number, posting.counted) for number, posting in enumerate(postings, 1) if posting.counted is not None]
+    counts = [(number, count) for number, each in counted for count in each.counts]
+    maxima = [(number, count.kind, *limit) for number, count in counts for limit in count.maxima.items()]
     with translated():
         rows = await conn.fetch(
             _POST_BATCH,
@@ -100,6 +104,11 @@ async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> lis
             [number for number, _leg in legs],
             [leg.account_id for _number, leg in legs],
             [leg.amount_msat for _number, leg in legs],
+            [posting.counted and posting.counted.account_id for posting in postings],
+            [number for number, _count in counts],
+            [count.kind for _number, count in counts],
+            [count.amount for _number, count in counts],
+            *(list(column) for column in (zip(*maxima, strict=True) if maxima else ((), (), (), ()))),
         )
     return [
         Posted(transfer_id=row["transfer_id"], fresh=row["fresh"])

@@ -85,11 +85,12 @@ class Teller:
         )
         async with transaction(self.pool) as conn:
             row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"])) if made else None
-            await payment.add_row_in_tx(conn, new)
+            await payment.add_rows_in_tx(conn, [new])
             legs = await _account(conn, payer), await _account(conn, payee)
             await post_in_tx(conn, await payment.paid_internally(conn, self.ids, new, *legs))
             if row:
-                await invoice.mark_paid_internally_in_tx(conn, row, payment_id=new.id, amount_msat=Msat(amount_msat))
+                paid = invoice.PaidInternally(invoice=row, payment_id=new.id, amount_msat=Msat(amount_msat))
+                await invoice.mark_paid_internally_in_tx(conn, [paid])
         return new.id
 
     async def hold(
@@ -111,7 +112,7 @@ class Teller:
             attempt=1,
         )
         async with transaction(self.pool) as conn:
-            await payment.add_row_in_tx(conn, new)
+            await payment.add_rows_in_tx(conn, [new])
             await post_in_tx(conn, await payment.reserved(conn, self.ids, new, await _account(conn, payer)))
             return await payment.get_row_in_tx(conn, new.id)
 

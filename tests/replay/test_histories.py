@@ -12,8 +12,8 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from workflows.correction import CorrectionWorkflow
 from engine.contracts.converter import DATA_CONVERTER
+from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow

@@ -1,0 +1,73 @@
+"""What a caller is told: the answer that a key has already, and a rule's no in words that a caller knows."""
+
+from typing import Any
+
+from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus, Refusal
+from engine.domain.errors import EngineError, InvariantBroken, Refused
+from engine.domain.limits import exceeded
+from engine.ledger import payment
+from engine.ledger import request as requests
+from engine.ledger.database import Connection
+from engine.ledger.limits import Payer
+
+
+def claim_of(asked: PaymentRequest) -> requests.Claim:
+    """The key of a payment, for the payment."""
+    return requests.Claim(
+        account_id=asked.account_id,
+        key=asked.idempotency_key,
+        body_hash=bytes.fromhex(asked.body_hash),
+        resource_id=asked.payment_id,
+    )
+
+
+async def find_answer_in_tx(
+    conn: Connection, asked: PaymentRequest
+) -> tuple[PaymentOutcome, payment.PaymentRow | None]:
+    """What an earlier call with this key did: this very request, with its row, locked, or another one."""
+    known = await requests.find_key(conn, asked.account_id, asked.idempotency_key)
+    if known is None:
+        raise InvariantBroken("an idempotency key was taken and is gone")
+    if known.body_hash.hex() != asked.body_hash:
+        return PaymentOutcome(body_hash=known.body_hash.hex(), key_conflict=True), None
+    if known.refusal is not None:
+        return PaymentOutcome(body_hash=asked.body_hash, refusal=_as_refusal(known.refusal)), None
+    row = await payment.get_row_in_tx(conn, asked.payment_id)
+    return PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus(row.status)), row
+
+
+def in_the_callers_words(refused: EngineError) -> Refusal:
+    """The books speak of accounts, floors and counters; a caller has a wallet, limits and a key."""
+    if refused.code == "limit_exceeded":
+        code, sentence, facts = exceeded(refused.fields)
+        return Refusal(code=code, detail=sentence, fields=facts)
+    if refused.code != "insufficient_funds" or "needed" not in refused.fields:
+        return Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
+    needed_msat = refused.fields["needed"]
+    fields = {"needed_msat": needed_msat, "available_msat": refused.fields.get("available")}
+    detail = f"This wallet has not enough available for {needed_msat:,} msat, the most that this payment may cost."
+    return Refusal(code=refused.code, detail=detail, fields=fields)
+
+
+def about_accounts(refused: Refused, payer: Payer) -> Refused:
+    """What the books say of an account that was locked or closed at this very moment, as it is said to a caller."""
+    if refused.code == "account_locked":
+        return may_not_send("locked")
+    if refused.code == "account_closed":
+        is_payer = refused.fields.get("account_id") == payer.ledger_account_id
+        return may_not_send("closed") if is_payer else payee_closed()
+    return refused
+
+
+def may_not_send(status: str) -> Refused:
+    """The payer's account is locked or closed."""
+    return Refused("This account may not send.", code="account_locked", account_status=status)
+
+
+def payee_closed() -> Refused:
+    """A locked account still receives; a closed one does not."""
+    return Refused("The payee's account is closed.", code="payee_closed")
+
+
+def _as_refusal(kept: dict[str, Any]) -> Refusal:
+    return Refusal(code=kept["code"], detail=kept["detail"], fields=kept["fields"])

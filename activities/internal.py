@@ -1,0 +1,224 @@
+"""Payments between users of ours, one or many, in the caller's transaction: each settled or refused, all at once.
+
+What many share are the statements: the invoices are locked, payers and payees read, and everything is posted with one
+call each. What each has for itself is its verdict: a rule's no to one leaves no trace and disturbs none of the others.
+They are posted in the order in which they came; of two that pay one invoice the second is looked at after the first.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from activities.answers import about_accounts, in_the_callers_words, may_not_send, payee_closed
+from engine.contracts.payment import PaymentRequest, PaymentStatus, Refusal
+from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
+from engine.domain.fees import Kind
+from engine.domain.ids import PaymentHash, WalletId
+from engine.domain.money import Msat
+from engine.ledger import chart, invoice, payment
+from engine.ledger.accounts import Payee, find_payees
+from engine.ledger.book import Posting
+from engine.ledger.database import Connection
+from engine.ledger.fees import Charge, FeeBook
+from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers
+from engine.ledger.store import post_batch_in_tx
+
+
+class BrokenItemsError(InvariantBroken):
+    """Some contradict the books, and an operator must look; the transaction is to be made anew without them."""
+
+    def __init__(self, broken: Mapping[int, EngineError]) -> None:
+        super().__init__("; ".join(str(error) for error in broken.values()))
+        self.broken = broken
+
+    def at(self, places: Sequence[int]) -> "BrokenItemsError":
+        """The same, counted in the list of which the caller's was a part."""
+        return BrokenItemsError({places[place]: error for place, error in self.broken.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One that nothing speaks against so far."""
+
+    place: int
+    payer: Payer
+    new: payment.NewPayment
+    posting: Posting
+    invoice: invoice.InvoiceRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was read for all of them."""
+
+    invoices: Mapping[PaymentHash, invoice.InvoiceRow]
+    payees: Mapping[WalletId, Payee]
+
+
+class InternalPayments:
+    """Needs a transaction of its caller and nothing else."""
+
+    def __init__(self, ids: chart.Chart) -> None:
+        self._ids = ids
+        self._fees = FeeBook()
+        self._limits = LimitBooks()
+
+    async def settle_in_tx(
+        self, conn: Connection, asked: Sequence[PaymentRequest], workflow_ids: Sequence[str]
+    ) -> list[Refusal | None]:
+        """Settle each, or say why not, in their order. Raises BrokenItemsError; then nothing of this may be committed.
+
+        No repeat is seen here: whoever calls has claimed the key of each.
+        """
+        verdicts: list[Refusal | None] = [None] * len(asked)
+        places = list(range(len(asked)))
+        while places:
+            now, later = _one_per_invoice(asked, places)
+            await self._settle_round(conn, asked, workflow_ids, now, verdicts)
+            places = later
+        return verdicts
+
+    async def charge(self, conn: Connection, kind: Kind, asked: PaymentRequest, payer: Payer) -> Charge:
+        """Our fee, by the schedule in force in this transaction. Raises Refused when it is above the caller's cap."""
+        charge = await self._fees.charge(conn, kind, asked.amount_msat, level=payer.level, version=payer.fees_version)
+        if asked.fee_cap_msat is not None and charge.fee_msat > asked.fee_cap_msat:
+            raise Refused(
+                f"Our fee of {charge.fee_msat:,} msat is above max_fee_msat; raise it, or ask for a quote.",
+                code="fee_limit_exceeded",
+                fee_msat=charge.fee_msat,
+                max_fee_msat=asked.fee_cap_msat,
+            )
+        return charge
+
+    async def _settle_round(
+        self,
+        conn: Connection,
+        asked: Sequence[PaymentRequest],
+        workflow_ids: Sequence[str],
+        places: Sequence[int],
+        verdicts: list[Refusal | None],
+    ) -> None:
+        hashes = [each.payment_hash for each in (asked[place] for place in places) if each.payment_hash is not None]
+        invoices = await invoice.find_rows_in_tx(conn, hashes) if hashes else {}
+        payers = await find_payers(
+            conn, [(each.account_id, each.wallet_id, each.api_key_id) for each in (asked[place] for place in places)]
+        )
+        wallets = {each.wallet_id for each in invoices.values()}
+        wallets |= {each for each in (asked[place].payee_wallet_id for place in places) if each is not None}
+        known = _Known(invoices, await find_payees(conn, list(wallets)))
+        plans: list[_Plan] = []
+        broken: dict[int, EngineError] = {}
+        for place, payer in zip(places, payers, strict=True):
+            try:
+                plans.append(await self._plan(conn, place, asked[place], workflow_ids[place], payer, known))
+            except (Refused, Invalid, NotFound) as refused:
+                verdicts[place] = in_the_callers_words(refused)
+            except InvariantBroken as error:
+                broken[place] = error
+        results = await post_batch_in_tx(conn, [plan.posting for plan in plans]) if plans else []
+        settled: list[_Plan] = []
+        for plan, result in zip(plans, results, strict=True):
+            if isinstance(result, Refused):
+                verdicts[plan.place] = in_the_callers_words(about_accounts(result, plan.payer))
+            elif isinstance(result, EngineError):
+                broken[plan.place] = result
+            else:
+                settled.append(plan)
+        if broken:
+            raise BrokenItemsError(broken)
+        await _keep(conn, settled)
+
+    async def _plan(
+        self, conn: Connection, place: int, asked: PaymentRequest, workflow_id: str, payer: Payer | None, known: _Known
+    ) -> _Plan:
+        if payer is None:
+            raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
+        if payer.status != "active":
+            raise may_not_send(payer.status)
+        ours = _payable(asked, known.invoices) if asked.payee_wallet_id is None else None
+        wallet_id = ours.wallet_id if ours else asked.payee_wallet_id
+        payee = known.payees.get(wallet_id) if wallet_id else None
+        if wallet_id is None or payee is None:
+            raise NotFound(f"There is no wallet {wallet_id}.")
+        if payee.status == "closed":
+            raise payee_closed()
+        charge = await self.charge(conn, "internal", asked, payer)
+        new = _new_payment(asked, charge, wallet_id, workflow_id)
+        counts = await counts_of(conn, self._limits, payer, "internal", asked.amount_msat, Msat(0))
+        posting = await payment.paid_internally(
+            conn, self._ids, new, payer.ledger_account_id, payee.ledger_account_id, counts
+        )
+        return _Plan(place, payer, new, posting, ours)
+
+
+def _one_per_invoice(asked: Sequence[PaymentRequest], places: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(those that can be looked at together, those that pay an invoice that one of these pays)."""
+    now: list[int] = []
+    later: list[int] = []
+    seen: set[PaymentHash] = set()
+    for place in places:
+        payment_hash = asked[place].payment_hash
+        (later if payment_hash in seen else now).append(place)
+        if payment_hash is not None:
+            seen.add(payment_hash)
+    return now, later
+
+
+def _payable(asked: PaymentRequest, invoices: Mapping[PaymentHash, invoice.InvoiceRow]) -> invoice.InvoiceRow:
+    """The invoice, locked, so that a receipt from outside comes either before or after all of this."""
+    ours = invoices.get(asked.payment_hash) if asked.payment_hash else None
+    if ours is None:
+        raise InvariantBroken(f"{asked.payment_id} pays neither a wallet nor an invoice of ours")
+    if ours.status == "settled":
+        raise Refused("This invoice has been paid.", code="invoice_already_paid")
+    if ours.status == "cancelled":
+        raise Refused("This invoice was cancelled by its owner.", code="invoice_cancelled")
+    if ours.status == "expired" or ours.expires_at <= datetime.now(UTC):
+        raise Invalid("This invoice has expired.", code="invoice_expired")
+    if ours.amount_msat is not None and ours.amount_msat != asked.amount_msat:
+        raise Invalid(
+            "The invoice asks for another amount.", code="amount_mismatch", invoice_amount_msat=ours.amount_msat
+        )
+    if ours.wallet_id == asked.wallet_id:
+        raise Invalid("The invoice belongs to the wallet that would pay it.", code="self_payment")
+    return ours
+
+
+def _new_payment(asked: PaymentRequest, charge: Charge, payee: WalletId, workflow_id: str) -> payment.NewPayment:
+    return payment.NewPayment(
+        id=asked.payment_id,
+        account_id=asked.account_id,
+        wallet_id=asked.wallet_id,
+        kind="internal",
+        status=PaymentStatus.SETTLED,
+        destination=asked.destination,
+        amount_msat=asked.amount_msat,
+        max_fee_msat=charge.fee_msat,
+        payment_hash=asked.payment_hash,
+        bolt11=asked.bolt11,
+        amount_in_invoice=asked.amount_in_invoice,
+        memo=asked.memo,
+        external_id=asked.external_id,
+        payee_wallet_id=payee,
+        node=None,
+        attempt=None,
+        known_payment_index=0,
+        workflow_id=workflow_id,
+        charge=charge,
+    )
+
+
+async def _keep(conn: Connection, settled: Sequence[_Plan]) -> None:
+    added = await payment.add_rows_in_tx(conn, [plan.new for plan in settled])
+    if missing := [plan for plan in settled if plan.new.id not in added]:
+        raise BrokenItemsError(
+            {plan.place: InvariantBroken(f"{plan.new.id}: its invoice is open, and has a payment") for plan in missing}
+        )
+    await invoice.mark_paid_internally_in_tx(
+        conn,
+        [
+            invoice.PaidInternally(invoice=plan.invoice, payment_id=plan.new.id, amount_msat=plan.new.amount_msat)
+            for plan in settled
+            if plan.invoice is not None
+        ],
+    )
