@@ -178,6 +178,17 @@ class NodeCancellation(SQLModel, table=True):
     done_at: datetime | None = _moment(nullable=True)
 
 
+class BoardedPayment(SQLModel, table=True):
+    """Where a payment is that no worker has opened yet, if it shares its workflow with others."""
+
+    __tablename__: ClassVar[Any] = "boarded_payments"
+    __table_args__ = _BANK
+
+    payment_id: str = _text(primary_key=True)
+    workflow_id: str = _text()
+    created_at: datetime = _moment()
+
+
 class Transaction(SQLModel):
     """What moved in a wallet: a row of the view `bank.transactions`."""
 

@@ -25,6 +25,7 @@ _STORIES = {
     "payment-failed": (f'{_PAYMENT} "failed"', "send_payment"),
     "payment-refused": (f'{_PAYMENT} "refused"', "open_payment"),
     "payment-held-by-payee": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "watch_payment"),
+    "lane-mixed": ('WorkflowType = "LaneWorkflow" AND ExecutionStatus = "Completed"', "insufficient_funds"),
     "invoice-received": ('WorkflowType = "ReceiveWorkflow" AND ExecutionStatus = "Completed"', "credit_receipt"),
     "invoice-sweep": ('WorkflowType = "InvoiceSweepWorkflow" AND ExecutionStatus = "Completed"', "sweep_invoices"),
     "node-adopted": ('WorkflowType = "AdoptNodeWorkflow" AND ExecutionStatus = "Completed"', "book_opening"),

@@ -15,6 +15,7 @@ from temporalio.worker import Replayer
 from engine.contracts.converter import DATA_CONVERTER
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.pump import LndPumpWorkflow
@@ -38,6 +39,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             ReconciliationWorkflow,
             CaseWorkflow,
             CorrectionWorkflow,
+            LaneWorkflow,
         ],
         data_converter=DATA_CONVERTER,
     )
