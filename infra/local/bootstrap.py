@@ -32,9 +32,11 @@ USAGE = """Usage: ./run COMMAND
                        what a Lightning node that is not ours does, for trying things out
   test [ARGUMENTS]     run pytest
   check                run the linters and type checkers
+  bench [--quick] [--only SCENARIO] [--json FILE]
+                       measure payments, workflows and books beside others
 
 MILLRACE_HOME names the folder of a stack (.millrace), MILLRACE_CACHE that of downloads and builds."""
-MODULES = {"demo": "infra.local.demo", "outside": "infra.local.outside"}
+MODULES = {"bench": "infra.bench.main", "demo": "infra.local.demo", "outside": "infra.local.outside"}
 
 
 def main(arguments: Sequence[str]) -> int:

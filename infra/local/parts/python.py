@@ -22,7 +22,8 @@ def _interpreter() -> str:
     return f"py{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}-{place}"
 
 
-def _digest(lock: Path) -> str:
+def digest(lock: Path) -> str:
+    """Names what a lock holds."""
     return hashlib.sha256(lock.read_bytes()).hexdigest()[:12]
 
 
@@ -48,7 +49,7 @@ def environment(store: Store, pip_python: Path, lock: Path) -> Path:
         target = ("--python", folder / "bin" / "python")
         store.run("python-packages", CURE, [pip_python, "-m", "pip", *target, *INSTALL, "-r", lock])
 
-    key = f"python-{_interpreter()}-{_digest(lock)}"
+    key = f"python-{_interpreter()}-{digest(lock)}"
     return store.item(key, build, what="Python packages", usually="1–2 minutes") / "bin" / "python"
 
 
@@ -61,4 +62,4 @@ def wheel(store: Store, pip_python: Path, name: str, usually: str) -> Path:
         only = ("--no-deps", "--only-binary", ":all:")
         store.run(name, cure, [pip_python, "-m", "pip", *INSTALL, *only, "--target", folder, "-r", lock])
 
-    return store.item(f"{name}-{_interpreter()}-{_digest(lock)}", build, what=f"package {name}", usually=usually)
+    return store.item(f"{name}-{_interpreter()}-{digest(lock)}", build, what=f"package {name}", usually=usually)

@@ -1,0 +1,1 @@
+"""The benchmark: what Millrace does per second and what that costs, beside others on the same machine."""

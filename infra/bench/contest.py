@@ -1,0 +1,122 @@
+"""How contestants are measured: turns of a few seconds, in rounds, one after the other, each followed by its check.
+
+The order turns around from round to round, so that nobody always comes after the same neighbour. A check that fails ends
+the bench: figures of an engine whose balances are wrong are worth nothing.
+"""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from infra.bench.figures import CLIENT, Goal, Line, Turn
+from infra.bench.machine import Meter
+
+
+Begin = Callable[[], None]
+
+
+class Wrong(Exception):
+    """A check did not hold: what was measured is not right."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long and how often."""
+
+    rounds: int
+    turn_s: float
+    clients: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a contestant says of its turn."""
+
+    done: int
+    elapsed_s: float
+    latency_ms: float | None = None
+
+
+class Contestant(ABC):
+    """Something that does operations and can prove afterwards that it did them right."""
+
+    name: str
+    components: Sequence[str] = ()
+    """Whose CPU its operations cost; the client is always read."""
+
+    @abstractmethod
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
+        """Do operations with so many clients for so long. Raises Wrong when one fails.
+
+        What it does before `begin()` is warming up: it costs and counts nothing. Without a call all of it counts.
+        """
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Raises Wrong unless everything done so far stands exactly where it should."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Contestants that are compared with each other. A pair of words stands for one that is missing, and says why."""
+
+    title: str
+    unit: str
+    contestants: Sequence[Contestant | tuple[str, str]]
+    goals: Sequence[Goal] = ()
+
+
+async def play(contest: Contest, pace: Pace, meter: Meter, say: Callable[[str], None]) -> list[Line]:
+    """All rounds for each number of clients. Raises Wrong."""
+    present = [one for one in contest.contestants if isinstance(one, Contestant)]
+    absent = [one for one in contest.contestants if not isinstance(one, Contestant)]
+    lines = []
+    for clients in pace.clients:
+        by_name = {one.name: Line(contest.title, one.name, clients) for one in present}
+        for number in range(pace.rounds):
+            order = present if number % 2 == 0 else present[::-1]
+            for one in order:
+                say(f"{contest.title}: {clients} clients, round {number + 1}/{pace.rounds}, {one.name}")
+                by_name[one.name].turns.append(await take_turn(one, clients, pace.turn_s, meter))
+                await one.check()
+        lines += by_name.values()
+    clients = pace.clients[0]
+    return lines + [Line(contest.title, name, clients, missing=reason) for name, reason in absent]
+
+
+async def take_turn(contestant: Contestant, clients: int, seconds: float, meter: Meter) -> Turn:
+    """One turn, with what it cost."""
+    samples = [meter.sample()]
+    work = await contestant.work(clients, seconds, lambda: samples.append(meter.sample()))
+    spent = meter.since(samples[-1])
+    cpu_s = {name: cpu for name, cpu in spent.cpu_s.items() if name in (*contestant.components, CLIENT)}
+    return Turn(work.done, work.elapsed_s, cpu_s, spent.foreign, work.latency_ms)
+
+
+async def keep_asking(operation: Callable[[int], Awaitable[None]], clients: int, seconds: float) -> Work:
+    """So many clients, each doing one operation after the other until the time is over and the last has ended."""
+    began = time.monotonic()
+    took_s: list[float] = []
+
+    async def client(number: int) -> None:
+        while (start := time.monotonic()) < began + seconds:
+            await operation(number)
+            took_s.append(time.monotonic() - start)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(clients):
+            group.create_task(client(number))
+    return Work(len(took_s), time.monotonic() - began, 1000 * median(took_s) if took_s else None)
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], what: str, limit_s: float = 60) -> None:
+    """Wait for a fact, looking twenty times a second. Raises Wrong when it does not come."""
+    try:
+        async with asyncio.timeout(limit_s):
+            while not await holds():  # noqa: ASYNC110 - the fact is elsewhere
+                await asyncio.sleep(0.05)
+    except TimeoutError:
+        raise Wrong(f"waited {limit_s:.0f} s in vain for {what}") from None

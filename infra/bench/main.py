@@ -1,0 +1,174 @@
+"""`./run bench`: what Millrace does per second and what that costs, beside others, in one run on one machine.
+
+It starts a stack of its own, measures, checks every balance after every turn, shows a table and stops the stack. A
+missed goal is a figure; a check that does not hold is a failure, and the exit code 1.
+"""
+
+import argparse
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from infra.bench import books, lnbits, pairs, people
+from infra.bench.contest import Contest, Pace, Wrong, play
+from infra.bench.figures import judge
+from infra.bench.http import Broken
+from infra.bench.machine import Meter
+from infra.bench.report import Report
+from infra.bench.servers import Servers, folder, start
+from infra.local.commands import ROOT
+from infra.local.outside import PaymentFailed
+from infra.local.parts.store import Failed
+from infra.local.proof import prove
+from infra.local.tools import Tools
+
+CLIENTS = (1, 16, 64)
+
+
+@dataclass
+class Bench:
+    """One run."""
+
+    servers: Servers
+    stack: AsyncExitStack
+    console: Console
+    quick: bool
+    report: Report = field(default_factory=Report)
+    began: float = field(default_factory=time.monotonic)
+    _people: people.People | None = None
+
+    def __post_init__(self) -> None:
+        self.meter = Meter(self.servers.roots)
+
+    def say(self, text: str) -> None:
+        """Progress, on standard error."""
+        print(f"[{time.monotonic() - self.began:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def pace(self, turn_s: float, clients: Sequence[int] = CLIENTS) -> Pace:
+        """Three rounds; a quick run has one round less and shorter turns."""
+        return Pace(2, min(turn_s, 1.0), clients) if self.quick else Pace(3, turn_s, clients)
+
+    async def measure(self, contest: Contest, pace: Pace) -> None:
+        """Play it and note what came out."""
+        lines = await play(contest, pace, self.meter, self.say)
+        self.report.lines += lines
+        self.report.units[contest.title] = contest.unit
+        self.report.verdicts += [(contest.title, verdict) for verdict in judge(contest.goals, lines)]
+
+    async def users(self) -> people.People:
+        """The users, opened when they are first needed."""
+        if self._people is None:
+            self.say("users: opening accounts, funding them")
+            self._people = await people.settle_in(self.servers)
+        return self._people
+
+    async def ledger(self) -> None:
+        """The books alone."""
+        self.say("ledger: filling databases")
+        await self.measure(await books.prepare(self.servers), self.pace(2))
+        await books.prove(self.servers)
+
+    async def payments(self) -> None:
+        """What apps do, beside LNbits."""
+        everybody = await self.users()
+        port = self.servers.stack.home.ports()["api-1"]
+        await self.measure(pairs.contest(everybody, port, None, await self._lnbits()), self.pace(4))
+
+    async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
+        interpreter = await asyncio.to_thread(lnbits.provision)
+        if isinstance(interpreter, str):
+            return pairs.LNBITS, interpreter
+        self.say("LNbits: starting")
+        internet = await lnbits.play_internet()
+        self.stack.callback(internet.close)
+        running = await lnbits.start(self.servers, interpreter, free_port(), internet.sockets[0].getsockname()[1])
+        self.stack.push_async_callback(running.stop)
+        await running.settle_in()
+        return running
+
+
+SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {"ledger": Bench.ledger, "payments": Bench.payments}
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+async def run(options: argparse.Namespace, console: Console) -> Report:
+    """Start, measure, prove, stop. Raises Wrong."""
+    tools = Tools.from_json(os.environ["MILLRACE_TOOLS"])
+    began = time.monotonic()
+    print(f"bench: starting a stack in {folder()}", file=sys.stderr, flush=True)
+    stack = await asyncio.to_thread(start)
+    async with AsyncExitStack() as running:
+        running.push_async_callback(asyncio.to_thread, stack.stop)
+        bench = Bench(Servers(stack, tools), running, console, options.quick, began=began)
+        bench.report.quick, bench.report.commit = options.quick, _commit()
+        for name in options.only or SCENARIOS:
+            await SCENARIOS[name](bench)
+        bench.say("the proof: every rule of the books, and books against nodes")
+        proof = await prove(stack)
+        if not proof.holds:
+            raise Wrong(proof.complaint())
+    bench.report.took_s = time.monotonic() - began
+    return bench.report
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    return said.stdout.strip()
+
+
+def _wrong(error: BaseException) -> Wrong | Broken | None:
+    """The check that failed, from among those that clients raised together."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := _wrong(each)) is not None), None)
+    return error if isinstance(error, Wrong | Broken) else None
+
+
+def main() -> int:
+    """Parse, run, show."""
+    parser = argparse.ArgumentParser(prog="./run bench", description="Measure Millrace beside others.")
+    parser.add_argument("--quick", action="store_true", help="shorter turns and one round less: two minutes in all")
+    parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
+    options = parser.parse_args()
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    try:
+        report = asyncio.run(run(options, console))
+    except Exception as error:
+        wrong = _wrong(error)
+        if wrong is None:
+            raise
+        print(f"bench: a check does not hold: {wrong}", file=sys.stderr)
+        return 1
+    report.show(console)
+    console.print(f"measured in {report.took_s:.0f} s at {report.commit}; every check held")
+    if options.json is not None:
+        options.json.write_text(report.to_json())
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (Failed, PaymentFailed) as failure:
+        print(f"bench: {failure}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("bench: interrupted; the stack is stopped.", file=sys.stderr)
+        sys.exit(130)

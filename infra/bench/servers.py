@@ -1,0 +1,94 @@
+"""The stack that is measured, and what the bench needs of it: its processes by component, and databases of its own."""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import asyncpg
+
+from infra.local import database, environment
+from infra.local.commands import ROOT
+from infra.local.parts.store import Failed, remove
+from infra.local.stack import Stack
+from infra.local.tools import Tools
+
+COMPONENTS = {
+    "api-1": "api",
+    "worker-1": "worker",
+    "temporal": "temporal",
+    "postgres": "postgres",
+    "redis": "redis",
+    "lnd-1": "lnd",
+    "lnd-2": "lnd",
+    "outside-1": "outside",
+    "outside-2": "outside",
+    "bitcoind": "bitcoind",
+}
+OURS = ("api", "worker", "temporal", "postgres", "redis", "lnd", "bitcoind")
+"""What a payment may cost us; the outside nodes are other people's."""
+UNLIMITED = {"MILLRACE_RATE_LIMIT_PER_MINUTE": "0"}
+
+
+def folder() -> Path:
+    """A folder of its own beside that of the usual stack."""
+    usual = Path(os.environ.get("MILLRACE_HOME") or ROOT / ".millrace")
+    return usual.with_name(f"{usual.name}-bench")
+
+
+def start() -> Stack:
+    """A fresh stack: figures of books that grew over many runs would not be comparable."""
+    remove(folder())
+    return Stack.start(folder(), settings=UNLIMITED)
+
+
+class Servers:
+    """The running stack, and processes beside it that take part."""
+
+    def __init__(self, stack: Stack, tools: Tools) -> None:
+        self.stack, self.tools = stack, tools
+        self.beside: dict[str, int] = {}
+        """Further root processes by component, while they run."""
+
+    def roots(self) -> Mapping[str, Sequence[int]]:
+        """The root processes of each component, now."""
+        found: dict[str, list[int]] = {}
+        for name, process in self.stack.home.read_state().processes.items():
+            if process.pid is not None and name in COMPONENTS:
+                found.setdefault(COMPONENTS[name], []).append(process.pid)
+        for name, pid in self.beside.items():
+            found.setdefault(name, []).append(pid)
+        return found
+
+    def dsn(self, name: str) -> str:
+        """A database of this server, as its superuser."""
+        home = self.stack.home
+        secret = home.secrets()["postgres_password"]
+        return f"postgresql://{database.SUPERUSER}:{secret}@127.0.0.1:{home.ports()['postgres']}/{name}"
+
+    async def have_database(self, name: str, owner: str = database.SUPERUSER) -> None:
+        """A new and empty database."""
+        connection = await asyncpg.connect(self.dsn("postgres"))
+        try:
+            await connection.execute(f"CREATE DATABASE {name} OWNER {owner}")
+        finally:
+            await connection.close()
+
+    async def have_books(self, name: str) -> None:
+        """A database of its own with all our migrations. Raises Failed."""
+        await self.have_database(name, environment.OWNER)
+        owner = environment.dsn(self.stack.home, environment.OWNER).rpartition("/")[0]
+        environ = {**environment.inherited(), "MILLRACE_POSTGRES_OWNER_DSN": f"{owner}/{name}"}
+        command = [str(self.tools.python), "-m", "alembic", "-c", "infra/migrations/alembic.ini", "upgrade", "head"]
+        log = self.stack.home.log("bench-migrations")
+        with log.open("ab") as out:
+            child = await asyncio.create_subprocess_exec(
+                *command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out
+            )
+            if await child.wait() != 0:
+                raise Failed(f"The bench's books could not be made: the end of {log} says why.")
+        connection = await asyncpg.connect(self.dsn(name))
+        try:
+            await connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {environment.APP}")
+        finally:
+            await connection.close()
