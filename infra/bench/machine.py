@@ -75,6 +75,12 @@ class Meter:
         }
 
 
+def cpu_of(root: int) -> float:
+    """Seconds of CPU of a process and all below it, so far."""
+    stats = _stats()
+    return sum(stats[pid].cpu_s for pid in _family(root, _children(stats)) if pid in stats)
+
+
 @dataclass(frozen=True, slots=True)
 class _Stat:
     parent: int

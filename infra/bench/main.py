@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.bench import books, lnbits, pairs, people
+from infra.bench import books, flow, lnbits, pairs, people, standing
 from infra.bench.contest import Contest, Pace, Wrong, play
 from infra.bench.figures import judge
 from infra.bench.http import Broken
@@ -77,6 +77,24 @@ class Bench:
         await self.measure(await books.prepare(self.servers), self.pace(2))
         await books.prove(self.servers)
 
+    async def workflows(self) -> None:
+        """What is between Temporal's own cost and ours."""
+        everybody = await self.users()
+        helper = flow.Helper(self.servers, "bare")
+        await helper.start()
+        try:
+            await self.measure(await flow.contest(self.servers, everybody), self.pace(4, clients=(32,)))
+        finally:
+            await helper.stop()
+
+    async def standing(self) -> None:
+        """Start-up and memory."""
+        self.say("standing: memory, start-up, payments in flight")
+        times, count = (1, 200) if self.quick else (3, 1000)
+        self.report.facts += standing.memory(self.meter, "now")
+        self.report.facts += await standing.start_up(self.servers, times, free_port())
+        self.report.facts += await standing.waiting_payments(self.servers, self.meter, count)
+
     async def payments(self) -> None:
         """What apps do, beside LNbits."""
         everybody = await self.users()
@@ -96,7 +114,12 @@ class Bench:
         return running
 
 
-SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {"ledger": Bench.ledger, "payments": Bench.payments}
+SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
+    "ledger": Bench.ledger,
+    "workflows": Bench.workflows,
+    "payments": Bench.payments,
+    "standing": Bench.standing,
+}
 
 
 def free_port() -> int:
