@@ -10,15 +10,18 @@ part in every transfer.
 
 import asyncio
 import itertools
+import random
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import asyncpg
 
+from engine.ledger import book, store
+from engine.ledger.book import credit, debit
 from engine.ledger.books import find_broken_rules
-from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong
+from engine.ledger.database import Connection, open_pool, transaction
+from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, Wrong, keep_asking
 from infra.bench.figures import Goal
 from infra.bench.servers import Servers
 from infra.local import environment
@@ -30,6 +33,9 @@ SCALE = 20
 """Of TPC-B: 20 branches, 2,000,000 accounts; the branches are its hot rows."""
 TITLE = "ledger"
 TPCB = "pgbench TPC-B"
+BATCH = 100
+BATCHES = (f"post_batch of {BATCH}, random", f"post_batch of {BATCH}, hot")
+PostBatch = Callable[[Connection, Sequence[book.Posting]], Awaitable[object]]
 _PROCESSED = re.compile(r"number of transactions actually processed: (\d+)")
 _FAILED = re.compile(r"number of failed transactions: (\d+)")
 _LATENCY = re.compile(r"latency average = ([\d.]+) ms")
@@ -37,12 +43,15 @@ _PROGRESS = re.compile(r"progress: ([\d.]+) s, ([\d.]+) tps")
 _RATE = re.compile(r"tps = ([\d.]+) \(without")
 
 _PICK = {
-    "random": "\\set a :first + random(0, :users - 1)\n\\set b :first + (:a - :first + random(1, :users - 1)) % :users\n",
+    "random": """\\set a :first + random(0, :users - 1)
+\\set b :first + (:a - :first + random(1, :users - 1)) % :users
+""",
     "hot": "\\set a :first + random(1, :users - 1)\n\\set b :first\n",
 }
 _NUMBER = "\\set i :i + 1\n"
 _CALL = """SELECT fresh FROM ledger.post('{ref}' || :run || ':' || :client_id || ':' || :i,
- sha256('bench'), 'bench', '{phase}', {relates}, ARRAY[:a, {other}]::bigint[], ARRAY[{debit}, {credit}]::bigint[], 'bench');
+ sha256('bench'), 'bench', '{phase}', {relates}, ARRAY[:a, {other}]::bigint[],
+ ARRAY[{debit}, {credit}]::bigint[], 'bench');
 """
 _POST = _CALL.format(ref="p:", phase="post", relates="'{}'", other=":b", debit="1000", credit="-1000")
 _HOLD = _CALL.format(ref="h:", phase="hold", relates="'{}'", other=":outbox", debit="1010", credit="-1010")
@@ -171,52 +180,92 @@ class TpcB(Contestant):
             raise Wrong(f"TPC-B's sums differ: {sums}")
 
 
-class Posting(Contestant):
-    """One of the scripts above on one book."""
+class OnBook(Contestant):
+    """Posts on one book and counts what it posted."""
 
     components = ("postgres",)
 
-    def __init__(self, name: str, pgbench: Pgbench, servers: Servers, book: Book, script: str) -> None:
-        self.name, self._pgbench, self._servers, self._book = name, pgbench, servers, book
-        self._each = SCRIPTS[script].count("ledger.post")
-        self._file = servers.stack.home.folder / f"{re.sub('[^a-z]+', '-', f'{book.name} {name}')}.sql"
-        self._script, self._transfers = script, 0
-
-    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        await asyncio.to_thread(_write, self._file, SCRIPTS[self._script])
-        variables = {**self._book.variables, "i": 0, "run": next(_RUNS)}
-        words = [word for name, value in variables.items() for word in ("-D", f"{name}={value}")]
-        self._transfers = await self._count()
-        counted = await self._pgbench.measure(
-            self._book.name, clients, seconds, begin, "-f", str(self._file), *words
-        )
-        self._transfers += counted.total * self._each
-        return counted.work(self._each)
+    def __init__(self, name: str, servers: Servers, filled: Book) -> None:
+        self.name, self._servers, self._book = name, servers, filled
+        self._transfers = 0
 
     async def check(self) -> None:
-        """As many transfers as pgbench counted, and balances that equal the entries, to the millisatoshi."""
+        """As many transfers as were counted, and balances that equal the entries, to the millisatoshi."""
         if (found := await self._count()) != self._transfers:
             raise Wrong(f"{self.name}: {found} transfers in the books, {self._transfers} were posted")
-        connection = await asyncpg.connect(self._servers.dsn(self._book.name))
-        try:
-            differing = await connection.fetchval(
-                """SELECT count(*) FROM ledger.balances b JOIN
-                       (SELECT account_id, sum(amount) FILTER (WHERE layer = 0) AS settled,
-                               coalesce(sum(amount) FILTER (WHERE layer = 1), 0) AS held
-                          FROM ledger.entries GROUP BY 1) e USING (account_id)
-                    WHERE (b.settled, b.held_dr - b.held_cr) IS DISTINCT FROM (e.settled, e.held)"""
-            )
-        finally:
-            await connection.close()
+        differing = await self._ask(
+            """SELECT count(*) FROM ledger.balances b JOIN
+                   (SELECT account_id, sum(amount) FILTER (WHERE layer = 0) AS settled,
+                           coalesce(sum(amount) FILTER (WHERE layer = 1), 0) AS held
+                      FROM ledger.entries GROUP BY 1) e USING (account_id)
+                WHERE (b.settled, b.held_dr - b.held_cr) IS DISTINCT FROM (e.settled, e.held)"""
+        )
         if differing:
             raise Wrong(f"{self.name}: {differing} balances differ from their entries")
 
     async def _count(self) -> int:
+        return await self._ask("SELECT count(*) FROM ledger.transfers")
+
+    async def _ask(self, query: str) -> int:
         connection = await asyncpg.connect(self._servers.dsn(self._book.name))
         try:
-            return int(await connection.fetchval("SELECT count(*) FROM ledger.transfers"))
+            return int(await connection.fetchval(query))
         finally:
             await connection.close()
+
+
+class Posting(OnBook):
+    """One of the scripts above."""
+
+    def __init__(self, name: str, pgbench: Pgbench, servers: Servers, filled: Book, script: str) -> None:
+        super().__init__(name, servers, filled)
+        self._pgbench, self._script = pgbench, SCRIPTS[script]
+        self._each = self._script.count("ledger.post")
+        self._file = servers.stack.home.folder / f"{re.sub('[^a-z]+', '-', f'{filled.name} {name}')}.sql"
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
+        await asyncio.to_thread(self._file.write_text, self._script)
+        variables = {**self._book.variables, "i": 0, "run": next(_RUNS)}
+        words = [word for name, value in variables.items() for word in ("-D", f"{name}={value}")]
+        self._transfers = await self._count()
+        file = ("-f", str(self._file))
+        counted = await self._pgbench.measure(self._book.name, clients, seconds, begin, *file, *words)
+        self._transfers += counted.total * self._each
+        return counted.work(self._each)
+
+
+class Batched(OnBook):
+    """`post_batch` from Python, in transactions of their own."""
+
+    def __init__(self, name: str, servers: Servers, filled: Book, post_batch: PostBatch, *, hot: bool) -> None:
+        super().__init__(name, servers, filled)
+        self._post_batch, self._hot = post_batch, hot
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
+        self._transfers = await self._count()
+        pool = await open_pool(self._servers.dsn(self._book.name), min_size=clients, max_size=clients)
+
+        async def operation(_client: int) -> None:
+            async with transaction(pool) as conn:
+                await self._post_batch(conn, [self._posting() for _ in range(BATCH)])
+
+        try:
+            for _ in range(3):
+                await asyncio.gather(*(operation(number) for number in range(clients)))
+            begin()
+            work = await keep_asking(operation, clients, seconds)
+        finally:
+            await pool.close()
+        self._transfers += (work.done + 3 * clients) * BATCH
+        return Work(work.done * BATCH, work.elapsed_s, work.latency_ms)
+
+    def _posting(self) -> book.Posting:
+        first, users = self._book.variables["first"], self._book.variables["users"]
+        payer, payee = random.sample(range(first, first + users), 2)
+        if self._hot:
+            payer, payee = random.randrange(first + 1, first + users), first
+        legs = [debit(payer, 1000), credit(payee, 1000)]
+        return book.Posting(ref=f"b:{next(_RUNS)}", template="bench", phase="post", actor="bench", legs=legs)
 
 
 async def prepare_book(servers: Servers, name: str, users: int = USERS) -> Book:
@@ -238,7 +287,8 @@ async def prepare_book(servers: Servers, name: str, users: int = USERS) -> Book:
             raise Wrong("the accounts of the bench's users do not follow each other")
         await connection.execute(
             """SELECT ledger.post('fund:' || n, sha256('bench'), 'bench', 'post', '{}', ARRAY[$1::bigint, n],
-                                  ARRAY[$2::bigint, -$2::bigint], 'bench') FROM generate_series($3::bigint, $4::bigint) n""",
+                                  ARRAY[$2::bigint, -$2::bigint], 'bench')
+                 FROM generate_series($3::bigint, $4::bigint) n""",
             channels,
             FUNDS_MSAT,
             first,
@@ -257,10 +307,19 @@ async def prepare(servers: Servers) -> Contest:
         return Contest(TITLE, "transfers/s", [(TPCB, pgbench.missing)])
     await servers.have_database("bench_tpcb")
     await pgbench.fill("bench_tpcb", SCALE)
-    book = await prepare_book(servers, "bench_books")
-    postings = [Posting(name, pgbench, servers, book, name) for name in SCRIPTS]
+    made = await prepare_book(servers, "bench_books")
+    postings = [Posting(name, pgbench, servers, made, name) for name in SCRIPTS]
     goals = [Goal(name, TPCB, at_least=0.5) for name in SCRIPTS]
-    return Contest(TITLE, "transfers/s", [TpcB(pgbench, servers, "bench_tpcb"), *postings], goals)
+    goals += [Goal(name, TPCB, at_least=2.0) for name in BATCHES]
+    contestants = [TpcB(pgbench, servers, "bench_tpcb"), *postings, *_batches(servers, made)]
+    return Contest(TITLE, "transfers/s", contestants, goals)
+
+
+def _batches(servers: Servers, made: Book) -> Sequence[Contestant | tuple[str, str]]:
+    post_batch: PostBatch | None = getattr(store, "post_batch_in_tx", None)
+    if post_batch is None:
+        return [(name, NOT_BUILT) for name in BATCHES]
+    return [Batched(name, servers, made, post_batch, hot=name.endswith("hot")) for name in BATCHES]
 
 
 async def prove(servers: Servers, database: str = "bench_books") -> None:
@@ -272,10 +331,6 @@ async def prove(servers: Servers, database: str = "bench_books") -> None:
         await connection.close()
     if broken:
         raise Wrong("; ".join(broken))
-
-
-def _write(file: Path, text: str) -> None:
-    file.write_text(text)
 
 
 def _found(pattern: re.Pattern[str], text: str) -> str:

@@ -1,7 +1,7 @@
 """How contestants are measured: turns of a few seconds, in rounds, one after the other, each followed by its check.
 
-The order turns around from round to round, so that nobody always comes after the same neighbour. A check that fails ends
-the bench: figures of an engine whose balances are wrong are worth nothing.
+The order turns around from round to round, so that nobody always comes after the same neighbour. A check that fails
+ends the bench: figures of an engine whose balances are wrong are worth nothing.
 """
 
 import asyncio
@@ -14,8 +14,8 @@ from statistics import median
 from infra.bench.figures import CLIENT, Goal, Line, Turn
 from infra.bench.machine import Meter
 
-
 Begin = Callable[[], None]
+NOT_BUILT = "not built"
 
 
 class Wrong(Exception):
@@ -73,7 +73,7 @@ async def play(contest: Contest, pace: Pace, meter: Meter, say: Callable[[str], 
     """All rounds for each number of clients. Raises Wrong."""
     present = [one for one in contest.contestants if isinstance(one, Contestant)]
     absent = [one for one in contest.contestants if not isinstance(one, Contestant)]
-    lines = []
+    lines: list[Line] = []
     for clients in pace.clients:
         by_name = {one.name: Line(contest.title, one.name, clients) for one in present}
         for number in range(pace.rounds):

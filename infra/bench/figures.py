@@ -48,10 +48,14 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a contestant should reach beside another, as a ratio of rates or of CPU per operation."""
+    """What a contestant should reach beside another, as a ratio of rates or of CPU per operation.
+
+    Without a bound the ratio is only shown.
+    """
 
     contestant: str
-    beside: str
+    beside: str | None = None
+    """None: the bound is on the rate itself."""
     measure: Measure = "rate"
     at_least: float | None = None
     at_most: float | None = None
@@ -60,7 +64,10 @@ class Goal:
 
     def words(self) -> str:
         """For the table."""
-        return f"≥ {self.at_least:g}×" if self.at_least is not None else f"≤ {self.at_most:g}×"
+        if self.at_least is None and self.at_most is None:
+            return ""
+        unit = "" if self.beside is None else "×"
+        return f"≥ {self.at_least:,g}{unit}" if self.at_least is not None else f"≤ {self.at_most:,g}{unit}"
 
     def met_by(self, ratio: float) -> bool:
         """Whether a ratio reaches it."""
@@ -125,9 +132,11 @@ class Verdict:
 
     @property
     def word(self) -> str:
-        """met, missed or not measured."""
+        """met, missed or not measured; nothing for a ratio that has no goal."""
         if self.ratio is None:
             return "not measured"
+        if not self.goal.words():
+            return ""
         return "met" if self.goal.met_by(self.ratio) else "missed"
 
 
@@ -156,8 +165,10 @@ def judge(goals: Sequence[Goal], lines: Sequence[Line]) -> list[Verdict]:
         for line in [one for one in lines if one.contestant == goal.contestant]:
             if goal.clients not in (None, line.clients):
                 continue
-            other = by_key.get((goal.beside, line.clients))
+            other = by_key.get((goal.beside or "", line.clients))
             ratio = None if other is None else ratio_of(line.turns, other.turns, goal.measure)
+            if goal.beside is None:
+                ratio = line.rate
             marked = line.marked or (other is not None and other.marked)
             verdicts.append(Verdict(goal, line.clients, ratio, marked))
     return verdicts

@@ -26,7 +26,6 @@ from infra.bench.people import People
 from infra.bench.servers import Servers
 from infra.bench.workers import BARE
 from infra.local import environment
-from infra.local.commands import ROOT
 
 TITLE = "workflows"
 OURS, LEAST = "payment workflow", "bare workflow"
@@ -41,26 +40,10 @@ class Helper:
 
     async def start(self) -> None:
         """Start it and wait until it polls."""
-        home = self._servers.stack.home
-        settings = environment.of_worker(home, f"bench-{self.kind}")
+        settings = environment.of_worker(self._servers.stack.home, f"bench-{self.kind}")
         ready = Path(settings["MILLRACE_READY_FILE"])
-        with home.log(f"bench-{self.kind}").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "--",
-                self._servers.tools.python,
-                "-m",
-                "infra.bench.workers",
-                self.kind,
-                cwd=ROOT,
-                env={**environment.inherited(), **settings},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        self._servers.beside[self.kind] = self._process.pid
+        command: list[str | Path] = [self._servers.tools.python, "-m", "infra.bench.workers", self.kind]
+        self._process = await self._servers.spawn(self.kind, command, settings)
 
         async def polls() -> bool:
             return await asyncio.to_thread(ready.exists)
@@ -69,10 +52,8 @@ class Helper:
 
     async def stop(self) -> None:
         """End it."""
-        self._servers.beside.pop(self.kind, None)
-        if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
-            await self._process.wait()
+        if self._process is not None:
+            await self._servers.end(self.kind, self._process)
 
 
 class Bare(Contestant):
@@ -161,6 +142,4 @@ async def connect(servers: Servers) -> Client:
 async def contest(servers: Servers, people: People) -> Contest:
     """Both, over one client."""
     client = await connect(servers)
-    return Contest(
-        TITLE, "workflows/s", [Payments(client, people), Bare(client)], [Goal(OURS, LEAST, at_least=0.8)]
-    )
+    return Contest(TITLE, "workflows/s", [Payments(client, people), Bare(client)], [Goal(OURS, LEAST, at_least=0.8)])

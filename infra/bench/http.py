@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 ANSWER_LIMIT_S = 60
+OK = 200
 
 
 class Broken(Exception):
@@ -75,3 +76,15 @@ class Line:
         """Let go of the connection."""
         if self._transport is not None:
             self._transport.close()
+
+
+async def healthy(port: int) -> bool:
+    """Whether one of our API processes answers here."""
+    line = Line(port)
+    try:
+        status, _ = await line.ask("GET", "/healthz")
+    except (OSError, Broken, TimeoutError):
+        return False
+    finally:
+        line.close()
+    return status == OK

@@ -7,11 +7,8 @@ would ask of the internet (prices, lists of extensions) is answered on loopback 
 
 import asyncio
 import contextlib
-import os
 import random
-import re
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -22,7 +19,6 @@ from infra.bench.http import Broken, Line
 from infra.bench.pairs import LNBITS
 from infra.bench.people import Json, expect
 from infra.bench.servers import Servers
-from infra.local import environment
 from infra.local.parts import python
 from infra.local.parts.provision import cache_folder
 from infra.local.parts.store import Failed, Store
@@ -38,7 +34,14 @@ AMOUNT_SAT = 1
 SERVER_ERROR = 500
 PASSWORD = "bench-bench-bench"  # noqa: S105 - of a server that lives for minutes, on loopback
 PRICE = b'{"rates": {"median": 100000.0}, "extensions": [], "featured": [], "repos": []}'
-_VERSION = re.compile(r"^Python (\d+)\.(\d+)")
+_GROW = """
+INSERT INTO apipayments
+SELECT (jsonb_populate_record(t, jsonb_build_object('checking_id', 'old' || n || t.amount, 'payment_hash', 'old' || n,
+            'wallet_id', ($1::text[])[1 + (n / 2 + ((n % 2 = 0) = (t.amount > 0))::int) % cardinality($1)]))).*
+  FROM generate_series($2::int, $3::int - 1) n,
+       ((SELECT * FROM apipayments WHERE amount = 1000 AND status = 'success' LIMIT 1) UNION ALL
+        (SELECT * FROM apipayments WHERE amount = -1000 AND status = 'success' LIMIT 1)) t"""
+"""Copies of one payment between all wallets in turn, there and back, so that no balance changes."""
 
 
 def provision() -> Path | str:
@@ -127,12 +130,19 @@ class Lnbits(Contestant):
         line.close()
         await self.check()
 
+    async def grow(self, first: int, last: int) -> None:
+        """Let it have had these payments too."""
+        self._lines.setdefault(0, Line(self._port))
+        await self.operation(0)
+        connection = await asyncpg.connect(self._servers.dsn(DATABASE))
+        try:
+            await connection.execute(_GROW, [wallet["id"] for wallet in self._wallets], first, last)
+        finally:
+            await connection.close()
+
     async def stop(self) -> None:
         """End it with its children."""
-        self._servers.beside.pop(COMPONENT, None)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-        await self._process.wait()
+        await self._servers.end(COMPONENT, self._process)
 
 
 async def start(servers: Servers, interpreter: Path, port: int, loopback: int) -> Lnbits:
@@ -158,28 +168,8 @@ async def start(servers: Servers, interpreter: Path, port: int, loopback: int) -
         "LNBITS_ADMIN_UI": "true",
         "DEBUG": "false",
     }
-    program = interpreter.parent / "lnbits"
-    with servers.stack.home.log("lnbits").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "--",
-            interpreter,
-            program,
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-            env={**environment.inherited(), **settings},
-            cwd=folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            process_group=0,
-        )
-    servers.beside[COMPONENT] = process.pid
-    return Lnbits(servers, port, process)
+    command: list[str | Path] = [interpreter, interpreter.parent / "lnbits", "--host", "127.0.0.1", "--port", str(port)]
+    return Lnbits(servers, port, await servers.spawn(COMPONENT, command, settings, folder))
 
 
 async def play_internet() -> asyncio.Server:

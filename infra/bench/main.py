@@ -18,13 +18,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.bench import books, flow, lnbits, pairs, people, standing
-from infra.bench.contest import Contest, Pace, Wrong, play
-from infra.bench.figures import judge
-from infra.bench.http import Broken
+from infra.bench import batch, books, flow, history, lnbits, pairs, people, standing
+from infra.bench.contest import Contest, Pace, Wrong, eventually, play
+from infra.bench.figures import Line, judge
+from infra.bench.http import Broken, healthy
 from infra.bench.machine import Meter
 from infra.bench.report import Report
-from infra.bench.servers import Servers, folder, start
+from infra.bench.servers import PLAIN, UNLIMITED, Servers, api_command, can_batch, folder, start
+from infra.local import environment
 from infra.local.commands import ROOT
 from infra.local.outside import PaymentFailed
 from infra.local.parts.store import Failed
@@ -45,6 +46,7 @@ class Bench:
     report: Report = field(default_factory=Report)
     began: float = field(default_factory=time.monotonic)
     _people: people.People | None = None
+    _other: lnbits.Lnbits | tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         self.meter = Meter(self.servers.roots)
@@ -59,7 +61,9 @@ class Bench:
 
     async def measure(self, contest: Contest, pace: Pace) -> None:
         """Play it and note what came out."""
-        lines = await play(contest, pace, self.meter, self.say)
+        self._note(contest, await play(contest, pace, self.meter, self.say))
+
+    def _note(self, contest: Contest, lines: Sequence[Line]) -> None:
         self.report.lines += lines
         self.report.units[contest.title] = contest.unit
         self.report.verdicts += [(contest.title, verdict) for verdict in judge(contest.goals, lines)]
@@ -97,11 +101,43 @@ class Bench:
 
     async def payments(self) -> None:
         """What apps do, beside LNbits."""
-        everybody = await self.users()
-        port = self.servers.stack.home.ports()["api-1"]
-        await self.measure(pairs.contest(everybody, port, None, await self._lnbits()), self.pace(4))
+        everybody, other = await self.users(), await self._lnbits()
+        usual = self.servers.stack.home.ports()["api-1"]
+        if not can_batch():
+            await self.measure(pairs.contest(everybody, usual, None, other), self.pace(4))
+            return
+        port = free_port()
+        settings = {**environment.of_api(self.servers.stack.home), **UNLIMITED, **PLAIN}
+        plain = await self.servers.spawn(pairs.PLAIN_API, api_command(self.servers.tools, port), settings)
+        try:
+            await eventually(lambda: healthy(port), "an API without batching")
+            await self.measure(pairs.contest(everybody, port, usual, other), self.pace(4))
+        finally:
+            await self.servers.end(pairs.PLAIN_API, plain)
+
+    async def batches(self) -> None:
+        """Many payments in one request."""
+        await self.measure(await batch.contest(self.servers, await self.users()), self.pace(4, clients=(1, 4)))
+
+    async def history(self) -> None:
+        """Ten times as much of everything."""
+        self.say("history: filling two books")
+        await self.measure(await history.prepare_books(self.servers), self.pace(2, clients=(16,)))
+        growth = history.Growth(self.servers, await self.users(), await self._lnbits())
+        pace, lines = self.pace(4, clients=(16,)), []
+        for factor, suffix in ((1, ""), (history.FACTOR, history.GROWN)):
+            self.say(f"history: {factor * history.PAYMENTS} payments in each bank")
+            await growth.fill(factor)
+            lines += await play(growth.contest(suffix), pace, self.meter, self.say)
+        self._note(growth.contest(), lines)
 
     async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
+        """LNbits, started when it is first needed; or why it is not there."""
+        if self._other is None:
+            self._other = await self._start_lnbits()
+        return self._other
+
+    async def _start_lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
         interpreter = await asyncio.to_thread(lnbits.provision)
         if isinstance(interpreter, str):
             return pairs.LNBITS, interpreter
@@ -118,6 +154,8 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "ledger": Bench.ledger,
     "workflows": Bench.workflows,
     "payments": Bench.payments,
+    "batches": Bench.batches,
+    "history": Bench.history,
     "standing": Bench.standing,
 }
 

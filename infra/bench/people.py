@@ -100,7 +100,14 @@ async def settle_in(servers: Servers, count: int = COUNT) -> People:
 
 
 async def pay(
-    line: Line, people: People, payer: Person, destination: str, payee: int, *, amount_msat: int, in_invoice: bool = False
+    line: Line,
+    people: People,
+    payer: Person,
+    destination: str,
+    payee: int,
+    *,
+    amount_msat: int,
+    in_invoice: bool = False,
 ) -> None:
     """One payment, to its end. Raises Wrong when it is not settled."""
     body = {"wallet_id": payer.wallet_id, "destination": destination}

@@ -14,6 +14,8 @@ from rich.table import Table
 from infra.bench.figures import CLIENT, Line, Turn, Verdict, cpu_ms_by_component
 
 MARK = "*"
+LEAST_SHOWN_MS = 0.05
+DIGITS = ((100, 0), (10, 1))
 FORMAT = 1
 """Of the JSON; fields are added, never renamed."""
 
@@ -61,7 +63,15 @@ class Report:
 
     def _table(self, title: str, lines: Sequence[Line]) -> Table:
         table = Table(
-            "who", "clients", self.units.get(title, "per s"), "spread", "p50 ms", "CPU ms each", "of it", "client", "foreign"
+            "who",
+            "clients",
+            self.units.get(title, "per s"),
+            "spread",
+            "p50 ms",
+            "CPU ms each",
+            "of it",
+            "client",
+            "foreign",
         )
         table.title = title
         for column in table.columns[1:6] + table.columns[7:]:
@@ -115,14 +125,16 @@ class Report:
 
 
 def _goals(verdicts: Sequence[tuple[str, Verdict]]) -> Table:
-    table = Table("what", "beside", "clients", "of", "goal", "ratio", "", title="goals, as the median of ratios per round")
+    table = Table(
+        "what", "beside", "clients", "of", "goal", "ratio", "", title="goals, as the median of ratios per round"
+    )
     for column in table.columns[4:6]:
         column.justify = "right"
     for _, verdict in verdicts:
         goal, mark = verdict.goal, MARK if verdict.marked else ""
-        ratio = "" if verdict.ratio is None else f"{verdict.ratio:.2f}×{mark}"
+        ratio = "" if verdict.ratio is None else f"{verdict.ratio:,.2f}{'' if goal.beside is None else '×'}{mark}"
         clients = str(verdict.clients)
-        table.add_row(goal.contestant, goal.beside, clients, goal.measure, goal.words(), ratio, verdict.word)
+        table.add_row(goal.contestant, goal.beside or "", clients, goal.measure, goal.words(), ratio, verdict.word)
     return table
 
 
@@ -144,7 +156,7 @@ def client_share(turns: Sequence[Turn]) -> float:
 
 def _shares(turns: Sequence[Turn]) -> str:
     shares = sorted(_median_by_component(turns).items(), key=lambda one: -one[1])
-    return ", ".join(f"{name} {number(spent)}" for name, spent in shares if spent >= 0.05)
+    return ", ".join(f"{name} {number(spent)}" for name, spent in shares if spent >= LEAST_SHOWN_MS)
 
 
 def _median_by_component(turns: Sequence[Turn]) -> dict[str, float]:
@@ -157,4 +169,5 @@ def number(value: float | None) -> str:
     """Three digits are as much as such a machine can say."""
     if value is None:
         return ""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    digits = next((digits for least, digits in DIGITS if value >= least), 2)
+    return f"{value:,.{digits}f}"

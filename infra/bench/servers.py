@@ -1,12 +1,15 @@
 """The stack that is measured, and what the bench needs of it: its processes by component, and databases of its own."""
 
 import asyncio
+import contextlib
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
 
+from engine.settings import ApiSettings
 from infra.local import database, environment
 from infra.local.commands import ROOT
 from infra.local.parts.store import Failed, remove
@@ -27,6 +30,7 @@ COMPONENTS = {
 }
 OURS = ("api", "worker", "temporal", "postgres", "redis", "lnd", "bitcoind")
 """What a payment may cost us; the outside nodes are other people's."""
+BATCHING, PLAIN = {"MILLRACE_PAYMENT_LANES": "1"}, {"MILLRACE_PAYMENT_LANES": "0"}
 UNLIMITED = {"MILLRACE_RATE_LIMIT_PER_MINUTE": "0"}
 
 
@@ -39,7 +43,18 @@ def folder() -> Path:
 def start() -> Stack:
     """A fresh stack: figures of books that grew over many runs would not be comparable."""
     remove(folder())
-    return Stack.start(folder(), settings=UNLIMITED)
+    return Stack.start(folder(), settings={**UNLIMITED, **BATCHING})
+
+
+def can_batch() -> bool:
+    """Whether this API collects payments into batches, switched by a setting."""
+    return "payment_lanes" in ApiSettings.model_fields
+
+
+def api_command(tools: Tools, port: int) -> list[str | Path]:
+    """One more API process."""
+    where = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log")
+    return [tools.python, "-m", "uvicorn", "api.app:create_app", "--factory", *where]
 
 
 class Servers:
@@ -59,6 +74,34 @@ class Servers:
         for name, pid in self.beside.items():
             found.setdefault(name, []).append(pid)
         return found
+
+    async def spawn(
+        self, name: str, command: Sequence[str | Path], settings: Mapping[str, str], cwd: Path = ROOT
+    ) -> asyncio.subprocess.Process:
+        """Start a process beside the stack's, which dies with us. Under this name it is a component until `end`."""
+        with self.stack.home.log(f"bench-{name.replace(' ', '-')}").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *("setpriv", "--pdeathsig", "KILL", "--", *command),
+                cwd=cwd,
+                env={**environment.inherited(), **settings},
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=0,
+            )
+        self.beside[name] = process.pid
+        return process
+
+    async def end(self, name: str, process: asyncio.subprocess.Process) -> None:
+        """Ask it to end, and after ten seconds make it, with all that it started."""
+        self.beside.pop(name, None)
+        if process.returncode is None:
+            process.terminate()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), 10)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
     def dsn(self, name: str) -> str:
         """A database of this server, as its superuser."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from statistics import median
 
 from temporalio.client import Client
@@ -10,37 +11,35 @@ from temporalio.client import Client
 from engine.contracts import queues
 from infra.bench.contest import eventually
 from infra.bench.flow import Helper, connect, request
-from infra.bench.http import Broken, Line
+from infra.bench.http import healthy
 from infra.bench.machine import Meter, cpu_of
 from infra.bench.report import Fact
-from infra.bench.servers import UNLIMITED, Servers
+from infra.bench.servers import UNLIMITED, Servers, api_command
 from infra.bench.workers import WAITING
 from infra.local import environment
-from infra.local.commands import ROOT
 from workflows.payment import PaymentWorkflow
 
-OK = 200
 AT_ONCE = 64
 
 
 async def start_up(servers: Servers, times: int, port: int) -> list[Fact]:
     """Seconds and CPU from the start of a process to its first answer, beside the one that runs; the median."""
-    home, python = servers.stack.home, str(servers.tools.python)
+    home = servers.stack.home
     ready = home.folder / "run" / "bench-start.ready"
-    api = [python, "-m", "uvicorn", "api.app:create_app", "--factory", "--host", "127.0.0.1", "--port", str(port)]
     api_settings = {**environment.of_api(home), **UNLIMITED}
+    worker: list[str | Path] = [servers.tools.python, "worker.py"]
     worker_settings = {**environment.of_worker(home, "worker-1"), "MILLRACE_READY_FILE": str(ready)}
 
     async def answers() -> bool:
-        return await _answers(port)
+        return await healthy(port)
 
     async def says_so() -> bool:
         return await asyncio.to_thread(ready.exists)
 
     facts = []
     for name, command, settings, there in (
-        ("API", api, api_settings, answers),
-        ("worker", [python, "worker.py"], worker_settings, says_so),
+        ("API", api_command(servers.tools, port), api_settings, answers),
+        ("worker", worker, worker_settings, says_so),
     ):
         took = []
         for _ in range(times):
@@ -52,36 +51,16 @@ async def start_up(servers: Servers, times: int, port: int) -> list[Fact]:
 
 
 async def _start_once(
-    servers: Servers, command: Sequence[str], settings: Mapping[str, str], there: Callable[[], Awaitable[bool]]
+    servers: Servers, command: Sequence[str | Path], settings: Mapping[str, str], there: Callable[[], Awaitable[bool]]
 ) -> tuple[float, float]:
     """Seconds until it is there, and its CPU by then; the process is ended again."""
     began = time.monotonic()
-    with servers.stack.home.log("bench-start").open("ab") as log:
-        process = await asyncio.create_subprocess_exec(
-            *("setpriv", "--pdeathsig", "KILL", "--", *command),
-            cwd=ROOT,
-            env={**environment.inherited(), **settings},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-        )
+    process = await servers.spawn("start", command, settings)
     try:
         await eventually(there, f"{command[-1]} to start")
         return time.monotonic() - began, cpu_of(process.pid)
     finally:
-        process.terminate()
-        await process.wait()
-
-
-async def _answers(port: int) -> bool:
-    line = Line(port)
-    try:
-        status, _ = await line.ask("GET", "/healthz")
-    except (OSError, Broken, TimeoutError):
-        return False
-    finally:
-        line.close()
-    return status == OK
+        await servers.end("start", process)
 
 
 def memory(meter: Meter, when: str) -> list[Fact]:

@@ -46,8 +46,6 @@ _GRACE = timedelta(seconds=0.1)
 _LOOK_AGAIN = timedelta(minutes=10)
 
 
-
-
 class NoMoney(PaymentActivities):
     """Holds nothing and says that it did."""
 
@@ -82,7 +80,7 @@ class NoNode(SendingActivities):
     """Sends nothing; the watch waits like that of a payee who takes his time."""
 
     @activity.defn
-    async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
+    async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:  # noqa: ARG002 - the contract's
         """In flight."""
         return AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 

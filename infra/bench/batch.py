@@ -1,0 +1,65 @@
+"""Many payments in one request, all of them or none: `POST /v1/payments/batch`.
+
+It is looked for in the API's own description first. While it is not there it is shown as not built and fails nothing.
+"""
+
+import random
+
+from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, keep_asking
+from infra.bench.figures import Goal
+from infra.bench.http import Line
+from infra.bench.pairs import AMOUNT_MSAT
+from infra.bench.people import Json, People, Person, expect
+from infra.bench.servers import OURS, Servers
+
+PATH = "/v1/payments/batch"
+SIZES = (100, 1000)
+GOAL = 1000
+
+
+class Batch(Contestant):
+    """One request after the other, of so many transfers from one payer to users taken by chance."""
+
+    components = OURS
+
+    def __init__(self, people: People, port: int, size: int) -> None:
+        self.name = f"batch of {size}"
+        self._people, self._port, self._size = people, port, size
+        self._lines: dict[int, Line] = {}
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
+        for number in range(len(self._lines), clients):
+            self._lines[number] = Line(self._port)
+        await self.operation(0)
+        begin()
+        work = await keep_asking(self.operation, clients, seconds)
+        return Work(work.done * self._size, work.elapsed_s, work.latency_ms)
+
+    async def operation(self, client: int) -> None:
+        """One request to its end."""
+        payer = random.choice(self._people.everybody)
+        others = [person for person in self._people.everybody if person is not payer]
+        payees = random.choices(others, k=self._size)
+        headers = {"Authorization": f"Bearer {payer.key}", "Idempotency_Key": self._people.new_key()}
+        expect(await self._lines[client].ask("POST", PATH, _body(payer, payees), Prefer="wait=30", **headers))
+        for payee in payees:
+            self._people.moved(payer.number, payee.number, AMOUNT_MSAT)
+
+    async def check(self) -> None:
+        await self._people.check()
+
+
+def _body(payer: Person, payees: list[Person]) -> Json:
+    transfers = [{"destination": f"@{payee.username}", "amount_msat": AMOUNT_MSAT} for payee in payees]
+    return {"wallet_id": payer.wallet_id, "payments": transfers}
+
+
+async def contest(servers: Servers, people: People) -> Contest:
+    """Both sizes, or the word that there is none."""
+    port = servers.stack.home.ports()["api-1"]
+    line = Line(port)
+    paths = expect(await line.ask("GET", "/openapi.json"), 200)["paths"]
+    line.close()
+    built = PATH in paths
+    contestants = [Batch(people, port, size) if built else (f"batch of {size}", NOT_BUILT) for size in SIZES]
+    return Contest("batches over HTTP", "transfers/s", contestants, [Goal("batch of 1000", at_least=GOAL)])

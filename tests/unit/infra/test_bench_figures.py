@@ -1,0 +1,97 @@
+"""The arithmetic of the benchmark: medians, ratios inside a round, marks and goals."""
+
+import pytest
+
+from infra.bench.figures import CLIENT, Goal, Line, Turn, cpu_ms_by_component, foreign_share, judge, ratio_of
+
+pytestmark = pytest.mark.unit
+
+
+def turn(rate: float, *, cpu_ms: float = 0.0, foreign: float = 0.0) -> Turn:
+    """A turn of two seconds with this rate."""
+    done = round(2 * rate)
+    return Turn(done, 2.0, {"api": cpu_ms * done / 1000} if cpu_ms else {}, foreign)
+
+
+def line(name: str, *turns: Turn, clients: int = 1) -> Line:
+    return Line("contest", name, clients, list(turns))
+
+
+def test_a_rate_is_what_was_done_per_second_and_nothing_in_no_time_is_nothing() -> None:
+    assert Turn(10, 4.0).rate == 2.5
+    assert Turn(10, 0.0).rate == 0.0
+
+
+def test_cpu_is_counted_per_operation_and_without_the_client() -> None:
+    spent = Turn(100, 1.0, {"api": 0.5, "postgres": 0.25, CLIENT: 9.0})
+    assert cpu_ms_by_component(spent) == {"api": 5.0, "postgres": 2.5}
+    assert spent.cpu_ms == 7.5
+    assert Turn(0, 1.0, {"api": 0.5}).cpu_ms == 0.0
+
+
+def test_a_line_is_the_median_of_its_rounds_so_that_one_bad_round_changes_little() -> None:
+    found = line("a", turn(100), turn(10), turn(110))
+    assert found.rate == 100
+    assert found.spread == pytest.approx(1.0)
+    assert line("a").rate is None
+    assert line("a").spread is None
+
+
+def test_a_ratio_is_taken_inside_each_round_so_that_a_slow_minute_slows_both_sides() -> None:
+    ours, beside = [turn(100), turn(10), turn(100)], [turn(50), turn(5), turn(50)]
+    assert ratio_of(ours, beside) == 2.0
+    assert ratio_of([turn(100), turn(10)], [turn(50), turn(10)]) == 1.5
+
+
+def test_a_ratio_of_cpu_compares_what_one_operation_costs() -> None:
+    assert ratio_of([turn(50, cpu_ms=10)], [turn(100, cpu_ms=40)], "cpu") == pytest.approx(0.25)
+
+
+def test_a_round_in_which_one_side_did_nothing_gives_no_ratio() -> None:
+    assert ratio_of([turn(100), turn(100)], [turn(0), turn(50)]) == 2.0
+    assert ratio_of([turn(100)], [turn(0)]) is None
+    assert ratio_of([turn(100)], []) is None
+
+
+@pytest.mark.parametrize(("foreign", "marked"), [(0.0, False), (0.10, False), (0.11, True)])
+def test_a_turn_is_marked_when_others_used_more_than_a_tenth_of_the_machine(foreign: float, marked: bool) -> None:  # noqa: FBT001 - a table
+    assert turn(1, foreign=foreign).marked is marked
+    assert line("a", turn(1), turn(1, foreign=foreign)).marked is marked
+
+
+def test_what_others_use_is_the_busy_time_that_is_not_ours() -> None:
+    assert foreign_share(busy_s=6.0, ours_s=4.0, elapsed_s=5.0, cores=2) == pytest.approx(0.2)
+    assert foreign_share(busy_s=4.0, ours_s=4.1, elapsed_s=5.0, cores=2) == 0.0
+    assert foreign_share(busy_s=4.0, ours_s=1.0, elapsed_s=0.0, cores=2) == 0.0
+
+
+def test_a_goal_is_judged_for_each_number_of_clients_that_it_speaks_of() -> None:
+    lines = [
+        line("a", turn(100), clients=1),
+        line("a", turn(300), clients=16),
+        line("b", turn(100), clients=1),
+        line("b", turn(100), clients=16),
+    ]
+    every = judge([Goal("a", "b", at_least=2)], lines)
+    assert [(one.clients, one.ratio, one.word) for one in every] == [(1, 1.0, "missed"), (16, 3.0, "met")]
+    (only,) = judge([Goal("a", "b", at_least=2, clients=16)], lines)
+    assert (only.clients, only.word) == (16, "met")
+
+
+def test_a_goal_can_be_a_ceiling_or_a_bound_on_the_rate_itself_or_none() -> None:
+    lines = [line("a", turn(50, cpu_ms=10)), line("b", turn(50, cpu_ms=40))]
+    goals = [Goal("a", "b", "cpu", at_most=0.5), Goal("a", at_least=60), Goal("a", "b")]
+    assert [(one.ratio, one.word) for one in judge(goals, lines)] == [(0.25, "met"), (50.0, "missed"), (1.0, "")]
+    assert [goal.words() for goal in goals] == ["≤ 0.5×", "≥ 60", ""]
+
+
+def test_what_is_missing_is_neither_met_nor_missed() -> None:
+    absent = Line("contest", "a", 1, missing="not built")
+    assert [one.word for one in judge([Goal("a", "b", at_least=1)], [absent, line("b", turn(1))])] == ["not measured"]
+    assert [one.word for one in judge([Goal("b", "c", at_least=1)], [line("b", turn(1))])] == ["not measured"]
+    assert [one.word for one in judge([Goal("a", at_least=1)], [absent])] == ["not measured"]
+
+
+def test_a_verdict_is_marked_when_either_side_is() -> None:
+    lines = [line("a", turn(1)), line("b", turn(1, foreign=0.5))]
+    assert [one.marked for one in judge([Goal("a", "b", at_least=1)], lines)] == [True]

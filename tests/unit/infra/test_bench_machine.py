@@ -1,0 +1,58 @@
+"""What the bench reads of /proc, on processes of its own, and how it reads answers."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from infra.bench.figures import CLIENT, Turn
+from infra.bench.machine import Meter, cpu_of
+from infra.bench.report import client_share, number
+
+pytestmark = pytest.mark.unit
+
+BURN = "import time\nwhile time.process_time() < 0.3: pass\nprint('burnt', flush=True)\ninput()"
+
+
+def test_what_a_process_and_its_children_burn_is_seen_in_their_component_and_not_in_the_client() -> None:
+    command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}])"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        meter = Meter(lambda: {"burner": (child.pid,)})
+        before = meter.sample()
+        client_before = time_of_client()
+        child.stdout.readline()
+        spent = meter.since(before)
+        burnt_by_client = time_of_client() - client_before
+        assert cpu_of(child.pid) >= 0.25
+        assert spent.cpu_s["burner"] >= 0.2
+        assert spent.cpu_s[CLIENT] <= burnt_by_client + 0.1
+        assert meter.memory_mb()["burner"] > 1
+        child.communicate(b"\n")
+
+
+def time_of_client() -> float:
+    times = os.times()
+    return times.user + times.system
+
+
+def test_a_component_that_has_gone_counts_as_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        meter = Meter(lambda: {"gone": (child.pid,)})
+        before = meter.sample()
+        child.communicate(b"\n")
+    assert meter.since(before).cpu_s["gone"] == 0.0
+
+
+def test_the_clients_share_is_of_one_core() -> None:
+    assert client_share([Turn(1, 2.0, {CLIENT: 1.0}), Turn(1, 2.0, {CLIENT: 1.0})]) == 0.5
+    assert client_share([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(None, ""), (5963.4, "5,963"), (100.0, "100"), (31.27, "31.3"), (1.284, "1.28"), (0.05, "0.05")]
+)
+def test_figures_have_three_digits(value: float | None, text: str) -> None:
+    assert number(value) == text
