@@ -7,7 +7,7 @@ import random
 
 from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, keep_asking
 from infra.bench.figures import Goal
-from infra.bench.http import Line
+from infra.bench.http import Wire
 from infra.bench.pairs import AMOUNT_MSAT
 from infra.bench.people import Json, People, Person, expect
 from infra.bench.servers import OURS, Servers
@@ -25,11 +25,11 @@ class Batch(Contestant):
     def __init__(self, people: People, port: int, size: int) -> None:
         self.name = f"batch of {size}"
         self._people, self._port, self._size = people, port, size
-        self._lines: dict[int, Line] = {}
+        self._wires: dict[int, Wire] = {}
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        for number in range(len(self._lines), clients):
-            self._lines[number] = Line(self._port)
+        for number in range(len(self._wires), clients):
+            self._wires[number] = Wire(self._port)
         await self.operation(0)
         begin()
         work = await keep_asking(self.operation, clients, seconds)
@@ -41,7 +41,7 @@ class Batch(Contestant):
         others = [person for person in self._people.everybody if person is not payer]
         payees = random.choices(others, k=self._size)
         headers = {"Authorization": f"Bearer {payer.key}", "Idempotency_Key": self._people.new_key()}
-        expect(await self._lines[client].ask("POST", PATH, _body(payer, payees), Prefer="wait=30", **headers))
+        expect(await self._wires[client].ask("POST", PATH, _body(payer, payees), Prefer="wait=30", **headers))
         for payee in payees:
             self._people.moved(payer.number, payee.number, AMOUNT_MSAT)
 
@@ -57,9 +57,9 @@ def _body(payer: Person, payees: list[Person]) -> Json:
 async def contest(servers: Servers, people: People) -> Contest:
     """Both sizes, or the word that there is none."""
     port = servers.stack.home.ports()["api-1"]
-    line = Line(port)
-    paths = expect(await line.ask("GET", "/openapi.json"), 200)["paths"]
-    line.close()
+    wire = Wire(port)
+    paths = expect(await wire.ask("GET", "/openapi.json"), 200)["paths"]
+    wire.close()
     built = PATH in paths
     contestants = [Batch(people, port, size) if built else (f"batch of {size}", NOT_BUILT) for size in SIZES]
     return Contest("batches over HTTP", "transfers/s", contestants, [Goal("batch of 1000", at_least=GOAL)])

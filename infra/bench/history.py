@@ -18,8 +18,8 @@ from infra.bench.servers import OURS, Servers
 from infra.local import environment
 
 FACTOR = 10
-BOOK_USERS, BOOK_TRANSFERS = 1000, 5000
-PAYMENTS, ACCOUNTS = 3000, 1000
+BOOK_USERS, BOOK_TRANSFERS = 500, 2000
+PAYMENTS, ACCOUNTS = 1000, 200
 """What the bank has before it grows."""
 STEP = 1000
 GROWN = ", 10× history"

@@ -13,7 +13,7 @@ class Broken(Exception):
     """The connection ended, or the answer cannot be read."""
 
 
-class _Answers(asyncio.Protocol):
+class Answers(asyncio.Protocol):
     """Reads answers with a length; both contestants send one."""
 
     def __init__(self) -> None:
@@ -21,11 +21,13 @@ class _Answers(asyncio.Protocol):
         self._waiting: asyncio.Future[tuple[int, bytes]] | None = None
 
     def expect(self) -> "asyncio.Future[tuple[int, bytes]]":
+        """The next answer."""
         self._buffer = b""
         self._waiting = asyncio.get_running_loop().create_future()
         return self._waiting
 
     def data_received(self, data: bytes) -> None:
+        """A piece, or all of it."""
         self._buffer += data
         head, end, body = self._buffer.partition(b"\r\n\r\n")
         if not end or self._waiting is None or self._waiting.done():
@@ -39,23 +41,24 @@ class _Answers(asyncio.Protocol):
             self._waiting.set_result((int(head[9:12]), body[:length]))
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more will come."""
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_exception(Broken(f"the connection ended: {exc!r}"))
 
 
-class Line:
+class Wire:
     """One connection to one server; made at the first request, and again when the server has closed it."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._transport: asyncio.Transport | None = None
-        self._answers = _Answers()
+        self._answers = Answers()
 
     async def ask(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
         """One request; header names are written with underscores. Gives the status and the body, read as JSON."""
         if self._transport is None or self._transport.is_closing():
             self._transport, self._answers = await asyncio.get_running_loop().create_connection(
-                _Answers, "127.0.0.1", self._port
+                Answers, "127.0.0.1", self._port
             )
         content = b"" if body is None else orjson.dumps(body)
         named = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
@@ -80,11 +83,11 @@ class Line:
 
 async def healthy(port: int) -> bool:
     """Whether one of our API processes answers here."""
-    line = Line(port)
+    wire = Wire(port)
     try:
-        status, _ = await line.ask("GET", "/healthz")
+        status, _ = await wire.ask("GET", "/healthz")
     except (OSError, Broken, TimeoutError):
         return False
     finally:
-        line.close()
+        wire.close()
     return status == OK

@@ -15,7 +15,7 @@ from pathlib import Path
 import asyncpg
 
 from infra.bench.contest import Begin, Contestant, Work, Wrong, eventually, keep_asking
-from infra.bench.http import Broken, Line
+from infra.bench.http import Broken, Wire
 from infra.bench.pairs import LNBITS
 from infra.bench.people import Json, expect
 from infra.bench.servers import Servers
@@ -35,12 +35,14 @@ SERVER_ERROR = 500
 PASSWORD = "bench-bench-bench"  # noqa: S105 - of a server that lives for minutes, on loopback
 PRICE = b'{"rates": {"median": 100000.0}, "extensions": [], "featured": [], "repos": []}'
 _GROW = """
+WITH leg AS ((SELECT * FROM apipayments WHERE amount = 1000 AND status = 'success' LIMIT 1) UNION ALL
+             (SELECT * FROM apipayments WHERE amount = -1000 AND status = 'success' LIMIT 1)),
+     made AS (SELECT to_jsonb(leg) AS old, 'old' || n AS hash, 'old' || n || amount AS id,
+                     1 + (n / 2 + ((n % 2 = 0) = (amount > 0))::int) % cardinality($1::text[]) AS place
+                FROM leg, generate_series($2::int, $3::int - 1) n)
 INSERT INTO apipayments
-SELECT (jsonb_populate_record(t, jsonb_build_object('checking_id', 'old' || n || t.amount, 'payment_hash', 'old' || n,
-            'wallet_id', ($1::text[])[1 + (n / 2 + ((n % 2 = 0) = (t.amount > 0))::int) % cardinality($1)]))).*
-  FROM generate_series($2::int, $3::int - 1) n,
-       ((SELECT * FROM apipayments WHERE amount = 1000 AND status = 'success' LIMIT 1) UNION ALL
-        (SELECT * FROM apipayments WHERE amount = -1000 AND status = 'success' LIMIT 1)) t"""
+SELECT (jsonb_populate_record(NULL::apipayments, old || jsonb_build_object(
+            'checking_id', id, 'payment_hash', hash, 'wallet_id', ($1::text[])[place]))).* FROM made"""
 """Copies of one payment between all wallets in turn, there and back, so that no balance changes."""
 
 
@@ -82,21 +84,21 @@ class Lnbits(Contestant):
         self._servers, self._port, self._process = servers, port, process
         self._wallets: list[Json] = []
         self._owned_sat: list[int] = []
-        self._lines: dict[int, Line] = {}
+        self._wires: dict[int, Wire] = {}
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        for number in range(len(self._lines), clients):
-            self._lines[number] = Line(self._port)
+        for number in range(len(self._wires), clients):
+            self._wires[number] = Wire(self._port)
         await asyncio.gather(*(self.operation(number) for number in range(clients)))
         begin()
         return await keep_asking(self.operation, clients, seconds)
 
     async def operation(self, client: int) -> None:
-        line, (payer, payee) = self._lines[client], random.sample(range(len(self._wallets)), 2)
+        wire, (payer, payee) = self._wires[client], random.sample(range(len(self._wallets)), 2)
         asked = {"out": False, "amount": AMOUNT_SAT, "memo": "bench"}
-        invoice = expect(await line.ask("POST", "/api/v1/payments", asked, X_Api_Key=self._wallets[payee]["inkey"]))
+        invoice = expect(await wire.ask("POST", "/api/v1/payments", asked, X_Api_Key=self._wallets[payee]["inkey"]))
         paying = {"out": True, "bolt11": invoice["bolt11"]}
-        paid = expect(await line.ask("POST", "/api/v1/payments", paying, X_Api_Key=self._wallets[payer]["adminkey"]))
+        paid = expect(await wire.ask("POST", "/api/v1/payments", paying, X_Api_Key=self._wallets[payer]["adminkey"]))
         if paid["status"] != "success":
             raise Wrong(f"LNbits: a payment is {paid['status']}")
         self._owned_sat[payer] -= AMOUNT_SAT
@@ -116,23 +118,23 @@ class Lnbits(Contestant):
 
     async def settle_in(self) -> None:
         """Wait for the first installation, take the super user's place, open wallets and give each the same."""
-        line = Line(self._port)
-        await eventually(lambda: _serves(line), "LNbits to serve", limit_s=120)
+        wire = Wire(self._port)
+        await eventually(lambda: _serves(wire), "LNbits to serve", limit_s=120)
         body = {"username": "bench", "password": PASSWORD, "password_repeat": PASSWORD}
-        told = expect(await line.ask("PUT", "/api/v1/auth/first_install", body), 200)
+        told = expect(await wire.ask("PUT", "/api/v1/auth/first_install", body), 200)
         bearer = f"Bearer {told['access_token']}"
         for number in range(WALLETS):
-            wallet = expect(await line.ask("POST", "/api/v1/account", {"name": f"bench {number}"}), 200)
+            wallet = expect(await wire.ask("POST", "/api/v1/account", {"name": f"bench {number}"}), 200)
             balance = {"id": wallet["id"], "amount": EACH_SAT}
-            expect(await line.ask("PUT", "/users/api/v1/balance", balance, Authorization=bearer), 200)
+            expect(await wire.ask("PUT", "/users/api/v1/balance", balance, Authorization=bearer), 200)
             self._wallets.append(wallet)
             self._owned_sat.append(EACH_SAT)
-        line.close()
+        wire.close()
         await self.check()
 
     async def grow(self, first: int, last: int) -> None:
         """Let it have had these payments too."""
-        self._lines.setdefault(0, Line(self._port))
+        self._wires.setdefault(0, Wire(self._port))
         await self.operation(0)
         connection = await asyncpg.connect(self._servers.dsn(DATABASE))
         try:
@@ -186,9 +188,9 @@ async def play_internet() -> asyncio.Server:
     return await asyncio.start_server(answer, "127.0.0.1", 0)
 
 
-async def _serves(line: Line) -> bool:
+async def _serves(wire: Wire) -> bool:
     try:
-        status, _ = await line.ask("GET", "/api/v1/health")
+        status, _ = await wire.ask("GET", "/api/v1/health")
     except (OSError, Broken, TimeoutError):
         return False
     return status < SERVER_ERROR  # until somebody is its super user it sends everybody to its first page

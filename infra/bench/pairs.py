@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, keep_asking
 from infra.bench.figures import Goal
-from infra.bench.http import Line
+from infra.bench.http import Wire
 from infra.bench.people import People, expect, pay
 from infra.bench.servers import OURS
 
@@ -27,11 +27,11 @@ class _OverHttp(Contestant):
     def __init__(self, name: str, people: People, port: int, components: Sequence[str]) -> None:
         self.name, self.components = name, components
         self._people, self._port = people, port
-        self._lines: dict[int, Line] = {}
+        self._wires: dict[int, Wire] = {}
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        for number in range(len(self._lines), clients):
-            self._lines[number] = Line(self._port)
+        for number in range(len(self._wires), clients):
+            self._wires[number] = Wire(self._port)
         await asyncio.gather(*(self.operation(number) for number in range(clients)))
         begin()
         return await keep_asking(self.operation, clients, seconds)
@@ -47,10 +47,10 @@ class Pairs(_OverHttp):
     """An invoice by one user, paid by another."""
 
     async def operation(self, client: int) -> None:
-        line, (payer, payee) = self._lines[client], random.sample(self._people.everybody, 2)
+        wire, (payer, payee) = self._wires[client], random.sample(self._people.everybody, 2)
         body = {"wallet_id": payee.wallet_id, "amount_msat": AMOUNT_MSAT}
-        invoice = expect(await line.ask("POST", "/v1/invoices", body, Authorization=f"Bearer {payee.key}"))
-        await pay(line, self._people, payer, invoice["bolt11"], payee.number, amount_msat=AMOUNT_MSAT, in_invoice=True)
+        invoice = expect(await wire.ask("POST", "/v1/invoices", body, Authorization=f"Bearer {payee.key}"))
+        await pay(wire, self._people, payer, invoice["bolt11"], payee.number, amount_msat=AMOUNT_MSAT, in_invoice=True)
 
 
 class ByName(_OverHttp):
@@ -59,7 +59,7 @@ class ByName(_OverHttp):
     async def operation(self, client: int) -> None:
         payer, payee = random.sample(self._people.everybody, 2)
         destination = f"@{payee.username}"
-        await pay(self._lines[client], self._people, payer, destination, payee.number, amount_msat=AMOUNT_MSAT)
+        await pay(self._wires[client], self._people, payer, destination, payee.number, amount_msat=AMOUNT_MSAT)
 
 
 def contest(people: People, plain: int, batching: int | None, lnbits: Contestant | tuple[str, str]) -> Contest:

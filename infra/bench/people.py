@@ -12,7 +12,7 @@ from typing import Any
 import asyncpg
 
 from infra.bench.contest import Wrong, eventually
-from infra.bench.http import Line
+from infra.bench.http import Wire
 from infra.bench.servers import Servers
 from infra.local import environment
 from infra.local.outside import outside
@@ -72,35 +72,35 @@ class People:
 async def settle_in(servers: Servers, count: int = COUNT) -> People:
     """Open the accounts and give everybody the same. Raises Wrong."""
     told = servers.stack.environment()
-    line = Line(servers.stack.home.ports()["api-1"])
+    wire = Wire(servers.stack.home.ports()["api-1"])
     admin = f"Bearer {told['MILLRACE_ADMIN_KEY']}"
     try:
-        everybody = [await _open(line, admin, number) for number in range(count)]
+        everybody = [await _open(wire, admin, number) for number in range(count)]
         people = People(servers, everybody)
         rich = everybody[0]
         total_msat = EACH_MSAT * count
         body = {"wallet_id": rich.wallet_id, "amount_msat": total_msat}
-        invoice = expect(await line.ask("POST", "/v1/invoices", body, Authorization=f"Bearer {rich.key}"))
+        invoice = expect(await wire.ask("POST", "/v1/invoices", body, Authorization=f"Bearer {rich.key}"))
         async with outside(servers.stack) as payer:
             await payer.pay(invoice["bolt11"])
 
         async def credited() -> bool:
             path = f"/v1/invoices/{invoice['id']}"
-            shown = expect(await line.ask("GET", path, Authorization=f"Bearer {rich.key}"), 200)
+            shown = expect(await wire.ask("GET", path, Authorization=f"Bearer {rich.key}"), 200)
             return bool(shown["status"] == "settled")
 
         await eventually(credited, "the bench's money to arrive")
         people.owned_msat[0] = total_msat
         for other in everybody[1:]:
-            await pay(line, people, rich, f"@{other.username}", other.number, amount_msat=EACH_MSAT)
+            await pay(wire, people, rich, f"@{other.username}", other.number, amount_msat=EACH_MSAT)
     finally:
-        line.close()
+        wire.close()
     await people.check()
     return people
 
 
 async def pay(
-    line: Line,
+    wire: Wire,
     people: People,
     payer: Person,
     destination: str,
@@ -113,7 +113,7 @@ async def pay(
     body = {"wallet_id": payer.wallet_id, "destination": destination}
     given = body if in_invoice else {**body, "amount_msat": amount_msat}
     headers = {"Authorization": f"Bearer {payer.key}", "Idempotency_Key": people.new_key(), "Prefer": "wait=30"}
-    paid = expect(await line.ask("POST", "/v1/payments", given, **headers))
+    paid = expect(await wire.ask("POST", "/v1/payments", given, **headers))
     if paid["status"] != "settled":
         raise Wrong(f"a payment is {paid['status']}: {paid}")
     people.moved(payer.number, payee, amount_msat)
@@ -126,9 +126,9 @@ def expect(answer: tuple[int, object], status: int = 201) -> Json:
     return answer[1]
 
 
-async def _open(line: Line, admin: str, number: int) -> Person:
+async def _open(wire: Wire, admin: str, number: int) -> Person:
     username = f"bench_{number}"
-    account = expect(await line.ask("POST", "/v1/accounts", {"username": username}, Authorization=admin))
+    account = expect(await wire.ask("POST", "/v1/accounts", {"username": username}, Authorization=admin))
     body = {"name": "bench", "scopes": ["read", "receive", "send"]}
-    key = expect(await line.ask("POST", f"/v1/accounts/{account['id']}/api-keys", body, Authorization=admin))
+    key = expect(await wire.ask("POST", f"/v1/accounts/{account['id']}/api-keys", body, Authorization=admin))
     return Person(number, username, account["id"], account["wallets"][0]["id"], key["key"])
