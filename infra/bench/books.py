@@ -12,6 +12,7 @@ import asyncio
 import itertools
 import random
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +41,6 @@ _PROCESSED = re.compile(r"number of transactions actually processed: (\d+)")
 _FAILED = re.compile(r"number of failed transactions: (\d+)")
 _LATENCY = re.compile(r"latency average = ([\d.]+) ms")
 _PROGRESS = re.compile(r"progress: ([\d.]+) s, ([\d.]+) tps")
-_RATE = re.compile(r"tps = ([\d.]+) \(without")
 
 _PICK = {
     "random": """\\set a :first + random(0, :users - 1)
@@ -79,6 +79,18 @@ class Book:
 
     name: str
     variables: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """What was done while warming up, and the end of that by pgbench's own clock."""
+
+    at_s: float = 0.0
+    done: float = 0.0
+
+    def until(self, at_s: float, rate: float) -> "Warm":
+        """With one more interval, at this rate."""
+        return Warm(at_s, self.done + (at_s - self.at_s) * rate)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +151,21 @@ class Pgbench:
         warm_s = 1 + clients // 32
         options = ("-n", "-M", "prepared", "-c", str(clients), "-j", str(1 + clients // 17), "-P", "1")
         child = await self.start(database, *options, "-T", str(warm_s + max(1, round(seconds))), *words)
-        warm, complained = (0.0, 0.0), ""
+        began, warm, complained = time.monotonic(), Warm(), ""
         while child.stderr is not None and (line := (await child.stderr.readline()).decode()):
             progress = _PROGRESS.match(line)
             if progress is None:
                 complained += line
-            elif float(progress[1]) < warm_s + 0.5:  # the interval that ends here was warming up
-                warm = (float(progress[1]), warm[1] + (float(progress[1]) - warm[0]) * float(progress[2]))
+            elif warm.at_s == 0 or float(progress[1]) < warm_s + 0.5:  # the interval that ends here was warming up
+                warm = warm.until(float(progress[1]), float(progress[2]))
+                began = time.monotonic()
                 begin()
+        elapsed_s = time.monotonic() - began
         said = (await child.stdout.read()).decode() if child.stdout is not None else ""
         if await child.wait() != 0 or int(_found(_FAILED, said)) != 0:
             raise Wrong(f"pgbench failed: {said} {complained[-400:]}")
-        total, rate = int(_found(_PROCESSED, said)), float(_found(_RATE, said))
-        return Counted(total, total - round(warm[1]), total / rate - warm[0], float(_found(_LATENCY, said)))
+        total = int(_found(_PROCESSED, said))
+        return Counted(total, max(0, total - round(warm.done)), elapsed_s, float(_found(_LATENCY, said)))
 
 
 class TpcB(Contestant):

@@ -19,7 +19,7 @@ from infra.local import environment
 
 FACTOR = 10
 BOOK_USERS, BOOK_TRANSFERS = 500, 2000
-PAYMENTS, ACCOUNTS = 1000, 200
+ACCOUNTS = 200
 """What the bank has before it grows."""
 STEP = 1000
 GROWN = ", 10× history"
@@ -75,8 +75,9 @@ async def prepare_books(servers: Servers) -> Contest:
 class Growth:
     """Our bank and LNbits, before and after."""
 
-    def __init__(self, servers: Servers, people: People, lnbits: Lnbits | tuple[str, str]) -> None:
-        self._servers, self._people, self._lnbits = servers, people, lnbits
+    def __init__(self, servers: Servers, people: People, lnbits: Lnbits | tuple[str, str], payments: int) -> None:
+        """`payments` is what each has before it grows; an even number, because they go there and back."""
+        self._servers, self._people, self._lnbits, self._payments = servers, people, lnbits, payments
 
     def contest(self, suffix: str = "") -> Contest:
         """Pairs at both, under names that say when."""
@@ -93,11 +94,12 @@ class Growth:
         main = environment.DATABASE
         wallets = [person.wallet_id for person in self._people.everybody]
         await _run_in_steps(self._servers, main, _OPEN_MANY, first=before * ACCOUNTS, last=factor * ACCOUNTS)
-        await _run_in_steps(self._servers, main, _PAY_MANY, wallets, first=before * PAYMENTS, last=factor * PAYMENTS)
+        first, last = before * self._payments, factor * self._payments
+        await _run_in_steps(self._servers, main, _PAY_MANY, wallets, first=first, last=last)
         await _run(self._servers, main, "VACUUM ANALYZE")
         await self._people.check()
         if isinstance(self._lnbits, Lnbits):
-            await self._lnbits.grow(before * PAYMENTS, factor * PAYMENTS)
+            await self._lnbits.grow(first, last)
             await _run(self._servers, LNBITS_DATABASE, "VACUUM ANALYZE")
             await self._lnbits.check()
 
