@@ -20,7 +20,7 @@ import asyncpg
 
 from engine.ledger import book, store
 from engine.ledger.book import credit, debit
-from engine.ledger.books import find_broken_rules
+from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Connection, open_pool, transaction
 from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, Wrong, keep_asking
 from infra.bench.figures import Goal

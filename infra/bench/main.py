@@ -78,7 +78,7 @@ class Bench:
     async def ledger(self) -> None:
         """The books alone."""
         self.say("ledger: filling databases")
-        await self.measure(await books.prepare(self.servers), self.pace(2))
+        await self.measure(await books.prepare(self.servers), self.pace(1))
         await books.prove(self.servers)
 
     async def workflows(self) -> None:
@@ -104,20 +104,20 @@ class Bench:
         everybody, other = await self.users(), await self._lnbits()
         usual = self.servers.stack.home.ports()["api-1"]
         if not can_batch():
-            await self.measure(pairs.contest(everybody, usual, None, other), self.pace(4))
+            await self.measure(pairs.contest(everybody, usual, None, other), self.pace(3))
             return
         port = free_port()
         settings = {**environment.of_api(self.servers.stack.home), **UNLIMITED, **PLAIN}
         plain = await self.servers.spawn(pairs.PLAIN_API, api_command(self.servers.tools, port), settings)
         try:
             await eventually(lambda: healthy(port), "an API without batching")
-            await self.measure(pairs.contest(everybody, port, usual, other), self.pace(4))
+            await self.measure(pairs.contest(everybody, port, usual, other), self.pace(3))
         finally:
             await self.servers.end(pairs.PLAIN_API, plain)
 
     async def batches(self) -> None:
         """Many payments in one request."""
-        await self.measure(await batch.contest(self.servers, await self.users()), self.pace(4, clients=(1, 4)))
+        await self.measure(await batch.contest(self.servers, await self.users()), self.pace(4, clients=(4,)))
 
     async def history(self) -> None:
         """Ten times as much of everything."""

@@ -64,14 +64,12 @@ class ByName(_OverHttp):
 
 def contest(people: People, plain: int, batching: int | None, lnbits: Contestant | tuple[str, str]) -> Contest:
     """`plain` and `batching` are ports of API processes; none: this API cannot batch."""
-    costs = (PLAIN_API if batching else "api", *OURS[1:])
-    ours: list[Contestant | tuple[str, str]] = [
-        Pairs(PAIR, people, plain, costs),
-        ByName(BY_NAME, people, plain, costs),
-    ]
+    ours: list[Contestant | tuple[str, str]]
     if batching is None:
+        ours = [Pairs(PAIR, people, plain, OURS), ByName(BY_NAME, people, plain, OURS)]
         ours += [(PAIR + BATCHED, NOT_BUILT), (BY_NAME + BATCHED, NOT_BUILT)]
     else:
+        ours = [Pairs(PAIR, people, plain, (PLAIN_API, *OURS[1:]))]
         ours += [Pairs(PAIR + BATCHED, people, batching, OURS), ByName(BY_NAME + BATCHED, people, batching, OURS)]
     return Contest(TITLE, "operations/s", [*ours, lnbits], GOALS)
 
