@@ -91,7 +91,7 @@ async def tell(client: Client, workflow_id: str, word: Decision) -> None:
     """
     try:
         async with asyncio.timeout(_LIMIT_S):
-            handle = client.get_workflow_handle_for(CorrectionWorkflow.run, workflow_id)
+            handle = client.get_workflow_handle(workflow_id)
             await handle.execute_update(CorrectionWorkflow.decide, word)
     except WorkflowUpdateFailedError as refusal:
         kind = refusal.cause.type if isinstance(refusal.cause, ApplicationError) else None

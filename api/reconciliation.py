@@ -264,7 +264,7 @@ async def _start(client: Client, workflow_id: str, asked: Reconcile, *, once: bo
 
 
 async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> None:
-    handle = client.get_workflow_handle_for(CaseWorkflow.run, workflow_id)
+    handle = client.get_workflow_handle(workflow_id)
     try:
         async with asyncio.timeout(_LIMIT_S):
             await handle.execute_update(CaseWorkflow.resolve, word)

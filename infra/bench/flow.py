@@ -103,9 +103,10 @@ class Payments(Contestant):
         """One payment to its end."""
         payer, payee = random.sample(self._people.everybody, 2)
         asked = request(payer.account_id, payer.wallet_id, payee.wallet_id, self._people.new_key())
-        handle, _ = await payment_run.start(self._client, asked, payee=f"@{payee.username}")
-        outcome = await handle.result()
-        if outcome.status != PaymentStatus.SETTLED:
+        run = await payment_run.start(self._client, asked, payee=f"@{payee.username}")
+        outcomes = await run.ended
+        outcome = outcomes[0] if outcomes else None
+        if outcome is None or outcome.status != PaymentStatus.SETTLED:
             raise Wrong(f"a payment ended as {outcome}")
         self._people.moved(payer.number, payee.number, AMOUNT_MSAT)
 
