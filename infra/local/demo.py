@@ -10,71 +10,24 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 import httpx
 from rich.console import Console
 from rich.table import Table
 
 from infra.local.commands import ROOT
+from infra.local.demo_books import statement_table, tell_books
+from infra.local.demo_parts import DoesNotHold, Json, Line, User, expect, hold, opened, sat, until
 from infra.local.home import Home
 from infra.local.outside import Outside, outside
 from infra.local.parts.store import Failed
 from infra.local.proof import Proof, prove
 from infra.local.stack import Stack
 
-Json = dict[str, Any]
-T = TypeVar("T")
-
-_LIMIT_S = 60
 _FUNDS_MSAT = 100_000_000
-
-
-class DoesNotHold(Exception):
-    """A line of the demo is not true."""
-
-
-@dataclass
-class User:
-    """A user of the bank, as an app sees one."""
-
-    name: str
-    wallet_id: str
-    http: httpx.AsyncClient
-
-    async def call(self, method: str, path: str, body: Json | None = None, **headers: str) -> httpx.Response:
-        """One request with this user's key; headers are written with underscores."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.http.request(method, path, json=body, headers=named)
-
-    async def pay(self, destination: str, *, key: str | None = None, wait_s: int = 30, **body: Any) -> httpx.Response:  # noqa: ANN401 - JSON
-        """Send; the key makes it safe to repeat."""
-        body = {"wallet_id": self.wallet_id, "destination": destination, **body}
-        key = key or secrets.token_hex(8)
-        return await self.call("POST", "/v1/payments", body, Idempotency_Key=key, Prefer=f"wait={wait_s}")
-
-    async def invoice(self, amount_msat: int, memo: str) -> Json:
-        """Ask for money."""
-        body = {"wallet_id": self.wallet_id, "amount_msat": amount_msat, "memo": memo}
-        return _expect(await self.call("POST", "/v1/invoices", body), 201)
-
-    async def wallet(self) -> Json:
-        """What there is."""
-        return _expect(await self.call("GET", f"/v1/wallets/{self.wallet_id}"), 200)
-
-
-@dataclass
-class Line:
-    """One line of the table."""
-
-    step: str
-    moved: str = ""
-    stands: str = ""
-    took_s: float = 0
-    holds: bool = True
 
 
 @dataclass
@@ -103,55 +56,57 @@ class Demo:
 
     async def run(self) -> bool:
         """The whole story; True when every line holds."""
-        async with self._user("alice") as alice, self._user("bob") as bob, outside(self.stack, "outside-2") as shop:
+        told = self.stack.environment()
+        async with opened(told, "alice") as alice, opened(told, "bob") as bob, outside(self.stack, "outside-2") as shop:
             await self._fund(alice, shop)
             await self._pay_inside(alice, bob)
             await self._pay_outside(alice, shop)
             await self._fail(alice, shop)
             await self._repeat(alice, bob)
             await self._kill_worker(alice, shop)
+            statement = await tell_books(self.step, told, alice, bob)
             wallets = [(user.name, await user.wallet()) for user in (alice, bob)]
         proof = await self._prove()
-        self._show(wallets, proof)
+        self._show(wallets, statement, proof)
         return proof.holds and all(line.holds for line in self.lines)
 
     async def _fund(self, alice: User, shop: Outside) -> None:
         with self.step("an outside node pays alice's invoice") as line:
             invoice = await alice.invoice(_FUNDS_MSAT, "first deposit")
             await shop.pay(invoice["bolt11"])
-            settled = await _until(lambda: _settled(alice, f"/v1/invoices/{invoice['id']}"), "the receipt")
-            _hold(settled["received_msat"] == _FUNDS_MSAT, "credited what was paid")
-            line.moved, line.stands = _sat(_FUNDS_MSAT), "settled: credited once, by its payment hash"
+            settled = await until(lambda: _settled(alice, f"/v1/invoices/{invoice['id']}"), "the receipt")
+            hold(settled["received_msat"] == _FUNDS_MSAT, "credited what was paid")
+            line.moved, line.stands = sat(_FUNDS_MSAT), "settled: credited once, by its payment hash"
 
     async def _pay_inside(self, alice: User, bob: User) -> None:
         with self.step(f"alice pays @{bob.name}") as line:
-            paid = _expect(await alice.pay(f"@{bob.name}", amount_msat=20_000_000, memo="lunch"), 201)
-            _hold((paid["status"], paid["fee_msat"]) == ("settled", 0), "settled without a fee")
-            line.moved, line.stands = _sat(20_000_000), "settled in the ledger; no node was asked"
+            paid = expect(await alice.pay(f"@{bob.name}", amount_msat=20_000_000, memo="lunch"), 201)
+            hold((paid["status"], paid["fee_msat"]) == ("settled", 0), "settled without a fee")
+            line.moved, line.stands = sat(20_000_000), "settled in the ledger; no node was asked"
         with self.step("alice pays an invoice of bob's") as line:
             invoice = await bob.invoice(5_000_000, "shoes")
-            paid = _expect(await alice.pay(invoice["bolt11"]), 201)
-            _hold((paid["kind"], paid["status"]) == ("internal", "settled"), "recognised as ours")
-            line.moved, line.stands = _sat(5_000_000), "settled in the ledger; the node's invoice is cancelled"
+            paid = expect(await alice.pay(invoice["bolt11"]), 201)
+            hold((paid["kind"], paid["status"]) == ("internal", "settled"), "recognised as ours")
+            line.moved, line.stands = sat(5_000_000), "settled in the ledger; the node's invoice is cancelled"
 
     async def _pay_outside(self, alice: User, shop: Outside) -> None:
         with self.step("alice pays an outside invoice over Lightning") as line:
             before = await alice.wallet()
-            paid = _expect(await alice.pay(await shop.invoice(30_000_000), max_fee_msat=100_000), 201)
+            paid = expect(await alice.pay(await shop.invoice(30_000_000), max_fee_msat=100_000), 201)
             spent = 30_000_000 + paid["fee_msat"]
-            _hold(paid["status"] == "settled" and 0 < paid["fee_msat"] <= 100_000, "settled within the fee cap")
-            _hold((await alice.wallet())["available_msat"] == before["available_msat"] - spent, "the rest came back")
-            line.moved = f"{_sat(30_000_000)} + {_sat(paid['fee_msat'])} fee"
-            line.stands = f"settled; of {_sat(100_000)} held for fees the rest came back"
+            hold(paid["status"] == "settled" and 0 < paid["fee_msat"] <= 100_000, "settled within the fee cap")
+            hold((await alice.wallet())["available_msat"] == before["available_msat"] - spent, "the rest came back")
+            line.moved = f"{sat(30_000_000)} + {sat(paid['fee_msat'])} fee"
+            line.stands = f"settled; of {sat(100_000)} held for fees the rest came back"
 
     async def _fail(self, alice: User, shop: Outside) -> None:
         with self.step("alice pays an invoice that its payee has cancelled") as line:
             before = await alice.wallet()
             held = await shop.hold_invoice(10_000_000)
             await shop.cancel(held.payment_hash)
-            failed = _expect(await alice.pay(held.bolt11), 201)
-            _hold(failed["status"] == "failed", "failed")
-            _hold((await alice.wallet())["available_msat"] == before["available_msat"], "everything came back")
+            failed = expect(await alice.pay(held.bolt11), 201)
+            hold(failed["status"] == "failed", "failed")
+            hold((await alice.wallet())["available_msat"] == before["available_msat"], "everything came back")
             line.moved, line.stands = "0 sat", f"failed ({failed['failure']['code']}); all of it came back"
 
     async def _repeat(self, alice: User, bob: User) -> None:
@@ -159,59 +114,48 @@ class Demo:
             key = secrets.token_hex(8)
             first = await alice.pay(f"@{bob.name}", key=key, amount_msat=1_000_000)
             again = await alice.pay(f"@{bob.name}", key=key, amount_msat=1_000_000)
-            _hold(again.headers.get("Idempotency-Replayed") == "true", "the second is marked as a repeat")
-            _hold(_expect(first, 201) == _expect(again, 201), "both answers are the same")
-            line.moved, line.stands = f"{_sat(1_000_000)}, once", "settled; the repeat got the first answer"
+            hold(again.headers.get("Idempotency-Replayed") == "true", "the second is marked as a repeat")
+            hold(expect(first, 201) == expect(again, 201), "both answers are the same")
+            line.moved, line.stands = f"{sat(1_000_000)}, once", "settled; the repeat got the first answer"
 
     async def _kill_worker(self, alice: User, shop: Outside) -> None:
         with self.step("kill -9 the worker while a payment is in flight") as line:
             held = await shop.hold_invoice(7_000_000)
-            pending = _expect(await alice.pay(held.bolt11, wait_s=0), 202)
-            await _until(lambda: _accepted(shop, held.payment_hash), "the HTLC to reach the payee")
+            pending = expect(await alice.pay(held.bolt11, wait_s=0), 202)
+            await until(lambda: _accepted(shop, held.payment_hash), "the HTLC to reach the payee")
             await asyncio.to_thread(self.stack.kill, "worker", wait=False)
             await shop.settle(held)
             path = f"/v1/payments/{pending['id']}"
-            paid = await _until(lambda: _settled(alice, path), "the payment to end")
-            _hold(paid["preimage"] == held.preimage.hex(), "settled with the payee's proof")
+            paid = await until(lambda: _settled(alice, path), "the payment to end")
+            hold(paid["preimage"] == held.preimage.hex(), "settled with the payee's proof")
             line.moved, line.stands = (
-                f"{_sat(7_000_000)} + {_sat(paid['fee_msat'])} fee",
+                f"{sat(7_000_000)} + {sat(paid['fee_msat'])} fee",
                 "settled by the next worker, once",
             )
 
     async def _prove(self) -> Proof:
         with self.step("books against nodes") as line:
             proof = await prove(self.stack)
-            _hold(proof.holds, proof.complaint())
+            hold(proof.holds, proof.complaint())
             line.moved, line.stands = "", "every rule of the books kept; books − nodes = 0 msat"
         return proof
 
-    @asynccontextmanager
-    async def _user(self, name: str) -> AsyncIterator[User]:
-        told = self.stack.environment()
-        name = f"{name}_{secrets.token_hex(3)}"
-        async with httpx.AsyncClient(base_url=told["MILLRACE_API_URL"], timeout=75) as http:
-            admin = {"Authorization": f"Bearer {told['MILLRACE_ADMIN_KEY']}"}
-            account = _expect(await http.post("/v1/accounts", json={"username": name}, headers=admin), 201)
-            body = {"name": "demo", "scopes": ["read", "receive", "send"]}
-            key = _expect(await http.post(f"/v1/accounts/{account['id']}/api-keys", json=body, headers=admin), 201)
-            http.headers["Authorization"] = f"Bearer {key['key']}"
-            yield User(name, account["wallets"][0]["id"], http)
-
-    def _show(self, wallets: list[tuple[str, Json]], proof: Proof) -> None:
+    def _show(self, wallets: list[tuple[str, Json]], statement: Json | None, proof: Proof) -> None:
         story = Table("", "step", "what moved", "where it stands", "took", title="What happened")
         for line in self.lines:
             mark = "[green]✓[/]" if line.holds else "[red]✗[/]"
             story.add_row(mark, line.step, line.moved, line.stands, f"{line.took_s:.1f} s")
         people = Table("wallet", "available", "held", title="What the users have")
         for name, wallet in wallets:
-            people.add_row(f"@{name}", _sat(wallet["available_msat"]), _sat(wallet["held_msat"]))
+            people.add_row(f"@{name}", sat(wallet["available_msat"]), sat(wallet["held_msat"]))
         books = Table("account", "books, msat", "node, msat", "books − node", title="The proof")
         for account in proof.accounts:
             difference = f"[{'red' if account.difference_msat else 'green'}]{account.difference_msat:,}[/]"
             books.add_row(account.account, f"{account.books_msat:,}", f"{account.node_msat:,}", difference)
         for column in (*people.columns[1:], *books.columns[1:], story.columns[4]):
             column.justify = "right"
-        self.console.print(story, people, books)
+        told = [statement_table(statement)] if statement else []
+        self.console.print(story, *told, people, books)
 
     def show_links(self) -> None:
         """Where to look, and what to try next."""
@@ -220,44 +164,22 @@ class Demo:
         self.console.print(
             f"Temporal UI   {told['MILLRACE_TEMPORAL_UI_URL']}/namespaces/millrace/workflows", highlight=False
         )
+        self.console.print(
+            f"Metrics       {told['MILLRACE_API_URL']}/metrics: millrace_reconciliation_status, _difference_msat, "
+            "millrace_cases_open",
+            highlight=False,
+        )
         self.console.print('Try next      the tour in README.md, after: eval "$(./run env)"', highlight=False)
 
 
 async def _settled(user: User, path: str) -> Json | None:
-    found = _expect(await user.call("GET", path), 200)
+    found = expect(await user.call("GET", path), 200)
     return found if found["status"] == "settled" else None
 
 
 async def _accepted(shop: Outside, payment_hash: bytes) -> bool | None:
     invoice = await shop.look_up(payment_hash)
     return True if invoice.state == invoice.ACCEPTED else None
-
-
-async def _until(look: Callable[[], Awaitable[T | None]], what: str) -> T:
-    try:
-        async with asyncio.timeout(_LIMIT_S):
-            while (found := await look()) is None:  # noqa: ASYNC110 - the fact is elsewhere
-                await asyncio.sleep(0.05)
-            return found
-    except TimeoutError:
-        raise DoesNotHold(f"waited {_LIMIT_S} s in vain for {what}") from None
-
-
-def _expect(answer: httpx.Response, status: int) -> Json:
-    if answer.status_code != status:
-        raise DoesNotHold(f"{answer.request.method} {answer.request.url.path}: {answer.status_code} {answer.text}")
-    body: Json = answer.json()
-    return body
-
-
-def _hold(fact: bool, what: str) -> None:
-    if not fact:
-        raise DoesNotHold(what)
-
-
-def _sat(amount_msat: int) -> str:
-    whole, rest = divmod(amount_msat, 1000)
-    return f"{whole:,}{f'.{rest:03}' if rest else ''} sat"
 
 
 async def main() -> int:
