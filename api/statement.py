@@ -141,6 +141,8 @@ def _seen(query: StatementQuery, name: str) -> _Seen | None:
     if ends_at is None or versions is None:
         raise Invalid("'after' is not a cursor of this statement.", field="after")
     opening, after, closing = (int(text) for text in versions.groups())
+    if not opening <= after <= closing:
+        raise Invalid("'after' is not a cursor of this statement.", field="after")
     return _Seen(ends_at, (opening, closing), after)
 
 

@@ -52,7 +52,7 @@ class Movement:
 
 
 _PERIOD = """
-SELECT coalesce($2, b.opened_at) AS begins_at, coalesce($3, greatest(b.now, $2)) AS ends_at,
+SELECT coalesce($2, least(b.opened_at, $3)) AS begins_at, coalesce($3, greatest(b.now, $2)) AS ends_at,
        coalesce(o.version, 0) AS opening_version, coalesce(b.normal * o.balance_after, 0) AS opening_msat,
        coalesce(c.version, 0) AS closing_version, coalesce(b.normal * c.balance_after, 0) AS closing_msat
   FROM (SELECT id, normal, opened_at, clock_timestamp() AS now FROM ledger.accounts WHERE id = $1) b
@@ -105,7 +105,8 @@ async def read_period(
 ) -> Period:
     """The frame of [begins_at, ends_at) for a locked account, in one snapshot; None: since it was opened, until now.
 
-    `versions` are those of an earlier answer for the same period, which it then has again. Raises NotFound.
+    One without a beginning that ends before the account was opened is empty, and begins where it ends. `versions` are
+    those of an earlier answer for the same period, which it then has again. Raises NotFound.
     """
     opening, closing = versions or (None, None)
     with translated():
