@@ -208,7 +208,9 @@ async def make_api_key(
             spend_limit_sat=asked.spend_limit_sat.caps if asked.spend_limit_sat else None,
         )
         if caller.is_operator:
-            facts = {"name": asked.name, "scopes": scopes, "expires_at": asked.expires_at}
+            facts: dict[str, object] = {"name": asked.name, "scopes": scopes, "expires_at": asked.expires_at}
+            if asked.spend_limit_sat is not None:
+                facts["spend_limit_sat"] = asked.spend_limit_sat.caps
             await record_in_tx(conn, caller.act("key.make", account_id=account, subject=key_id, **facts))
 
     made = await once(services, intent, key_id, make, request=request, response=response)

@@ -123,6 +123,9 @@ async def test_what_operators_do_is_told_newest_first_and_what_users_do_is_not(a
     assert (opened["key_id"], made_line["key_id"][:4]) == ("bootstrap", "key_")
     assert await trail(api, operator=carol.id) == of_user[:2]
     assert await trail(api, account=user.id, action="key.make", operator="admin") == [of_user[2]]
+    capped = {"name": "pocket", "scopes": ["send"], "spend_limit_sat": {"day": 5}}
+    assert (await api.http.post(path, json=capped, headers=carol.headers)).status_code == 201
+    assert (await trail(api, account=user.id))[0]["detail"] == {**capped, "expires_at": None}
 
 
 async def test_the_trail_is_read_in_pages_and_by_period(api: Api) -> None:
