@@ -18,12 +18,10 @@ from api.body import AmountMsat, Body, Content, JsonBody, Text, documented
 from api.deps import Caller, Services, get_services, needs_role, no_such
 from api.errors import problems
 from api.idempotency import optional_key
-from engine.domain.errors import Conflict
+from api.rulebook import set_edition
 from engine.domain.fees import MAX_LEVEL, explain, parse_schedule
 from engine.domain.money import Msat
-from engine.ledger.audit import record_in_tx
-from engine.ledger.database import transaction
-from engine.ledger.rulebook import Edition, find_edition, read_current, set_in_tx
+from engine.ledger.rulebook import Edition, find_edition, read_current
 
 router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
 Finance = Annotated[Caller, Depends(needs_role("finance"))]
@@ -116,20 +114,7 @@ async def set_fees(
     """
     asked = body.content
     parse_schedule(asked.content)
-    try:
-        async with transaction(services.pool) as conn:
-            await set_in_tx(conn, "fees", asked.content, version=asked.version, note=asked.note, set_by=caller.owner)
-            await record_in_tx(conn, caller.act("fees.set", subject=f"version {asked.version}", note=asked.note))
-    except Conflict:
-        known = await find_edition(services.pool, "fees", asked.version)
-        if known is None or (known.content, known.note, known.set_by) != (asked.content, asked.note, caller.owner):
-            raise
-        return _shown(known)
-    async with services.reading() as conn:
-        edition = await find_edition(conn, "fees", asked.version)
-    if edition is None:
-        raise no_such("version")
-    return _shown(edition)
+    return _shown(await set_edition(services, caller, "fees", asked.content, version=asked.version, note=asked.note))
 
 
 @router.post(

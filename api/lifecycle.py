@@ -58,7 +58,7 @@ class ChangeIn(Content):
         default=None, description="Closing is final, and needs an account with nothing on it."
     )
     level: Level | None = Field(default=None, description="Which limits apply.")
-    note: Annotated[Text, Field(min_length=1, max_length=1000)] | None = Field(
+    note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] | None = Field(
         default=None, description="Why; kept in the audit trail."
     )
 

@@ -15,15 +15,15 @@ from pydantic import BaseModel, Field
 from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, Services, get_services, needs, needs_role
 from api.errors import problems
+from api.rulebook import set_edition
 from engine.domain.errors import Invalid, InvariantBroken, Unavailable
 from engine.domain.ids import ApiKeyId
 from engine.domain.limits import WINDOWS, Kind, Limit, LimitBook, Window, key_counter, parse_limits
 from engine.domain.money import Sat, fiat_text, sat_to_msat
-from engine.ledger import rulebook
-from engine.ledger.audit import record_in_tx
-from engine.ledger.database import Connection, transaction
+from engine.ledger.database import Connection
 from engine.ledger.limits import Payer, find_payer, read_used
 from engine.ledger.prices import read_prices
+from engine.ledger.rulebook import Edition, read_current
 
 router = APIRouter()
 Read = Annotated[Caller, Depends(needs("read"))]
@@ -77,7 +77,9 @@ class RulebookIn(Content):
     content: dict[str, Any] = Field(
         description="By level and kind: `day_sat`, `week_sat`, `month_sat`, and per window amounts in other currencies."
     )
-    note: Annotated[Text, Field(min_length=1, max_length=1000)] = Field(description="Why; kept for ever.")
+    note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(
+        description="Why; kept for ever."
+    )
     version: Annotated[int, Field(ge=2, le=2**31 - 1)] = Field(description="The one in force, plus one.")
 
 
@@ -121,7 +123,7 @@ async def show_limits(caller: Read, services: Svc) -> LimitsOut:
 async def show_rulebook(_caller: Finance, services: Svc) -> RulebookOut:
     """Role: `finance`."""
     async with services.reading() as conn:
-        return await _read_rulebook(conn)
+        return _shown(await read_current(conn, "limits"))
 
 
 @router.put(
@@ -140,18 +142,13 @@ async def set_rulebook(
 
     The whole content is replaced. A level without an entry has that of the nearest lower one. What was counted stays
     counted: a limit below what is used lets nothing pass until enough has left its window. A currency needs a price
-    first.
+    first. The same again from the same operator is a repeat, and gets the version as it is.
     """
     asked = body.content
     book = parse_limits(asked.content)
-    async with transaction(services.pool) as conn:
+    async with services.reading() as conn:
         await _require_known_currencies(conn, book)
-        await rulebook.set_in_tx(
-            conn, "limits", asked.content, version=asked.version, note=asked.note, set_by=caller.owner
-        )
-        made = await _read_rulebook(conn)
-        await record_in_tx(conn, caller.act("limits.set", subject=str(asked.version), note=asked.note))
-    return made
+    return _shown(await set_edition(services, caller, "limits", asked.content, version=asked.version, note=asked.note))
 
 
 async def require_prices(services: Services, payer: Payer, kind: Kind) -> None:
@@ -177,8 +174,7 @@ async def _require_known_currencies(conn: Connection, book: LimitBook) -> None:
         )
 
 
-async def _read_rulebook(conn: Connection) -> RulebookOut:
-    edition = await rulebook.read_current(conn, "limits")
+def _shown(edition: Edition) -> RulebookOut:
     return RulebookOut(
         version=edition.version,
         content=edition.content,

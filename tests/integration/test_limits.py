@@ -265,10 +265,14 @@ async def test_the_rulebook_is_set_by_finance_checked_and_kept(bank: Payers) -> 
     no_price = {**good, "content": {"levels": {"0": {"internal": {"day": {"XXX": "1"}}}}}}
     is_problem(await put("/v1/admin/limits", json=no_price, headers=finance), 422, "invalid_request")
     answers = await asyncio.gather(*(put("/v1/admin/limits", json=good, headers=finance) for _ in range(4)))
-    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+    assert [answer.json() for answer in answers] == [await rulebook(bank)] * 4
+    for other in ({**good, "note": "audit me, too"}, {**good, "content": {"levels": {}}}):
+        is_problem(await put("/v1/admin/limits", json=other, headers=finance), 409, "version_conflict")
+    is_problem(await put("/v1/admin/limits", json={**good, "note": " "}, headers=finance), 422, "invalid_request")
+    is_problem(await put("/v1/admin/limits", json=good, headers=ADMIN), 409, "version_conflict")
     assert (await rulebook(bank))["set_by"] == clerk.id
     lines = await bank.pool.fetch("SELECT * FROM bank.audit WHERE action = 'limits.set' AND operator = $1", clerk.id)
-    assert [(line["subject"], line["detail"]) for line in lines] == [(str(current + 1), {"note": "audit me"})]
+    assert [(line["subject"], line["detail"]) for line in lines] == [(f"version {current + 1}", {"note": "audit me"})]
 
 
 async def test_prices_are_set_by_the_treasury_and_kept(bank: Payers) -> None:

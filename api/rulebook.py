@@ -1,0 +1,31 @@
+"""How operators set the fees and the limits: the next version, once, with its line in the audit trail."""
+
+from typing import Any
+
+from api.deps import Caller, Services
+from engine.domain.errors import Conflict, InvariantBroken
+from engine.ledger.audit import record_in_tx
+from engine.ledger.database import transaction
+from engine.ledger.rulebook import Edition, Name, find_edition, set_in_tx
+
+
+async def set_edition(
+    services: Services, caller: Caller, name: Name, content: dict[str, Any], *, version: int, note: str
+) -> Edition:
+    """Put a checked content in force. The same again from the same operator is a repeat, and gets the version as it is.
+
+    Raises Conflict when somebody else was quicker.
+    """
+    try:
+        async with transaction(services.pool) as conn:
+            await set_in_tx(conn, name, content, version=version, note=note, set_by=caller.owner)
+            await record_in_tx(conn, caller.act(f"{name}.set", subject=f"version {version}", note=note))
+    except Conflict:
+        known = await find_edition(services.pool, name, version)
+        if known is None or (known.content, known.note, known.set_by) != (content, note, caller.owner):
+            raise
+        return known
+    made = await find_edition(services.pool, name, version)
+    if made is None:
+        raise InvariantBroken(f"version {version} of the {name} was set and is not there")
+    return made
