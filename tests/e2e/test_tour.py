@@ -54,7 +54,7 @@ def read_answers(said: str) -> list[Json]:
 async def test_the_tour_of_the_readme_works_and_shows_what_it_says(bank: Bank) -> None:
     said = await run(tour(), str(bank.stack.home.folder))
 
-    bob, invoice, lunch, again, shoes, refused, listed = read_answers(said)
+    bob, invoice, lunch, again, shoes, refused, limits, listed = read_answers(said)
     assert (invoice["status"], invoice["received_msat"]) == ("settled", 50_000_000)
     assert (lunch["kind"], lunch["status"], lunch["destination"]) == ("internal", "settled", f"@{bob['username']}")
     assert again == lunch
@@ -62,6 +62,14 @@ async def test_the_tour_of_the_readme_works_and_shows_what_it_says(bank: Bank) -
     assert (shoes["kind"], shoes["status"]) == ("lightning", "settled")
     assert 0 < shoes["fee_msat"] <= shoes["max_fee_msat"] == 50_000
     assert (refused["status"], refused["code"]) == (409, "insufficient_funds")
+    used = {item["kind"]: item["used_msat"] for item in limits["items"] if item["window"] == "day"}
+    assert used == {"internal": 12_500_000, "lightning": 20_000_000}
+    kinds = ("opening", "invoice", "payment", "payment", "closing")
+    balances = (0, 50_000_000, 37_500_000, 17_500_000 - shoes["fee_msat"], 17_500_000 - shoes["fee_msat"])
+    assert [tuple(line.split(",")[1:5:3]) for line in said.splitlines() if line[:2] == "20"] == [
+        (kind, str(balance)) for kind, balance in zip(kinds, balances, strict=True)
+    ]
+    assert "[{'currency': 'BTC', 'settled_msat': 0, 'held_msat': 0}]" in said
     assert [(row["kind"], row["direction"], row["amount_msat"], row["fee_msat"]) for row in listed["items"]] == [
         ("payment", "out", 20_000_000, shoes["fee_msat"]),
         ("payment", "out", 12_500_000, 0),
