@@ -2,7 +2,10 @@
 
 import hashlib
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from activities.invoice import Receipts
@@ -13,9 +16,11 @@ from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, Paymen
 from engine.domain.money import Msat
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
-from engine.ledger.database import Pool, transaction
+from engine.ledger.checks import find_broken_rules
+from engine.ledger.database import Pool, open_pool, transaction
 from engine.ledger.store import get_account_id, open_account_in_tx, post_in_tx
-from tests.integration.api_helpers import Api, User
+from tests.fixtures.postgres import Database
+from tests.integration.api_helpers import Api, User, running_api
 
 _numbers = itertools.count(1)
 NODE = NodeName("lnd-1")
@@ -113,3 +118,16 @@ class Payers:
         return await self.receipts.credit_receipt(
             Receipt(payment_hash=PaymentHash(payment_hash), node=NODE, received_msat=Msat(amount_msat))
         )
+
+
+@asynccontextmanager
+async def running_payers(database: Database, folder: Path, **settings: object) -> AsyncIterator[Payers]:
+    """An API on this database, without a limit of requests, and its payers; the rules of the books hold at the end."""
+    async with running_api(database.app_dsn, database.owner_dsn, folder, rate_limit_per_minute=0, **settings) as api:
+        pool = await open_pool(database.app_dsn, max_size=12)
+        payers = Payers(api, pool)
+        await payers.prepare()
+        yield payers
+        async with pool.acquire() as conn:
+            assert await find_broken_rules(conn) == []
+        await pool.close()

@@ -2,17 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from engine.ledger.checks import find_broken_rules
-from engine.ledger.database import open_pool
 from tests.fixtures.postgres import Database
-from tests.integration.api_helpers import ADMIN, User, bearer, is_problem, running_api
-from tests.integration.payer_helpers import Payers
+from tests.integration.api_helpers import ADMIN, User, bearer, is_problem
+from tests.integration.payer_helpers import Payers, running_payers
 
 pytestmark = pytest.mark.integration
 
@@ -22,17 +19,8 @@ Json = dict[str, Any]
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Payers]:
-    folder: Path = tmp_path_factory.mktemp("api")
-    async with running_api(
-        shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn, folder, rate_limit_per_minute=0, price_max_age_s=3600
-    ) as api:
-        pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
-        payers = Payers(api, pool)
-        await payers.prepare()
+    async with running_payers(shared_ledger_db, tmp_path_factory.mktemp("api"), price_max_age_s=3600) as payers:
         yield payers
-        async with pool.acquire() as conn:
-            assert await find_broken_rules(conn) == []
-        await pool.close()
 
 
 async def rulebook(bank: Payers) -> Json:
