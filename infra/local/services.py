@@ -53,6 +53,7 @@ minbackoff=200ms
 maxbackoff=1s
 logging.file.disable=true
 """
+KEEP_ALIVE_S = 75  # Longer than clients (5 s) and proxies (60 s) keep an idle connection; the image says the same.
 STALE_TIP_S = 3600  # LND holds itself to be out of date when the tip is two hours old.
 
 
@@ -206,6 +207,7 @@ def api(home: Home, tools: Tools, name: str) -> Process:
     port = home.ports()[name]
     command: list[str | Path] = [tools.python, "-m", "uvicorn", "api.app:create_app", "--factory"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
+    command += ["--timeout-keep-alive", str(KEEP_ALIVE_S)]
     environ = {**environment.inherited(), **environment.of_api(home)}
     return Process(name, command, ready=lambda: _healthy(port), environment=environ)
 

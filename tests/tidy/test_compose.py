@@ -3,6 +3,7 @@
 The one line of the image that makes LND's stubs is run here, on a small protocol of its own.
 """
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.local import services as local
 from infra.local.parts import lnd
 from tests.tidy.house import ROOT
 
@@ -99,6 +101,13 @@ def test_the_image_makes_the_stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (line,) = STUBS_LINE.findall(DOCKERFILE.read_text(encoding="utf-8"))
     exec(compile(line, "Dockerfile", "exec"), {})  # noqa: S102 the line is ours: the test is that it runs
     assert (tmp_path / "engine/clients/lndrpc/routerrpc/router_pb2.py").is_file()
+
+
+def test_the_image_keeps_idle_connections_as_long_as_the_local_stack() -> None:
+    """Uvicorn's own 5 s are also httpx's: then a request may meet the end of its connection."""
+    (command,) = re.findall(r"^CMD (.*)$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
+    words = json.loads(command)
+    assert words[words.index("--timeout-keep-alive") + 1] == str(local.KEEP_ALIVE_S)
 
 
 @pytest.fixture
