@@ -11,11 +11,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import reduce
-from operator import xor
 
 from coincurve import PublicKey, ecdsa
 
+from engine.domain import bech32
 from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
@@ -23,15 +22,9 @@ from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 MAX_LENGTH = 7089
 """The longest text in one QR code, and the longest invoice LND reads."""
 
-_CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_VALUE_OF = {character: value for value, character in enumerate(_CHARSET)}
-_CHECKSUM_WORDS = 6
+_VALUE_OF = {character: value for value, character in enumerate(bech32.CHARSET)}
 _TIMESTAMP_WORDS = 7
 _SIGNATURE_WORDS = 104  # 64 bytes and the recovery id
-_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)  # BIP 173
-_STEP = [
-    reduce(xor, (generator for place, generator in enumerate(_GENERATOR) if top >> place & 1), 0) for top in range(32)
-]
 
 _NETWORKS = {"bc": "mainnet", "tb": "testnet", "tbs": "signet", "bcrt": "regtest", "sb": "simnet"}
 _PREFIX = re.compile(r"ln(bcrt|tbs|bc|tb|sb)(?:([1-9][0-9]{0,17})([munp]?))?")
@@ -92,7 +85,7 @@ def decode(text: str, *, network: str) -> Bolt11:
         raise _no("it has no payment secret, and cannot be paid safely")
     if (_D in fields) == (_H in fields):
         raise _no("it must have either a description or the hash of one")
-    created_at = datetime.fromtimestamp(_number(signed[:_TIMESTAMP_WORDS]), UTC)
+    created_at = datetime.fromtimestamp(bech32.to_number(signed[:_TIMESTAMP_WORDS]), UTC)
     return Bolt11(
         bolt11=text.lower(),
         network=network,
@@ -113,49 +106,20 @@ def _no(reason: str) -> Invalid:
     return Invalid(f"This is not an invoice that can be paid: {reason}.", code="invalid_destination")
 
 
-# --- BIP 173 ----------------------------------------------------------------------------------------------------------
-
-
 def _bech32(text: str) -> tuple[str, list[int]]:
     if len(text) > MAX_LENGTH:
         raise _no(f"it is longer than {MAX_LENGTH} characters")
-    if not text.isascii() or (text != text.lower() and text != text.upper()):
-        raise _no("its letters must be all lower or all upper case")
-    prefix, separator, data = text.lower().rpartition("1")
-    if not separator or not prefix or len(data) < _CHECKSUM_WORDS:
-        raise _no("it is not bech32 text")
     try:
-        words = [_VALUE_OF[character] for character in data]
-    except KeyError:
-        raise _no("it has a character that bech32 does not use") from None
-    if _polymod(prefix, words) != 1:
-        raise _no("its checksum is wrong (was it copied whole?)")
-    return prefix, words[:-_CHECKSUM_WORDS]
-
-
-def _polymod(prefix: str, words: list[int]) -> int:
-    checksum = 1
-    codes = [ord(character) for character in prefix]
-    for value in [*(code >> 5 for code in codes), 0, *(code & 31 for code in codes), *words]:
-        checksum = (checksum & 0x1FFFFFF) << 5 ^ value ^ _STEP[checksum >> 25]
-    return checksum
-
-
-def _number(words: list[int]) -> int:
-    """Big-endian, five bits a word."""
-    number = 0
-    for word in words:
-        number = number << 5 | word
-    return number
+        return bech32.read(text)
+    except ValueError as error:
+        raise _no(str(error)) from None
 
 
 def _bytes(words: list[int]) -> bytes:
-    """Whole bytes; what is left over must be fewer than five bits, all zero, as BIP 173 and LND demand."""
-    size, spare = divmod(5 * len(words), 8)
-    number = _number(words)
-    if spare >= 5 or number & (1 << spare) - 1:  # noqa: PLR2004 - a word
-        raise _no("one of its fields is not padded with zeroes")
-    return (number >> spare).to_bytes(size, "big")
+    try:
+        return bech32.to_bytes(words)
+    except ValueError as error:
+        raise _no(str(error)) from None
 
 
 # --- BOLT 11 ----------------------------------------------------------------------------------------------------------
@@ -168,7 +132,7 @@ def _fields(words: list[int]) -> dict[int, list[list[int]]]:
         if tag not in _READ or len(data) != _FIXED_WORDS.get(tag, len(data)):
             continue
         if tag in fields and tag not in _REPEATABLE:
-            raise _no(f"its field '{_CHARSET[tag]}' is there twice")
+            raise _no(f"its field '{bech32.CHARSET[tag]}' is there twice")
         fields.setdefault(tag, []).append(data)
     for hops in fields.get(_R, []):
         _check_hops(_bytes(hops))
@@ -218,8 +182,8 @@ def _short_number(fields: dict[int, list[list[int]]], tag: int, default: int) ->
         return default
     words = fields[tag][0]
     if len(words) > _MAX_NUMBER_WORDS:
-        raise _no(f"its field '{_CHARSET[tag]}' is a number out of all bounds")
-    return _number(words)
+        raise _no(f"its field '{bech32.CHARSET[tag]}' is a number out of all bounds")
+    return bech32.to_number(words)
 
 
 def _expires_at(created_at: datetime, fields: dict[int, list[list[int]]]) -> datetime:
@@ -237,7 +201,7 @@ def _final_cltv(fields: dict[int, list[list[int]]]) -> int:
 
 
 def _features(fields: dict[int, list[list[int]]]) -> frozenset[int]:
-    bits = _number(fields[_NINE][0]) if _NINE in fields else 0
+    bits = bech32.to_number(fields[_NINE][0]) if _NINE in fields else 0
     features = frozenset(bit for bit in range(bits.bit_length()) if bits >> bit & 1)
     unknown = sorted(bit for bit in features - _KNOWN_FEATURES if bit % 2 == 0)
     if unknown:
@@ -248,7 +212,7 @@ def _features(fields: dict[int, list[list[int]]]) -> frozenset[int]:
 def _payee(prefix: str, signed: list[int], signature: list[int], fields: dict[int, list[list[int]]]) -> str:
     """Check the signature with the key in `n`, or recover the key from it where there is none."""
     spare = -5 * len(signed) % 8
-    data = (_number(signed) << spare).to_bytes((5 * len(signed) + spare) // 8, "big")
+    data = (bech32.to_number(signed) << spare).to_bytes((5 * len(signed) + spare) // 8, "big")
     digest = hashlib.sha256(prefix.encode() + data).digest()
     compact = _bytes(signature)
     try:
