@@ -2,10 +2,12 @@
 
 lnbc… lntb… lntbs… lnbcrt…      Invoice      with or without `lightning:`, in lower or in upper case
 bitcoin:…?lightning=lnbc…       Invoice      BIP 21 with a Lightning part
+lnurl1…                         Lnurl        likewise, also as the Lightning part
+name@domain                     LightningAddress
 @name                           Username
 wallet:<id>                     WalletRef
 an address, bitcoin:<address>   refused with `use_withdrawals`
-name@domain, lnurl1…, lno1…     refused: not supported yet
+lno1…                           refused: not supported yet
 anything else                   refused with `invalid_destination`
 """
 
@@ -14,6 +16,7 @@ from dataclasses import dataclass
 
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
+from engine.domain.lnurl import read_address, read_lnurl
 from engine.domain.usernames import is_username
 
 MAX_LENGTH = 10_000
@@ -22,7 +25,6 @@ MAX_LENGTH = 10_000
 _BECH32_ADDRESS = re.compile(r"(bc|tb|bcrt)1[02-9ac-hj-np-z]{6,87}")
 _BASE58_ADDRESS = re.compile(r"[123mn][1-9A-HJ-NP-Za-km-z]{24,39}")
 _WALLET_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
-_NOT_YET = {"lnurl1": "LNURL", "lno1": "BOLT 12 offers"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,24 @@ class WalletRef:
     wallet_id: WalletId
 
 
-Destination = Invoice | Username | WalletRef
+@dataclass(frozen=True, slots=True)
+class LightningAddress:
+    """Somebody at a domain, ours or another, in lower case. The domain may have a port."""
+
+    name: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lnurl:
+    """A URL that tells, when it is asked, whether and how it can be paid."""
+
+    lnurl: str
+    """In lower case, without a scheme."""
+    url: str
+
+
+Destination = Invoice | Username | WalletRef | LightningAddress | Lnurl
 
 
 def read_destination(text: str) -> Destination:
@@ -67,7 +86,7 @@ def read_destination(text: str) -> Destination:
             raise _invalid("After '@' comes a username: 3 to 50 letters, digits and underscores.")
         return Username(text[1:])
     if "@" in text:
-        raise _invalid("Lightning addresses (name@domain) are not supported yet.")
+        return LightningAddress(*read_address(text))
     if _is_address(text):
         raise _use_withdrawals()
     return _lightning(text)
@@ -75,12 +94,14 @@ def read_destination(text: str) -> Destination:
 
 def _lightning(text: str) -> Destination:
     lower = text.lower()
-    for prefix, name in _NOT_YET.items():
-        if lower.startswith(prefix):
-            raise _invalid(f"{name} are not supported yet." if name.endswith("s") else f"{name} is not supported yet.")
+    if lower.startswith("lnurl1"):
+        return Lnurl(lower, read_lnurl(text))
+    if lower.startswith("lno1"):
+        raise _invalid("BOLT 12 offers are not supported yet.")
     if not lower.startswith("ln"):
         raise _invalid(
-            "This is none of: a BOLT 11 invoice, @username, wallet:<id>, a BIP 21 URI with a lightning part."
+            "This is none of: a BOLT 11 invoice, name@domain, an LNURL, @username, wallet:<id>, a BIP 21 URI with a "
+            "lightning part."
         )
     return Invoice(text)
 

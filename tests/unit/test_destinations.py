@@ -6,12 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.destinations import Destination, Invoice, Username, WalletRef, read_destination
+from engine.domain.destinations import (
+    Destination,
+    Invoice,
+    LightningAddress,
+    Lnurl,
+    Username,
+    WalletRef,
+    read_destination,
+)
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
 from engine.domain.usernames import check_username
 
 pytestmark = pytest.mark.unit
+
+LNURL = (
+    "lnurl1dp68gurn8ghj7um9wfmxjcm99e3k7mf0v9cxj0m385ekvcenxc6r2c35xvukxefcv5mkvv34x5ekzd3ev56nyd3hxqurzepexejxxepnxscrv"
+    "wfnv9nxzcn9xq6xyefhvgcxxcmyxymnserxfq5fns"
+)
+"""The example of LUD-01."""
+URL = "https://service.com/api?q=3fc3645b439ce8e7f2553a69e5267081d96dcd340693afabe04be7b0ccd178df"
 
 
 @pytest.mark.parametrize(
@@ -26,6 +41,13 @@ pytestmark = pytest.mark.unit
         ("@bob", Username("bob")),
         ("@Bob_99", Username("Bob_99")),
         ("wallet:wal_01", WalletRef(WalletId("wal_01"))),
+        ("bob@example.com", LightningAddress("bob", "example.com")),
+        ("Bob.B+tips@Pay.Example.com:8443", LightningAddress("bob.b+tips", "pay.example.com:8443")),
+        ("lnbob@example.com", LightningAddress("lnbob", "example.com")),
+        (LNURL, Lnurl(LNURL, URL)),
+        (LNURL.upper(), Lnurl(LNURL, URL)),
+        (f"lightning:{LNURL}", Lnurl(LNURL, URL)),
+        (f"bitcoin:?lightning={LNURL.upper()}", Lnurl(LNURL, URL)),
     ],
 )
 def test_each_kind_is_told_by_its_shape(text: str, destination: Destination) -> None:
@@ -57,10 +79,23 @@ def test_an_on_chain_address_points_to_withdrawals(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("bob@example.com", "not supported yet"),
-        ("lnbob@example.com", "not supported yet"),
-        ("LNURL1DP68GURN8GHJ7", "not supported yet"),
-        ("lightning:lnurl1dp68gurn8ghj7", "not supported yet"),
+        ("bob@", "lightning address"),
+        ("@example.com", "username"),
+        ("bob@example.com/x", "lightning address"),
+        ("bob@exa mple.com", "lightning address"),
+        ("bob@example.com?x=1", "lightning address"),
+        ("bob@-example.com", "lightning address"),
+        ("bob@example..com", "lightning address"),
+        ("bob@example.com:", "lightning address"),
+        ("bob@[::1]", "lightning address"),
+        ("bob@a@b.com", "lightning address"),
+        ("bob@exämple.com", "lightning address"),
+        (f"bob@{'a' * 64}.com", "lightning address"),
+        (f"{'b' * 65}@example.com", "lightning address"),
+        (LNURL[:-1], "checksum"),
+        (LNURL[:20] + LNURL[20:].upper(), "lower or all upper"),
+        ("LNURL1DP68GURN8GHJ7", "checksum"),
+        ("lightning:lnurl1dp68gurn8ghj7", "checksum"),
         ("lno1qcp4256ypq", "not supported yet"),
         ("", "none of"),
         ("hello", "none of"),
@@ -75,7 +110,7 @@ def test_an_on_chain_address_points_to_withdrawals(text: str) -> None:
         ("wallet:", "id"),
         ("wallet:a b", "id"),
         ("wallet:\x00", "id"),
-        (" @bob", "not supported"),
+        (" @bob", "lightning address"),
         ("l" * 10_001, "10000"),
     ],
 )

@@ -31,7 +31,7 @@ def _start(command: list[str], **settings: str) -> subprocess.CompletedProcess[s
 
 @pytest.mark.parametrize(
     ("command", "names"),
-    [(WORKER, COMMON), (API, COMMON | {"MILLRACE_ADMIN_KEY", "MILLRACE_PREIMAGE_SECRET"})],
+    [(WORKER, COMMON), (API, COMMON | {"MILLRACE_ADMIN_KEY", "MILLRACE_PREIMAGE_SECRET", "MILLRACE_PUBLIC_URL"})],
     ids=["worker", "api"],
 )
 def test_everything_that_is_missing_is_named_at_once(command: list[str], names: set[str]) -> None:

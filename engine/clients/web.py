@@ -1,0 +1,173 @@
+"""Questions to web addresses that strangers name. Whatever they name, nothing of ours can be reached through it.
+
+    https only          plain http, and addresses of our own network, on regtest only
+    public hosts only   the host is resolved once, every address it has is checked, and the very one is connected to:
+                        a name that answers otherwise the second time gains nothing
+    redirects           two at most, each held against the same rules
+    bounds              5 s in all, 64 KiB, an answer that is one JSON object
+
+Only GET is spoken, without cookies, credentials or the proxy of our environment, and each question over a connection of
+its own: one that was proven to lead to a host is never used for another at the same address. A question changes nothing
+here, so it may be asked again; what it does over there is theirs to say.
+"""
+
+import asyncio
+import ipaddress
+import json
+import socket
+import ssl
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
+
+import httpx
+
+from engine.domain.errors import Invalid, Unavailable
+from engine.domain.lnurl import MAX_URL_LENGTH
+
+LIMIT_S = 5
+MAX_BYTES = 65_536
+MAX_REDIRECTS = 2
+
+Json: TypeAlias = dict[str, Any]
+_CONNECTIONS = 16
+_LAST_PORT = 65_535
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+_TUNNELS = (ipaddress.IPv6Network("2001::/32"), ipaddress.IPv6Network("2002::/16"))
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "millrace"}
+
+
+def is_public(address: str) -> bool:
+    """Whether this IP address is one of the public internet, also when it is wrapped in an IPv6 address."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv4Address):
+        return _is_public_v4(ip)
+    if ip.ipv4_mapped is not None:
+        return _is_public_v4(ip.ipv4_mapped)
+    if ip in _NAT64:
+        return _is_public_v4(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+    return ip in _GLOBAL_UNICAST and ip.is_global and not any(ip in tunnel for tunnel in _TUNNELS)
+
+
+def _is_public_v4(ip: ipaddress.IPv4Address) -> bool:
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved
+
+
+class Web:
+    """The way out. Create it in the process that uses it."""
+
+    def __init__(self, *, guarded: bool) -> None:
+        """`guarded`: https and public hosts only. Off on regtest alone, where everything is on one machine."""
+        self._guarded = guarded
+        self._transport = httpx.AsyncHTTPTransport(
+            verify=ssl.create_default_context(),
+            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=0),
+        )
+        # Of its own: names that take long to look up must not keep waiting who connects to our own parts.
+        self._resolver = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="resolve")
+
+    @property
+    def scheme(self) -> str:
+        """How a bare domain is asked."""
+        return "https" if self._guarded else "http"
+
+    async def close(self) -> None:
+        """Let go of the connections."""
+        await self._transport.aclose()
+        self._resolver.shutdown(wait=False, cancel_futures=True)
+
+    async def ask(self, url: str, query: Mapping[str, str] | None = None) -> Json:
+        """The JSON object that is there, whatever the HTTP status; `query` is added to what the URL asks already.
+
+        Raises Invalid (`invalid_destination`) for a URL that we do not call, and Unavailable
+        (`destination_unavailable`) when there is no such answer.
+        """
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                return _object(await self._get(_parsed(url, query or {}), MAX_REDIRECTS))
+        except TimeoutError:
+            raise _silent(f"no answer within {LIMIT_S} s") from None
+        except httpx.HTTPError as error:
+            raise _silent(repr(error)) from error
+
+    async def _get(self, url: httpx.URL, redirects_left: int) -> bytes:
+        address = await self._resolve(url)
+        request = httpx.Request(
+            "GET",
+            url.copy_with(host=address),
+            headers={**_HEADERS, "Host": url.netloc.decode("ascii")},
+            extensions={"sni_hostname": url.raw_host.decode("ascii")},
+        )
+        answer = await self._transport.handle_async_request(request)
+        try:
+            if not answer.has_redirect_location:
+                return await _body(answer)
+            location = answer.headers["location"]
+        finally:
+            await answer.aclose()
+        if redirects_left == 0:
+            raise _silent(f"more than {MAX_REDIRECTS} redirects")
+        return await self._get(_parsed(location, {}, base=url), redirects_left - 1)
+
+    async def _resolve(self, url: httpx.URL) -> str:
+        """The address to connect to. Every address of the host must be one that we may call."""
+        host = url.raw_host.decode("ascii")
+        if url.scheme not in ({"https"} if self._guarded else {"http", "https"}) or not host or url.userinfo:
+            raise _refused("only https addresses without a login are asked")
+        port = url.port or (443 if url.scheme == "https" else 80)
+        if port > _LAST_PORT:
+            raise _refused("it is no URL")
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._resolver, _addresses, host, port)
+        except (OSError, UnicodeError) as error:
+            raise _silent(f"{host}: {error}") from error
+        if self._guarded and not all(is_public(address) for address in found):
+            raise _refused("its host is not on the public internet")
+        return found[0]
+
+
+def _addresses(host: str, port: int) -> list[str]:
+    return [str(place[0]) for *_, place in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+
+
+def _parsed(text: str, query: Mapping[str, str], base: httpx.URL | None = None) -> httpx.URL:
+    try:
+        url = httpx.URL(text) if base is None else base.join(text)
+        url = url.copy_merge_params(dict(query)) if query else url
+    except (httpx.InvalidURL, ValueError, TypeError):
+        raise _refused("it is no URL") from None
+    if len(str(url)) > MAX_URL_LENGTH:
+        raise _refused(f"its URL has more than {MAX_URL_LENGTH} characters")
+    return url.copy_with(fragment=None)
+
+
+async def _body(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_raw():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise _silent(f"an answer of more than {MAX_BYTES} bytes")
+    return bytes(body)
+
+
+def _object(body: bytes) -> Json:
+    try:
+        found = json.loads(body.decode("utf-8"))
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no character
+    except (ValueError, RecursionError):
+        raise _silent("an answer that is not JSON") from None
+    if not isinstance(found, dict):
+        raise _silent("an answer that is no JSON object")
+    return found
+
+
+def _refused(reason: str) -> Invalid:
+    return Invalid(f"This destination cannot be asked: {reason}.", code="invalid_destination")
+
+
+def _silent(reason: str) -> Unavailable:
+    return Unavailable(f"the destination gave {reason}", code="destination_unavailable")
