@@ -24,7 +24,7 @@ from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
 from engine.domain.ids import NodeName, WalletId
 from engine.domain.money import Msat
-from engine.ledger import chart, invoice, node, payment
+from engine.ledger import chart, invoice, node, payment, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.database import Connection, Pool, transaction, translated
 from engine.ledger.fees import Charge
@@ -74,6 +74,7 @@ class Payments(PaymentActivities):
             if row.status == PaymentStatus.SETTLED:
                 raise InvariantBroken(f"{row.id} is settled, but the node says that it failed")
             if row.status == PaymentStatus.PENDING:
+                await withdraw_link.give_use_back_in_tx(conn, row.id)
                 await post_in_tx(conn, payment.released(row))
                 await payment.mark_failed_in_tx(
                     conn,
@@ -88,6 +89,8 @@ class Payments(PaymentActivities):
         claim = claim_of(asked)
         if not (await requests.claim_keys_in_tx(conn, [claim]))[0]:
             return await _find_opened_in_tx(conn, asked)
+        if asked.withdraw_link_id is not None:
+            await withdraw_link.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
             return await self._settle_internally_in_tx(conn, asked, claim)
         (payer,) = await find_payers(conn, [(asked.account_id, asked.wallet_id, asked.api_key_id)])
@@ -110,6 +113,8 @@ class Payments(PaymentActivities):
     ) -> OpenedPayment:
         workflow_id = payment_workflow_id(asked.account_id, asked.idempotency_key)
         (refusal,) = await self._internal.settle_in_tx(conn, [asked], [workflow_id])
+        if refusal is not None and asked.withdraw_link_id is not None:  # the use that was taken must be taken back
+            raise Refused(refusal.detail, code=refusal.code, **refusal.fields)
         if refusal is not None:
             await requests.refuse_claims_in_tx(conn, [(claim, asdict(refusal))])
             return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))

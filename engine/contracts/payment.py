@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from temporalio import activity
 
-from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId, WithdrawLinkId
 from engine.domain.money import Msat
 
 
@@ -46,6 +46,8 @@ class PaymentRequest:
     fee whatever it is."""
     api_key_id: ApiKeyId | None = None
     """The key that asked: its caps are read when the payment is opened."""
+    withdraw_link_id: WithdrawLinkId | None = None
+    """Set when somebody claims this link: opening takes one of its uses, and a failure gives it back."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -189,6 +189,37 @@ class BoardedPayment(SQLModel, table=True):
     created_at: datetime = _moment()
 
 
+class WithdrawLinkRow(SQLModel, table=True):
+    """A promise to pay whoever comes with the link, as often as it says."""
+
+    __tablename__: ClassVar[Any] = "withdraw_links"
+    __table_args__ = _BANK
+
+    id: str = _text(primary_key=True)
+    account_id: str = _text("bank.accounts.id")
+    wallet_id: str = _text("bank.wallets.id")
+    key_id: str = _text("bank.api_keys.id")
+    amount_msat: int = _number()
+    uses: int
+    uses_left: int
+    memo: str | None = _text(nullable=True)
+    expires_at: datetime | None = _moment(nullable=True)
+    deleted_at: datetime | None = _moment(nullable=True)
+    created_at: datetime = _moment()
+
+
+class WithdrawClaim(SQLModel, table=True):
+    """A use of a withdraw link: taken by this payment, and returned when it failed."""
+
+    __tablename__: ClassVar[Any] = "withdraw_claims"
+    __table_args__ = _BANK
+
+    payment_id: str = _text("bank.payments.id", primary_key=True)
+    link_id: str = _text("bank.withdraw_links.id")
+    created_at: datetime = _moment()
+    returned_at: datetime | None = _moment(nullable=True)
+
+
 class Transaction(SQLModel):
     """What moved in a wallet: a row of the view `bank.transactions`."""
 

@@ -25,6 +25,8 @@ from engine.ledger.bank_tables import (
     Rulebook,
     Transaction,
     Wallet,
+    WithdrawClaim,
+    WithdrawLinkRow,
 )
 from tests.fixtures.postgres import Database
 
@@ -49,6 +51,8 @@ TABLES = [
     AuditLine,
     Rulebook,
     PriceRow,
+    WithdrawLinkRow,
+    WithdrawClaim,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 
