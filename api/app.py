@@ -33,18 +33,22 @@ from api import (
     ledger,
     lifecycle,
     limits,
+    lnurl,
     metrics,
     payment,
     prices,
     quote,
     reconciliation,
     statement,
+    tip,
     wallet,
+    withdraw_link,
 )
 from api.deps import Services
 from api.lane import Lanes
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
+from engine.clients.web import Web
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
@@ -53,7 +57,7 @@ from engine.settings import ApiSettings, load_settings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
-    *(account, wallet, statement, payment, quote, decode, invoice, limits),
+    *(account, wallet, statement, payment, quote, decode, invoice, withdraw_link, limits),
     *(lifecycle, ledger, fees, prices, reconciliation, correction, audit, health),
 )
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
@@ -94,6 +98,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         app.include_router(metrics.router)
     for part in _PARTS:
         app.include_router(part.router)
+    for door in (lnurl.router, withdraw_link.public, tip.router):
+        app.include_router(door)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     _serve_docs(app)
     if settings.otlp_endpoint is not None:
@@ -135,6 +141,8 @@ async def _connect(
         interceptors=list(interceptors),
         lazy=True,
     )
+    web = Web(guarded=settings.bitcoin_network != "regtest")
+    stack.push_async_callback(web.close)
     return Services(
         settings=settings,
         pool=pool,
@@ -144,6 +152,7 @@ async def _connect(
         invoices=invoices,
         http=await stack.enter_async_context(httpx.AsyncClient(timeout=2)),
         limits=LimitBooks(),
+        web=web,
     )
 
 

@@ -1,4 +1,7 @@
-"""What is this destination, and what does it ask for? Nothing is paid, held or asked of a node."""
+"""What is this destination, and what does it ask for? Nothing is paid, held or asked of a node.
+
+Of a lightning address or LNURL outside, its server is asked what it takes, and for no invoice.
+"""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -11,7 +14,9 @@ from api.deps import Caller, Services, get_services, needs
 from api.destination import resolve
 from api.errors import problems
 from api.idempotency import optional_key
+from engine.clients.lnurl import Offer
 from engine.domain.destinations import MAX_LENGTH
+from engine.domain.lnurl import plain_text
 
 router = APIRouter(tags=["payments"])
 
@@ -25,11 +30,15 @@ class DecodeIn(Content):
 class DecodedOut(BaseModel):
     """What a destination is. Expired invoices are read too, and say so."""
 
-    kind: Literal["bolt11", "internal"] = Field(description="an invoice, or a user or wallet of this bank")
+    kind: Literal["bolt11", "internal", "lnurl"] = Field(
+        description="an invoice, a user or wallet of this bank, or somebody outside who is asked for an invoice"
+    )
     destination: str = Field(description="In its plainest form.")
     own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee for routing.")
     network: str
     amount_msat: int | None = Field(description="null: the payer says how much.")
+    min_amount_msat: int | None = Field(default=None, description="The least that an LNURL takes.")
+    max_amount_msat: int | None = None
     description: str | None = None
     description_hash: str | None = None
     payment_hash: str | None = None
@@ -44,7 +53,8 @@ class DecodedOut(BaseModel):
     "/v1/decode",
     summary="Read a destination",
     responses=problems(
-        "forbidden", "not_found", "invalid_request", "invalid_destination", "wrong_network", "use_withdrawals"
+        *("forbidden", "not_found", "invalid_request", "invalid_destination", "wrong_network", "use_withdrawals"),
+        "destination_unavailable",
     ),
     openapi_extra=documented(DecodeIn, user={"destination": "@bob"}, invoice={"destination": "lightning:lnbcrt10u1p…"}),
 )
@@ -57,6 +67,8 @@ async def decode(
     """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
     del caller, key
     resolved = await resolve(services, body.content.destination)
+    if resolved.offer is not None:
+        return _offered(resolved.text, resolved.offer, services.settings.bitcoin_network)
     invoice = resolved.invoice
     if invoice is None:
         return DecodedOut(
@@ -81,4 +93,19 @@ async def decode(
         created_at=invoice.created_at,
         expires_at=invoice.expires_at,
         expired=invoice.expires_at <= datetime.now(UTC),
+    )
+
+
+def _offered(text: str, offer: Offer, network: str) -> DecodedOut:
+    fixed = offer.min_msat == offer.max_msat
+    return DecodedOut(
+        kind="lnurl",
+        destination=text,
+        own=False,
+        network=network,
+        amount_msat=offer.min_msat if fixed else None,
+        min_amount_msat=offer.min_msat,
+        max_amount_msat=offer.max_msat,
+        description=plain_text(offer.metadata),
+        expired=False,
     )

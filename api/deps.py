@@ -23,6 +23,7 @@ from api.errors import Forbidden, RateLimited, Unauthenticated
 from api.lane import Lanes
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
+from engine.clients.web import Web
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
 from engine.domain.limits import Window
@@ -68,6 +69,7 @@ class Services:
     invoices: dict[NodeName, InvoiceNode]
     http: httpx.AsyncClient
     limits: LimitBooks
+    web: Web
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:

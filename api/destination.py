@@ -3,17 +3,32 @@
 The shape is read first (engine/domain/destinations.py), then the invoice itself (engine/clients/bolt11.py), and only
 then our own books: an invoice is one of ours when its payment hash is, and then it must be that very invoice, letter by
 letter, so that nobody can put another amount or description around a hash of ours.
+
+A lightning address or an LNURL of our own domain is one of our users. Any other is asked what it takes, which gives an
+offer, and `with_invoice` asks it for the invoice: from then on the payment is one of that invoice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
+from api import payment_run
 from api.deps import Services, no_such
-from engine.clients import bolt11
-from engine.domain.destinations import Invoice, Username, WalletRef, read_destination
+from engine.clients import bolt11, lnurl
+from engine.contracts.queues import payment_workflow_id
+from engine.domain.destinations import (
+    Destination,
+    Invoice,
+    LightningAddress,
+    Lnurl,
+    Username,
+    WalletRef,
+    read_destination,
+)
 from engine.domain.errors import Invalid
-from engine.domain.ids import WalletId
+from engine.domain.ids import AccountId, WalletId
+from engine.domain.lnurl import address_path
 from engine.domain.money import Msat
+from engine.domain.usernames import is_username
 from engine.ledger.database import Connection, translated
 
 
@@ -22,11 +37,14 @@ class Resolved:
     """Either an invoice, or a wallet of ours. An invoice of ours has both."""
 
     text: str
-    """The destination in its plainest form: the invoice in lower case, `@name` or `wallet:<id>` as it was given."""
+    """The destination in its plainest form: invoice, LNURL and address in lower case, `@name` or `wallet:<id>` as it
+    was given."""
     invoice: bolt11.Bolt11 | None = None
     wallet_id: WalletId | None = None
     """Set when the money stays with us."""
     username: str | None = None
+    offer: lnurl.Offer | None = None
+    """What somebody outside takes, who must be asked for an invoice."""
 
     @property
     def is_ours(self) -> bool:
@@ -35,8 +53,11 @@ class Resolved:
 
 
 async def resolve(services: Services, text: str) -> Resolved:
-    """Look the destination up. Raises Invalid for what cannot be paid by anybody, and NotFound for who is not here."""
-    destination = read_destination(text)
+    """Look the destination up. Raises Invalid for what cannot be paid by anybody, and NotFound for who is not here.
+
+    Whoever serves an address outside is asked for his offer: Unavailable (`destination_unavailable`) when he is away.
+    """
+    destination = _at_home(services, read_destination(text))
     match destination:
         case Invoice():
             invoice = bolt11.decode(destination.bolt11, network=services.settings.bitcoin_network)
@@ -49,6 +70,45 @@ async def resolve(services: Services, text: str) -> Resolved:
         case WalletRef():
             async with services.reading() as conn:
                 return Resolved(text=text, wallet_id=await _existing_wallet(conn, destination.wallet_id))
+        case LightningAddress(name, domain):
+            return Resolved(text=text.lower(), offer=await lnurl.look_up_address(services.web, name, domain))
+        case Lnurl():
+            return Resolved(text=destination.lnurl, offer=await lnurl.look_up(services.web, destination.url))
+
+
+async def with_invoice(
+    services: Services, resolved: Resolved, amount_msat: Msat | None, comment: str | None
+) -> Resolved:
+    """The same with the invoice that an offer gives for this amount; what is no offer stays as it is.
+
+    Each call asks for another invoice. Raises Invalid, Unavailable.
+    """
+    offer = resolved.offer
+    if offer is None:
+        return resolved
+    if amount_msat is None and offer.min_msat < offer.max_msat:
+        raise Invalid("Say how much: the destination names no amount.", code="amount_required", field="amount_msat")
+    invoice = await lnurl.ask_for_invoice(
+        services.web,
+        offer,
+        offer.min_msat if amount_msat is None else amount_msat,
+        comment,
+        network=services.settings.bitcoin_network,
+    )
+    async with services.reading() as conn:
+        return replace(resolved, invoice=invoice, wallet_id=await _owner(conn, invoice))
+
+
+async def is_under_way(services: Services, account_id: AccountId, key: str, text: str) -> bool:
+    """Whether a payment with this key, to somebody who would have to be asked, has been accepted already.
+
+    Then nobody is asked for a second invoice. Says nothing of destinations that nobody is asked about: there a repeat
+    finds the first by itself.
+    """
+    if not isinstance(_at_home(services, read_destination(text)), LightningAddress | Lnurl):
+        return False
+    handle = payment_run.find(services.temporal, payment_workflow_id(account_id, key))
+    return await payment_run.find_started(handle) is not None
 
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:
@@ -66,6 +126,22 @@ def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -
             invoice_amount_msat=asked_msat,
         )
     return asked_msat or amount_msat or Msat(0)
+
+
+def _at_home(services: Services, destination: Destination) -> Destination:
+    """What names one of our users by our own domain is that user; everything else is what it was."""
+    match destination:
+        case LightningAddress(name, domain) if domain == services.settings.domain:
+            return _our_user(name)
+        case Lnurl(_, url) if url.startswith(f"{services.settings.public_url}/"):
+            return _our_user(url.removeprefix(services.settings.public_url + address_path("")))
+    return destination
+
+
+def _our_user(name: str) -> Username:
+    if not is_username(name):
+        raise Invalid("This names nobody at our own domain who could be paid.", code="invalid_destination")
+    return Username(name)
 
 
 async def _owner(conn: Connection, invoice: bolt11.Bolt11) -> WalletId | None:

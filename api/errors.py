@@ -105,18 +105,21 @@ CODES: Mapping[str, tuple[int, str]] = {
     "case_resolved": (409, "The case has been resolved"),
     "correction_decided": (409, "The correction has been decided"),
     "payment_in_progress": (409, "The invoice is being paid"),
+    "withdraw_link_closed": (409, "The withdraw link pays no more"),
     "request_too_large": (413, "The request is too large"),
     "invalid_destination": (422, "The destination cannot be paid"),
     "wrong_network": (422, "The destination is on another network"),
     "use_withdrawals": (422, "Use withdrawals for on-chain addresses"),
     "amount_required": (422, "An amount is required"),
-    "amount_mismatch": (422, "The invoice asks for another amount"),
+    "amount_mismatch": (422, "The payee asks for another amount"),
+    "amount_too_small": (422, "The payee takes no amount as small"),
     "invoice_expired": (422, "The invoice has expired"),
     "self_payment": (422, "A wallet cannot pay itself"),
     "rate_limited": (429, "Too many requests"),
     "internal_error": (500, "Something went wrong on our side"),
     "node_unavailable": (503, "No Lightning node is available"),
     "price_unavailable": (503, "There is no fresh price"),
+    "destination_unavailable": (503, "The destination does not answer"),
     "temporarily_unavailable": (503, "Temporarily unavailable"),
 }
 """Every code that a problem document can carry, with the status it usually comes with, and a title for people."""
@@ -127,6 +130,8 @@ _PUBLIC_DETAIL = {
     "node_unavailable": "No Lightning node can take this now, and nothing has happened. Try again soon.",
     "price_unavailable": "A limit in another currency applies, and there is no fresh price for it. Nothing has "
     "happened. Try again later, with the same Idempotency-Key.",
+    "destination_unavailable": "Whoever serves this destination did not answer as LNURL says, and nothing has "
+    "happened. Try again later.",
     "temporarily_unavailable": "A part of the bank is away. Try again soon, with the same Idempotency-Key: then "
     "nothing is done twice.",
 }
@@ -213,19 +218,27 @@ SCHEMA = {
 }
 
 
-async def _engine_error(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, EngineError)  # noqa: S101 - registered for nothing else
+def in_public_words(request: Request, error: EngineError) -> tuple[int, str, str]:
+    """Status, code and sentence for the caller. What is ours to mend goes to the log instead."""
     status = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), 500)
     if status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
         request.state.problem = error.code
-        return problem(status, error.code, error.detail, fields=error.fields, headers=_headers(request, status, error))
+        return status, error.code, error.detail
     broken = status == http.HTTPStatus.INTERNAL_SERVER_ERROR
     log.log(
         logging.ERROR if broken else logging.WARNING, "%s %s: %s", error.code, request.url.path, error, exc_info=broken
     )
-    code = "internal_error" if broken else error.code if error.code in _PUBLIC_DETAIL else "temporarily_unavailable"
+    known = error.code if error.code in _PUBLIC_DETAIL else "temporarily_unavailable"
+    code = "internal_error" if broken else known
     request.state.problem = code
-    return problem(status, code, _PUBLIC_DETAIL[code], headers=_headers(request, status, error))
+    return status, code, _PUBLIC_DETAIL[code]
+
+
+async def _engine_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, EngineError)  # noqa: S101 - registered for nothing else
+    status, code, detail = in_public_words(request, error)
+    fields = error.fields if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else None
+    return problem(status, code, detail, fields=fields, headers=_headers(request, status, error))
 
 
 def _headers(request: Request, status: int, error: EngineError) -> dict[str, str]:

@@ -30,7 +30,7 @@ from engine.domain.errors import Conflict, InvariantBroken, OutcomeUnknown, Refu
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, id_for_key, new_id
 from engine.domain.money import Msat
 from engine.ledger.accounts import find_account
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, transaction, translated
 
 router = APIRouter(tags=["invoices"])
 Receive = Annotated[Caller, Depends(needs("receive"))]
@@ -39,6 +39,8 @@ Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
 
 MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 1, 3600, 7 * 86_400
+_PUBLIC = hashlib.sha256(b"public").digest()
+"""Stands for the request where there is none to tell apart: an invoice that somebody without a key asked for."""
 _COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, service_fee_msat AS fee_msat, status,
     memo, description_hash, external_id, expires_at, created_at, settled_at"""
 
@@ -170,6 +172,45 @@ async def cancel_invoice(
 
         await once(services, intent, invoice_id, make, request=request, response=response)
     return await _read(services, account, invoice_id)
+
+
+# For the public: lightning addresses and tip pages
+
+
+async def make_for_public(services: Services, account_id: AccountId, asked: NewInvoiceIn) -> InvoiceOut:
+    """An invoice that somebody without a key asks for; each call makes another. Raises Refused, Unavailable."""
+    await _check_may_receive(services, account_id)
+    invoice_id = InvoiceId(new_id("inv"))
+    preimage = _preimage(services, invoice_id, _PUBLIC)
+    node, text = await _add_at_a_node(services, invoice_id, preimage, asked)
+    invoice = _checked(text, services, preimage, asked)
+    async with transaction(services.pool) as conn:
+        await _insert_in_tx(conn, invoice_id, account_id, node, invoice, asked)
+    return await _read(services, account_id, invoice_id)
+
+
+async def find_for_public(
+    services: Services, account_id: AccountId, payment_hash: str
+) -> tuple[InvoiceOut, str | None] | None:
+    """An invoice that was made for the public, and its preimage once that has been shown to the network.
+
+    None also for the account's other invoices: they concern nobody who does not have a key. One that was paid within
+    the bank has shown its preimage to nobody, and keeps it: a node on the way of a late payment could else take that.
+    """
+    with translated():
+        row = await services.pool.fetchrow(
+            f"SELECT {_COLUMNS}, outside_msat FROM bank.invoices WHERE payment_hash = $1 AND account_id = $2",  # noqa: S608 - constant
+            payment_hash,
+            account_id,
+        )
+    if row is None:
+        return None
+    known = dict(row)
+    is_shown = known.pop("outside_msat") > 0
+    preimage = _preimage(services, InvoiceId(known["id"]), _PUBLIC)
+    if hashlib.sha256(preimage).hexdigest() != payment_hash:
+        return None
+    return _shown(known), preimage.hex() if is_shown else None
 
 
 # Making

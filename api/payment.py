@@ -19,7 +19,7 @@ from pydantic import BaseModel, Field
 from api import payment_run
 from api.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
-from api.destination import Resolved, amount_to_pay, resolve
+from api.destination import Resolved, amount_to_pay, is_under_way, resolve, with_invoice
 from api.errors import RETRY_AFTER_S, problems, refused
 from api.idempotency import as_error, check_same, mark_replayed, required_key
 from api.limits import require_prices
@@ -52,7 +52,8 @@ class NewPaymentIn(Content):
 
     wallet_id: Id
     destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
-        description="A BOLT 11 invoice (also `lightning:…`, BIP 21 with `lightning=`), `@username`, or `wallet:<id>`."
+        description="A BOLT 11 invoice (also `lightning:…`, BIP 21 with `lightning=`), `name@domain`, an LNURL, "
+        "`@username`, or `wallet:<id>`."
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
@@ -121,8 +122,9 @@ class Answer:
         **problems(
             *("forbidden", "not_found", "invalid_request", "idempotency_key_required", "idempotency_conflict"),
             *("request_too_large", "invalid_destination", "wrong_network", "use_withdrawals", "invoice_expired"),
-            *("amount_required", "amount_mismatch", "self_payment", "insufficient_funds", "limit_exceeded"),
-            *("fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
+            *("amount_required", "amount_mismatch", "amount_too_small", "self_payment", "insufficient_funds"),
+            *("limit_exceeded", "fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
+            "destination_unavailable",
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
         ),
     },
@@ -130,6 +132,7 @@ class Answer:
         NewPaymentIn,
         to_a_user={"wallet_id": "wal_…", "destination": "@bob", "amount_msat": 12_500_000, "memo": "lunch"},
         an_invoice={"wallet_id": "wal_…", "destination": "lnbcrt…", "max_fee_msat": 10_000},
+        an_address={"wallet_id": "wal_…", "destination": "carol@example.com", "amount_msat": 21_000},
     ),
 )
 async def pay(
@@ -156,6 +159,9 @@ async def pay(
         mark_replayed(request, response)
         if known.is_final:
             return _reply(response, known)
+        run = payment_run.find(services.temporal, payment_workflow_id(account, key))
+    elif await is_under_way(services, account, key, body.content.destination):
+        mark_replayed(request, response)
         run = payment_run.find(services.temporal, payment_workflow_id(account, key))
     else:
         run = await _start(services, caller, payer, key, body)
@@ -211,10 +217,10 @@ async def _check(
 ) -> tuple[PaymentRequest, str, bool]:
     """The request with every default made explicit, the payee for people to read, and whether that is one of ours."""
     asked, account = body.content, caller.account_id
-    resolved = await resolve(services, asked.destination)
+    given = None if asked.amount_msat is None else Msat(asked.amount_msat)
+    resolved = await with_invoice(services, await resolve(services, asked.destination), given, asked.memo)
     if resolved.wallet_id == asked.wallet_id:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
-    given = None if asked.amount_msat is None else Msat(asked.amount_msat)
     amount_msat = amount_to_pay(resolved, given, datetime.now(UTC))
     if not resolved.is_ours:
         await _require_live_node(services)

@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -64,6 +65,18 @@ def _require_32_bytes(secret: SecretStr) -> SecretStr:
 PreimageSecret = Annotated[SecretStr, AfterValidator(_require_32_bytes)]
 
 
+def _require_origin(url: str, info: ValidationInfo) -> str:
+    match = re.fullmatch(r"(https?)://[a-z0-9.-]+(:[0-9]{1,5})?", url)
+    if match is None:
+        raise ValueError("must be https://<host>, in lower case, with a port if need be and nothing after it")
+    if match[1] == "http" and info.data.get("bitcoin_network") != "regtest":
+        raise ValueError("must be https outside regtest")
+    return url
+
+
+PublicUrl = Annotated[str, AfterValidator(_require_origin)]
+
+
 class CommonSettings(BaseSettings):
     """What every process needs."""
 
@@ -93,6 +106,9 @@ class ApiSettings(CommonSettings):
     preimage_secret: PreimageSecret = Field(
         description="32 bytes in hex from which the preimages of our invoices are derived"
     )
+    public_url: PublicUrl = Field(
+        description="where the world reaches the API, as https://pay.example.org: its host is our lightning domain"
+    )
     rate_limit_per_minute: int = Field(
         default=6000, ge=0, le=1_000_000, description="requests per API key and minute; 0: no limit"
     )
@@ -102,10 +118,18 @@ class ApiSettings(CommonSettings):
         le=16,
         description="workflows of internal payments on their way before others go together; 0: each alone",
     )
+    public_rate_limit_per_minute: int = Field(
+        default=300, ge=0, le=1_000_000, description="requests without a key per client address and minute; 0: no limit"
+    )
     max_body_bytes: int = Field(default=65_536, ge=1024, le=2**24, description="largest request body")
     price_max_age_s: int = Field(
         default=3600, ge=1, le=7 * 86_400, description="how old a price may be where a limit in its currency applies"
     )
+
+    @property
+    def domain(self) -> str:
+        """What stands after the `@` of our users' lightning addresses; with the port, where there is one."""
+        return self.public_url.partition("://")[2]
 
 
 class WorkerSettings(CommonSettings):

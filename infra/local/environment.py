@@ -46,6 +46,8 @@ def of_api(home: Home) -> dict[str, str]:
         "MILLRACE_BITCOIND_URL": bitcoind_url(home, with_credentials=False),
         "MILLRACE_ADMIN_KEY": secrets["admin_key"],
         "MILLRACE_PREIMAGE_SECRET": secrets["preimage_secret"],
+        "MILLRACE_PUBLIC_URL": f"http://127.0.0.1:{home.ports()['api-1']}",
+        "MILLRACE_PUBLIC_RATE_LIMIT_PER_MINUTE": "6000",  # here all the world has one address
         "MILLRACE_NODES": _nodes(home, "receive"),
     }
 

@@ -156,6 +156,7 @@ def settings_for(dsn: str, folder: Path, **changed: Any) -> ApiSettings:
         "bitcoind_url": SecretStr("http://127.0.0.1:1"),
         "admin_key": SecretStr("an-admin-key-for-tests"),
         "preimage_secret": SecretStr("07" * 32),
+        "public_url": "http://pay.test",
         **changed,
     }
     return ApiSettings.model_construct(**told)  # as they are: nothing is read from this machine's environment

@@ -1,0 +1,103 @@
+"""Doors without a key: LNURL's and the tip pages. Whoever comes is counted by address.
+
+LNURL's own way of saying no is 200 with `{"status": "ERROR", "reason": …}` (LUD-01), never a problem document: who
+calls there knows LNURL and not us. Browsers of other sites may ask there, as wallets in the browser do.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+
+from api.deps import Services, get_services, no_such
+from api.errors import RateLimited, in_public_words
+from engine.domain.errors import EngineError
+from engine.domain.ids import AccountId, WalletId
+from engine.domain.money import MSAT_PER_SAT, Msat
+from engine.domain.usernames import is_username
+from engine.ledger.database import translated
+
+MIN_RECEIVED_MSAT = Msat(MSAT_PER_SAT)
+MAX_RECEIVED_MSAT = Msat(100_000_000 * MSAT_PER_SAT)
+"""One bitcoin: what a stranger may ask an invoice for."""
+EXPIRY_S = 900
+"""Of invoices for strangers. They cost a node room, and whoever asks pays at once or never."""
+
+_V6_SITE = 64
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payee:
+    """A user of ours whom anybody may pay."""
+
+    account_id: AccountId
+    wallet_id: WalletId
+    name: str
+    """In lower case, as in the lightning address."""
+
+
+class LnurlRoute(APIRoute):
+    """A route that answers errors as LNURL does."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """As FastAPI's, with LNURL's errors, open to pages of other sites."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except EngineError as error:
+                _status, _code, reason = in_public_words(request, error)
+                response = JSONResponse({"status": "ERROR", "reason": reason})
+            response.headers["Access-Control-Allow-Origin"] = "*"
+            response.headers["Cache-Control"] = "no-store"
+            return response
+
+        return answer
+
+
+async def counted(request: Request, services: Annotated[Services, Depends(get_services)]) -> None:
+    """Dependency: one request of this client's network address. Raises RateLimited."""
+    limit = services.settings.public_rate_limit_per_minute
+    if limit == 0:
+        return
+    count, left_s = await services.cache.count_request(f"client:{site(request.client.host if request.client else '')}")
+    if count > limit:
+        raise RateLimited("Too many requests from your address; try again in a minute.", retry_after_s=max(1, left_s))
+
+
+def site(host: str) -> str:
+    """The address, or of an IPv6 one the /64 that it is in: nobody is given less, and one has 2^64 addresses."""
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    return str(ip.ipv4_mapped or ipaddress.IPv6Network((ip, _V6_SITE), strict=False).network_address)
+
+
+async def find_payee(services: Services, username: str) -> Payee:
+    """Whom a name in a path means. A locked account still receives; a closed one is not found. Raises NotFound."""
+    if is_username(username):
+        with translated():
+            row = await services.pool.fetchrow(
+                """SELECT a.id, a.username, w.id AS wallet_id FROM bank.accounts a JOIN bank.wallets w
+                       ON w.account_id = a.id AND w.currency = 'BTC'
+                    WHERE lower(a.username) = lower($1) AND a.status <> 'closed'""",
+                username,
+            )
+        if row is not None:
+            return Payee(account_id=row["id"], wallet_id=row["wallet_id"], name=row["username"].lower())
+    raise no_such("user")
+
+
+def one_line(text: str) -> str:
+    """What a stranger wrote, without control characters and space around it."""
+    return _CONTROL.sub(" ", text).strip()

@@ -1,0 +1,336 @@
+"""Withdraw links: whoever has the link takes its amount from the wallet, as often as it says (LNURL, LUD-03).
+
+    made       POST /v1/withdraw-links: a promise; no money is held
+    shown      GET /lnurlw/<id>: what it gives, with a `k1` for one claim
+    claimed    GET /lnurlw/<id>/callback?k1=…&pr=…: the payment of that invoice is started, with a key made of k1
+
+The use is taken where the payment's money is held, in one transaction, and comes back when the payment fails (decision
+0017). So a claim that was repeated, or whose process died, is the one payment of its key; of any number at once exactly
+as many are paid as there are uses. `k1` carries a seal of ours, so that nothing has to be kept for those who only look.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import AwareDatetime, BaseModel, Field, field_validator
+
+from api import payment_run
+from api.body import AmountMsat, Body, Content, Id, JsonBody, Memo, documented
+from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.errors import problems
+from api.idempotency import Intent, as_error, find_replay, once, optional_key
+from api.paging import Page, Paging, paged, position
+from api.public import LnurlRoute, counted
+from api.waiting import Deadline
+from api.wallet import own_wallet
+from engine.clients import bolt11
+from engine.contracts.payment import PaymentRequest
+from engine.domain.errors import EngineError, Invalid, Refused
+from engine.domain.fees import default_routing_cap
+from engine.domain.ids import ApiKeyId, PaymentId, WalletId, WithdrawLinkId, id_for_key, new_id
+from engine.domain.lnurl import write_lnurl
+from engine.domain.money import Msat
+from engine.ledger.database import Connection
+from engine.ledger.request import find_key
+from engine.ledger.withdraw_link import (
+    WithdrawLink,
+    add_link_in_tx,
+    delete_link,
+    find_link,
+    list_links,
+    why_closed,
+)
+
+router = APIRouter(tags=["withdraw links"])
+public = APIRouter(tags=["lnurl"], route_class=LnurlRoute, dependencies=[Depends(counted)])
+Send = Annotated[Caller, Depends(needs("send"))]
+Key = Annotated[str | None, Depends(optional_key)]
+Svc = Annotated[Services, Depends(get_services)]
+
+_LAST_YEAR = 2999
+_NONCE_BYTES = 16
+_K1 = re.compile(r"[0-9a-f]{64}")
+_ACCEPT_LIMIT_S, _ACCEPT_POLL_S = 8, 0.05
+
+
+class NewLinkIn(Content):
+    """What to promise, and how often."""
+
+    wallet_id: Id
+    amount_msat: AmountMsat
+    uses: Annotated[int, Field(ge=1, le=1000)] = 1
+    expires_at: AwareDatetime | None = Field(default=None, strict=False, description="RFC 3339; none: never.")
+    memo: Memo | None = Field(default=None, description="Shown to whoever opens the link, and in the payments.")
+
+    @field_validator("expires_at", mode="before")
+    @classmethod
+    def _is_text(cls, value: object) -> object:
+        if value is not None and not isinstance(value, str):
+            raise ValueError("a time in RFC 3339, as a string")
+        return value
+
+    @field_validator("expires_at", mode="after")
+    @classmethod
+    def _is_near(cls, value: datetime | None) -> datetime | None:
+        if value is not None and value.year > _LAST_YEAR:
+            raise ValueError(f"at most the year {_LAST_YEAR}")
+        return value
+
+
+class LinkOut(BaseModel):
+    """A withdraw link. Whoever knows it can take the money: treat `lnurl`, `url` and `id` as secrets."""
+
+    id: str
+    wallet_id: str
+    amount_msat: int
+    uses: int
+    uses_left: int = Field(description="A claim whose payment fails gives its use back.")
+    status: str = Field(description="open, used_up, expired or deleted")
+    lnurl: str
+    url: str
+    memo: str | None
+    expires_at: datetime | None
+    created_at: datetime
+
+
+@router.post(
+    "/v1/withdraw-links",
+    status_code=201,
+    summary="Make a withdraw link",
+    responses=problems("forbidden", "not_found", "invalid_request", "idempotency_conflict"),
+    openapi_extra=documented(NewLinkIn, gift={"wallet_id": "wal_…", "amount_msat": 21_000_000, "memo": "a gift"}),
+)
+async def make_link(
+    request: Request,
+    response: Response,
+    caller: Send,
+    key: Key,
+    body: Annotated[Body[NewLinkIn], Depends(JsonBody(NewLinkIn))],
+    services: Svc,
+) -> LinkOut:
+    """Scope: `send`. Nothing is held: each claim needs amount and routing fee in the wallet when it comes.
+
+    The link pays no more once the key that made it is revoked or has expired.
+    """
+    asked, account = body.content, caller.account_id
+    async with services.reading() as conn:
+        await own_wallet(conn, account, asked.wallet_id)
+    intent = Intent(owner=account, key=key, body_hash=body.hash)
+    made = await find_replay(services, intent, request, response)
+    if made is None:
+        if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
+            raise Invalid("expires_at lies in the past.", field="expires_at")
+        link = WithdrawLink(
+            id=WithdrawLinkId(new_id("wdl")),
+            account_id=account,
+            wallet_id=WalletId(asked.wallet_id),
+            key_id=ApiKeyId(caller.key_id),
+            amount_msat=Msat(asked.amount_msat),
+            uses=asked.uses,
+            uses_left=asked.uses,
+            memo=asked.memo,
+            expires_at=asked.expires_at,
+            deleted_at=None,
+            created_at=datetime.now(UTC),
+        )
+
+        async def make(conn: Connection) -> None:
+            await add_link_in_tx(conn, link)
+
+        made = await once(services, intent, link.id, make, request=request, response=response)
+    return _shown(services, await _own_link(services, caller, made))
+
+
+@router.get(
+    "/v1/withdraw-links/{link_id}", summary="Show a withdraw link", responses=problems("forbidden", "not_found")
+)
+async def show_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
+    """Scope: `send`, because the link is as good as the money."""
+    return _shown(services, await _own_link(services, caller, link_id))
+
+
+@router.get(
+    "/v1/withdraw-links", summary="List your withdraw links", responses=problems("forbidden", "invalid_request")
+)
+async def list_own_links(caller: Send, services: Svc, paging: Annotated[Paging, Query()]) -> Page[LinkOut]:
+    """Scope: `send`. Newest first."""
+    name = f"withdraw-links {caller.account_id}"
+    async with services.reading() as conn:
+        links = await list_links(conn, caller.account_id, after=position(paging, name), limit=paging.limit + 1)
+    page, cursor = paged([asdict(each) for each in links], paging, name)
+    return Page(items=[_shown(services, WithdrawLink(**row)) for row in page], next_cursor=cursor)
+
+
+@router.delete(
+    "/v1/withdraw-links/{link_id}", summary="Delete a withdraw link", responses=problems("forbidden", "not_found")
+)
+async def delete_own_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
+    """Scope: `send`. Counts at once; what was claimed before is paid. A repeat gives the same answer."""
+    link = await _own_link(services, caller, link_id)
+    async with services.reading() as conn:
+        await delete_link(conn, link.id)
+    return _shown(services, await _own_link(services, caller, link_id))
+
+
+# Claiming
+
+
+@public.get("/lnurlw/{link_id}", summary="What a withdraw link gives (LNURL-withdraw)")
+async def show_gift(services: Svc, link_id: PathId) -> dict[str, Any]:
+    """No key needed. LUD-03; each answer has a `k1` of its own, for one claim. Errors are LNURL's."""
+    link = await _open_link(services, link_id)
+    return {
+        "tag": "withdrawRequest",
+        "callback": f"{_url(services, link)}/callback",
+        "k1": _new_k1(services, link),
+        "defaultDescription": link.memo or "",
+        "minWithdrawable": link.amount_msat,
+        "maxWithdrawable": link.amount_msat,
+    }
+
+
+@public.get("/lnurlw/{link_id}/callback", summary="Claim a withdraw link (LNURL-withdraw)")
+async def claim(
+    services: Svc,
+    link_id: PathId,
+    k1: Annotated[str, Query(description="From the answer before.")] = "",
+    pr: Annotated[str, Query(description="An invoice over the link's amount.")] = "",
+) -> dict[str, str]:
+    """No key needed. LUD-03: OK says that the payment was accepted and is under way. A repeat changes nothing."""
+    if not _K1.fullmatch(k1):
+        raise Invalid("This is no k1 of this link.")
+    link = await _find_link(services, link_id)
+    if not hmac.compare_digest(k1, _k1(services, link, bytes.fromhex(k1)[:_NONCE_BYTES])):
+        raise Invalid("This is no k1 of this link.")
+    body_hash = hashlib.sha256(f"lnurlw\n{link.id}\n{k1}\n{pr.lower()}".encode()).digest()
+    if not await _is_answered(services, link, k1, body_hash):
+        await _open_link(services, link_id)
+        asked = _payment(link, k1, body_hash, _invoice(services, link, pr))
+        await payment_run.start(services.temporal, asked, payee="whoever has the withdraw link")
+        await _accepted(services, link, k1, body_hash)
+    return {"status": "OK"}
+
+
+async def _accepted(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> None:
+    """Wait until the claim has its money, or a no (raised). With every worker away it stays accepted, and waits."""
+    deadline, answered = Deadline(_ACCEPT_LIMIT_S), False
+    while not answered and deadline.left_s > 0:
+        await asyncio.sleep(_ACCEPT_POLL_S)
+        answered = await _is_answered(services, link, k1, body_hash)
+
+
+async def _is_answered(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
+    """Whether this claim is known. Raises the no that it got, and Refused when the k1 was used for another invoice."""
+    async with services.reading() as conn:
+        known = await find_key(conn, link.account_id, _key(k1))
+    if known is None:
+        return False
+    if known.body_hash != body_hash:
+        raise Refused("This k1 was used for another invoice.", code="idempotency_conflict")
+    if known.refusal is not None:
+        raise _in_the_claimants_words(as_error(known.refusal))
+    return True
+
+
+def _in_the_claimants_words(refusal: EngineError) -> EngineError:
+    """The owner's balance and state are nobody else's business."""
+    if refusal.code in {"insufficient_funds", "account_locked", "limit_exceeded", "spend_limit_exceeded"}:
+        return Refused("The owner of this link cannot pay it at the moment; ask the owner.", code=refusal.code)
+    return refusal
+
+
+def _invoice(services: Services, link: WithdrawLink, text: str) -> bolt11.Bolt11:
+    invoice = bolt11.decode(text.removeprefix("lightning:"), network=services.settings.bitcoin_network)
+    if invoice.amount_msat != link.amount_msat:
+        raise Invalid(f"The invoice must ask for exactly {link.amount_msat} msat.", code="amount_mismatch")
+    if invoice.expires_at <= datetime.now(UTC):
+        raise Invalid("The invoice has expired.", code="invoice_expired")
+    return invoice
+
+
+def _payment(link: WithdrawLink, k1: str, body_hash: bytes, invoice: bolt11.Bolt11) -> PaymentRequest:
+    return PaymentRequest(
+        payment_id=PaymentId(id_for_key("pay", link.account_id, _key(k1))),
+        account_id=link.account_id,
+        wallet_id=link.wallet_id,
+        idempotency_key=_key(k1),
+        body_hash=body_hash.hex(),
+        destination=invoice.bolt11,
+        bolt11=invoice.bolt11,
+        payment_hash=invoice.payment_hash,
+        amount_in_invoice=True,
+        amount_msat=link.amount_msat,
+        max_fee_msat=default_routing_cap(link.amount_msat),
+        memo=link.memo,
+        api_key_id=link.key_id,
+        withdraw_link_id=link.id,
+    )
+
+
+def _key(k1: str) -> str:
+    return f"lnurlw:{k1}"
+
+
+def _new_k1(services: Services, link: WithdrawLink) -> str:
+    return _k1(services, link, secrets.token_bytes(_NONCE_BYTES))
+
+
+def _k1(services: Services, link: WithdrawLink, nonce: bytes) -> str:
+    """Sixteen random bytes and a seal over them, of this link and of ours."""
+    secret = bytes.fromhex(services.settings.preimage_secret.get_secret_value())
+    seal = hmac.digest(secret, b"withdraw link\n" + link.id.encode() + b"\n" + nonce, "sha256")
+    return (nonce + seal[:_NONCE_BYTES]).hex()
+
+
+# Reading
+
+
+async def _find_link(services: Services, link_id: str) -> WithdrawLink:
+    async with services.reading() as conn:
+        link = await find_link(conn, WithdrawLinkId(link_id))
+    if link is None:
+        raise no_such("withdraw link")
+    return link
+
+
+async def _open_link(services: Services, link_id: str) -> WithdrawLink:
+    link = await _find_link(services, link_id)
+    status = link.status(datetime.now(UTC))
+    if status != "open":
+        raise Refused(why_closed(status), code="withdraw_link_closed", link_status=status)
+    return link
+
+
+async def _own_link(services: Services, caller: Caller, link_id: str) -> WithdrawLink:
+    link = await _find_link(services, link_id)
+    if link.account_id != caller.account_id:
+        raise no_such("withdraw link")
+    return link
+
+
+def _url(services: Services, link: WithdrawLink) -> str:
+    return f"{services.settings.public_url}/lnurlw/{link.id}"
+
+
+def _shown(services: Services, link: WithdrawLink) -> LinkOut:
+    url = _url(services, link)
+    return LinkOut(
+        id=link.id,
+        wallet_id=link.wallet_id,
+        amount_msat=link.amount_msat,
+        uses=link.uses,
+        uses_left=link.uses_left,
+        status=link.status(datetime.now(UTC)),
+        lnurl=write_lnurl(url),
+        url=url,
+        memo=link.memo,
+        expires_at=link.expires_at,
+        created_at=link.created_at,
+    )
