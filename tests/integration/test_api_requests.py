@@ -17,7 +17,7 @@ pytestmark = pytest.mark.integration
 
 POSTS = [
     *("/v1/accounts", "/v1/payments", "/v1/invoices", "/v1/decode", "/v1/accounts/{id}/api-keys"),
-    *("/v1/payments/quote", "/v1/admin/fees/preview"),
+    *("/v1/payments/quote", "/v1/withdraw-links", "/v1/admin/fees/preview"),
 ]
 GETS = [
     "/v1/wallets/{}",
@@ -25,6 +25,7 @@ GETS = [
     "/v1/wallets/{}/statement",
     "/v1/payments/{}",
     "/v1/invoices/{}",
+    "/v1/withdraw-links/{}",
     "/v1/accounts/{}/api-keys",
 ]
 
@@ -215,7 +216,7 @@ async def test_openapi_says_the_scope_the_codes_and_an_example_of_every_operatio
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 47, sorted(operations)
+    assert len(operations) == 56, sorted(operations)
     for name, operation in operations.items():
         assert operation["summary"], name
         assert operation["tags"], name

@@ -1,0 +1,113 @@
+"""An LNURL service of somebody else, on loopback, whose invoices come from an outside node; honest, or as bad as asked.
+
+    async with lnurl_service(shop) as service:
+        await alice.pay(f"carol@{service.domain}", amount_msat=5_000)
+
+The path after the name chooses how it behaves: `service.lnurl("wrong-amount")`.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from engine.domain.lnurl import write_lnurl
+from infra.local.lightning import ln
+from infra.local.outside import Outside
+
+METADATA = '[["text/plain","Carol’s teahouse"]]'
+OTHER_METADATA = '[["text/plain","Something else"]]'
+
+
+@dataclass
+class Service:
+    """What it was asked, and what it gave."""
+
+    shop: Outside
+    port: int = 0
+    asked: list[str] = field(default_factory=list)
+    """Every path with its query."""
+    invoices: list[str] = field(default_factory=list)
+
+    @property
+    def domain(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.domain}"
+
+    def lnurl(self, way: str) -> str:
+        return write_lnurl(f"{self.url}/{way}")
+
+    async def answer(self, target: str) -> bytes:
+        """The whole HTTP answer, or silence for ever."""
+        self.asked.append(target)
+        parts = urlsplit(target)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        way, _, step = parts.path.strip("/").partition("/")
+        if way == ".well-known":
+            way, step = "honest", ""
+        if way == "slow":
+            await asyncio.Event().wait()
+        if way == "redirect" and not step:
+            return _http(302, b"", f"Location: {self.url}/honest\r\n")
+        if way == "circle":
+            return _http(302, b"", f"Location: {self.url}/circle\r\n")
+        if way == "file":
+            return _http(302, b"", "Location: file:///etc/passwd\r\n")
+        if way == "huge":
+            return _http(200, b'{"tag": "' + b"x" * 200_000 + b'"}')
+        if way == "html":
+            return _http(200, b"<html>Welcome</html>")
+        if way == "no":
+            return _http(500, json.dumps({"status": "ERROR", "reason": "Closed for today."}).encode())
+        told = await self._invoice(way, int(query["amount"])) if step == "callback" else self._offer(way)
+        return _http(200, json.dumps(told).encode())
+
+    def _offer(self, way: str) -> dict[str, Any]:
+        callback = f"{self.url}/{way}/callback?token=7"
+        bounds = {"minSendable": 1_000, "maxSendable": 1_000 if way == "fixed" else 50_000_000}
+        return {"tag": "payRequest", "callback": callback, "metadata": METADATA, "commentAllowed": 20, **bounds}
+
+    async def _invoice(self, way: str, amount_msat: int) -> dict[str, Any]:
+        metadata = OTHER_METADATA if way == "wrong-hash" else METADATA
+        request = ln.Invoice(
+            value_msat=amount_msat + (1_000 if way == "wrong-amount" else 0),
+            description_hash=hashlib.sha256(metadata.encode()).digest(),
+            expiry=600,
+        )
+        self.invoices.append((await self.shop.stubs.lightning.AddInvoice(request)).payment_request)
+        return {"pr": self.invoices[-1], "routes": []}
+
+
+@asynccontextmanager
+async def lnurl_service(shop: Outside) -> AsyncIterator[Service]:
+    """Serve until the block ends."""
+    service = Service(shop)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            request = await reader.readuntil(b"\r\n\r\n")
+            writer.write(await service.answer(request.split(b" ")[1].decode()))
+            await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    service.port = server.sockets[0].getsockname()[1]
+    try:
+        yield service
+    finally:
+        server.close()
+
+
+def _http(status: int, body: bytes, headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n"
+    return head.encode() + body
