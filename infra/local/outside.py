@@ -52,9 +52,19 @@ class Outside:
     def __init__(self, stubs: Stubs) -> None:
         self.stubs = stubs
 
-    async def invoice(self, amount_msat: int, *, memo: str = "", expiry_s: int = 3600, private: bool = False) -> str:
+    async def invoice(
+        self,
+        amount_msat: int,
+        *,
+        memo: str = "",
+        expiry_s: int = 3600,
+        private: bool = False,
+        description_hash: bytes = b"",
+    ) -> str:
         """A new invoice; 0 leaves the amount to the payer."""
-        request = ln.Invoice(value_msat=amount_msat, memo=memo, expiry=expiry_s, private=private)
+        request = ln.Invoice(
+            value_msat=amount_msat, memo=memo, expiry=expiry_s, private=private, description_hash=description_hash
+        )
         return (await self.stubs.lightning.AddInvoice(request)).payment_request
 
     async def hold_invoice(self, amount_msat: int, *, memo: str = "", expiry_s: int = 3600) -> HoldInvoice:

@@ -16,11 +16,23 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from engine.domain.lnurl import write_lnurl
-from infra.local.lightning import ln
 from infra.local.outside import Outside
 
 METADATA = '[["text/plain","Carol’s teahouse"]]'
 OTHER_METADATA = '[["text/plain","Something else"]]'
+
+
+def http(status: int, body: bytes, headers: str = "") -> bytes:
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+BAD = {
+    "file": http(302, b"", "Location: file:///etc/passwd\r\n"),
+    "huge": http(200, b'{"tag": "' + b"x" * 200_000 + b'"}'),
+    "html": http(200, b"<html>Welcome</html>"),
+    "no": http(500, json.dumps({"status": "ERROR", "reason": "Closed for today."}).encode()),
+}
 
 
 @dataclass
@@ -45,7 +57,7 @@ class Service:
         return write_lnurl(f"{self.url}/{way}")
 
     async def answer(self, target: str) -> bytes:
-        """The whole HTTP answer, or silence for ever."""
+        """The whole HTTP answer; nothing for silence."""
         self.asked.append(target)
         parts = urlsplit(target)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
@@ -53,21 +65,13 @@ class Service:
         if way == ".well-known":
             way, step = "honest", ""
         if way == "slow":
-            await asyncio.Event().wait()
-        if way == "redirect" and not step:
-            return _http(302, b"", f"Location: {self.url}/honest\r\n")
-        if way == "circle":
-            return _http(302, b"", f"Location: {self.url}/circle\r\n")
-        if way == "file":
-            return _http(302, b"", "Location: file:///etc/passwd\r\n")
-        if way == "huge":
-            return _http(200, b'{"tag": "' + b"x" * 200_000 + b'"}')
-        if way == "html":
-            return _http(200, b"<html>Welcome</html>")
-        if way == "no":
-            return _http(500, json.dumps({"status": "ERROR", "reason": "Closed for today."}).encode())
+            return b""
+        if way in BAD:
+            return BAD[way]
+        if way in ("redirect", "circle") and not step:
+            return http(302, b"", f"Location: {self.url}/{'honest' if way == 'redirect' else way}\r\n")
         told = await self._invoice(way, int(query["amount"])) if step == "callback" else self._offer(way)
-        return _http(200, json.dumps(told).encode())
+        return http(200, json.dumps(told).encode())
 
     def _offer(self, way: str) -> dict[str, Any]:
         callback = f"{self.url}/{way}/callback?token=7"
@@ -76,12 +80,9 @@ class Service:
 
     async def _invoice(self, way: str, amount_msat: int) -> dict[str, Any]:
         metadata = OTHER_METADATA if way == "wrong-hash" else METADATA
-        request = ln.Invoice(
-            value_msat=amount_msat + (1_000 if way == "wrong-amount" else 0),
-            description_hash=hashlib.sha256(metadata.encode()).digest(),
-            expiry=600,
-        )
-        self.invoices.append((await self.shop.stubs.lightning.AddInvoice(request)).payment_request)
+        asked_msat = amount_msat + (1_000 if way == "wrong-amount" else 0)
+        hashed = hashlib.sha256(metadata.encode()).digest()
+        self.invoices.append(await self.shop.invoice(asked_msat, description_hash=hashed, expiry_s=600))
         return {"pr": self.invoices[-1], "routes": []}
 
 
@@ -93,8 +94,11 @@ async def lnurl_service(shop: Outside) -> AsyncIterator[Service]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             request = await reader.readuntil(b"\r\n\r\n")
-            writer.write(await service.answer(request.split(b" ")[1].decode()))
+            answer = await service.answer(request.split(b" ")[1].decode())
+            writer.write(answer)
             await writer.drain()
+            if not answer:
+                await reader.read()  # until the other side gives up
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -106,8 +110,3 @@ async def lnurl_service(shop: Outside) -> AsyncIterator[Service]:
         yield service
     finally:
         server.close()
-
-
-def _http(status: int, body: bytes, headers: str = "") -> bytes:
-    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\nConnection: close\r\n{headers}\r\n"
-    return head.encode() + body
