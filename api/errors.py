@@ -225,9 +225,8 @@ def in_public_words(request: Request, error: EngineError) -> tuple[int, str, str
         request.state.problem = error.code
         return status, error.code, error.detail
     broken = status == http.HTTPStatus.INTERNAL_SERVER_ERROR
-    log.log(
-        logging.ERROR if broken else logging.WARNING, "%s %s: %s", error.code, request.url.path, error, exc_info=broken
-    )
+    place = getattr(request.scope.get("route"), "path", "?")  # as it is declared: what stands in a path may be a secret
+    log.log(logging.ERROR if broken else logging.WARNING, "%s %s: %s", error.code, place, error, exc_info=broken)
     known = error.code if error.code in _PUBLIC_DETAIL else "temporarily_unavailable"
     code = "internal_error" if broken else known
     request.state.problem = code

@@ -1,12 +1,13 @@
 """Withdraw links: whoever has the link takes its amount from the wallet, as often as it says (LNURL, LUD-03).
 
     made       POST /v1/withdraw-links: a promise; no money is held
-    shown      GET /lnurlw/<id>: what it gives, with a `k1` for one claim
-    claimed    GET /lnurlw/<id>/callback?k1=…&pr=…: the payment of that invoice is started, with a key made of k1
+    shown      GET /lnurlw/<id>_<seal>: what it gives, with a `k1` for one claim
+    claimed    GET /lnurlw/<id>_<seal>/callback?k1=…&pr=…: that invoice's payment is started, with a key made of k1
 
 The use is taken where the payment's money is held, in one transaction, and comes back when the payment fails (decision
 0017). So a claim that was repeated, or whose process died, is the one payment of its key; of any number at once exactly
-as many are paid as there are uses. `k1` carries a seal of ours, so that nothing has to be kept for those who only look.
+as many are paid as there are uses. The seal makes the link a secret that stands nowhere: not in the database, and not
+in a workflow's history, where the id does. `k1` carries one too, so that nothing is kept for those who only look.
 """
 
 import asyncio
@@ -55,7 +56,7 @@ Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
 
 _LAST_YEAR = 2999
-_NONCE_BYTES = 16
+_NONCE_BYTES = _SEAL_BYTES = 16
 _K1 = re.compile(r"[0-9a-f]{64}")
 _ACCEPT_LIMIT_S, _ACCEPT_POLL_S = 8, 0.05
 
@@ -85,7 +86,7 @@ class NewLinkIn(Content):
 
 
 class LinkOut(BaseModel):
-    """A withdraw link. Whoever knows it can take the money: treat `lnurl`, `url` and `id` as secrets."""
+    """A withdraw link. Whoever knows it can take the money: `lnurl` and `url` are secrets, `id` is none."""
 
     id: str
     wallet_id: str
@@ -182,10 +183,11 @@ async def delete_own_link(caller: Send, services: Svc, link_id: PathId) -> LinkO
 # Claiming
 
 
-@public.get("/lnurlw/{link_id}", summary="What a withdraw link gives (LNURL-withdraw)")
-async def show_gift(services: Svc, link_id: PathId) -> dict[str, Any]:
+@public.get("/lnurlw/{sealed_id}", summary="What a withdraw link gives (LNURL-withdraw)")
+async def show_gift(services: Svc, sealed_id: PathId) -> dict[str, Any]:
     """No key needed. LUD-03; each answer has a `k1` of its own, for one claim. Errors are LNURL's."""
-    link = await _open_link(services, link_id)
+    link = await _sealed_link(services, sealed_id)
+    _check_open(link)
     return {
         "tag": "withdrawRequest",
         "callback": f"{_url(services, link)}/callback",
@@ -196,22 +198,20 @@ async def show_gift(services: Svc, link_id: PathId) -> dict[str, Any]:
     }
 
 
-@public.get("/lnurlw/{link_id}/callback", summary="Claim a withdraw link (LNURL-withdraw)")
+@public.get("/lnurlw/{sealed_id}/callback", summary="Claim a withdraw link (LNURL-withdraw)")
 async def claim(
     services: Svc,
-    link_id: PathId,
+    sealed_id: PathId,
     k1: Annotated[str, Query(description="From the answer before.")] = "",
     pr: Annotated[str, Query(description="An invoice over the link's amount.")] = "",
 ) -> dict[str, str]:
     """No key needed. LUD-03: OK says that the payment was accepted and is under way. A repeat changes nothing."""
-    if not _K1.fullmatch(k1):
-        raise Invalid("This is no k1 of this link.")
-    link = await _find_link(services, link_id)
-    if not hmac.compare_digest(k1, _k1(services, link, bytes.fromhex(k1)[:_NONCE_BYTES])):
+    link = await _sealed_link(services, sealed_id)
+    if not _K1.fullmatch(k1) or not hmac.compare_digest(k1, _k1(services, link, bytes.fromhex(k1)[:_NONCE_BYTES])):
         raise Invalid("This is no k1 of this link.")
     body_hash = hashlib.sha256(f"lnurlw\n{link.id}\n{k1}\n{pr.lower()}".encode()).digest()
     if not await _is_answered(services, link, k1, body_hash):
-        await _open_link(services, link_id)
+        _check_open(link)
         asked = _payment(link, k1, body_hash, _invoice(services, link, pr))
         await payment_run.start(services.temporal, asked, payee="whoever has the withdraw link")
         await _accepted(services, link, k1, body_hash)
@@ -284,9 +284,13 @@ def _new_k1(services: Services, link: WithdrawLink) -> str:
 
 def _k1(services: Services, link: WithdrawLink, nonce: bytes) -> str:
     """Sixteen random bytes and a seal over them, of this link and of ours."""
+    return (nonce + _seal(services, f"withdraw claim\n{link.id}\n{nonce.hex()}")).hex()
+
+
+def _seal(services: Services, text: str) -> bytes:
+    """Sixteen bytes that only we can make of this text."""
     secret = bytes.fromhex(services.settings.preimage_secret.get_secret_value())
-    seal = hmac.digest(secret, b"withdraw link\n" + link.id.encode() + b"\n" + nonce, "sha256")
-    return (nonce + seal[:_NONCE_BYTES]).hex()
+    return hmac.digest(secret, text.encode(), "sha256")[:_SEAL_BYTES]
 
 
 # Reading
@@ -300,12 +304,18 @@ async def _find_link(services: Services, link_id: str) -> WithdrawLink:
     return link
 
 
-async def _open_link(services: Services, link_id: str) -> WithdrawLink:
-    link = await _find_link(services, link_id)
+async def _sealed_link(services: Services, sealed_id: str) -> WithdrawLink:
+    """The link that this part of its URL opens. Raises NotFound, also when only the seal is wrong."""
+    link_id = sealed_id.rpartition("_")[0]
+    if not hmac.compare_digest(sealed_id, _sealed_id(services, link_id)):
+        raise no_such("withdraw link")
+    return await _find_link(services, link_id)
+
+
+def _check_open(link: WithdrawLink) -> None:
     status = link.status(datetime.now(UTC))
     if status != "open":
         raise Refused(why_closed(status), code="withdraw_link_closed", link_status=status)
-    return link
 
 
 async def _own_link(services: Services, caller: Caller, link_id: str) -> WithdrawLink:
@@ -316,7 +326,12 @@ async def _own_link(services: Services, caller: Caller, link_id: str) -> Withdra
 
 
 def _url(services: Services, link: WithdrawLink) -> str:
-    return f"{services.settings.public_url}/lnurlw/{link.id}"
+    return f"{services.settings.public_url}/lnurlw/{_sealed_id(services, link.id)}"
+
+
+def _sealed_id(services: Services, link_id: str) -> str:
+    seal = _seal(services, f"withdraw link\n{link_id}").hex()
+    return f"{link_id}_{seal}"
 
 
 def _shown(services: Services, link: WithdrawLink) -> LinkOut:

@@ -13,7 +13,6 @@ CREATE TABLE bank.withdraw_links(
   expires_at  timestamptz,
   deleted_at  timestamptz,
   created_at  timestamptz NOT NULL DEFAULT clock_timestamp());
-COMMENT ON COLUMN bank.withdraw_links.id IS 'random, and the secret of the link: whoever knows it may claim';
 COMMENT ON COLUMN bank.withdraw_links.key_id IS 'the API key that made it; when that is revoked, the link pays no more';
 CREATE INDEX withdraw_links_of_account ON bank.withdraw_links(account_id, created_at DESC, id DESC);
 
