@@ -97,13 +97,12 @@ async def decode(
 
 
 def _offered(text: str, offer: Offer, network: str) -> DecodedOut:
-    fixed = offer.min_msat == offer.max_msat
     return DecodedOut(
         kind="lnurl",
         destination=text,
         own=False,
         network=network,
-        amount_msat=offer.min_msat if fixed else None,
+        amount_msat=offer.fixed_msat,
         min_amount_msat=offer.min_msat,
         max_amount_msat=offer.max_msat,
         description=plain_text(offer.metadata),

@@ -9,7 +9,7 @@ offer, and `with_invoice` asks it for the invoice: from then on the payment is o
 """
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from api import payment_run
 from api.deps import Services, no_such
@@ -45,6 +45,13 @@ class Resolved:
     username: str | None = None
     offer: lnurl.Offer | None = None
     """What somebody outside takes, who must be asked for an invoice."""
+
+    @property
+    def asked_msat(self) -> Msat | None:
+        """What the payee asks for; None when the payer chooses."""
+        if self.invoice is not None:
+            return self.invoice.amount_msat
+        return self.offer.fixed_msat if self.offer else None
 
     @property
     def is_ours(self) -> bool:
@@ -83,18 +90,11 @@ async def with_invoice(
 
     Each call asks for another invoice. Raises Invalid, Unavailable.
     """
-    offer = resolved.offer
-    if offer is None:
+    if resolved.offer is None:
         return resolved
-    if amount_msat is None and offer.min_msat < offer.max_msat:
-        raise Invalid("Say how much: the destination names no amount.", code="amount_required", field="amount_msat")
-    invoice = await lnurl.ask_for_invoice(
-        services.web,
-        offer,
-        offer.min_msat if amount_msat is None else amount_msat,
-        comment,
-        network=services.settings.bitcoin_network,
-    )
+    asked_msat = amount_to_pay(resolved, amount_msat, datetime.now(UTC))
+    network = services.settings.bitcoin_network
+    invoice = await lnurl.ask_for_invoice(services.web, resolved.offer, asked_msat, comment, network=network)
     async with services.reading() as conn:
         return replace(resolved, invoice=invoice, wallet_id=await _owner(conn, invoice))
 
@@ -112,8 +112,8 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
 
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:
-    """The amount, from the caller or from the invoice. Raises Invalid when they do not agree, or it is too late."""
-    asked_msat = resolved.invoice.amount_msat if resolved.invoice else None
+    """The amount, from the caller or from the payee. Raises Invalid when they do not agree, or it is too late."""
+    asked_msat = resolved.asked_msat
     if resolved.invoice and resolved.invoice.expires_at <= now:
         at = resolved.invoice.expires_at.isoformat()
         raise Invalid("This invoice has expired; ask for a new one.", code="invoice_expired", expired_at=at)
@@ -121,11 +121,14 @@ def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -
         raise Invalid("Say how much: the destination names no amount.", code="amount_required", field="amount_msat")
     if asked_msat is not None and amount_msat not in {None, asked_msat}:
         raise Invalid(
-            "The invoice asks for another amount; leave amount_msat out, or give the same.",
+            "The payee asks for another amount; leave amount_msat out, or give the same.",
             code="amount_mismatch",
             invoice_amount_msat=asked_msat,
         )
-    return asked_msat or amount_msat or Msat(0)
+    found_msat = asked_msat or amount_msat or Msat(0)
+    if resolved.offer is not None:
+        lnurl.check_amount(resolved.offer, found_msat)
+    return found_msat
 
 
 def _at_home(services: Services, destination: Destination) -> Destination:

@@ -3,6 +3,8 @@
     internal     exact       our fee, by the schedule in force
     lightning    estimate    our fee, and for the network the most that it may take by default
 
+Of a lightning address or LNURL outside, its server is asked what it takes, and for no invoice.
+
 A quote binds nobody: between it and the payment the schedule may change. Who sends its `max_fee_msat` with the payment
 pays no more than that, or is refused.
 """
@@ -69,7 +71,8 @@ class RoutingFee:
     summary="Quote a payment",
     responses=problems(
         *("forbidden", "not_found", "invalid_request", "request_too_large", "invalid_destination", "wrong_network"),
-        *("use_withdrawals", "invoice_expired", "amount_required", "amount_mismatch", "self_payment"),
+        *("use_withdrawals", "invoice_expired", "amount_required", "amount_mismatch", "amount_too_small"),
+        *("self_payment", "destination_unavailable"),
     ),
     openapi_extra=documented(
         QuoteIn,

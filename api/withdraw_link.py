@@ -25,20 +25,23 @@ from pydantic import AwareDatetime, BaseModel, Field, field_validator
 from api import payment_run
 from api.body import AmountMsat, Body, Content, Id, JsonBody, Memo, documented
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.destination import resolve
 from api.errors import problems
 from api.idempotency import Intent, as_error, find_replay, once, optional_key
+from api.limits import require_prices
 from api.paging import Page, Paging, paged, position
 from api.public import LnurlRoute, counted
 from api.waiting import Deadline
 from api.wallet import own_wallet
 from engine.clients import bolt11
 from engine.contracts.payment import PaymentRequest
-from engine.domain.errors import EngineError, Invalid, Refused
+from engine.domain.errors import EngineError, Invalid, InvariantBroken, Refused
 from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId, PaymentId, WalletId, WithdrawLinkId, id_for_key, new_id
 from engine.domain.lnurl import write_lnurl
 from engine.domain.money import Msat
 from engine.ledger.database import Connection
+from engine.ledger.limits import find_payer
 from engine.ledger.request import find_key
 from engine.ledger.withdraw_link import (
     WithdrawLink,
@@ -58,6 +61,9 @@ Svc = Annotated[Services, Depends(get_services)]
 _LAST_YEAR = 2999
 _NONCE_BYTES = _SEAL_BYTES = 16
 _K1 = re.compile(r"[0-9a-f]{64}")
+_OWNERS_AFFAIRS = frozenset(
+    {"insufficient_funds", "account_locked", "limit_exceeded", "spend_limit_exceeded", "price_unavailable"}
+)
 _ACCEPT_LIMIT_S, _ACCEPT_POLL_S = 8, 0.05
 
 
@@ -212,10 +218,22 @@ async def claim(
     body_hash = hashlib.sha256(f"lnurlw\n{link.id}\n{k1}\n{pr.lower()}".encode()).digest()
     if not await _is_answered(services, link, k1, body_hash):
         _check_open(link)
-        asked = _payment(link, k1, body_hash, _invoice(services, link, pr))
+        invoice = _invoice(services, link, pr)
+        await _require_prices(services, link, invoice)
+        asked = _payment(link, k1, body_hash, invoice)
         await payment_run.start(services.temporal, asked, payee="whoever has the withdraw link")
         await _accepted(services, link, k1, body_hash)
     return {"status": "OK"}
+
+
+async def _require_prices(services: Services, link: WithdrawLink, invoice: bolt11.Bolt11) -> None:
+    """As for the owner's own payments: Unavailable when a limit needs a price that is too old."""
+    resolved = await resolve(services, invoice.bolt11)
+    async with services.reading() as conn:
+        payer = await find_payer(conn, link.account_id, link.wallet_id, link.key_id)
+    if payer is None:
+        raise InvariantBroken(f"{link.id} has no wallet")
+    await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
 
 
 async def _accepted(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> None:
@@ -241,7 +259,7 @@ async def _is_answered(services: Services, link: WithdrawLink, k1: str, body_has
 
 def _in_the_claimants_words(refusal: EngineError) -> EngineError:
     """The owner's balance and state are nobody else's business."""
-    if refusal.code in {"insufficient_funds", "account_locked", "limit_exceeded", "spend_limit_exceeded"}:
+    if refusal.code in _OWNERS_AFFAIRS:
         return Refused("The owner of this link cannot pay it at the moment; ask the owner.", code=refusal.code)
     return refusal
 

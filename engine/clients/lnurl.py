@@ -32,6 +32,11 @@ class Offer:
     comment_length: int
     """Characters that the payer may say; 0: none."""
 
+    @property
+    def fixed_msat(self) -> Msat | None:
+        """The amount, where the payee takes only one."""
+        return self.min_msat if self.min_msat == self.max_msat else None
+
 
 async def look_up_address(web: Web, name: str, domain: str) -> Offer:
     """The offer of a lightning address. Raises as `look_up`."""
@@ -63,7 +68,7 @@ async def ask_for_invoice(
     Raises Invalid (`amount_too_small`, `amount_mismatch`, `wrong_network`, `invalid_destination`) or Unavailable
     (`destination_unavailable`).
     """
-    _check_bounds(offer, amount_msat)
+    check_amount(offer, amount_msat)
     query = {"amount": str(amount_msat)}
     if comment and len(comment) <= offer.comment_length:
         query["comment"] = comment
@@ -78,7 +83,8 @@ async def ask_for_invoice(
     return invoice
 
 
-def _check_bounds(offer: Offer, amount_msat: Msat) -> None:
+def check_amount(offer: Offer, amount_msat: Msat) -> None:
+    """Raises Invalid, `amount_too_small` or `amount_mismatch`, with the bounds, for what the payee does not take."""
     bounds = {"min_msat": offer.min_msat, "max_msat": offer.max_msat}
     if amount_msat < offer.min_msat:
         raise Invalid(f"The payee takes at least {offer.min_msat} msat.", code="amount_too_small", **bounds)
