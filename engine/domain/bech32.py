@@ -4,8 +4,6 @@ Length limits are those of whoever uses it: BIP 173's 90 characters are for addr
 """
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import xor
 
 CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 WORD_BITS = 5
@@ -13,9 +11,17 @@ WORD_BITS = 5
 _VALUE_OF = {character: value for value, character in enumerate(CHARSET)}
 _CHECKSUM_WORDS = 6
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
-_STEP = [
-    reduce(xor, (generator for place, generator in enumerate(_GENERATOR) if top >> place & 1), 0) for top in range(32)
-]
+
+
+def _mixed(top: int) -> int:
+    """What the five bits that fall out of the checksum are worth."""
+    found = 0
+    for place, generator in enumerate(_GENERATOR):
+        found ^= generator if top >> place & 1 else 0
+    return found
+
+
+_STEP = [_mixed(top) for top in range(32)]
 
 
 def read(text: str) -> tuple[str, list[int]]:

@@ -9,6 +9,7 @@ Pure text: who asks whom, and what may be asked, stands in engine/clients/lnurl.
 import hashlib
 import json
 import re
+from typing import cast
 
 from engine.domain import bech32
 from engine.domain.errors import Invalid
@@ -63,15 +64,15 @@ def metadata_of_user(username: str, domain: str) -> str:
 def plain_text(metadata: str) -> str | None:
     """The `text/plain` of somebody's metadata; None where there is none that can be read."""
     try:
-        entries = json.loads(metadata)
+        entries: object = json.loads(metadata)
     except (ValueError, RecursionError):
         return None
-    for entry in entries if isinstance(entries, list) else []:
+    for entry in cast("list[object]", entries) if isinstance(entries, list) else []:
         match entry:
             case ["text/plain", str(text)]:
                 return text.encode("utf-8", "replace").decode("utf-8")
             case _:
-                continue
+                pass
     return None
 
 
