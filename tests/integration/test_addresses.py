@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -124,6 +125,12 @@ async def test_amounts_that_the_payee_does_not_take_are_told_with_the_bounds(ban
     assert (less["min_msat"], less["max_msat"]) == (1_000, 50_000_000)
     problem(await alice.pay(service.lnurl("honest"), amount_msat=50_000_001), 422, "amount_mismatch")
     problem(await alice.pay(service.lnurl("honest")), 422, "amount_required")
+    asked = {"wallet_id": alice.wallet_id, "destination": service.lnurl("honest")}
+    problem(await alice.post("/v1/payments/quote", {**asked, "amount_msat": 999}), 422, "amount_too_small")
+    quoted = body(await alice.post("/v1/payments/quote", {**asked, "amount_msat": 100_000}), 200)
+    assert (quoted["kind"], quoted["amount_msat"]) == ("lightning", 100_000)
+    fixed = await alice.post("/v1/payments/quote", {**asked, "destination": service.lnurl("fixed")})
+    assert body(fixed, 200)["amount_msat"] == 1_000
     assert service.invoices == []
 
 
@@ -310,6 +317,21 @@ async def test_a_link_dies_with_the_key_that_made_it(bank: Bank, shop: Outside) 
     body(await bank.http.delete(f"/v1/accounts/{alice.id}/api-keys/{key['id']}", headers=bank.admin), 200)
     assert "withdrawn by its owner" in (await claim(bank, link, await shop.invoice(300_000)))["reason"]
     assert int(await bank.database.fetchval("SELECT count(*) FROM bank.payments WHERE account_id = $1", alice.id)) == 0
+
+
+async def test_claims_count_towards_the_caps_of_the_key_that_made_the_link(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=1_000_000)
+    made = await bank.http.post(
+        f"/v1/accounts/{alice.id}/api-keys",
+        json={"name": "capped", "scopes": ["read", "receive", "send"], "spend_limit_sat": {"day": 100}},
+        headers=bank.admin,
+    )
+    capped = replace(alice, headers={"Authorization": f"Bearer {body(made, 201)['key']}"})
+    link = await make_link(capped, 60_000, uses=5)
+    assert await claim(bank, link, await shop.invoice(60_000)) == {"status": "OK"}
+    assert "ask the owner" in (await claim(bank, link, await shop.invoice(60_000)))["reason"]
+    assert body(await alice.get(f"/v1/withdraw-links/{link['id']}"), 200)["uses_left"] == 4
+    problem(await capped.pay(await shop.invoice(60_000)), 409, "spend_limit_exceeded")
 
 
 async def test_a_claim_survives_every_worker(bank: Bank, shop: Outside) -> None:
