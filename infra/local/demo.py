@@ -61,6 +61,8 @@ class Demo:
             await self._fund(alice, shop)
             await self._pay_inside(alice, bob)
             await self._pay_outside(alice, shop)
+            await self._pay_address(bob, shop)
+            await self._withdraw_link(alice, shop)
             await self._fail(alice, shop)
             await self._repeat(alice, bob)
             await self._kill_worker(alice, shop)
@@ -98,6 +100,28 @@ class Demo:
             hold((await alice.wallet())["available_msat"] == before["available_msat"] - spent, "the rest came back")
             line.moved = f"{sat(30_000_000)} + {sat(paid['fee_msat'])} fee"
             line.stands = f"settled; of {sat(100_000)} held for fees the rest came back"
+
+    async def _pay_address(self, bob: User, shop: Outside) -> None:
+        with self.step("an outside wallet pays bob's lightning address") as line:
+            offer = _expect(await bob.call("GET", f"/.well-known/lnurlp/{bob.name}"), 200)
+            query = {"amount": "4000000", "comment": "for the music"}
+            asked = _expect(await bob.http.get(offer["callback"], params=query), 200)
+            await shop.pay(asked["pr"])
+            await _until(lambda: _verified(bob, asked["verify"]), "the address to say that it was paid")
+            line.moved, line.stands = _sat(4_000_000), "settled; the payer can verify it (LUD-21)"
+
+    async def _withdraw_link(self, alice: User, shop: Outside) -> None:
+        with self.step("ten wallets claim a withdraw link of alice's, good for one, at once") as line:
+            body = {"wallet_id": alice.wallet_id, "amount_msat": 2_000_000, "memo": "a gift"}
+            link = _expect(await alice.call("POST", "/v1/withdraw-links", body), 201)
+            gifts = [_expect(await alice.http.get(link["url"]), 200) for _ in range(10)]
+            claims = [{"k1": gift["k1"], "pr": await shop.invoice(2_000_000)} for gift in gifts]
+            answers = await asyncio.gather(*(alice.http.get(gifts[0]["callback"], params=claim) for claim in claims))
+            paid = sum(_expect(answer, 200)["status"] == "OK" for answer in answers)
+            _hold(paid == 1, f"paid once, not {paid} times")
+            (payment,) = _expect(await alice.call("GET", "/v1/payments?limit=1"), 200)["items"]
+            await _until(lambda: _settled(alice, f"/v1/payments/{payment['id']}"), "the claim to be settled")
+            line.moved, line.stands = f"{_sat(2_000_000)}, once", "one was paid; nine were told that it is used"
 
     async def _fail(self, alice: User, shop: Outside) -> None:
         with self.step("alice pays an invoice that its payee has cancelled") as line:
@@ -175,6 +199,11 @@ class Demo:
 async def _settled(user: User, path: str) -> Json | None:
     found = expect(await user.call("GET", path), 200)
     return found if found["status"] == "settled" else None
+
+
+async def _verified(user: User, url: str) -> Json | None:
+    found = _expect(await user.http.get(url), 200)
+    return found if found["settled"] else None
 
 
 async def _accepted(shop: Outside, payment_hash: bytes) -> bool | None:
