@@ -107,8 +107,8 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
     """
     if not isinstance(_at_home(services, read_destination(text)), LightningAddress | Lnurl):
         return False
-    handle = payment_run.find(services.temporal, payment_workflow_id(account_id, key))
-    return await payment_run.find_started(handle) is not None
+    workflow_id = payment_workflow_id(account_id, key)
+    return await payment_run.find_started(services.temporal, workflow_id) is not None
 
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:

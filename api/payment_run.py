@@ -79,6 +79,11 @@ class Run:
     boarded: Started | None = None
     """What a lane carries of this payment, and since when."""
 
+    def leave(self) -> None:
+        """This request waits no longer; the payment goes on. Others may wait for the same lane."""
+        if self.place is None:
+            self.ended.cancel()
+
 
 async def start(client: Client, asked: PaymentRequest, *, payee: str) -> Run:
     """Start the payment in a workflow of its own, or find it.
@@ -159,8 +164,7 @@ async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
     """How it ended. None when it has not by then, or Temporal cannot tell (then Postgres may)."""
     await asyncio.wait({run.ended}, timeout=deadline.left_s)
     if not run.ended.done():
-        if run.place is None:
-            run.ended.cancel()
+        run.leave()
         return None
     outcomes = run.ended.result()
     return None if outcomes is None else outcomes[run.place or 0]

@@ -221,7 +221,8 @@ async def claim(
         invoice = _invoice(services, link, pr)
         await _require_prices(services, link, invoice)
         asked = _payment(link, k1, body_hash, invoice)
-        await payment_run.start(services.temporal, asked, payee="whoever has the withdraw link")
+        run = await payment_run.start(services.temporal, asked, payee="whoever has the withdraw link")
+        run.leave()
         await _accepted(services, link, k1, body_hash)
     return {"status": "OK"}
 
