@@ -40,8 +40,7 @@ Send = Annotated[Caller, Depends(needs("send"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
 
-_POLL_S = 0.15
-_NODE_SILENCE_S = 30
+_POLL_S, _NODE_SILENCE_S = 0.15, 30
 _COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
     p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at, p.settled_at,
     p.workflow_id"""
@@ -156,12 +155,10 @@ async def pay(
     known = await _find_answer(services, account, key)
     if known is not None:
         check_same(known.body_hash, body.hash)
+    if known is not None or await is_under_way(services, account, key, body.content.destination):
         mark_replayed(request, response)
-        if known.is_final:
+        if known is not None and known.is_final:
             return _reply(response, known)
-        run = payment_run.find(services.temporal, payment_workflow_id(account, key))
-    elif await is_under_way(services, account, key, body.content.destination):
-        mark_replayed(request, response)
         run = payment_run.find(services.temporal, payment_workflow_id(account, key))
     else:
         run = await _start(services, caller, payer, key, body)

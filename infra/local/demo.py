@@ -103,25 +103,25 @@ class Demo:
 
     async def _pay_address(self, bob: User, shop: Outside) -> None:
         with self.step("an outside wallet pays bob's lightning address") as line:
-            offer = _expect(await bob.call("GET", f"/.well-known/lnurlp/{bob.name}"), 200)
+            offer = expect(await bob.call("GET", f"/.well-known/lnurlp/{bob.name}"), 200)
             query = {"amount": "4000000", "comment": "for the music"}
-            asked = _expect(await bob.http.get(offer["callback"], params=query), 200)
+            asked = expect(await bob.http.get(offer["callback"], params=query), 200)
             await shop.pay(asked["pr"])
-            await _until(lambda: _verified(bob, asked["verify"]), "the address to say that it was paid")
-            line.moved, line.stands = _sat(4_000_000), "settled; the payer can verify it (LUD-21)"
+            await until(lambda: _verified(bob, asked["verify"]), "the address to say that it was paid")
+            line.moved, line.stands = sat(4_000_000), "settled; the payer can verify it (LUD-21)"
 
     async def _withdraw_link(self, alice: User, shop: Outside) -> None:
         with self.step("ten wallets claim a withdraw link of alice's, good for one, at once") as line:
             body = {"wallet_id": alice.wallet_id, "amount_msat": 2_000_000, "memo": "a gift"}
-            link = _expect(await alice.call("POST", "/v1/withdraw-links", body), 201)
-            gifts = [_expect(await alice.http.get(link["url"]), 200) for _ in range(10)]
+            link = expect(await alice.call("POST", "/v1/withdraw-links", body), 201)
+            gifts = [expect(await alice.http.get(link["url"]), 200) for _ in range(10)]
             claims = [{"k1": gift["k1"], "pr": await shop.invoice(2_000_000)} for gift in gifts]
             answers = await asyncio.gather(*(alice.http.get(gifts[0]["callback"], params=claim) for claim in claims))
-            paid = sum(_expect(answer, 200)["status"] == "OK" for answer in answers)
-            _hold(paid == 1, f"paid once, not {paid} times")
-            (payment,) = _expect(await alice.call("GET", "/v1/payments?limit=1"), 200)["items"]
-            await _until(lambda: _settled(alice, f"/v1/payments/{payment['id']}"), "the claim to be settled")
-            line.moved, line.stands = f"{_sat(2_000_000)}, once", "one was paid; nine were told that it is used"
+            paid = sum(expect(answer, 200)["status"] == "OK" for answer in answers)
+            hold(paid == 1, f"paid once, not {paid} times")
+            (payment,) = expect(await alice.call("GET", "/v1/payments?limit=1"), 200)["items"]
+            await until(lambda: _settled(alice, f"/v1/payments/{payment['id']}"), "the claim to be settled")
+            line.moved, line.stands = f"{sat(2_000_000)}, once", "one was paid; nine were told that it is used"
 
     async def _fail(self, alice: User, shop: Outside) -> None:
         with self.step("alice pays an invoice that its payee has cancelled") as line:
@@ -202,7 +202,7 @@ async def _settled(user: User, path: str) -> Json | None:
 
 
 async def _verified(user: User, url: str) -> Json | None:
-    found = _expect(await user.http.get(url), 200)
+    found = expect(await user.http.get(url), 200)
     return found if found["settled"] else None
 
 
