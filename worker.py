@@ -39,6 +39,7 @@ from engine.domain.errors import EngineError, Unavailable
 from engine.domain.ids import NodeName
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, open_pool
+from engine.ledger.sending import Caps
 from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
 from workflows.correction import CorrectionWorkflow
@@ -100,7 +101,8 @@ async def main() -> None:
 
 def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliations, settings: WorkerSettings) -> Worker:
     ids = Chart()
-    payments, receipts, books = Payments(pool, ids), Receipts(pool, ids), NodeBooks(pool, ids)
+    caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
+    payments, receipts, books = Payments(pool, ids, caps), Receipts(pool, ids), NodeBooks(pool, ids)
     lanes = Lanes(pool, ids)
     corrections = Corrections(pool, ids)
     return Worker(

@@ -24,7 +24,7 @@ from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
 from engine.domain.ids import NodeName, WalletId
 from engine.domain.money import Msat
-from engine.ledger import chart, invoice, node, payment, withdraw_link
+from engine.ledger import chart, invoice, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.database import Connection, Pool, transaction, translated
 from engine.ledger.fees import Charge
@@ -35,11 +35,12 @@ from engine.ledger.store import post_in_tx
 class Payments(PaymentActivities):
     """Needs Postgres and nothing else."""
 
-    def __init__(self, pool: Pool, ids: chart.Chart) -> None:
+    def __init__(self, pool: Pool, ids: chart.Chart, caps: sending.Caps) -> None:
         self._pool = pool
         self._ids = ids
         self._internal = InternalPayments(ids)
         self._limits = LimitBooks()
+        self._caps = caps
 
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
@@ -124,16 +125,20 @@ class Payments(PaymentActivities):
         if asked.payment_hash is None:
             raise InvariantBroken(f"{asked.payment_id} has no payment hash")
         charge = await self._internal.charge(conn, "lightning_out", asked, payer)
-        max_fee_msat = _max_fee(asked, charge)
-        sender = await node.choose_sender(conn, Msat(asked.amount_msat + max_fee_msat - charge.fee_msat))
+        routing_cap_msat = _max_fee(asked, charge) - charge.fee_msat
+        sender = await node.choose_sender(
+            conn, Msat(asked.amount_msat + routing_cap_msat), max_in_flight=self._caps.per_node
+        )
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
+        await sending.require_never_lost(conn, asked.payment_hash)
         attempts, known_index = await payment.read_earlier_attempts(conn, asked.payment_hash)
         new = _new_payment(asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
         counts = await counts_of(conn, self._limits, payer, "lightning", asked.amount_msat, asked.max_fee_msat)
         await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
+        await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         row = await payment.get_row_in_tx(conn, new.id)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(row))

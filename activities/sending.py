@@ -6,8 +6,8 @@ again. What the node said about an attempt older than this one is no news about 
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
 
 from temporalio import activity
@@ -15,10 +15,13 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeats
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
+from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.sending import IN_FLIGHT, LOST_ATTEMPT, Waiting, is_proven_lost, release_height
 from engine.ledger import payment as payments
-from engine.ledger.database import Pool
+from engine.ledger import sending
+from engine.ledger.database import Pool, translated
 
 _FOLLOW_S = 15
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
@@ -26,6 +29,9 @@ _PATIENT_TRIES = 20
 """So often a send waits for a node without active channels, about a minute, before it lets the node say no."""
 _FIRST_LOOK_S = 5
 _LAST_LOOK_S = 600
+_NOTE_LIMIT_S = 3
+_SUSPICIOUS = 2
+"""In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
 
 _FAILURE_CODES = {
     "FAILURE_REASON_TIMEOUT": "payment_timeout",
@@ -54,11 +60,13 @@ class Sending(SendingActivities):
 
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        async with heartbeats():
+        async with heartbeats(), self._noting(attempt):
             known = await self._node.find_payment(attempt.payment_hash)
             if known is not None and _is_news(known, attempt):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash))
             await self._pass_fence(attempt)
+            if activity.info().attempt > 1:
+                await self._note(attempt, Waiting(reason="sending", detail="the node is being asked again"))
             try:
                 return await self._follow(
                     attempt,
@@ -77,33 +85,81 @@ class Sending(SendingActivities):
 
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        payment = await self._node.find_payment(attempt.payment_hash)
-        if payment is None or not _is_news(payment, attempt):
-            raise InvariantBroken(
-                f"{self._node.name} does not know a payment that it was sending: was its database replaced? "
-                "The money stays held."
+        async with self._noting(attempt):
+            htlcs = await self._node.read_htlcs()  # before the payment: what has ended in between is no longer there
+            payment = await self._node.find_payment(attempt.payment_hash)
+            if payment is None or not _is_news(payment, attempt):
+                raise InvariantBroken(
+                    f"{self._node.name} does not know a payment that it was sending: was its database replaced? "
+                    "The money stays held.",
+                    code="node_forgot",
+                )
+            if payment.status is not NodePaymentStatus.IN_FLIGHT:
+                return await self._report(attempt, payment)
+            heights = await self._sight(attempt, payment, htlcs)
+            if is_proven_lost(heights, payment.time_lock):
+                return _lost(payment, heights)
+        waiting = _waits_for(payment, htlcs, heights)
+        await self._note(attempt, waiting)
+        if waiting.reason != (attempt.shown or IN_FLIGHT):
+            return AttemptReport(verdict=NodeVerdict.IN_FLIGHT, waiting=waiting)
+        delay_s = min(_FIRST_LOOK_S * 2 ** min(activity.info().attempt - 1, 10), _LAST_LOOK_S)
+        raise ApplicationError(
+            f"still in flight on {self._node.name}: {waiting.detail}",
+            type="InFlight",
+            next_retry_delay=timedelta(seconds=delay_s),
+            category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
+        )
+
+    async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
+        """The heights at which this payment was in flight and in no channel; none when it is in one now."""
+        seen = payment.payment_hash in htlcs.outgoing or payment.preimage_seen
+        if seen or htlcs.closing or not htlcs.synced or payment.time_lock == 0:
+            return []
+        async with self._pool.acquire() as conn:
+            await sending.add_sighting(
+                conn,
+                attempt.payment_id,
+                height=htlcs.height,
+                time_lock=payment.time_lock,
+                payment_index=payment.payment_index,
             )
-        if payment.status is NodePaymentStatus.IN_FLIGHT:
-            delay_s = min(_FIRST_LOOK_S * 2 ** min(activity.info().attempt - 1, 10), _LAST_LOOK_S)
-            raise ApplicationError(
-                f"still in flight on {self._node.name}",
-                type="InFlight",
-                next_retry_delay=timedelta(seconds=delay_s),
-                category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
+            return await sending.list_sightings(conn, attempt.payment_id, payment_index=payment.payment_index)
+
+    @asynccontextmanager
+    async def _noting(self, attempt: LightningAttempt) -> AsyncIterator[None]:
+        """What keeps this try from going on is what the payment waits for, for whoever asks."""
+        try:
+            yield
+        except EngineError as error:
+            broken = isinstance(error, InvariantBroken)
+            await self._note(
+                attempt,
+                Waiting(reason=error.code, detail=error.detail, needs_operator=broken, impatient=not broken),
             )
-        return await self._report(attempt, payment)
+            raise
+
+    async def _note(self, attempt: LightningAttempt, waiting: Waiting) -> None:
+        """For people: whoever cannot write it goes on without."""
+        with suppress(EngineError), translated():
+            async with self._pool.acquire(timeout=_NOTE_LIMIT_S) as conn:
+                await sending.note_wait(conn, attempt.payment_id, waiting)
 
     async def _pass_fence(self, attempt: LightningAttempt) -> None:
         """Raises unless the node is the adopted one and can send, and, read last, the money is still held for this."""
         identity = await self._node.get_identity()
         if identity.active_channels == 0 and activity.info().attempt <= _PATIENT_TRIES:
             raise Unavailable(f"{self._node.name} has no active channel; it may have just been started")
+        if not identity.synced:
+            raise Unavailable(f"{self._node.name} is behind the chain")
         async with self._pool.acquire() as conn:
             pubkey = await payments.find_fence(conn, payment_id=attempt.payment_id, attempt=attempt.attempt)
         if pubkey is None:
             raise InvariantBroken(f"{attempt.payment_id} is not waiting to be sent any more")
         if identity.pubkey != pubkey:
-            raise InvariantBroken(f"{self._node.name} is not the node that was adopted: {identity.pubkey} answers")
+            raise InvariantBroken(
+                f"{self._node.name} is not the node that was adopted: {identity.pubkey} answers", code="node_replaced"
+            )
 
     async def _follow(self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None]) -> AttemptReport:
         """The final report, or IN_FLIGHT when the node has the payment and no end of it for a while.
@@ -154,3 +210,31 @@ class Sending(SendingActivities):
 def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
     """Whether the node speaks of this attempt, and not of one that is known to have failed before it."""
     return payment.payment_index > attempt.known_payment_index
+
+
+def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Waiting:
+    """In words: the payee's turn, the time lock's, or an operator's."""
+    due = release_height(payment.time_lock)
+    overdue = payment.time_lock > 0 and htlcs.height > due
+    if len(heights) >= _SUSPICIOUS:
+        detail = (
+            f"the node holds it to be in flight, and has it in no channel; by rule it is released from block {due} on"
+        )
+        return Waiting(reason=LOST_ATTEMPT, detail=detail)
+    if overdue:
+        detail = f"its time lock ended at block {payment.time_lock}, and the node has no final word"
+        return Waiting(reason="overdue", detail=detail, needs_operator=True)
+    detail = f"the payee, or a node on the way, has not answered; block {payment.time_lock} ends it at the latest"
+    return Waiting(reason=IN_FLIGHT, detail=detail)
+
+
+def _lost(payment: NodePayment, heights: list[int]) -> AttemptReport:
+    """The proof is complete: nothing of this attempt can be paid any more."""
+    seen = ", ".join(str(height) for height in heights if height > payment.time_lock)
+    return AttemptReport(
+        verdict=NodeVerdict.FAILED,
+        failure_code=LOST_ATTEMPT,
+        failure_detail=f"the node lost the attempt before it left: its time lock ended at block {payment.time_lock}, "
+        f"and at {seen} it was in no channel",
+        payment_index=payment.payment_index,
+    )

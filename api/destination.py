@@ -153,10 +153,19 @@ async def _owner(conn: Connection, invoice: bolt11.Bolt11) -> WalletId | None:
             "SELECT bolt11, wallet_id FROM bank.invoices WHERE payment_hash = $1", invoice.payment_hash
         )
     if ours is None:
+        await _refuse_own_node(conn, invoice)
         return None
     if ours["bolt11"] != invoice.bolt11:
         raise Invalid("This is not the invoice that was made for its payment hash.", code="invalid_destination")
     return WalletId(ours["wallet_id"])
+
+
+async def _refuse_own_node(conn: Connection, invoice: bolt11.Bolt11) -> None:
+    """Paying our own node for nobody's invoice would only move the bank's money in a circle, and cost the user."""
+    with translated():
+        own = await conn.fetchval("SELECT name FROM bank.nodes WHERE pubkey = $1", invoice.payee)
+    if own is not None:
+        raise Invalid("This invoice is of the bank's own node, and of none of its users.", code="invalid_destination")
 
 
 async def _wallet_of_user(conn: Connection, name: str) -> WalletId:

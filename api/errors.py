@@ -104,6 +104,8 @@ CODES: Mapping[str, tuple[int, str]] = {
     "version_conflict": (409, "Somebody has changed it meanwhile"),
     "case_resolved": (409, "The case has been resolved"),
     "correction_decided": (409, "The correction has been decided"),
+    "too_many_in_flight": (409, "Too many payments are in flight"),
+    "invoice_unpayable": (409, "This invoice cannot be paid any more"),
     "payment_in_progress": (409, "The invoice is being paid"),
     "withdraw_link_closed": (409, "The withdraw link pays no more"),
     "request_too_large": (413, "The request is too large"),

@@ -43,7 +43,8 @@ Svc = Annotated[Services, Depends(get_services)]
 _POLL_S, _NODE_SILENCE_S = 0.15, 30
 _COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
     p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at, p.settled_at,
-    p.workflow_id"""
+    p.workflow_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since"""
+_FROM = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
 
 
 class NewPaymentIn(Content):
@@ -69,9 +70,21 @@ class FailureOut(BaseModel):
 
     code: str = Field(
         description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
-        "invoice_expired or cancelled"
+        "invoice_expired, cancelled or lost_attempt"
     )
     detail: str
+
+
+class WaitingOut(BaseModel):
+    """What a pending payment waits for, as a worker last saw it. Its money stays held meanwhile."""
+
+    reason: str = Field(
+        description="opening, sending, in_flight, lost_attempt, overdue, node_unavailable, outcome_unknown, "
+        "node_refuses, node_replaced, node_forgot, or another word for people"
+    )
+    detail: str
+    since: datetime
+    needs_operator: bool = Field(description="Whether it will not go on by itself.")
 
 
 class PaymentOut(BaseModel):
@@ -90,6 +103,7 @@ class PaymentOut(BaseModel):
     memo: str | None
     external_id: str | None
     failure: FailureOut | None
+    waiting: WaitingOut | None = Field(description="While it is pending.")
     created_at: datetime
     settled_at: datetime | None
     workflow_id: str = Field(description="Where operators see it.")
@@ -125,6 +139,7 @@ class Answer:
             *("limit_exceeded", "fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
             "destination_unavailable",
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
+            *("too_many_in_flight", "invoice_unpayable"),
         ),
     },
     openapi_extra=documented(
@@ -175,7 +190,7 @@ async def show_payment(caller: Read, services: Svc, payment_id: PathId) -> Payme
         raise no_such("payment")
     async with services.reading() as conn:
         row = await conn.fetchrow(
-            f"SELECT p.account_id, {_COLUMNS} FROM bank.payments p WHERE p.id = $1",  # noqa: S608 - constant
+            f"SELECT p.account_id, {_COLUMNS} FROM {_FROM} WHERE p.id = $1",  # noqa: S608 - constant
             payment_id,
         )
     if row is not None:
@@ -193,7 +208,7 @@ async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Q
     at, row_id = position(paging, name)
     async with services.reading() as conn:
         rows = await conn.fetch(
-            f"""SELECT {_COLUMNS} FROM bank.payments p
+            f"""SELECT {_COLUMNS} FROM {_FROM}
                  WHERE p.account_id = $1
                    AND (p.created_at, p.id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
                  ORDER BY p.created_at DESC, p.id DESC LIMIT $4""",  # noqa: S608 - constant
@@ -344,7 +359,7 @@ async def _find_answer(services: Services, account: AccountId, key: str) -> Answ
     async with services.reading() as conn:
         row = await conn.fetchrow(
             f"""SELECT k.body_hash, k.refusal, {_COLUMNS}
-                  FROM bank.idempotency_keys k LEFT JOIN bank.payments p ON p.id = k.resource_id
+                  FROM bank.idempotency_keys k LEFT JOIN ({_FROM}) ON p.id = k.resource_id
                  WHERE k.account_id = $1 AND k.key = $2""",  # noqa: S608 - constant
             account,
             key,
@@ -389,6 +404,9 @@ async def _unopened(services: Services, started: payment_run.Started, workflow_i
         memo=asked.memo,
         external_id=asked.external_id,
         failure=None,
+        waiting=WaitingOut(
+            reason="opening", detail="no worker has taken it up yet", since=started.at, needs_operator=False
+        ),
         created_at=started.at,
         settled_at=None,
         workflow_id=workflow_id,
@@ -397,4 +415,15 @@ async def _unopened(services: Services, started: payment_run.Started, workflow_i
 
 def _shown(row: dict[str, Any]) -> PaymentOut:
     code, detail = row.pop("failure_code"), row.pop("failure_detail")
-    return PaymentOut(**row, failure=FailureOut(code=code, detail=detail or "") if code else None)
+    reason, words, needs_operator, since = (
+        row.pop(name) for name in ("reason", "wait_detail", "needs_operator", "since")
+    )
+    waiting = None
+    if row["status"] == "pending":
+        waiting = WaitingOut(
+            reason=reason or "sending",
+            detail=words or "the node is being asked to pay",
+            since=since or row["created_at"],
+            needs_operator=bool(needs_operator),
+        )
+    return PaymentOut(**row, failure=FailureOut(code=code, detail=detail or "") if code else None, waiting=waiting)

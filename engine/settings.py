@@ -136,6 +136,12 @@ class WorkerSettings(CommonSettings):
     """What only the worker needs."""
 
     ready_file: Path | None = Field(default=None, description="file to create when all task queues are polled")
+    max_in_flight_per_account: int = Field(
+        default=300, ge=1, le=100_000, description="Lightning payments of one account that may be in flight at once"
+    )
+    max_in_flight_per_node: int = Field(
+        default=2_000, ge=1, le=100_000, description="Lightning payments over one node that may be in flight at once"
+    )
     workflow_task_slots: int = Field(default=32, ge=4, le=200, description="workflow tasks at once in one process")
 
 

@@ -5,6 +5,7 @@ given back either; the workflow says where operators look what is wrong, and goe
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
 
@@ -19,8 +20,11 @@ T = TypeVar("T")
 _PAUSE = timedelta(minutes=1)
 
 
-async def until_done(step: str, call: Callable[[], Awaitable[T]]) -> T:
-    """The result of the step, however long it takes to get one. `call` starts it anew each time."""
+async def until_done(step: str, call: Callable[[], Awaitable[T]], mended: Callable[[], bool] = lambda: False) -> T:
+    """The result of the step, however long it takes to get one. `call` starts it anew each time.
+
+    When `mended` becomes true in a pause, the pause is over.
+    """
     asked_for_help = False
     while True:
         try:
@@ -31,7 +35,10 @@ async def until_done(step: str, call: Callable[[], Awaitable[T]]) -> T:
             if not asked_for_help:
                 asked_for_help = True
                 workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
-            await workflow.sleep(_PAUSE, summary="an operator must look; then it is tried again")
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    mended, timeout=_PAUSE, timeout_summary="an operator must look; then it is tried again"
+                )
         else:
             if asked_for_help:
                 workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])

@@ -11,6 +11,7 @@ either. Every step is safe to repeat, so whatever dies, the next worker goes on 
 """
 
 import asyncio
+from dataclasses import replace
 
 from temporalio import workflow
 
@@ -31,6 +32,7 @@ with workflow.unsafe.imports_passed_through():
         SendingActivities,
         SettlePayment,
     )
+    from engine.domain.sending import Waiting
 
 
 @workflow.defn
@@ -64,12 +66,10 @@ class PaymentWorkflow:
         _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
         report = await self._send(attempt)
         while report.verdict is NodeVerdict.IN_FLIGHT:
-            _show(
-                f"**in flight** on `{attempt.node}`; waiting for the node's final word on `{attempt.payment_hash}`. "
-                "The money stays held until then; nothing needs to be done.",
-                "in_flight",
-            )
+            attempt = _show_in_flight(attempt, report.waiting)
             report = await self._watch(attempt)
+        if attempt.shown:
+            workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
         outcome = await self._finish(request, report)
         _show_end(outcome)
         return outcome
@@ -80,20 +80,24 @@ class PaymentWorkflow:
             lambda: workflow.execute_local_activity_method(PaymentActivities.open_payment, request, **LEDGER),
         )
 
+    def _news(self) -> bool:
+        return self._node_has_news
+
     async def _send(self, attempt: LightningAttempt) -> AttemptReport:
-        return await until_done(
-            "sending",
-            lambda: workflow.execute_activity_method(
-                SendingActivities.send_payment,
-                attempt,
-                task_queue=queues.lightning_queue(attempt.node),
-                summary=f"attempt {attempt.attempt} over {attempt.node}",
-                **MOVE_MONEY,
-            ),
+        return await until_done("sending", lambda: self._send_once(attempt), self._news)
+
+    async def _send_once(self, attempt: LightningAttempt) -> AttemptReport:
+        self._node_has_news = False
+        return await workflow.execute_activity_method(
+            SendingActivities.send_payment,
+            attempt,
+            task_queue=queues.lightning_queue(attempt.node),
+            summary=f"attempt {attempt.attempt} over {attempt.node}",
+            **MOVE_MONEY,
         )
 
     async def _watch(self, attempt: LightningAttempt) -> AttemptReport:
-        return await until_done("watching", lambda: self._watch_once(attempt))
+        return await until_done("watching", lambda: self._watch_once(attempt), self._news)
 
     async def _watch_once(self, attempt: LightningAttempt) -> AttemptReport:
         """Poll by activity retry; begin again at once when the pump has news."""
@@ -148,6 +152,21 @@ def _release(request: PaymentRequest, report: AttemptReport) -> ReleasePayment:
         payment_index=report.payment_index,
         body_hash=request.body_hash,
     )
+
+
+def _show_in_flight(attempt: LightningAttempt, waiting: Waiting | None) -> LightningAttempt:
+    """Tell operators what it waits for; gives the attempt as the next looks are told of it."""
+    if waiting is None:
+        _show(
+            f"**in flight** on `{attempt.node}`; waiting for the node's final word on `{attempt.payment_hash}`. "
+            "The money stays held until then; nothing needs to be done.",
+            "in_flight",
+        )
+        return attempt
+    whose_turn = "**needs an operator**, in flight" if waiting.needs_operator else "**in flight**"
+    _show(f"{whose_turn} on `{attempt.node}`, `{attempt.payment_hash}`: {waiting.detail}.", waiting.reason)
+    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(waiting.needs_operator)])
+    return replace(attempt, shown=waiting.reason)
 
 
 def _show(details: str, status: str) -> None:

@@ -22,6 +22,7 @@ import grpc
 from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
 from engine.clients.lnd_commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
+from engine.clients.lnd_htlcs import NodeHtlcs, read_htlcs
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
@@ -70,6 +71,10 @@ class NodePayment:
     preimage: str | None
     failure_reason: str
     payment_index: int
+    time_lock: int = 0
+    """The last block until which any of its attempts can be taken; 0 before the first."""
+    preimage_seen: bool = False
+    """Whether an attempt was paid, final or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +94,8 @@ class NodeIdentity:
 
     pubkey: str
     active_channels: int
+    synced: bool = True
+    """Whether it has seen the newest block; what it sends before that may be locked for too short a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +145,13 @@ class LndNode:
         """Raises Unavailable while the node is down or still starting."""
         with translated(self.name):
             info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
-        return NodeIdentity(pubkey=info.identity_pubkey, active_channels=info.num_active_channels)
+        return NodeIdentity(
+            pubkey=info.identity_pubkey, active_channels=info.num_active_channels, synced=info.synced_to_chain
+        )
+
+    async def read_htlcs(self) -> NodeHtlcs:
+        """As `lnd_htlcs.read_htlcs`."""
+        return await read_htlcs(self._lightning, self.name)
 
     async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
         """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""
@@ -323,6 +336,8 @@ def _read_payment(payment: ln.Payment) -> NodePayment:
         preimage=payment.payment_preimage if status is NodePaymentStatus.SUCCEEDED else None,
         failure_reason=ln.PaymentFailureReason.Name(payment.failure_reason),
         payment_index=payment.payment_index,
+        time_lock=max((attempt.route.total_time_lock for attempt in payment.htlcs), default=0),
+        preimage_seen=any(attempt.preimage for attempt in payment.htlcs),
     )
 
 

@@ -58,6 +58,14 @@ def raise_translated(node: str, error: grpc.aio.AioRpcError) -> Never:
     raise _translate(node, error.code(), error.details() or "no details") from error
 
 
+_MACAROON_REFUSED = ("permission denied", "cannot get macaroon", "verification failed", "macaroon")
+"""LND says this as UNKNOWN (seen), before it has looked at the call."""
+
+
+def _refuses_us(detail: str) -> InvariantBroken:
+    return InvariantBroken(f"{detail} (is this process's macaroon meant for this call?)", code="node_refuses")
+
+
 def _translate(node: str, code: grpc.StatusCode, words: str) -> EngineError:
     detail = f"{node}: {words}"
     match code:
@@ -68,6 +76,8 @@ def _translate(node: str, code: grpc.StatusCode, words: str) -> EngineError:
         case grpc.StatusCode.UNAVAILABLE:
             return Unavailable(detail)
         case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.UNIMPLEMENTED:
-            return InvariantBroken(f"{detail} (is this process's macaroon meant for this call?)")
+            return _refuses_us(detail)
+        case grpc.StatusCode.UNKNOWN if any(text in words for text in _MACAROON_REFUSED):
+            return _refuses_us(detail)
         case _:
             return OutcomeUnknown(detail)

@@ -9,6 +9,7 @@ from temporalio import activity
 
 from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId, WithdrawLinkId
 from engine.domain.money import Msat
+from engine.domain.sending import Waiting
 
 
 class PaymentStatus(StrEnum):
@@ -97,6 +98,8 @@ class LightningAttempt:
     older one is no news about this one."""
     service_fee_msat: Msat = Msat(0)
     """Our fee, held beside amount and routing cap; the node has no part in it."""
+    shown: str = ""
+    """The reason to wait that the workflow shows already: a look that finds another one comes back to say so."""
 
 
 class NodeVerdict(StrEnum):
@@ -117,6 +120,8 @@ class AttemptReport:
     failure_code: str | None = None
     failure_detail: str | None = None
     payment_index: int = 0
+    waiting: Waiting | None = None
+    """With IN_FLIGHT, when it waits for something else than the payee."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,4 +177,5 @@ class SendingActivities(ABC):
     @activity.defn
     @abstractmethod
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        """Return the final report; while there is none, fail with the delay after which to look again."""
+        """Return the final report, or what else than the payee it waits for, once; else fail with the delay after which
+        to look again."""

@@ -137,6 +137,32 @@ class Payment(SQLModel, table=True):
     fee_level: int | None = Field(sa_type=SmallInteger)
 
 
+class PaymentWait(SQLModel, table=True):
+    """What a payment that does not end by itself was last seen to wait for."""
+
+    __tablename__: ClassVar[Any] = "payment_waits"
+    __table_args__ = _BANK
+
+    payment_id: str = _text("bank.payments.id", primary_key=True)
+    reason: str = _text()
+    detail: str = _text()
+    needs_operator: bool
+    since: datetime = _moment()
+
+
+class LostSighting(SQLModel, table=True):
+    """In flight at the node, and in none of its channels at this height: append-only."""
+
+    __tablename__: ClassVar[Any] = "lost_sightings"
+    __table_args__ = _BANK
+
+    payment_id: str = _text("bank.payments.id", primary_key=True)
+    height: int = Field(primary_key=True)
+    time_lock: int
+    payment_index: int = _number()
+    at: datetime = _moment()
+
+
 class Invoice(SQLModel, table=True):
     """A request for money, known to one of our nodes."""
 

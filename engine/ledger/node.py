@@ -89,13 +89,18 @@ async def report_outbound(conn: Connection, node: NodeName, outbound_msat: Msat)
         )
 
 
-async def choose_sender(conn: Connection, total_msat: Msat) -> NodeName | None:
-    """The node to pin a payment to: of those that reported lately the one that can send most. None: none adopted."""
+async def choose_sender(conn: Connection, total_msat: Msat, *, max_in_flight: int) -> NodeName | None:
+    """The node to pin a payment to: of those that reported lately and have room the one that can send most.
+
+    None when no node has been adopted. The one that has no more room than others is chosen too, to be refused.
+    """
     with translated():
         name: str | None = await conn.fetchval(
-            """SELECT name FROM bank.nodes
-                ORDER BY reported_at > clock_timestamp() - interval '30 seconds' DESC, outbound_msat >= $1 DESC,
-                         outbound_msat DESC, name LIMIT 1""",
+            """SELECT name FROM bank.nodes n
+                ORDER BY reported_at > clock_timestamp() - interval '30 seconds' DESC,
+                         $2 > (SELECT count(*) FROM bank.payments WHERE node = n.name AND status = 'pending') DESC,
+                         outbound_msat >= $1 DESC, outbound_msat DESC, name LIMIT 1""",
             total_msat,
+            max_in_flight,
         )
     return None if name is None else NodeName(name)

@@ -2,19 +2,23 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
+from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.sending import Sending
 from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
+from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
+from engine.domain.sending import Waiting
 from engine.ledger import payment as payments
+from engine.ledger import sending
 from engine.ledger.database import Pool
 
 pytestmark = pytest.mark.unit
@@ -49,6 +53,18 @@ IN_FLIGHT = _payment(NodePaymentStatus.IN_FLIGHT, 8)
 PAID = _payment(NodePaymentStatus.SUCCEEDED, 8)
 
 
+EMPTY = NodeHtlcs(height=500, synced=True, outgoing=frozenset(), closing=0)
+
+
+@dataclass
+class FakeBank:
+    """What the activity reads and writes in Postgres."""
+
+    pubkey: str | None = PUBKEY
+    heights: list[int] = field(default_factory=list)
+    waits: list[Waiting] = field(default_factory=list)
+
+
 @dataclass
 class FakeLnd:
     """Behind the interface of LndNode: says what it was given, and remembers whether it was told to send."""
@@ -57,7 +73,9 @@ class FakeLnd:
     says: list[NodePayment | Exception]
     pubkey: str = PUBKEY
     active_channels: int = 1
+    synced: bool = True
     name: NodeName = ATTEMPT.node
+    htlcs: NodeHtlcs = EMPTY
     sent: int = 0
     order: list[str] = field(default_factory=list)
 
@@ -66,7 +84,11 @@ class FakeLnd:
         return self.known
 
     async def get_identity(self) -> NodeIdentity:
-        return NodeIdentity(pubkey=self.pubkey, active_channels=self.active_channels)
+        return NodeIdentity(pubkey=self.pubkey, active_channels=self.active_channels, synced=self.synced)
+
+    async def read_htlcs(self) -> NodeHtlcs:
+        self.order.append("channels")
+        return self.htlcs
 
     def send_payment(self, **_order: object) -> AsyncGenerator[NodePayment, None]:
         self.sent += 1
@@ -90,19 +112,30 @@ class FakePool:
     """Gives connections that nobody reads."""
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[None]:
+    async def acquire(self, **_limits: object) -> AsyncIterator[None]:
         yield None
 
 
 @pytest.fixture(autouse=True)
-def fence(monkeypatch: pytest.MonkeyPatch) -> dict[str, str | None]:
-    """Open for the adopted node, until a test closes it."""
-    state: dict[str, str | None] = {"pubkey": PUBKEY}
+def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
+    """The fence is open for the adopted node, until a test closes it."""
+    state = FakeBank()
 
     async def find_fence(_conn: object, **_which: object) -> str | None:
-        return state["pubkey"]
+        return state.pubkey
+
+    async def note_wait(_conn: object, _payment_id: PaymentId, waiting: Waiting) -> None:
+        state.waits.append(waiting)
+
+    async def add_sighting(_conn: object, _payment_id: PaymentId, *, height: int, **_seen: object) -> None:
+        state.heights.append(height)
+
+    async def list_sightings(_conn: object, _payment_id: PaymentId, **_which: object) -> list[int]:
+        return state.heights
 
     monkeypatch.setattr(payments, "find_fence", find_fence)
+    for replaced in (note_wait, add_sighting, list_sightings):
+        monkeypatch.setattr(sending, replaced.__name__, replaced)
     return state
 
 
@@ -111,9 +144,9 @@ async def _send(lnd: FakeLnd) -> AttemptReport:
     return cast("AttemptReport", await ActivityEnvironment().run(activity.send_payment, ATTEMPT))
 
 
-async def _watch(lnd: FakeLnd) -> Any:
+async def _watch(lnd: FakeLnd, *, shown: str = "") -> Any:
     return await ActivityEnvironment().run(
-        Sending(cast("LndNode", lnd), cast("Pool", FakePool())).watch_payment, ATTEMPT
+        Sending(cast("LndNode", lnd), cast("Pool", FakePool())).watch_payment, replace(ATTEMPT, shown=shown)
     )
 
 
@@ -172,9 +205,9 @@ async def test_every_reason_has_a_stable_code(reason: str, code: str) -> None:
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, code)
 
 
-async def test_a_closed_fence_lets_nothing_through(fence: dict[str, str | None]) -> None:
+async def test_a_closed_fence_lets_nothing_through(kept: FakeBank) -> None:
     """A zombie wakes after the payment was released: its money is no longer held."""
-    fence["pubkey"] = None
+    kept.pubkey = None
     lnd = FakeLnd(known=None, says=[PAID])
     with pytest.raises(InvariantBroken):
         await _send(lnd)
@@ -195,6 +228,14 @@ async def test_a_node_that_has_just_been_started_is_waited_for() -> None:
     assert lnd.sent == 0
 
 
+async def test_a_node_behind_the_chain_is_waited_for(kept: FakeBank) -> None:
+    lnd = FakeLnd(known=None, says=[PAID], synced=False)
+    with pytest.raises(Unavailable, match="behind the chain"):
+        await _send(lnd)
+    assert lnd.sent == 0
+    assert [(wait.reason, wait.needs_operator) for wait in kept.waits] == [("node_unavailable", False)]
+
+
 @pytest.mark.parametrize("known", [None, OLD_FAILURE])
 async def test_a_node_that_forgot_what_it_was_sending_calls_an_operator(known: NodePayment | None) -> None:
     with pytest.raises(InvariantBroken, match="replaced"):
@@ -205,3 +246,67 @@ async def test_a_look_at_what_is_in_flight_says_when_to_look_again() -> None:
     with pytest.raises(Exception, match="still in flight") as raised:
         await _watch(FakeLnd(known=IN_FLIGHT, says=[]))
     assert cast("Any", raised.value).next_retry_delay.total_seconds() == 5
+
+
+LOST = replace(IN_FLIGHT, time_lock=400)
+
+
+async def test_a_lost_attempt_is_released_when_the_proof_is_complete(kept: FakeBank) -> None:
+    kept.heights = [401, 405]
+    lnd = FakeLnd(known=LOST, says=[], htlcs=replace(EMPTY, height=412))
+    report = await _watch(lnd)
+    assert (report.verdict, report.failure_code, report.payment_index) == (NodeVerdict.FAILED, "lost_attempt", 8)
+    assert "401, 405, 412" in report.failure_detail
+    assert lnd.order == ["channels", "look"]
+
+
+@pytest.mark.parametrize(
+    ("payment", "htlcs"),
+    [
+        (LOST, replace(EMPTY, height=411)),
+        (LOST, replace(EMPTY, outgoing=frozenset({ATTEMPT.payment_hash}))),
+        (LOST, replace(EMPTY, closing=1)),
+        (LOST, replace(EMPTY, synced=False)),
+        (replace(LOST, preimage_seen=True), EMPTY),
+        (replace(LOST, time_lock=0), EMPTY),
+        (replace(LOST, time_lock=489), EMPTY),
+    ],
+    ids=["margin", "in a channel", "a channel closes", "behind", "preimage", "no attempt", "a later attempt"],
+)
+async def test_nothing_less_than_the_whole_proof_releases(
+    kept: FakeBank, payment: NodePayment, htlcs: NodeHtlcs
+) -> None:
+    kept.heights = [401, 405]
+    try:
+        report = await _watch(FakeLnd(known=payment, says=[], htlcs=htlcs))
+    except ApplicationError as still:
+        assert still.type == "InFlight"  # noqa: PT017 - either way of saying "in flight" is right here
+    else:
+        assert report.verdict is NodeVerdict.IN_FLIGHT
+
+
+async def test_a_paid_payment_is_settled_whatever_was_seen_before(kept: FakeBank) -> None:
+    kept.heights = [401, 405, 412]
+    assert (await _watch(FakeLnd(known=PAID, says=[]))).verdict is NodeVerdict.SUCCEEDED
+
+
+async def test_what_is_in_no_channel_is_told_once_and_looked_at_again(kept: FakeBank) -> None:
+    kept.heights = [300]
+    lnd = FakeLnd(known=LOST, says=[], htlcs=replace(EMPTY, height=301))
+    report = await _watch(lnd)
+    assert (report.verdict, report.waiting.reason) == (NodeVerdict.IN_FLIGHT, "lost_attempt")
+    with pytest.raises(ApplicationError, match="released from block 412 on"):
+        await _watch(lnd, shown="lost_attempt")
+
+
+async def test_an_htlc_that_stays_in_a_channel_past_its_time_lock_needs_an_operator(kept: FakeBank) -> None:
+    held = replace(EMPTY, outgoing=frozenset({ATTEMPT.payment_hash}))
+    report = await _watch(FakeLnd(known=LOST, says=[], htlcs=held))
+    assert (report.waiting.reason, report.waiting.needs_operator) == ("overdue", True)
+    assert kept.heights == []
+
+
+async def test_what_needs_an_operator_is_noted_for_whoever_asks(kept: FakeBank) -> None:
+    with pytest.raises(InvariantBroken):
+        await _watch(FakeLnd(known=None, says=[]))
+    assert [(wait.reason, wait.needs_operator) for wait in kept.waits] == [("node_forgot", True)]

@@ -33,6 +33,7 @@ from engine.contracts.payment import (
 from engine.domain.errors import InvariantBroken, Unavailable
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
+from engine.domain.sending import Waiting
 from workflows.payment import PaymentWorkflow
 
 pytestmark = pytest.mark.workflow
@@ -89,6 +90,7 @@ class FakeNode(SendingActivities):
     final: AttemptReport | None = None
     days_in_flight: int = 0
     looked: int = 0
+    told: list[str] = field(default_factory=list)
     sent: int = 0
 
     @activity.defn
@@ -99,6 +101,9 @@ class FakeNode(SendingActivities):
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
         self.looked += 1
+        self.told.append(attempt.shown)
+        if self.final is not None and self.final.waiting is not None and attempt.shown == self.final.waiting.reason:
+            raise ApplicationError("still in flight", type="InFlight", next_retry_delay=timedelta(days=1))
         if self.final is None or self.looked <= self.days_in_flight:
             raise ApplicationError("still in flight", type="InFlight", next_retry_delay=timedelta(days=1))
         return self.final
@@ -222,6 +227,39 @@ async def test_an_operators_cancel_does_not_let_go_of_money_in_flight(skipping_t
         await handle.signal(PaymentWorkflow.node_reported)
         assert (await handle.result()).status is PaymentStatus.SETTLED
     assert ledger.released == []
+
+
+async def _is_told(handle: WorkflowHandle[PaymentWorkflow, PaymentOutcome], *, needs_operator: bool) -> bool:
+    attributes = (await handle.describe()).typed_search_attributes
+    return attributes.get(queues.NEEDS_OPERATOR) is needs_operator
+
+
+async def test_a_look_that_finds_another_reason_to_wait_is_shown_and_goes_on(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    stuck = Waiting(reason="overdue", detail="its time lock has ended", needs_operator=True)
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        await until(lambda: node.looked > 0)
+        node.final = AttemptReport(verdict=NodeVerdict.IN_FLIGHT, waiting=stuck)
+        await handle.signal(PaymentWorkflow.node_reported)
+        await until(lambda: "overdue" in node.told)
+        async with asyncio.timeout(30):
+            while not await _is_told(handle, needs_operator=True):
+                await asyncio.sleep(0.02)
+        node.final = NO_ROUTE
+        await handle.signal(PaymentWorkflow.node_reported)
+        assert (await handle.result()).status is PaymentStatus.FAILED
+        assert await _is_told(handle, needs_operator=False)
+
+
+async def test_a_step_that_was_mended_goes_on_at_the_nodes_first_word(skipping_temporal: WorkflowEnvironment) -> None:
+    """The node refused us for good; an operator mended it, and the pump that came back says so."""
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[InvariantBroken("no macaroon"), PAID])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        await until(lambda: node.sent == 1)
+        await handle.signal(PaymentWorkflow.node_reported)
+        assert (await handle.result()).status is PaymentStatus.SETTLED
 
 
 async def test_broken_books_call_an_operator_and_are_tried_again(skipping_temporal: WorkflowEnvironment) -> None:

@@ -1,0 +1,100 @@
+"""Payments in flight, as the bank knows them: what each waits for, what was seen of it, and how many there may be.
+
+Nothing here is money. A wait is the last that a worker saw and is overwritten; a sighting is part of a proof and stays.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from engine.domain.errors import Refused
+from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId
+from engine.domain.sending import LOST_ATTEMPT, Waiting
+from engine.ledger.database import Connection, translated
+
+_PATIENCE = timedelta(minutes=15)
+"""After so long an operator should look, whatever it waits for, unless the wait is the payee's."""
+_DETAIL_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """How many payments may be in flight at once."""
+
+    per_account: int
+    per_node: int
+
+
+async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> None:
+    """What the payment waits for now. A repeat changes nothing; another reason begins its time anew."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.payment_waits AS w (payment_id, reason, detail, needs_operator)
+               VALUES ($1, $2, $3, $4)
+               ON CONFLICT (payment_id) DO UPDATE SET reason = $2, detail = $3,
+                   since = CASE w.reason WHEN $2 THEN w.since ELSE clock_timestamp() END,
+                   needs_operator = $4 OR ($5 AND w.reason = $2 AND w.since < clock_timestamp() - $6::interval)
+                WHERE (w.reason, w.detail, w.needs_operator) IS DISTINCT FROM ($2, $3, $4)
+                   OR ($5 AND w.since < clock_timestamp() - $6::interval AND NOT w.needs_operator)""",
+            payment_id,
+            waiting.reason,
+            waiting.detail[:_DETAIL_LENGTH],
+            waiting.needs_operator,
+            waiting.impatient,
+            _PATIENCE,
+        )
+
+
+async def add_sighting(
+    conn: Connection, payment_id: PaymentId, *, height: int, time_lock: int, payment_index: int
+) -> None:
+    """It was in flight, and in no channel at this height. A second look at the same height adds nothing."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.lost_sightings(payment_id, height, time_lock, payment_index)
+               VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING""",
+            payment_id,
+            height,
+            time_lock,
+            payment_index,
+        )
+
+
+async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_index: int) -> list[int]:
+    """The heights at which it was in no channel, in order."""
+    with translated():
+        rows = await conn.fetch(
+            "SELECT height FROM bank.lost_sightings WHERE payment_id = $1 AND payment_index = $2 ORDER BY height",
+            payment_id,
+            payment_index,
+        )
+    return [row["height"] for row in rows]
+
+
+async def require_never_lost(conn: Connection, payment_hash: PaymentHash) -> None:
+    """Raises Refused for a hash that a node holds to be in flight for ever: it would never send it again."""
+    with translated():
+        lost = await conn.fetchval(
+            "SELECT true FROM bank.payments WHERE payment_hash = $1 AND failure_code = $2", payment_hash, LOST_ATTEMPT
+        )
+    if lost:
+        raise Refused("A node lost an attempt to pay this invoice; ask for a new one.", code="invoice_unpayable")
+
+
+async def require_room_in_tx(conn: Connection, account_id: AccountId, node: NodeName, caps: Caps) -> None:
+    """Raises Refused when this payment, whose row is written, is one too many for its account or its node.
+
+    Exact per account, whose payments follow each other behind the lock on its balance. Payments of several accounts
+    that are opened at the same moment may pass the node's cap by their number.
+    """
+    for cap, where, whose, name in (
+        (caps.per_account, "account_id", "this account", account_id),
+        (caps.per_node, "node", "the bank's Lightning node", node),
+    ):
+        with translated():
+            count = await conn.fetchval(
+                f"SELECT count(*) FROM bank.payments WHERE {where} = $1 AND status = 'pending'",  # noqa: S608 - constant
+                name,
+            )
+        if count > cap:
+            detail = f"There may be {cap} payments of {whose} in flight at once; wait until some have ended."
+            raise Refused(detail, code="too_many_in_flight", max_in_flight=cap)
