@@ -15,7 +15,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -152,13 +152,17 @@ class Stack:
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """SIGSTOP for the length of the block: the process lives and holds its connections, but says nothing."""
+        """SIGSTOP for the length of the block: the process lives and holds its connections, but says nothing.
+
+        One that was killed meanwhile stays dead.
+        """
         pid = self.pid(name)
         os.kill(pid, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     @contextmanager
     def held(self, name: str) -> Iterator[None]:

@@ -9,7 +9,7 @@ from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
 from temporalio.client import Client
 from temporalio.service import RPCError
 
-from infra.local.outside import Outside, PaymentFailed
+from infra.local.outside import Outside, PaymentFailed, outside
 from tests.fixtures.stack import Bank, eventually
 
 pytestmark = pytest.mark.integration
@@ -167,6 +167,13 @@ async def test_sixty_four_payments_at_once_never_take_a_balance_below_zero(bank:
     inside = [body for body in settled if body["kind"] == "internal"]
     assert (await till.wallet())["available_msat"] == 1_000_000 * len(inside)
     assert len(settled) >= 30
+
+
+async def test_an_invoice_of_our_own_node_that_belongs_to_no_user_is_refused(bank: Bank) -> None:
+    alice = await bank.open_account()
+    async with outside(bank.stack, "lnd-2") as by_hand:
+        answer = await alice.pay(await by_hand.invoice(1_000_000))
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_destination"), answer.text
 
 
 async def test_two_users_pay_one_invoice_at_the_same_moment_and_one_is_told_no(bank: Bank, shop: Outside) -> None:
