@@ -35,7 +35,7 @@ from engine.ledger.store import post_in_tx
 class Payments(PaymentActivities):
     """Needs Postgres and nothing else."""
 
-    def __init__(self, pool: Pool, ids: chart.Chart, caps: sending.Caps) -> None:
+    def __init__(self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS) -> None:
         self._pool = pool
         self._ids = ids
         self._internal = InternalPayments(ids)

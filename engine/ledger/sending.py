@@ -24,6 +24,10 @@ class Caps:
     per_node: int
 
 
+NO_CAPS = Caps(per_account=2**31, per_node=2**31)
+"""As many as the money allows."""
+
+
 async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> None:
     """What the payment waits for now. A repeat changes nothing; another reason begins its time anew."""
     with translated():
