@@ -51,6 +51,17 @@ _FAILURE_DETAILS = {
 }
 
 
+_WAIT_DETAILS = {
+    "node_unavailable": "the node cannot take it now",
+    "outcome_unknown": "an answer of the node was lost; it is asked again",
+    "ledger_unavailable": "the books cannot be reached now",
+    "node_refuses": "the node refuses our access",
+    "node_replaced": "another node answers at its address",
+    "node_forgot": "the node does not know this payment any more",
+}
+"""For whoever asks over the API. The node's own words, which may name places of ours, are in the workflow."""
+
+
 class Sending(SendingActivities):
     """Bound to one node; one instance per node queue."""
 
@@ -133,9 +144,9 @@ class Sending(SendingActivities):
             yield
         except EngineError as error:
             broken = isinstance(error, InvariantBroken)
+            detail = _WAIT_DETAILS.get(error.code, "an operator must look")
             await self._note(
-                attempt,
-                Waiting(reason=error.code, detail=error.detail, needs_operator=broken, impatient=not broken),
+                attempt, Waiting(reason=error.code, detail=detail, needs_operator=broken, impatient=not broken)
             )
             raise
 

@@ -310,3 +310,9 @@ async def test_what_needs_an_operator_is_noted_for_whoever_asks(kept: FakeBank) 
     with pytest.raises(InvariantBroken):
         await _watch(FakeLnd(known=None, says=[]))
     assert [(wait.reason, wait.needs_operator) for wait in kept.waits] == [("node_forgot", True)]
+
+
+async def test_what_is_noted_for_whoever_asks_names_no_place_of_ours(kept: FakeBank) -> None:
+    with pytest.raises(Unavailable):
+        await _send(FakeLnd(known=None, says=[Unavailable("lnd-1: failed to connect to ipv4:10.0.0.7:10009")]))
+    assert [wait.detail for wait in kept.waits] == ["the node cannot take it now"]
