@@ -84,7 +84,7 @@ class WaitingOut(BaseModel):
     )
     detail: str
     since: datetime
-    needs_operator: bool = Field(description="Whether it will not go on by itself.")
+    needs_operator: bool = Field(default=False, description="Whether it will not go on by itself.")
 
 
 class PaymentOut(BaseModel):
@@ -404,9 +404,7 @@ async def _unopened(services: Services, started: payment_run.Started, workflow_i
         memo=asked.memo,
         external_id=asked.external_id,
         failure=None,
-        waiting=WaitingOut(
-            reason="opening", detail="no worker has taken it up yet", since=started.at, needs_operator=False
-        ),
+        waiting=WaitingOut(reason="opening", detail="no worker has taken it up yet", since=started.at),
         created_at=started.at,
         settled_at=None,
         workflow_id=workflow_id,
