@@ -3,7 +3,7 @@
 from infra.migrations.sql import execute_file
 
 revision = "0012"
-down_revision = "0009"
+down_revision = "0011"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,227 @@
+"""A payment as its caller is told of it: waited for, read from Postgres, or from its workflow while no worker has it.
+
+Postgres has the answer of every key for ever. Between the start of a workflow and its first activity only Temporal
+knows of a payment, and it is shown as it was asked for.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from fastapi import Response
+from pydantic import BaseModel, Field
+
+from api import payment_run
+from api.deps import Services, no_such
+from api.errors import RETRY_AFTER_S, refused
+from api.idempotency import as_error, check_same
+from api.waiting import Deadline
+from engine.domain.errors import InvariantBroken
+from engine.domain.ids import AccountId, PaymentId
+from engine.ledger.lane import find_boarded, note_boarded
+
+_POLL_S = 0.15
+COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
+    p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at, p.settled_at,
+    p.workflow_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since"""
+FROM = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
+
+
+class FailureOut(BaseModel):
+    """Why the network did not take it; nothing was paid."""
+
+    code: str = Field(
+        description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
+        "invoice_expired, cancelled or lost_attempt"
+    )
+    detail: str
+
+
+class WaitingOut(BaseModel):
+    """What a pending payment waits for, as a worker last saw it. Its money stays held meanwhile."""
+
+    reason: str = Field(
+        description="opening, sending, in_flight, lost_attempt, overdue, node_unavailable, outcome_unknown, "
+        "node_refuses, node_replaced, node_forgot, or another word for people"
+    )
+    detail: str
+    since: datetime
+    needs_operator: bool = Field(default=False, description="Whether it will not go on by itself.")
+
+
+class PaymentOut(BaseModel):
+    """A payment. `settled` and `failed` never change again."""
+
+    id: str
+    wallet_id: str
+    kind: Literal["internal", "lightning"]
+    status: Literal["pending", "settled", "failed"]
+    destination: str
+    amount_msat: int
+    fee_msat: int = Field(description="What was paid beside the amount: for routing, and our fee.")
+    max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
+    payment_hash: str | None
+    preimage: str | None = Field(description="Proof of a Lightning payment.")
+    memo: str | None
+    external_id: str | None
+    failure: FailureOut | None
+    waiting: WaitingOut | None = Field(description="While it is pending.")
+    created_at: datetime
+    settled_at: datetime | None
+    workflow_id: str = Field(description="Where operators see it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What Postgres knows of a key: a refusal, or a payment."""
+
+    body_hash: bytes
+    refusal: object
+    payment: PaymentOut | None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this will be the answer for ever."""
+        return self.payment is None or self.payment.status != "pending"
+
+
+async def follow(
+    services: Services,
+    response: Response,
+    run: payment_run.Run,
+    account: AccountId,
+    key: str,
+    body_hash: bytes,
+    deadline: Deadline,
+) -> PaymentOut:
+    """Wait for the end, through Temporal or, where that cannot tell, through Postgres; then answer from Postgres."""
+    outcome = await payment_run.wait_for_end(run, deadline)
+    known = await find_answer(services, account, key)
+    while outcome is None and (known is None or not known.is_final) and deadline.left_s > 0:
+        await asyncio.sleep(min(_POLL_S, deadline.left_s))
+        known = await find_answer(services, account, key)
+    if known is not None:
+        check_same(known.body_hash, body_hash)
+        return reply(response, known)
+    if outcome is not None:
+        check_same(bytes.fromhex(outcome.body_hash), body_hash)
+        if outcome.refusal is not None:
+            raise refused(outcome.refusal.code, outcome.refusal.detail, outcome.refusal.fields)
+    return await _reply_unopened(services, response, run, account, key, body_hash)
+
+
+async def _reply_unopened(
+    services: Services,
+    response: Response,
+    run: payment_run.Run,
+    account: AccountId,
+    key: str,
+    body_hash: bytes,
+) -> PaymentOut:
+    """The payment has been accepted and no worker has opened it yet."""
+    started = run.boarded
+    if started is not None:
+        async with services.reading() as conn:
+            await note_boarded(conn, started.request.payment_id, run.workflow_id)
+    else:
+        started = await payment_run.find_started(services.temporal, run.workflow_id)
+    if started is not None:
+        check_same(bytes.fromhex(started.request.body_hash), body_hash)
+        return _accepted(response, await _unopened(services, started, run.workflow_id))
+    known = await find_answer(services, account, key)
+    if known is None:
+        raise InvariantBroken(f"{run.workflow_id} has ended and left no answer")
+    check_same(known.body_hash, body_hash)
+    return reply(response, known)
+
+
+def reply(response: Response, known: Answer) -> PaymentOut:
+    """The answer of a key: 201 when final, 202 while it is not. Raises its refusal."""
+    if known.refusal is not None:
+        raise as_error(known.refusal)
+    if known.payment is None:
+        raise InvariantBroken("an idempotency key names a payment that is not there")
+    return known.payment if known.is_final else _accepted(response, known.payment)
+
+
+def _accepted(response: Response, payment: PaymentOut) -> PaymentOut:
+    response.status_code = 202
+    response.headers["Location"] = f"/v1/payments/{payment.id}"
+    response.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return payment
+
+
+async def find_answer(services: Services, account: AccountId, key: str) -> Answer | None:
+    """What the key stands for, once a worker has opened its payment."""
+    async with services.reading() as conn:
+        row = await conn.fetchrow(
+            f"""SELECT k.body_hash, k.refusal, {COLUMNS}
+                  FROM bank.idempotency_keys k LEFT JOIN ({FROM}) ON p.id = k.resource_id
+                 WHERE k.account_id = $1 AND k.key = $2""",  # noqa: S608 - constant
+            account,
+            key,
+        )
+    if row is None:
+        return None
+    known = dict(row)
+    body_hash, refusal = known.pop("body_hash"), known.pop("refusal")
+    return Answer(body_hash, refusal, shown(known) if known["id"] is not None else None)
+
+
+async def find_unopened(services: Services, account: AccountId, payment_id: str) -> PaymentOut:
+    """A payment that was accepted and that no worker has opened. Raises NotFound, and Unavailable without Temporal."""
+    workflow_id = payment_run.workflow_id_of(account, payment_id)
+    started = await payment_run.find_started(services.temporal, workflow_id)
+    if started is None:
+        async with services.reading() as conn:
+            lane = await find_boarded(conn, PaymentId(payment_id))
+        if lane is not None:
+            workflow_id, started = lane, await payment_run.find_boarded(services.temporal, lane, payment_id)
+    if started is None or (started.request.payment_id, started.request.account_id) != (payment_id, account):
+        raise no_such("payment")
+    return await _unopened(services, started, workflow_id)
+
+
+async def _unopened(services: Services, started: payment_run.Started, workflow_id: str) -> PaymentOut:
+    asked = started.request
+    async with services.reading() as conn:
+        ours = asked.payee_wallet_id is not None or await conn.fetchval(
+            "SELECT true FROM bank.invoices WHERE payment_hash = $1", asked.payment_hash
+        )
+    return PaymentOut(
+        id=asked.payment_id,
+        wallet_id=asked.wallet_id,
+        kind="internal" if ours else "lightning",
+        status="pending",
+        destination=asked.destination,
+        amount_msat=asked.amount_msat,
+        fee_msat=0,
+        max_fee_msat=asked.max_fee_msat,
+        payment_hash=asked.payment_hash,
+        preimage=None,
+        memo=asked.memo,
+        external_id=asked.external_id,
+        failure=None,
+        waiting=WaitingOut(reason="opening", detail="no worker has taken it up yet", since=started.at),
+        created_at=started.at,
+        settled_at=None,
+        workflow_id=workflow_id,
+    )
+
+
+def shown(row: dict[str, Any]) -> PaymentOut:
+    """A payment of these columns."""
+    code, detail = row.pop("failure_code"), row.pop("failure_detail")
+    reason, words, needs_operator, since = (
+        row.pop(name) for name in ("reason", "wait_detail", "needs_operator", "since")
+    )
+    waiting = None
+    if row["status"] == "pending":
+        waiting = WaitingOut(
+            reason=reason or "sending",
+            detail=words or "the node is being asked to pay",
+            since=since or row["created_at"],
+            needs_operator=bool(needs_operator),
+        )
+    return PaymentOut(**row, failure=FailureOut(code=code, detail=detail or "") if code else None, waiting=waiting)
