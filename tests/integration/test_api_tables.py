@@ -6,15 +6,9 @@ from sqlalchemy import ARRAY, Table
 from sqlalchemy.dialects import postgresql
 
 from engine.ledger.bank_tables import (
-    Agreement,
     ApiKey,
-    AuditLine,
     BankAccount,
     BoardedPayment,
-    Case,
-    CaseUpdate,
-    Correction,
-    CorrectionUpdate,
     IdempotencyKey,
     Invoice,
     LostSighting,
@@ -22,13 +16,21 @@ from engine.ledger.bank_tables import (
     NodeCancellation,
     Payment,
     PaymentWait,
-    PriceRow,
-    Reconciliation,
-    Rulebook,
     Transaction,
     Wallet,
     WithdrawClaim,
     WithdrawLinkRow,
+)
+from engine.ledger.operator_tables import (
+    Agreement,
+    AuditLine,
+    Case,
+    CaseUpdate,
+    Correction,
+    CorrectionUpdate,
+    PriceRow,
+    Reconciliation,
+    Rulebook,
 )
 from tests.fixtures.postgres import Database
 
