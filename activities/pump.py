@@ -1,8 +1,8 @@
 """A node's streams, turned into workflow starts and signals.
 
 * Settled invoices: handed on in pages; the cursor in Postgres moves only when Temporal has accepted every receipt of
-  the page. LND gives no backlog for a cursor of 0, so a node that was never paid is listed until it was, and its first
-  receipt is taken from there.
+  the page. LND gives no backlog for a cursor of 0, so of a node that was never paid the first receipts are taken from a
+  list, which is asked for when the stream has told of one.
 * Outgoing payments: each final update wakes the payment's workflow, which looks for itself. After every reconnect all
   that wait are woken once, because their updates may have come while nobody listened. A success for which nothing is
   held starts a reconciliation.
@@ -31,6 +31,7 @@ from engine.ledger.database import Pool
 
 _PAGE = 100
 _IDLE_S = 0.5
+_LONGEST_PAUSE_S = 600
 _REPORT_EVERY = 4
 """Rounds of tending between two reports of what the node can send."""
 
@@ -88,14 +89,12 @@ class Pump(PumpActivities):
                 cursor = await node.read_cursor(conn, self._lnd.name)
             if cursor > 0:
                 return cursor
-            if await self._lnd.list_settled_invoices():
-                # Listed once more: what settled first is in a list that began after something had settled.
-                for known in await self._lnd.list_settled_invoices():
-                    await start_receive(self._client, self._lnd.name, known)
-                async with self._pool.acquire() as conn:
-                    await node.move_cursor(conn, self._lnd.name, 1)
-            else:
-                await asyncio.sleep(_IDLE_S)
+            await until_paid(self._lnd)
+            # Listed once more: what settled first is in a list that began after something had settled.
+            for known in await self._lnd.list_settled_invoices():
+                await start_receive(self._client, self._lnd.name, known)
+            async with self._pool.acquire() as conn:
+                await node.move_cursor(conn, self._lnd.name, 1)
 
     async def _hand_on(self, queue: asyncio.Queue[NodeInvoice]) -> None:
         while True:
@@ -162,6 +161,32 @@ class Pump(PumpActivities):
         await asyncio.gather(*(self._lnd.cancel_invoice(payment_hash) for payment_hash in notes))
         async with self._pool.acquire() as conn:
             await invoice.mark_cancellations_done(conn, notes)
+
+
+async def until_paid(lnd: LndNode) -> None:
+    """Return when the node has settled its first invoice.
+
+    The stream tells at once. What settled before the node had opened the stream is in a list; a list costs the node
+    as much as it ever made invoices, so the looks become rare while the stream is open. Raises what breaks the stream.
+    """
+    async with aclosing(lnd.follow_settled_invoices(0)) as stream:
+        told = asyncio.create_task(_first(stream))
+        pause_s = _IDLE_S
+        try:
+            while not told.done() and not await lnd.list_settled_invoices():
+                await asyncio.wait({told}, timeout=pause_s)
+                pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            if told.done():
+                told.result()  # raises what broke the stream
+        finally:
+            told.cancel()
+            await asyncio.wait({told})
+
+
+async def _first(stream: AsyncGenerator[NodeInvoice, None]) -> NodeInvoice:
+    async for known in stream:
+        return known
+    raise ConnectionResetError("the node closed its stream of invoices")
 
 
 async def _fill(queue: asyncio.Queue[NodeInvoice], stream: AsyncGenerator[NodeInvoice, None]) -> None:
