@@ -55,6 +55,7 @@ async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_
             max_inactive_connection_lifetime=300,
             statement_cache_size=200,
             init=_prepare_connection,
+            reset=_leave_as_it_is,
             server_settings={
                 "application_name": "millrace",
                 "idle_in_transaction_session_timeout": "60s",
@@ -143,6 +144,14 @@ def _fields(detail: str | None) -> dict[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+async def _leave_as_it_is(_connection: Connection) -> None:
+    """Without asyncpg's RESET ALL and its kin: a query each time, and nothing of ours outlives its transaction.
+
+    The driver has rolled back whatever was open. Tests hold everybody to it: settings are `SET LOCAL` or of a function,
+    advisory locks are a transaction's, and nobody listens here.
+    """
 
 
 async def _prepare_connection(connection: Connection) -> None:
