@@ -5,14 +5,18 @@ for the caller to know. `translated()` turns gRPC codes into the engine's errors
 "failed": UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNKNOWN and INTERNAL say nothing about what the node did.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Never
+from functools import partial
+from typing import Never, ParamSpec, TypeVar, cast
 
 import grpc
 
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.settings import NodeSettings
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _OPTIONS = (
     ("grpc.enable_retries", 0),
@@ -25,23 +29,35 @@ _OPTIONS = (
 )
 
 
-class _Macaroon(grpc.AuthMetadataPlugin):
-    """Adds the macaroon to every call."""
+class _Channel:
+    """A secured channel as gRPC's stubs use one, all of whose calls carry the macaroon.
 
-    def __init__(self, macaroon: bytes) -> None:
-        self._metadata = (("macaroon", macaroon.hex()),)
+    gRPC's own way, call credentials, starts a thread for every call.
+    """
 
-    def __call__(self, _context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
-        callback(self._metadata, None)
+    def __init__(self, channel: grpc.aio.Channel, macaroon: bytes) -> None:
+        metadata = (("macaroon", macaroon.hex()),)
+        self.unary_unary = _with_metadata(channel.unary_unary, metadata)
+        self.unary_stream = _with_metadata(channel.unary_stream, metadata)
+        self.stream_unary = _with_metadata(channel.stream_unary, metadata)
+        self.stream_stream = _with_metadata(channel.stream_stream, metadata)
+        self.close = channel.close
+
+
+def _with_metadata(
+    make: Callable[P, Callable[..., T]], metadata: Sequence[tuple[str, str]]
+) -> Callable[P, Callable[..., T]]:
+    def make_with_metadata(*method: P.args, **how: P.kwargs) -> Callable[..., T]:
+        return partial(make(*method, **how), metadata=metadata)
+
+    return make_with_metadata
 
 
 def open_channel(node: NodeSettings) -> grpc.aio.Channel:
     """Connect lazily; a node that is away is no error here."""
-    credentials = grpc.composite_channel_credentials(
-        grpc.ssl_channel_credentials(node.tls_cert.read_bytes()),
-        grpc.metadata_call_credentials(_Macaroon(node.macaroon.read_bytes())),
-    )
-    return grpc.aio.secure_channel(node.address, credentials, options=_OPTIONS)
+    credentials = grpc.ssl_channel_credentials(node.tls_cert.read_bytes())
+    channel = grpc.aio.secure_channel(node.address, credentials, options=_OPTIONS)
+    return cast("grpc.aio.Channel", _Channel(channel, node.macaroon.read_bytes()))
 
 
 @contextmanager
