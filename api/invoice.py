@@ -23,13 +23,11 @@ from api.deps import Caller, PathId, Services, get_services, needs, no_such
 from api.errors import problems
 from api.idempotency import Intent, find_replay, once, optional_key
 from api.paging import Page, Paging, paged, position
-from api.wallet import own_wallet
 from engine.clients import bolt11
 from engine.clients.invoices import InvoiceNode
 from engine.domain.errors import Conflict, InvariantBroken, OutcomeUnknown, Refused, Unavailable
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, id_for_key, new_id
 from engine.domain.money import Msat
-from engine.ledger.accounts import find_account
 from engine.ledger.database import Connection, transaction, translated
 
 router = APIRouter(tags=["invoices"])
@@ -107,23 +105,25 @@ async def make_invoice(
     """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network."""
     asked = body.content
     account = caller.account_id
-    async with services.reading() as conn:
-        await own_wallet(conn, account, asked.wallet_id)
+    status = await _status_of_owner(services, account, asked.wallet_id)
     intent = Intent(owner=account, key=key, body_hash=body.hash)
     replayed = await find_replay(services, intent, request, response)
     if replayed is not None:
         return await _read(services, account, replayed)
-    await _check_may_receive(services, account)
+    if status == "closed":  # a locked account still receives
+        raise _closed()
     invoice_id = InvoiceId(id_for_key("inv", account, key) if key else new_id("inv"))
     preimage = _preimage(services, invoice_id, body.hash)
     node, text = await _add_at_a_node(services, invoice_id, preimage, asked)
     invoice = _checked(text, services, preimage, asked)
 
+    shown: list[InvoiceOut] = []
+
     async def make(conn: Connection) -> None:
-        await _insert_in_tx(conn, invoice_id, account, node, invoice, asked)
+        shown.append(await _insert_in_tx(conn, invoice_id, account, node, invoice, asked))
 
     made = await once(services, intent, invoice_id, make, request=request, response=response)
-    return await _read(services, account, made)
+    return shown[0] if shown else await _read(services, account, made)
 
 
 @router.get("/v1/invoices/{invoice_id}", summary="Show an invoice", responses=problems("forbidden", "not_found"))
@@ -179,14 +179,14 @@ async def cancel_invoice(
 
 async def make_for_public(services: Services, account_id: AccountId, asked: NewInvoiceIn) -> InvoiceOut:
     """An invoice that somebody without a key asks for; each call makes another. Raises Refused, Unavailable."""
-    await _check_may_receive(services, account_id)
+    if await _status_of_owner(services, account_id, asked.wallet_id) == "closed":
+        raise _closed()
     invoice_id = InvoiceId(new_id("inv"))
     preimage = _preimage(services, invoice_id, _PUBLIC)
     node, text = await _add_at_a_node(services, invoice_id, preimage, asked)
     invoice = _checked(text, services, preimage, asked)
     async with transaction(services.pool) as conn:
-        await _insert_in_tx(conn, invoice_id, account_id, node, invoice, asked)
-    return await _read(services, account_id, invoice_id)
+        return await _insert_in_tx(conn, invoice_id, account_id, node, invoice, asked)
 
 
 async def find_for_public(
@@ -216,11 +216,18 @@ async def find_for_public(
 # Making
 
 
-async def _check_may_receive(services: Services, account_id: AccountId) -> None:
-    """A locked account still receives; a closed one does not."""
-    account = await find_account(services.pool, account_id)
-    if account is None or account.status == "closed":
-        raise _closed()
+async def _status_of_owner(services: Services, account_id: AccountId, wallet_id: str) -> str:
+    """The account's, if the wallet is its own. Raises NotFound."""
+    with translated():
+        status: str | None = await services.pool.fetchval(
+            """SELECT a.status FROM bank.wallets w JOIN bank.accounts a ON a.id = w.account_id
+                WHERE w.id = $1 AND a.id = $2""",
+            wallet_id,
+            account_id,
+        )
+    if status is None:
+        raise no_such("wallet")
+    return status
 
 
 def _closed() -> Refused:
@@ -282,15 +289,15 @@ async def _insert_in_tx(
     node: NodeName,
     invoice: bolt11.Bolt11,
     asked: NewInvoiceIn,
-) -> None:
-    # Against whoever closes the account: either he sees this invoice and cancels it, or this sees that it is closed.
-    if await conn.fetchval("SELECT status FROM bank.accounts WHERE id = $1 FOR SHARE", account_id) == "closed":
-        raise _closed()
+) -> InvoiceOut:
+    """The new row. The account is locked against whoever closes it: he sees this invoice, or this that it is closed."""
     try:
-        await conn.execute(
-            """INSERT INTO bank.invoices(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo,
-                   description_hash, external_id, expires_at)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)""",
+        row = await conn.fetchrow(
+            f"""INSERT INTO bank.invoices(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo,
+                    description_hash, external_id, expires_at)
+                SELECT $1, a.id, $3, $4, $5, $6, $7, $8, $9, $10, $11
+                  FROM bank.accounts a WHERE a.id = $2 AND a.status <> 'closed' FOR SHARE
+                RETURNING {_COLUMNS}""",  # noqa: S608 - constant
             invoice_id,
             account_id,
             asked.wallet_id,
@@ -309,6 +316,9 @@ async def _insert_in_tx(
         raise Conflict(
             "Another invoice of yours has this external_id.", code="external_id_taken", external_id=asked.external_id
         ) from error
+    if row is None:
+        raise _closed()
+    return _shown(dict(row))
 
 
 # Cancelling

@@ -1,4 +1,4 @@
-"""What operators see, set and decide in schema `bank` as SQLModel classes; see bank_tables.py, of which it is a part."""
+"""What operators see, set and decide in schema `bank`, as SQLModel classes: the other part of bank_tables.py."""
 
 from datetime import datetime
 from typing import Any, ClassVar
