@@ -12,6 +12,11 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 _WINDOW_S = 60
+_COUNT = """
+local count = redis.call('INCR', KEYS[1])
+if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
+return count"""
+"""One command, and no counter without an end, whoever dies between."""
 
 
 class Cache:
@@ -21,6 +26,7 @@ class Cache:
         # One repeat: the pool may still hold connections to a Redis that has been restarted since.
         once_more = Retry(NoBackoff(), retries=1)
         self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=once_more)
+        self._count = self._redis.register_script(_COUNT)
 
     async def count_request(self, caller: str) -> tuple[int, int]:
         """Count one request of this caller in the running minute: (requests so far, seconds to its end).
@@ -30,10 +36,7 @@ class Cache:
         now_s = int(time.time())
         key = f"rate:{caller}:{now_s // _WINDOW_S}"
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.incr(key)
-                pipe.expire(key, 2 * _WINDOW_S)
-                count, _ = await pipe.execute()
+            count = await self._count(keys=[key], args=[2 * _WINDOW_S])
         except (RedisError, OSError):
             return 0, 0
         return int(count), _WINDOW_S - now_s % _WINDOW_S
