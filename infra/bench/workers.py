@@ -15,8 +15,7 @@ from temporalio import activity
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
-from temporalio.worker import PollerBehaviorAutoscaling, Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from activities.failures import FailureInterceptor
 from engine.contracts.payment import (
@@ -123,7 +122,7 @@ def _workflows(client: Client, settings: WorkerSettings, kind: str) -> Worker:
         task_queue=BARE if kind == "bare" else WAITING,
         workflows=[BareWorkflow if kind == "bare" else PaymentWorkflow],
         activities=[nothing] if kind == "bare" else [NoMoney().open_payment],
-        workflow_runner=SandboxedWorkflowRunner(),
+        workflow_runner=UnsandboxedWorkflowRunner(),
         interceptors=[FailureInterceptor()],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
