@@ -113,7 +113,7 @@ class ApiSettings(CommonSettings):
         default=6000, ge=0, le=1_000_000, description="requests per API key and minute; 0: no limit"
     )
     payment_lanes: int = Field(
-        default=2,
+        default=1,
         ge=0,
         le=16,
         description="workflows of internal payments on their way before others go together; 0: each alone",
