@@ -20,6 +20,7 @@ from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
+from activities.batch import Batches
 from activities.correction import Corrections
 from activities.counting import CountingInterceptor
 from activities.failures import FailureInterceptor
@@ -42,6 +43,7 @@ from engine.ledger.database import Pool, open_pool
 from engine.ledger.sending import Caps
 from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
+from workflows.batch import BatchWorkflow
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.lane import LaneWorkflow
@@ -103,7 +105,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
     ids = Chart()
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
     payments, receipts, books = Payments(pool, ids, caps), Receipts(pool, ids), NodeBooks(pool, ids)
-    lanes = Lanes(pool, ids)
+    lanes, batches = Lanes(pool, ids), Batches(pool, ids)
     corrections = Corrections(pool, ids)
     return Worker(
         client,
@@ -111,6 +113,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
         workflows=[
             PaymentWorkflow,
             LaneWorkflow,
+            BatchWorkflow,
             ReceiveWorkflow,
             InvoiceSweepWorkflow,
             LndPumpWorkflow,
@@ -124,6 +127,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             payments.settle_payment,
             payments.release_payment,
             lanes.open_lane,
+            batches.open_batch,
             receipts.credit_receipt,
             books.book_opening,
             reconciliations.begin_run,

@@ -31,7 +31,7 @@ async def find_answer_in_tx(
     if known.body_hash.hex() != asked.body_hash:
         return PaymentOutcome(body_hash=known.body_hash.hex(), key_conflict=True), None
     if known.refusal is not None:
-        return PaymentOutcome(body_hash=asked.body_hash, refusal=_as_refusal(known.refusal)), None
+        return PaymentOutcome(body_hash=asked.body_hash, refusal=as_refusal(known.refusal)), None
     row = await payment.get_row_in_tx(conn, asked.payment_id)
     return PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus(row.status)), row
 
@@ -69,5 +69,6 @@ def payee_closed() -> Refused:
     return Refused("The payee's account is closed.", code="payee_closed")
 
 
-def _as_refusal(kept: dict[str, Any]) -> Refusal:
+def as_refusal(kept: dict[str, Any]) -> Refusal:
+    """A refusal as it stands under its key."""
     return Refusal(code=kept["code"], detail=kept["detail"], fields=kept["fields"])

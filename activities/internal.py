@@ -6,14 +6,14 @@ They are posted in the order in which they came; of two that pay one invoice the
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from activities.answers import about_accounts, in_the_callers_words, may_not_send, payee_closed
 from engine.contracts.payment import PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
 from engine.domain.fees import Kind
-from engine.domain.ids import PaymentHash, WalletId
+from engine.domain.ids import BatchId, PaymentHash, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, payment
 from engine.ledger.accounts import Payee, find_payees
@@ -64,17 +64,22 @@ class InternalPayments:
         self._limits = LimitBooks()
 
     async def settle_in_tx(
-        self, conn: Connection, asked: Sequence[PaymentRequest], workflow_ids: Sequence[str]
+        self,
+        conn: Connection,
+        asked: Sequence[PaymentRequest],
+        workflow_ids: Sequence[str],
+        batch_id: BatchId | None = None,
     ) -> list[Refusal | None]:
         """Settle each, or say why not, in their order. Raises BrokenItemsError; then nothing of this may be committed.
 
-        No repeat is seen here: whoever calls has claimed the key of each.
+        No repeat is seen here: whoever calls has claimed the key of each. With a batch, their rows name it, and their
+        place in it.
         """
         verdicts: list[Refusal | None] = [None] * len(asked)
         places = list(range(len(asked)))
         while places:
             now, later = _one_per_invoice(asked, places)
-            await self._settle_round(conn, asked, workflow_ids, now, verdicts)
+            await self._settle_round(conn, asked, workflow_ids, now, verdicts, batch_id)
             places = later
         return verdicts
 
@@ -97,6 +102,7 @@ class InternalPayments:
         workflow_ids: Sequence[str],
         places: Sequence[int],
         verdicts: list[Refusal | None],
+        batch_id: BatchId | None,
     ) -> None:
         hashes = [each.payment_hash for each in (asked[place] for place in places) if each.payment_hash is not None]
         invoices = await invoice.find_rows_in_tx(conn, hashes) if hashes else {}
@@ -126,7 +132,7 @@ class InternalPayments:
                 settled.append(plan)
         if broken:
             raise BrokenItemsError(broken)
-        await _keep(conn, settled)
+        await _keep(conn, settled, batch_id)
 
     async def _plan(
         self, conn: Connection, place: int, asked: PaymentRequest, workflow_id: str, payer: Payer | None, known: _Known
@@ -208,8 +214,12 @@ def _new_payment(asked: PaymentRequest, charge: Charge, payee: WalletId, workflo
     )
 
 
-async def _keep(conn: Connection, settled: Sequence[_Plan]) -> None:
-    added = await payment.add_rows_in_tx(conn, [plan.new for plan in settled])
+async def _keep(conn: Connection, settled: Sequence[_Plan], batch_id: BatchId | None) -> None:
+    rows = [
+        plan.new if batch_id is None else replace(plan.new, batch_id=batch_id, batch_place=plan.place)
+        for plan in settled
+    ]
+    added = await payment.add_rows_in_tx(conn, rows)
     if missing := [plan for plan in settled if plan.new.id not in added]:
         raise BrokenItemsError(
             {plan.place: InvariantBroken(f"{plan.new.id}: its invoice is open, and has a payment") for plan in missing}

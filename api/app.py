@@ -24,6 +24,7 @@ from temporalio.client import Client
 from api import (
     account,
     audit,
+    batch,
     correction,
     decode,
     errors,
@@ -57,7 +58,7 @@ from engine.settings import ApiSettings, load_settings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
-    *(account, wallet, statement, payment, quote, decode, invoice, withdraw_link, limits),
+    *(account, wallet, statement, payment, batch, quote, decode, invoice, withdraw_link, limits),
     *(lifecycle, ledger, fees, prices, reconciliation, correction, audit, health),
 )
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"

@@ -63,12 +63,15 @@ class Body(Generic[C]):
 class JsonBody(Generic[C]):
     """Dependency: the body as this content. Put it after the caller and the key, so that they are asked first."""
 
-    def __init__(self, content: type[C]) -> None:
+    def __init__(self, content: type[C], *, max_bytes: int | None = None) -> None:
+        """`max_bytes` in place of the setting."""
         self._content = content
+        self._max_bytes = max_bytes
 
     async def __call__(self, request: Request) -> Body[C]:
         """Read it. Raises BadRequest, TooLarge, Invalid."""
-        sent = _parse(await _read(request, request.app.state.services.settings.max_body_bytes))
+        limit = self._max_bytes or request.app.state.services.settings.max_body_bytes
+        sent = _parse(await _read(request, limit))
         try:
             content = self._content.model_validate(sent)
         except ValidationError as error:

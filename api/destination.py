@@ -64,7 +64,7 @@ async def resolve(services: Services, text: str) -> Resolved:
 
     Whoever serves an address outside is asked for his offer: Unavailable (`destination_unavailable`) when he is away.
     """
-    destination = _at_home(services, read_destination(text))
+    destination = at_home(services, read_destination(text))
     match destination:
         case Invoice():
             invoice = bolt11.decode(destination.bolt11, network=services.settings.bitcoin_network)
@@ -105,7 +105,7 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
     Then nobody is asked for a second invoice. Says nothing of destinations that nobody is asked about: there a repeat
     finds the first by itself.
     """
-    if not isinstance(_at_home(services, read_destination(text)), LightningAddress | Lnurl):
+    if not isinstance(at_home(services, read_destination(text)), LightningAddress | Lnurl):
         return False
     workflow_id = payment_workflow_id(account_id, key)
     return await payment_run.find_started(services.temporal, workflow_id) is not None
@@ -113,9 +113,16 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:
     """The amount, from the caller or from the payee. Raises Invalid when they do not agree, or it is too late."""
-    asked_msat = resolved.asked_msat
-    if resolved.invoice and resolved.invoice.expires_at <= now:
-        at = resolved.invoice.expires_at.isoformat()
+    found_msat = agree(resolved.asked_msat, resolved.invoice and resolved.invoice.expires_at, amount_msat, now)
+    if resolved.offer is not None:
+        lnurl.check_amount(resolved.offer, found_msat)
+    return found_msat
+
+
+def agree(asked_msat: Msat | None, expires_at: datetime | None, amount_msat: Msat | None, now: datetime) -> Msat:
+    """The amount: what the payee asks for until then, or what the caller gives. Raises Invalid as `amount_to_pay`."""
+    if expires_at is not None and expires_at <= now:
+        at = expires_at.isoformat()
         raise Invalid("This invoice has expired; ask for a new one.", code="invoice_expired", expired_at=at)
     if asked_msat is None and amount_msat is None:
         raise Invalid("Say how much: the destination names no amount.", code="amount_required", field="amount_msat")
@@ -125,13 +132,10 @@ def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -
             code="amount_mismatch",
             invoice_amount_msat=asked_msat,
         )
-    found_msat = asked_msat or amount_msat or Msat(0)
-    if resolved.offer is not None:
-        lnurl.check_amount(resolved.offer, found_msat)
-    return found_msat
+    return asked_msat or amount_msat or Msat(0)
 
 
-def _at_home(services: Services, destination: Destination) -> Destination:
+def at_home(services: Services, destination: Destination) -> Destination:
     """What names one of our users by our own domain is that user; everything else is what it was."""
     match destination:
         case LightningAddress(name, domain) if domain == services.settings.domain:

@@ -24,7 +24,7 @@ from engine.ledger.lane import find_boarded, note_boarded
 _POLL_S = 0.15
 COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
     p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at, p.settled_at,
-    p.workflow_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since"""
+    p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since"""
 FROM = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
 
 
@@ -70,6 +70,7 @@ class PaymentOut(BaseModel):
     created_at: datetime
     settled_at: datetime | None
     workflow_id: str = Field(description="Where operators see it.")
+    batch_id: str | None = Field(default=None, description="The batch that it is one of.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,8 +45,8 @@ LaneHandle = WorkflowHandle[LaneWorkflow, LaneOutcome]
 T = TypeVar("T")
 
 PAYMENT_ID = re.compile(r"pay_[0-9a-z]{25}")
-_CALL_LIMIT = timedelta(seconds=5)
-_START_LIMIT_S = 12
+CALL_LIMIT = timedelta(seconds=5)
+START_LIMIT_S = 12
 _LISTED = 100
 _OUR_MISTAKE = {
     RPCStatusCode.INVALID_ARGUMENT,
@@ -91,9 +91,9 @@ async def start(client: Client, asked: PaymentRequest, *, payee: str) -> Run:
     Raises Unavailable when Temporal did not answer: a repeat with the same key finds whatever there is.
     """
     workflow_id = queues.payment_workflow_id(asked.account_id, asked.idempotency_key)
-    with _starting(workflow_id):
+    with starting(workflow_id):
         try:
-            async with asyncio.timeout(_START_LIMIT_S):
+            async with asyncio.timeout(START_LIMIT_S):
                 handle = await client.start_workflow(
                     PaymentWorkflow.run,
                     asked,
@@ -101,10 +101,10 @@ async def start(client: Client, asked: PaymentRequest, *, payee: str) -> Run:
                     task_queue=queues.PAYMENTS,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                    static_summary=f"pay {_amount(asked.amount_msat)} to {payee} for {asked.account_id}",
+                    static_summary=f"pay {amount_text(asked.amount_msat)} to {payee} for {asked.account_id}",
                     search_attributes=_search_attributes(asked),
                     task_timeout=queues.TASK_TIMEOUT,
-                    rpc_timeout=_CALL_LIMIT,
+                    rpc_timeout=CALL_LIMIT,
                 )
         except WorkflowAlreadyStartedError:
             return find(client, workflow_id)
@@ -120,8 +120,8 @@ async def start_lane(client: Client, asked: Sequence[PaymentRequest]) -> list[Ru
     """
     workflow_id = queues.lane_workflow_id(new_id("lane"))
     total_msat = Msat(sum(each.amount_msat for each in asked))
-    with _starting(workflow_id):
-        async with asyncio.timeout(_START_LIMIT_S):
+    with starting(workflow_id):
+        async with asyncio.timeout(START_LIMIT_S):
             handle = await client.start_workflow(
                 LaneWorkflow.run,
                 LaneRequest(items=list(asked)),
@@ -129,7 +129,7 @@ async def start_lane(client: Client, asked: Sequence[PaymentRequest]) -> list[Ru
                 task_queue=queues.PAYMENTS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=f"{len(asked)} internal payments, {_amount(total_msat)} in all",
+                static_summary=f"{len(asked)} internal payments, {amount_text(total_msat)} in all",
                 static_details=_listed(asked),
                 search_attributes=TypedSearchAttributes(
                     [
@@ -140,7 +140,7 @@ async def start_lane(client: Client, asked: Sequence[PaymentRequest]) -> list[Ru
                     ]
                 ),
                 task_timeout=queues.TASK_TIMEOUT,
-                rpc_timeout=_CALL_LIMIT,
+                rpc_timeout=CALL_LIMIT,
             )
     ended = asyncio.create_task(_lane_end(handle))
     now = datetime.now(UTC)
@@ -195,7 +195,7 @@ async def find_started(client: Client, workflow_id: str) -> Started | None:
 
     Raises Unavailable when Temporal does not answer.
     """
-    found = await _read_input(client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id), PaymentRequest)
+    found = await read_input(client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id), PaymentRequest)
     return found and Started(*found)
 
 
@@ -204,20 +204,23 @@ async def find_boarded(client: Client, workflow_id: str, payment_id: str) -> Sta
 
     Raises Unavailable when Temporal does not answer.
     """
-    found = await _read_input(client.get_workflow_handle_for(LaneWorkflow.run, workflow_id), LaneRequest)
+    found = await read_input(client.get_workflow_handle_for(LaneWorkflow.run, workflow_id), LaneRequest)
     if found is None:
         return None
     lane, at = found
     return next((Started(each, at) for each in lane.items if each.payment_id == payment_id), None)
 
 
-async def _read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
-    """The only argument of a workflow that runs, and when it was started."""
+async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
+    """The only argument of a workflow that runs, and when it was started; None when it has ended, or never was.
+
+    Raises Unavailable when Temporal does not answer.
+    """
     try:
-        description = await handle.describe(rpc_timeout=_CALL_LIMIT)
+        description = await handle.describe(rpc_timeout=CALL_LIMIT)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return None
-        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=_CALL_LIMIT):
+        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=CALL_LIMIT):
             attributes = event.workflow_execution_started_event_attributes
             (request,) = await description.data_converter.decode(attributes.input.payloads, [kind])
             return request, event.event_time.ToDatetime(UTC)
@@ -231,7 +234,8 @@ async def _read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[
 
 
 @contextmanager
-def _starting(workflow_id: str) -> Iterator[None]:
+def starting(workflow_id: str) -> Iterator[None]:
+    """What a start raises, in our words: Unavailable when Temporal did not answer."""
     try:
         yield
     except RPCError as error:
@@ -261,12 +265,15 @@ def _search_attributes(asked: PaymentRequest) -> TypedSearchAttributes:
 
 def _listed(asked: Sequence[PaymentRequest]) -> str:
     """For people who look at a lane: whose payments it carries, as far as Temporal takes the text."""
-    lines = [f"- `{each.payment_id}` {_amount(each.amount_msat)} for `{each.account_id}`" for each in asked[:_LISTED]]
+    lines = [
+        f"- `{each.payment_id}` {amount_text(each.amount_msat)} for `{each.account_id}`" for each in asked[:_LISTED]
+    ]
     more = len(asked) - len(lines)
     return "\n".join([*lines, f"- and {more} more"] if more else lines)
 
 
-def _amount(amount_msat: Msat) -> str:
+def amount_text(amount_msat: Msat) -> str:
+    """For people: in sat where it is whole."""
     if amount_msat % MSAT_PER_SAT:
         return f"{amount_msat:,} msat"
     return f"{msat_to_sat_floor(amount_msat):,} sat"

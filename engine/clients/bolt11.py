@@ -102,6 +102,21 @@ def decode(text: str, *, network: str) -> Bolt11:
     )
 
 
+def find_payment_hash(text: str) -> PaymentHash | None:
+    """The hash that a text would have if it were a sound invoice, read in a fiftieth of the time.
+
+    For finding an invoice of ours, which is then compared letter by letter; it says nothing about any other.
+    """
+    data = text.lower()[:MAX_LENGTH].rpartition("1")[2]
+    try:
+        words = [_VALUE_OF[character] for character in data[_TIMESTAMP_WORDS : -_SIGNATURE_WORDS - _CHECKSUM_WORDS]]
+        hashes = (field for tag, field in _split(words) if tag == _P and len(field) == _FIXED_WORDS[_P])
+        found = next(hashes, None)
+        return None if found is None else PaymentHash(_bytes(found).hex())
+    except (KeyError, Invalid):
+        return None
+
+
 def _no(reason: str) -> Invalid:
     return Invalid(f"This is not an invoice that can be paid: {reason}.", code="invalid_destination")
 

@@ -40,6 +40,10 @@ def lane_workflow_id(lane: str) -> str:
     return lane.replace("_", "-", 1)
 
 
+def batch_workflow_id(account_id: AccountId, idempotency_key: str) -> str:
+    return f"batch-{account_id}-{key_digest(account_id, idempotency_key)}"
+
+
 def receive_workflow_id(payment_hash: PaymentHash) -> str:
     return f"receive-{payment_hash}"
 

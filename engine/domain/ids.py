@@ -12,6 +12,7 @@ AccountId = NewType("AccountId", str)
 WalletId = NewType("WalletId", str)
 ApiKeyId = NewType("ApiKeyId", str)
 PaymentId = NewType("PaymentId", str)
+BatchId = NewType("BatchId", str)
 InvoiceId = NewType("InvoiceId", str)
 PaymentHash = NewType("PaymentHash", str)
 """64 lower-case hex digits."""

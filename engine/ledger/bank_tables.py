@@ -138,6 +138,23 @@ class Payment(SQLModel, table=True):
     service_fee_msat: int = number()
     fee_version: int | None
     fee_level: int | None = Field(sa_type=SmallInteger)
+    batch_id: str | None = text("bank.batches.id", nullable=True)
+    batch_place: int | None = Field(sa_type=SmallInteger)
+
+
+class Batch(SQLModel, table=True):
+    """Payments between users of ours that one request asked for: all of them are settled, or there is no batch."""
+
+    __tablename__: ClassVar[Any] = "batches"
+    __table_args__ = _BANK
+
+    id: str = text(primary_key=True)
+    account_id: str = text("bank.accounts.id")
+    wallet_id: str = text("bank.wallets.id")
+    count: int
+    total_msat: int = number()
+    workflow_id: str = text()
+    created_at: datetime = moment()
 
 
 class PaymentWait(SQLModel, table=True):

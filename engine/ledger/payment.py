@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.domain.errors import InvariantBroken
-from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.ids import BatchId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.limits import Count
 from engine.domain.money import Msat
 from engine.ledger import chart
@@ -81,6 +81,9 @@ class NewPayment:
     workflow_id: str
     charge: Charge | None = None
     """B and its rule; None is free of charge."""
+    batch_id: BatchId | None = None
+    batch_place: int | None = None
+    """In its batch, from 0."""
 
     @property
     def service_fee_msat(self) -> Msat:
@@ -209,15 +212,15 @@ def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:
 _ADD_ROWS = """
 INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
        bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index, workflow_id,
-       service_fee_msat, fee_version, fee_level, fee_msat, settled_at)
+       service_fee_msat, fee_version, fee_level, batch_id, batch_place, fee_msat, settled_at)
 SELECT n.*, CASE n.status WHEN 'settled' THEN n.service_fee_msat ELSE 0 END,
        CASE n.status WHEN 'settled' THEN clock_timestamp() END
   FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
               $9::text[], $10::text[], $11::boolean[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[],
-              $17::bigint[], $18::text[], $19::bigint[], $20::int[], $21::smallint[])
+              $17::bigint[], $18::text[], $19::bigint[], $20::int[], $21::smallint[], $22::text[], $23::smallint[])
        AS n(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
             bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index,
-            workflow_id, service_fee_msat, fee_version, fee_level)
+            workflow_id, service_fee_msat, fee_version, fee_level, batch_id, batch_place)
 ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id"""
 
 _GET_ROW = """SELECT id, wallet_id, kind, status, amount_msat, max_fee_msat, payment_hash, bolt11, amount_in_invoice,
@@ -257,6 +260,8 @@ def _values(payment: NewPayment) -> tuple[object, ...]:
         payment.service_fee_msat,
         payment.charge and payment.charge.version,
         payment.charge and payment.charge.level,
+        payment.batch_id,
+        payment.batch_place,
     )
 
 

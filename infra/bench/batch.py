@@ -51,7 +51,7 @@ class Batch(Contestant):
 
 def _body(payer: Person, payees: list[Person]) -> Json:
     transfers = [{"destination": f"@{payee.username}", "amount_msat": AMOUNT_MSAT} for payee in payees]
-    return {"wallet_id": payer.wallet_id, "payments": transfers}
+    return {"wallet_id": payer.wallet_id, "items": transfers}
 
 
 async def contest(servers: Servers, people: People) -> Contest:

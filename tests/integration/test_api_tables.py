@@ -8,6 +8,7 @@ from sqlalchemy.dialects import postgresql
 from engine.ledger.bank_tables import (
     ApiKey,
     BankAccount,
+    Batch,
     BoardedPayment,
     IdempotencyKey,
     Invoice,
@@ -45,6 +46,7 @@ TABLES = [
     Payment,
     PaymentWait,
     LostSighting,
+    Batch,
     Invoice,
     NodeCancellation,
     BoardedPayment,

@@ -26,6 +26,8 @@ _STORIES = {
     "payment-refused": (f'{_PAYMENT} "refused"', "open_payment"),
     "payment-held-by-payee": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "watch_payment"),
     "lane-mixed": ('WorkflowType = "LaneWorkflow" AND ExecutionStatus = "Completed"', "insufficient_funds"),
+    "batch-settled": ('WorkflowType = "BatchWorkflow" AND MillraceStatus = "settled"', "open_batch"),
+    "batch-refused": ('WorkflowType = "BatchWorkflow" AND MillraceStatus = "refused"', "open_batch"),
     "invoice-received": ('WorkflowType = "ReceiveWorkflow" AND ExecutionStatus = "Completed"', "credit_receipt"),
     "invoice-sweep": ('WorkflowType = "InvoiceSweepWorkflow" AND ExecutionStatus = "Completed"', "sweep_invoices"),
     "node-adopted": ('WorkflowType = "AdoptNodeWorkflow" AND ExecutionStatus = "Completed"', "book_opening"),

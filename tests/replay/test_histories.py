@@ -13,6 +13,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
 from engine.contracts.converter import DATA_CONVERTER
+from workflows.batch import BatchWorkflow
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
 from workflows.lane import LaneWorkflow
@@ -40,6 +41,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             CaseWorkflow,
             CorrectionWorkflow,
             LaneWorkflow,
+            BatchWorkflow,
         ],
         data_converter=DATA_CONVERTER,
     )

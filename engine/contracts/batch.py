@@ -1,0 +1,96 @@
+"""Messages of a batch: internal payments of one request, settled together or not at all. Durable: add fields with
+defaults, never rename or remove."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from engine.contracts.payment import PaymentRequest, Refusal
+from engine.domain.ids import AccountId, ApiKeyId, BatchId, PaymentHash, PaymentId, WalletId, id_for_key
+from engine.domain.money import Msat
+
+MAX_ITEMS = 1000
+"""One transaction of some 300 ms, during which the balances of payer and payees are locked."""
+
+MAX_BODY_BYTES = 2**20
+"""Of the request. Encoded for Temporal, which takes 2 MB, an item grows by 250 bytes at the most: its texts are written
+as they came, and each only once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchItem:
+    """One payment, checked, its destination known to be ours."""
+
+    destination: str
+    """`@name`, `wallet:<id>`, or an invoice of ours in lower case."""
+    payee_wallet_id: WalletId | None = None
+    """Set when the destination names a wallet of ours and no invoice."""
+    payment_hash: PaymentHash | None = None
+    """Set when the destination is an invoice of ours."""
+    amount_in_invoice: bool = False
+    amount_msat: Msat
+    memo: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchRequest:
+    """What the caller asked for, checked: input of the workflow."""
+
+    batch_id: BatchId
+    account_id: AccountId
+    wallet_id: WalletId
+    idempotency_key: str
+    body_hash: str
+    """SHA-256 in hex over method, path and body."""
+    api_key_id: ApiKeyId
+    """The key that asked: its caps are read when the batch is opened."""
+    items: list[BatchItem]
+
+    @property
+    def total_msat(self) -> Msat:
+        """Of the amounts, without our fees."""
+        return Msat(sum(item.amount_msat for item in self.items))
+
+    def payments(self) -> list[PaymentRequest]:
+        """Each item as a payment. No caller can name the key of one: it has a space."""
+        return [self._payment(place, item) for place, item in enumerate(self.items)]
+
+    def _payment(self, place: int, item: BatchItem) -> PaymentRequest:
+        key = f"{self.idempotency_key} {place}"
+        return PaymentRequest(
+            payment_id=PaymentId(id_for_key("pay", self.account_id, key)),
+            account_id=self.account_id,
+            wallet_id=self.wallet_id,
+            idempotency_key=key,
+            body_hash=self.body_hash,
+            destination=item.destination,
+            payee_wallet_id=item.payee_wallet_id,
+            bolt11=None if item.payment_hash is None else item.destination,
+            payment_hash=item.payment_hash,
+            amount_in_invoice=item.amount_in_invoice,
+            amount_msat=item.amount_msat,
+            max_fee_msat=Msat(0),
+            memo=item.memo,
+            api_key_id=self.api_key_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOutcome:
+    """How it ended: refused, the key used for something else, or all settled."""
+
+    body_hash: str
+    refusal: Refusal | None = None
+    """Of the first item that was refused, its place under `item`, from 0. Nothing was paid."""
+    key_conflict: bool = False
+    """The key was used before for another request; nothing was done."""
+
+
+class BatchActivities(ABC):
+    """The ledger's side: one transaction for all, safe to repeat."""
+
+    @activity.defn
+    @abstractmethod
+    async def open_batch(self, batch: BatchRequest) -> BatchOutcome:
+        """Claim the key; settle every payment, or none and make the first refusal the key's answer."""

@@ -1,0 +1,49 @@
+"""A batch, from the caller's request to its end: every payment settled, or nothing paid at all.
+
+One activity is one transaction, so there is no moment at which a part of it is true. A crash anywhere leaves it done or
+not done, and the next worker finds out by the key.
+"""
+
+import asyncio
+
+from temporalio import workflow
+
+from workflows.patience import until_done
+from workflows.policies import LEDGER
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.batch import BatchActivities, BatchOutcome, BatchRequest
+
+
+@workflow.defn
+class BatchWorkflow:
+    """Pays once. The workflow id is made from account and idempotency key, so a repeated start finds this run."""
+
+    @workflow.run
+    async def run(self, batch: BatchRequest) -> BatchOutcome:
+        work = asyncio.create_task(self._open(batch))
+        while True:
+            try:
+                return await asyncio.shield(work)
+            except asyncio.CancelledError:
+                workflow.logger.warning("a batch cannot be cancelled: it is settled or refused")
+
+    async def _open(self, batch: BatchRequest) -> BatchOutcome:
+        outcome = await until_done(
+            "opening",
+            lambda: workflow.execute_local_activity_method(BatchActivities.open_batch, batch, **LEDGER),
+        )
+        details, status = _end(outcome, len(batch.items))
+        workflow.set_current_details(details)
+        workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
+        return outcome
+
+
+def _end(outcome: BatchOutcome, count: int) -> tuple[str, str]:
+    """(for people, for the search)."""
+    if outcome.refusal is not None:
+        return f"**refused**, nothing was paid. {outcome.refusal.detail}", "refused"
+    if outcome.key_conflict:
+        return "**refused**: the key belongs to another request", "refused"
+    return f"**all {count} settled**: final", "settled"
