@@ -15,8 +15,8 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, Field
 
 from api import batch_run
-from api.batch_items import read_items
-from api.body import AmountMsat, Body, Content, Id, JsonBody, Memo, Text, documented
+from api.batch_items import BatchItemIn, read_items
+from api.body import Body, Content, Id, JsonBody, documented
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
 from api.errors import RETRY_AFTER_S, problems
 from api.idempotency import as_error, check_same, mark_replayed, required_key
@@ -24,7 +24,6 @@ from api.limits import require_prices
 from api.waiting import Deadline, waiting
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS, BatchRequest
 from engine.contracts.queues import batch_workflow_id
-from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT
@@ -38,16 +37,6 @@ Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
 
 _POLL_S = 0.15
-
-
-class BatchItemIn(Content):
-    """Whom to pay, and how much."""
-
-    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
-        description="`@username`, `wallet:<id>`, or an invoice of this bank."
-    )
-    amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
-    memo: Memo | None = None
 
 
 class NewBatchIn(Content):

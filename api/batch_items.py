@@ -8,29 +8,29 @@ clearly ours is refused with the place of its item, from 0.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Annotated
 
+from pydantic import Field
+
+from api.body import AmountMsat, Content, Memo, Text
 from api.destination import agree
 from engine.clients import bolt11
 from engine.contracts.batch import BatchItem
-from engine.domain.destinations import Destination, Invoice, Username, WalletRef, read_destination
+from engine.domain.destinations import MAX_LENGTH, Destination, Invoice, Username, WalletRef, read_destination
 from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash, WalletId
 from engine.domain.money import Msat
 from engine.ledger.database import Connection, translated
 
 
-class Asked(Protocol):
-    """One item of a request."""
+class BatchItemIn(Content):
+    """Whom to pay, and how much."""
 
-    @property
-    def destination(self) -> str: ...
-
-    @property
-    def amount_msat(self) -> int | None: ...
-
-    @property
-    def memo(self) -> str | None: ...
+    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
+        description="`@username`, `wallet:<id>`, or an invoice of this bank."
+    )
+    amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
+    memo: Memo | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class _Known:
 
 
 async def read_items(
-    conn: Connection, payer: WalletId, asked: Sequence[Asked], *, network: str, now: datetime
+    conn: Connection, payer: WalletId, asked: Sequence[BatchItemIn], *, network: str, now: datetime
 ) -> list[BatchItem]:
     """Each item, checked, in their order. Raises Invalid with the first that cannot be paid as `item`, from 0."""
     destinations = [_read(place, item.destination) for place, item in enumerate(asked)]
@@ -65,7 +65,9 @@ async def read_items(
         try:
             invoice = None
             if isinstance(destination, Invoice):
-                invoice = _ours(destination, payment_hash and known.invoices.get(payment_hash), network)
+                invoice = _ours(
+                    destination, None if payment_hash is None else known.invoices.get(payment_hash), network
+                )
             items.append(_checked(item, _payee(destination, invoice, known), payer, invoice, now))
         except Invalid as error:
             raise _at(place, error) from error
@@ -86,11 +88,11 @@ def _payee(destination: Destination, invoice: _Invoice | None, known: _Known) ->
         case WalletRef():
             return destination.wallet_id if destination.wallet_id in known.wallets else None
         case Invoice():
-            return invoice and invoice.wallet_id
+            return None if invoice is None else invoice.wallet_id
 
 
 def _checked(
-    item: Asked, wallet_id: WalletId | None, payer: WalletId, invoice: _Invoice | None, now: datetime
+    item: BatchItemIn, wallet_id: WalletId | None, payer: WalletId, invoice: _Invoice | None, now: datetime
 ) -> BatchItem:
     if wallet_id is None:
         raise Invalid("There is no such user or wallet here.", code="invalid_destination")
