@@ -53,8 +53,8 @@ class Batches(BatchActivities):
                     await self._settle_in_tx(conn, batch)
             except _RefusedError as refused:
                 await requests.refuse_claims_in_tx(conn, [(claim, asdict(refused.refusal))])
-                return BatchOutcome(body_hash=batch.body_hash, refusal=refused.refusal)
-        return BatchOutcome(body_hash=batch.body_hash)
+                return BatchOutcome(body_hash=batch.body_hash, refusal=refused.refusal, count=len(batch.items))
+        return BatchOutcome(body_hash=batch.body_hash, count=len(batch.items))
 
     async def _settle_in_tx(self, conn: Connection, batch: BatchRequest) -> None:
         workflow_id = batch_workflow_id(batch.account_id, batch.idempotency_key)
@@ -92,6 +92,6 @@ async def _find_answer_in_tx(conn: Connection, batch: BatchRequest) -> BatchOutc
     if known is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
     if known.body_hash.hex() != batch.body_hash:
-        return BatchOutcome(body_hash=known.body_hash.hex(), key_conflict=True)
+        return BatchOutcome(body_hash=known.body_hash.hex(), key_conflict=True, count=len(batch.items))
     refusal = None if known.refusal is None else as_refusal(known.refusal)
-    return BatchOutcome(body_hash=batch.body_hash, refusal=refusal)
+    return BatchOutcome(body_hash=batch.body_hash, refusal=refusal, count=len(batch.items))

@@ -1,6 +1,7 @@
 """What a worker counts, served with the SDK's own metrics when `MILLRACE_METRICS_ADDRESS` is set.
 
-    millrace_payments_finished_total{outcome}                settled, failed or refused, or key_conflict
+    millrace_payments_finished_total{outcome}                settled, failed or refused, or key_conflict;
+                                                             those of a lane or a batch one by one
     millrace_activity_failures_total{activity_type, code}    each failed try, by the code of the error
 
 Counted when an activity has ended, in the process that ran it; a worker that dies between a commit and its answer
@@ -8,12 +9,16 @@ counts the repeat. So the sums are for rates and alerts, and the books alone say
 stands outside of the one that translates errors, and sees what Temporal sees.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
+from engine.contracts.batch import BatchOutcome
+from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus
 
 
@@ -25,6 +30,18 @@ def outcome_of(result: object) -> str | None:
     if outcome.status is not None:
         return outcome.status.value
     return "key_conflict" if outcome.key_conflict else "refused"
+
+
+def outcomes_of(result: object) -> Mapping[str, int]:
+    """How many payments ended how with this result of an activity. A batch ends for all of its payments alike."""
+    if isinstance(result, LaneOutcome):
+        ends = (outcome_of(each) for each in result.outcomes if each.status or each.refusal or each.key_conflict)
+        return Counter(end for end in ends if end is not None)
+    if isinstance(result, BatchOutcome):
+        end = "refused" if result.refusal else "key_conflict" if result.key_conflict else "settled"
+        return {end: result.count}
+    end_of_one = outcome_of(result)
+    return {} if end_of_one is None else {end_of_one: 1}
 
 
 def code_of(error: BaseException) -> str:
@@ -43,10 +60,9 @@ class _Counting(ActivityInboundInterceptor):
             failures = meter.create_counter("millrace_activity_failures", "Failed tries of activities.")
             failures.add(1, {"code": code_of(error)})
             raise
-        outcome = outcome_of(result)
-        if outcome is not None:
+        for outcome, count in outcomes_of(result).items():
             finished = meter.create_counter("millrace_payments_finished", "Payments whose end is known.")
-            finished.add(1, {"outcome": outcome})
+            finished.add(count, {"outcome": outcome})
         return result
 
 

@@ -85,6 +85,8 @@ class BatchOutcome:
     """Of the first item that was refused, its place under `item`, from 0. Nothing was paid."""
     key_conflict: bool = False
     """The key was used before for another request; nothing was done."""
+    count: int = 0
+    """How many payments that were."""
 
 
 class BatchActivities(ABC):

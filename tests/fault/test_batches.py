@@ -38,7 +38,8 @@ async def waits(bank: Bank) -> None:
     async def look() -> bool | None:
         found = await bank.database.fetchval(
             """SELECT true FROM pg_stat_activity
-                WHERE wait_event_type = 'Lock' AND query LIKE '%post_batch%' AND application_name = 'millrace' LIMIT 1"""
+                WHERE wait_event_type = 'Lock' AND application_name = 'millrace'
+                  AND query LIKE '%post_batch%' LIMIT 1"""
         )
         return found or None
 
@@ -68,7 +69,8 @@ async def assert_paid_once(bank: Bank, payer: Account, payee: Account, funds_msa
     assert (await payee.wallet())["available_msat"] == COUNT * 1_000
     assert (await payer.wallet())["available_msat"] == funds_msat - COUNT * 1_000
     row = await bank.database.fetchrow(
-        "SELECT count(*) AS count, count(DISTINCT batch_id) AS batches FROM bank.payments WHERE account_id = $1", payer.id
+        "SELECT count(*) AS count, count(DISTINCT batch_id) AS batches FROM bank.payments WHERE account_id = $1",
+        payer.id,
     )
     assert tuple(row) == (COUNT, 1)
 

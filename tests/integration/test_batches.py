@@ -138,7 +138,7 @@ async def test_two_that_come_at_once_with_one_key_are_one(bank: Payers) -> None:
     asked = request_for(alice, [BatchItem(destination="x", payee_wallet_id=bob.wallet_id, amount_msat=7)])  # type: ignore[arg-type]
     assert (
         await asyncio.gather(*(batches.open_batch(asked) for _ in range(4)))
-        == [BatchOutcome(body_hash=asked.body_hash)] * 4
+        == [BatchOutcome(body_hash=asked.body_hash, count=1)] * 4
     )
     assert await available(bob) == 7
 

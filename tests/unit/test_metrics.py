@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from activities.counting import code_of, outcome_of
+from activities.counting import code_of, outcome_of, outcomes_of
 from activities.failures import as_failure
 from api.metrics import Metering, Metrics, _Books
+from engine.contracts.batch import BatchOutcome
+from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus, Refusal
 from engine.domain.errors import Refused
 from engine.ledger.figures import Figures, NodeFigures
@@ -86,6 +88,22 @@ def _alerts() -> Any:
 )
 def test_a_payment_is_counted_when_its_end_is_known(result: object, outcome: str | None) -> None:
     assert outcome_of(result) == outcome
+
+
+def test_payments_that_went_together_are_counted_one_by_one() -> None:
+    no = Refusal(code="x", detail="x")
+    lane = [
+        PaymentOutcome(body_hash="", status=PaymentStatus.SETTLED),
+        PaymentOutcome(body_hash="", status=PaymentStatus.SETTLED),
+        PaymentOutcome(body_hash="", refusal=no),
+        PaymentOutcome(body_hash=""),  # goes on in a workflow of its own
+    ]
+    assert outcomes_of(LaneOutcome(outcomes=lane)) == {"settled": 2, "refused": 1}
+    assert outcomes_of(BatchOutcome(body_hash="", count=9)) == {"settled": 9}
+    assert outcomes_of(BatchOutcome(body_hash="", count=9, refusal=no)) == {"refused": 9}
+    assert outcomes_of(BatchOutcome(body_hash="", count=9, key_conflict=True)) == {"key_conflict": 9}
+    assert outcomes_of(lane[0]) == {"settled": 1}
+    assert outcomes_of("something else") == {}
 
 
 def test_a_failure_is_counted_by_its_code() -> None:
