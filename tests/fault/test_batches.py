@@ -21,27 +21,25 @@ COUNT = 200
 
 
 @asynccontextmanager
-async def stopped(bank: Bank, payee: Account) -> AsyncIterator[None]:
-    """Nothing is booked on this user's account until the block ends."""
+async def stopped(bank: Bank, payee: Account) -> AsyncIterator[int]:
+    """Nothing is booked on this user's account until the block ends. Gives the process that holds the row."""
     async with bank.database.acquire() as conn, conn.transaction():
         await conn.execute(
             """SELECT FROM ledger.balances b JOIN bank.wallets w ON w.ledger_account_id = b.account_id
                 WHERE w.id = $1 FOR UPDATE OF b""",
             payee.wallet_id,
         )
-        yield
+        yield await conn.fetchval("SELECT pg_backend_pid()")
 
 
-async def waits(bank: Bank) -> None:
-    """Until a batch has come to the row that is held."""
+async def until_it_waits(bank: Bank, holder: int) -> None:
+    """Until the batch has come to the row that is held."""
 
     async def look() -> bool | None:
-        found = await bank.database.fetchval(
-            """SELECT true FROM pg_stat_activity
-                WHERE wait_event_type = 'Lock' AND application_name = 'millrace'
-                  AND query LIKE '%post_batch%' LIMIT 1"""
+        found: bool | None = await bank.database.fetchval(
+            "SELECT true FROM pg_locks WHERE NOT granted AND $1 = ANY(pg_blocking_pids(pid)) LIMIT 1", holder
         )
-        return found or None
+        return found
 
     await eventually(look, "the batch to wait for the row")
 
@@ -78,11 +76,11 @@ async def assert_paid_once(bank: Bank, payer: Account, payee: Account, funds_msa
 async def test_workers_killed_in_the_middle_of_a_batch(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     body, key = wages(alice, bob), secrets.token_hex(8)
-    async with stopped(bank, bob):
+    async with stopped(bank, bob) as holder:
         accepted = await alice.post(PATH, body, key=key, wait_s=0)
         assert (accepted.status_code, accepted.json()["status"]) == (202, "pending"), accepted.text
         assert {item["status"] for item in accepted.json()["items"]} == {"pending"}
-        await waits(bank)
+        await until_it_waits(bank, holder)
         shown = await alice.get(accepted.headers["Location"])
         assert shown.json() == accepted.json()
         await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, f"worker-{number}") for number in (1, 2)))
@@ -97,9 +95,9 @@ async def test_apis_killed_while_they_wait_for_a_batch(bank: Bank) -> None:
     """The response is lost; the batch goes on, and the repeat tells what became of it."""
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     body, key = wages(alice, bob), secrets.token_hex(8)
-    async with stopped(bank, bob):
+    async with stopped(bank, bob) as holder:
         asking = asyncio.create_task(alice.post(PATH, body, key=key, wait_s=60))
-        await waits(bank)
+        await until_it_waits(bank, holder)
         await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, f"api-{number}") for number in (1, 2)))
         with pytest.raises(httpx.TransportError):
             await asking
