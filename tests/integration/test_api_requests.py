@@ -19,11 +19,14 @@ POSTS = [
     *("/v1/accounts", "/v1/payments", "/v1/invoices", "/v1/decode", "/v1/accounts/{id}/api-keys"),
     *("/v1/payments/quote", "/v1/withdraw-links", "/v1/admin/fees/preview"),
 ]
+BATCH = "/v1/payments/batch"
+"""Has a bound of its own for its body."""
 GETS = [
     "/v1/wallets/{}",
     "/v1/wallets/{}/transactions",
     "/v1/wallets/{}/statement",
     "/v1/payments/{}",
+    "/v1/payments/batch/{}",
     "/v1/invoices/{}",
     "/v1/withdraw-links/{}",
     "/v1/accounts/{}/api-keys",
@@ -49,7 +52,7 @@ async def post_raw(user: User, path: str, body: bytes) -> Any:
     return await user.http.post(path.format(id=user.id), content=body, headers=headers)
 
 
-@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("path", [*POSTS, BATCH])
 @pytest.mark.parametrize(
     ("body", "status"),
     [
@@ -154,7 +157,7 @@ FIELDS = st.dictionaries(
     st.sampled_from(
         [
             *("wallet_id", "destination", "amount_msat", "memo", "max_fee_msat", "external_id", "username", "name"),
-            *("scopes", "expires_at", "level", "expiry_s", "description_hash"),
+            *("scopes", "expires_at", "level", "expiry_s", "description_hash", "items"),
         ]
     ),
     JSON | st.sampled_from(["@bob", "wallet:x", "lnbcrt1", "2999-12-31T23:59:59-23:59", "read", ["read"]]),
@@ -164,7 +167,7 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
-@given(path=st.sampled_from(POSTS), body=FIELDS | JSON, own=st.booleans())
+@given(path=st.sampled_from([*POSTS, BATCH]), body=FIELDS | JSON, own=st.booleans())
 async def test_no_json_is_answered_with_a_500(user: User, path: str, body: Any, own: bool) -> None:  # noqa: FBT001
     if own and isinstance(body, dict):
         body["wallet_id"] = user.wallet_id
@@ -174,7 +177,7 @@ async def test_no_json_is_answered_with_a_500(user: User, path: str, body: Any, 
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=QUIET)
-@given(path=st.sampled_from(POSTS), body=st.binary(max_size=300), key=st.binary(min_size=1, max_size=30))
+@given(path=st.sampled_from([*POSTS, BATCH]), body=st.binary(max_size=300), key=st.binary(min_size=1, max_size=30))
 async def test_no_bytes_are_answered_with_a_500(user: User, path: str, body: bytes, key: bytes) -> None:
     key = key.translate(None, b"\r\n\0")
     headers: Any = {**user.headers, "Idempotency-Key": key, "Prefer": key}

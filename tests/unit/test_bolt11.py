@@ -253,3 +253,14 @@ def test_what_was_written_is_read(description: str, amount_msat: int, expiry_s: 
     assert (invoice.description, invoice.amount_msat) == (description, amount_msat)
     assert (invoice.expires_at - invoice.created_at).total_seconds() == draft.expiry_s
     assert invoice.payment_hash == payment_hash.hex()
+
+
+@pytest.mark.parametrize("text", [COFFEE_BEANS, WITH_FIELDS_TO_IGNORE, COFFEE_BEANS.upper()])
+def test_the_hash_alone_is_the_one_that_the_whole_invoice_has(text: str) -> None:
+    assert bolt11.find_payment_hash(text) == SPEC_HASH
+
+
+@given(st.text(max_size=400) | st.text("lnbcrt1" + CHARSET, max_size=400).map("lnbcrt1".__add__))
+def test_a_text_without_a_hash_has_none(text: str) -> None:
+    found = bolt11.find_payment_hash(text)
+    assert found is None or len(found) == 64
