@@ -161,9 +161,7 @@ async def _check(services: Services, caller: Caller, key: str, body: Body[NewBat
         payer = await find_payer(conn, account, wallet_id, ApiKeyId(caller.key_id))
         if payer is None:
             raise no_such("wallet")
-        items = await read_items(
-            conn, wallet_id, asked.items, network=services.settings.bitcoin_network, now=datetime.now(UTC)
-        )
+        items = await read_items(conn, services.settings, wallet_id, asked.items, datetime.now(UTC))
     await require_prices(services, payer, "internal")
     batch = BatchRequest(
         batch_id=BatchId(id_for_key("batch", account, key)),

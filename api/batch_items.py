@@ -13,14 +13,24 @@ from typing import Annotated
 from pydantic import Field
 
 from api.body import AmountMsat, Content, Memo, Text
-from api.destination import agree
+from api.destination import agree, at_home
 from engine.clients import bolt11
 from engine.contracts.batch import BatchItem
-from engine.domain.destinations import MAX_LENGTH, Destination, Invoice, Username, WalletRef, read_destination
+from engine.domain.destinations import (
+    MAX_LENGTH,
+    Destination,
+    Invoice,
+    LightningAddress,
+    Lnurl,
+    Username,
+    WalletRef,
+    read_destination,
+)
 from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash, WalletId
 from engine.domain.money import Msat
 from engine.ledger.database import Connection, translated
+from engine.settings import ApiSettings
 
 
 class BatchItemIn(Content):
@@ -54,10 +64,10 @@ class _Known:
 
 
 async def read_items(
-    conn: Connection, payer: WalletId, asked: Sequence[BatchItemIn], *, network: str, now: datetime
+    conn: Connection, settings: ApiSettings, payer: WalletId, asked: Sequence[BatchItemIn], now: datetime
 ) -> list[BatchItem]:
     """Each item, checked, in their order. Raises Invalid with the first that cannot be paid as `item`, from 0."""
-    destinations = [_read(place, item.destination) for place, item in enumerate(asked)]
+    destinations = [_read(settings, place, item.destination) for place, item in enumerate(asked)]
     hashes = [bolt11.find_payment_hash(each.bolt11) if isinstance(each, Invoice) else None for each in destinations]
     known = await _look_up(conn, destinations, {each for each in hashes if each is not None})
     items: list[BatchItem] = []
@@ -66,7 +76,7 @@ async def read_items(
             invoice = None
             if isinstance(destination, Invoice):
                 invoice = _ours(
-                    destination, None if payment_hash is None else known.invoices.get(payment_hash), network
+                    destination, None if payment_hash is None else known.invoices.get(payment_hash), settings
                 )
             items.append(_checked(item, _payee(destination, invoice, known), payer, invoice, now))
         except Invalid as error:
@@ -74,9 +84,9 @@ async def read_items(
     return items
 
 
-def _read(place: int, text: str) -> Destination:
+def _read(settings: ApiSettings, place: int, text: str) -> Destination:
     try:
-        return read_destination(text)
+        return at_home(settings, read_destination(text))
     except Invalid as error:
         raise _at(place, error) from error
 
@@ -87,7 +97,7 @@ def _payee(destination: Destination, invoice: _Invoice | None, known: _Known) ->
             return known.users.get(destination.name.lower())
         case WalletRef():
             return destination.wallet_id if destination.wallet_id in known.wallets else None
-        case Invoice():
+        case Invoice() | LightningAddress() | Lnurl():
             return None if invoice is None else invoice.wallet_id
 
 
@@ -95,7 +105,9 @@ def _checked(
     item: BatchItemIn, wallet_id: WalletId | None, payer: WalletId, invoice: _Invoice | None, now: datetime
 ) -> BatchItem:
     if wallet_id is None:
-        raise Invalid("There is no such user or wallet here.", code="invalid_destination")
+        raise Invalid(
+            "This is no user or wallet of this bank, and a batch pays nobody else.", code="invalid_destination"
+        )
     if wallet_id == payer:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
     asked_msat, expires_at = (invoice.amount_msat, invoice.expires_at) if invoice else (None, None)
@@ -110,11 +122,11 @@ def _checked(
     )
 
 
-def _ours(destination: Invoice, invoice: _Invoice | None, network: str) -> _Invoice:
+def _ours(destination: Invoice, invoice: _Invoice | None, settings: ApiSettings) -> _Invoice:
     """Raises Invalid: for what is no invoice in the words of the reader, for one of somebody else in ours."""
     uniform = destination.bolt11 in {destination.bolt11.lower(), destination.bolt11.upper()}
     if invoice is None or invoice.bolt11 != destination.bolt11.lower() or not uniform:
-        bolt11.decode(destination.bolt11, network=network)
+        bolt11.decode(destination.bolt11, network=settings.bitcoin_network)
         raise Invalid("This is no invoice of this bank, and a batch pays nobody else.", code="invalid_destination")
     return invoice
 

@@ -30,6 +30,7 @@ from engine.domain.lnurl import address_path
 from engine.domain.money import Msat
 from engine.domain.usernames import is_username
 from engine.ledger.database import Connection, translated
+from engine.settings import ApiSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ async def resolve(services: Services, text: str) -> Resolved:
 
     Whoever serves an address outside is asked for his offer: Unavailable (`destination_unavailable`) when he is away.
     """
-    destination = at_home(services, read_destination(text))
+    destination = at_home(services.settings, read_destination(text))
     match destination:
         case Invoice():
             invoice = bolt11.decode(destination.bolt11, network=services.settings.bitcoin_network)
@@ -105,7 +106,7 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
     Then nobody is asked for a second invoice. Says nothing of destinations that nobody is asked about: there a repeat
     finds the first by itself.
     """
-    if not isinstance(at_home(services, read_destination(text)), LightningAddress | Lnurl):
+    if not isinstance(at_home(services.settings, read_destination(text)), LightningAddress | Lnurl):
         return False
     workflow_id = payment_workflow_id(account_id, key)
     return await payment_run.find_started(services.temporal, workflow_id) is not None
@@ -113,7 +114,7 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:
     """The amount, from the caller or from the payee. Raises Invalid when they do not agree, or it is too late."""
-    found_msat = agree(resolved.asked_msat, resolved.invoice and resolved.invoice.expires_at, amount_msat, now)
+    found_msat = agree(resolved.asked_msat, resolved.invoice.expires_at if resolved.invoice else None, amount_msat, now)
     if resolved.offer is not None:
         lnurl.check_amount(resolved.offer, found_msat)
     return found_msat
@@ -135,13 +136,13 @@ def agree(asked_msat: Msat | None, expires_at: datetime | None, amount_msat: Msa
     return asked_msat or amount_msat or Msat(0)
 
 
-def at_home(services: Services, destination: Destination) -> Destination:
+def at_home(settings: ApiSettings, destination: Destination) -> Destination:
     """What names one of our users by our own domain is that user; everything else is what it was."""
     match destination:
-        case LightningAddress(name, domain) if domain == services.settings.domain:
+        case LightningAddress(name, domain) if domain == settings.domain:
             return _our_user(name)
-        case Lnurl(_, url) if url.startswith(f"{services.settings.public_url}/"):
-            return _our_user(url.removeprefix(services.settings.public_url + address_path("")))
+        case Lnurl(_, url) if url.startswith(f"{settings.public_url}/"):
+            return _our_user(url.removeprefix(settings.public_url + address_path("")))
     return destination
 
 

@@ -109,7 +109,9 @@ def find_payment_hash(text: str) -> PaymentHash | None:
     """
     data = text.lower()[:MAX_LENGTH].rpartition("1")[2]
     try:
-        words = [_VALUE_OF[character] for character in data[_TIMESTAMP_WORDS : -_SIGNATURE_WORDS - _CHECKSUM_WORDS]]
+        words = [
+            _VALUE_OF[character] for character in data[_TIMESTAMP_WORDS : -_SIGNATURE_WORDS - bech32.CHECKSUM_WORDS]
+        ]
         hashes = (field for tag, field in _split(words) if tag == _P and len(field) == _FIXED_WORDS[_P])
         found = next(hashes, None)
         return None if found is None else PaymentHash(_bytes(found).hex())

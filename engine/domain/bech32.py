@@ -9,7 +9,7 @@ CHARSET = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
 WORD_BITS = 5
 
 _VALUE_OF = {character: value for value, character in enumerate(CHARSET)}
-_CHECKSUM_WORDS = 6
+CHECKSUM_WORDS = 6
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 
 
@@ -29,7 +29,7 @@ def read(text: str) -> tuple[str, list[int]]:
     if not text.isascii() or (text != text.lower() and text != text.upper()):
         raise ValueError("its letters must be all lower or all upper case")
     prefix, separator, data = text.lower().rpartition("1")
-    if not separator or not prefix or len(data) < _CHECKSUM_WORDS:
+    if not separator or not prefix or len(data) < CHECKSUM_WORDS:
         raise ValueError("it is not bech32 text")
     try:
         words = [_VALUE_OF[character] for character in data]
@@ -37,13 +37,13 @@ def read(text: str) -> tuple[str, list[int]]:
         raise ValueError("it has a character that bech32 does not use") from None
     if _polymod(prefix, words) != 1:
         raise ValueError("its checksum is wrong (was it copied whole?)")
-    return prefix, words[:-_CHECKSUM_WORDS]
+    return prefix, words[:-CHECKSUM_WORDS]
 
 
 def write(prefix: str, words: Sequence[int]) -> str:
     """The text, in lower case. `prefix` must be in lower case too."""
-    checksum = _polymod(prefix, [*words, *[0] * _CHECKSUM_WORDS]) ^ 1
-    tail = [checksum >> WORD_BITS * place & 31 for place in reversed(range(_CHECKSUM_WORDS))]
+    checksum = _polymod(prefix, [*words, *[0] * CHECKSUM_WORDS]) ^ 1
+    tail = [checksum >> WORD_BITS * place & 31 for place in reversed(range(CHECKSUM_WORDS))]
     return f"{prefix}1{''.join(CHARSET[word] for word in [*words, *tail])}"
 
 

@@ -146,7 +146,7 @@ class Batch(SQLModel, table=True):
     """Payments between users of ours that one request asked for: all of them are settled, or there is no batch."""
 
     __tablename__: ClassVar[Any] = "batches"
-    __table_args__ = _BANK
+    __table_args__ = BANK
 
     id: str = text(primary_key=True)
     account_id: str = text("bank.accounts.id")

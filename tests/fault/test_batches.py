@@ -66,7 +66,7 @@ async def settled(payer: Account, body: dict[str, object], key: str) -> httpx.Re
 async def assert_paid_once(bank: Bank, payer: Account, payee: Account, funds_msat: int) -> None:
     assert (await payee.wallet())["available_msat"] == COUNT * 1_000
     assert (await payer.wallet())["available_msat"] == funds_msat - COUNT * 1_000
-    row = await bank.database.fetchrow(
+    (row,) = await bank.database.fetch(
         "SELECT count(*) AS count, count(DISTINCT batch_id) AS batches FROM bank.payments WHERE account_id = $1",
         payer.id,
     )
