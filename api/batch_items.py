@@ -37,7 +37,7 @@ class BatchItemIn(Content):
     """Whom to pay, and how much."""
 
     destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
-        description="`@username`, `wallet:<id>`, or an invoice of this bank."
+        description="`@username` (also as our lightning address), `wallet:<id>`, or an invoice of this bank."
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
     memo: Memo | None = None

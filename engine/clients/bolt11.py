@@ -103,7 +103,7 @@ def decode(text: str, *, network: str) -> Bolt11:
 
 
 def find_payment_hash(text: str) -> PaymentHash | None:
-    """The hash that a text would have if it were a sound invoice, read in a fiftieth of the time.
+    """The hash that a text would have if it were a sound invoice, read in a tenth of the time.
 
     For finding an invoice of ours, which is then compared letter by letter; it says nothing about any other.
     """

@@ -118,6 +118,15 @@ async def test_names_wallets_and_invoices_are_paid_in_one_batch_and_each_is_a_pa
     assert len((await bob.get(f"/v1/wallets/{bob.wallet_id}/transactions")).json()["items"]) == 3
 
 
+@pytest.mark.usefixtures("worker")
+async def test_an_address_of_our_own_domain_is_a_user_of_ours(bank: Payers) -> None:
+    alice, carol = await payer_of(bank, 10), await bank.api.open_account(username="batch_carol")
+    address = f"batch_carol@{bank.api.services.settings.domain}"
+    answer = await send(alice, [{"destination": address, "amount_msat": 4}])
+    assert (answer.status_code, answer.json()["items"][0]["destination"]) == (201, address), answer.text
+    assert await available(carol) == 4
+
+
 async def test_a_repeat_gets_the_first_answer_and_moves_nothing(bank: Payers, worker: Worker) -> None:
     alice, bob = await payer_of(bank, 1_000), await bank.api.open_account()
     worker.tries = 2
@@ -216,8 +225,9 @@ async def test_what_is_not_clearly_ours_is_named_and_leaves_the_key_unused(bank:
         ({"destination": "@batch_nobody", "amount_msat": 1}, "invalid_destination"),
         ({"destination": "wallet:wal_nothing", "amount_msat": 1}, "invalid_destination"),
         ({"destination": "lnbcrt1nonsense", "amount_msat": 1}, "invalid_destination"),
+        ({"destination": "bob@elsewhere.example", "amount_msat": 1}, "invalid_destination"),
         ({"destination": his[:-1] + ("q" if his[-1] != "q" else "p")}, "invalid_destination"),
-        ({"destination": his[:-1] + his[-1].upper()}, "invalid_destination"),
+        ({"destination": "L" + his[1:]}, "invalid_destination"),
         ({"destination": "bcrt1qs758ursh4q9z627kt3pp5yysm78ddny6txaqgw", "amount_msat": 1}, "use_withdrawals"),
         ({"destination": f"wallet:{bob.wallet_id}"}, "amount_required"),
         ({"destination": his, "amount_msat": 11}, "amount_mismatch"),
