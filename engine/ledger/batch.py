@@ -1,7 +1,7 @@
 """A batch's row, and what is read of it. Its payments are rows like any others that name it.
 
 The row is written before its payments, in their transaction; the database lets it be committed only with all of them
-(migration 0014), so a batch that can be read is settled.
+(migration 0013), so a batch that can be read is settled.
 """
 
 from collections.abc import Sequence

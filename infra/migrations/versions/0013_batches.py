@@ -2,14 +2,14 @@
 
 from infra.migrations.sql import execute_file
 
-revision = "0014"
+revision = "0013"
 down_revision = "0012"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    execute_file("0014_batches.sql")
+    execute_file("0013_batches.sql")
 
 
 def downgrade() -> None:
