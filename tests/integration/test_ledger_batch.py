@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from engine.domain.errors import EngineError, InvariantBroken
-from engine.ledger.book import Posting, credit, debit
+from engine.domain.errors import EngineError, InvariantBroken, Unavailable
+from engine.domain.limits import Count
+from engine.ledger.book import Counted, Posting, credit, debit
 from engine.ledger.database import open_pool, transaction
-from engine.ledger.store import post_batch_in_tx, post_in_tx
+from engine.ledger.store import open_account_in_tx, post_batch_in_tx, post_in_tx
 from tests.fixtures.postgres import Database
-from tests.integration.ledger_helpers import Bank, make, open_bank
+from tests.integration.ledger_helpers import Bank, make, open_bank, run_as
 
 pytestmark = pytest.mark.integration
 
@@ -101,6 +102,35 @@ async def test_what_postgres_itself_refuses_is_one_items_matter(bank: Bank) -> N
         "ledger_target_missing",
         "fresh",
     ]
+
+
+async def test_what_is_not_balanced_per_currency_is_one_items_matter(bank: Bank) -> None:
+    a, b = await bank.user(100), await bank.user()
+    async with transaction(bank.pool) as conn:
+        dollars = await open_account_in_tx(conn, "income:dollars", "income", "USD", mode="append")
+    mixed = make("1", [debit(a, 5), credit(dollars, 5)])
+    assert await verdicts(bank, [mixed, pay("2", a, b, 5)]) == ["posting_malformed", "fresh"]
+
+
+async def test_limits_count_on_accounts_with_a_balance_row_only(bank: Bank) -> None:
+    a, b = await bank.user(100), await bank.user()
+    counted = Counted(bank["channels"], [Count("send", 5, {})])
+    misplaced = make("1", [debit(a, 5), credit(bank["channels"], 5)], counted=counted)
+    assert await verdicts(bank, [misplaced, pay("2", a, b, 5)]) == ["posting_malformed", "fresh"]
+
+
+async def test_a_database_whose_clock_was_set_back_books_nothing_and_blames_no_item(
+    bank: Bank, ledger_db: Database
+) -> None:
+    """Also where the items are booked one by one, for one of them is a repeat."""
+    a, b = await bank.user(100), await bank.user()
+    assert await verdicts(bank, [pay("1", a, b, 5)]) == ["fresh"]
+    closed = "INSERT INTO ledger.closing_times(at, last_seq) VALUES (clock_timestamp() + interval '1 hour', 0)"
+    await run_as(ledger_db.superuser_dsn, "SET LOCAL ledger.posting = 'on'", closed)
+    for postings in ([pay("2", a, b, 5)], [pay("1", a, b, 5), pay("2", a, b, 5)]):
+        with pytest.raises(Unavailable):
+            await verdicts(bank, postings)
+    assert (await bank.balance(b))[0] == 5
 
 
 async def test_only_posts_and_holds(bank: Bank) -> None:

@@ -13,6 +13,8 @@ from engine.ledger.book import Counted, Leg, Posting, credit, debit
 
 LIMITS = {"send": {86_400: 1_500, 604_800: 1_700}, "send:USD": {2_592_000: 4_000}, "api_key:a": {86_400: 900}}
 """Per kind and window; in the little time of a test nothing rolls, so the lowest of a kind decides."""
+NOWHERE = 10**12
+"""An account that is not there."""
 PAST, FUTURE = datetime(2020, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC)
 
 
@@ -31,11 +33,14 @@ class Op:
 
 
 def counted_of(op: Op, user: int) -> Counted | None:
-    """A hold counts under two kinds or three, one of them in another unit; a transfer under one, of another user's."""
+    """A hold counts under two kinds or three, one of them in another unit; a transfer under one or two. What is
+    misplaced counts on an account that has no balance row."""
     if op.kind == "hold":
         amounts = {"send": op.amount, "send:USD": 3 * op.amount} | ({"api_key:a": op.amount} if op.fee else {})
     elif op.kind == "transfer":
         amounts = {"internal": op.amount, "api_key:a": op.amount} if op.fee else {"internal": op.amount}
+    elif op.kind == "misplaced":
+        amounts = {"send": op.amount}
     else:
         return None
     return Counted(user, [Count(kind, amount, LIMITS.get(kind, {})) for kind, amount in amounts.items()])
@@ -48,8 +53,14 @@ def posting_of(op: Op, run: str, ids: dict[str, int]) -> Posting:
     hold, total = f"{run}:hold:{op.target}", op.amount + op.fee
     ref, phase, related, legs, expires = f"{run}:{op.ref}", "post", [], [], None
     match op.kind:
-        case "deposit":
+        case "deposit" | "wordy":
             legs = [debit(outside, op.amount), credit(user, op.amount)]
+        case "misplaced":
+            legs = [debit(user, op.amount), credit(outside, op.amount)]
+        case "foreign":
+            legs = [debit(user, op.amount), credit(ids["dollars"], op.amount)]
+        case "nowhere":
+            legs = [debit(user, op.amount), credit(NOWHERE, op.amount)]
         case "transfer":
             legs = [debit(user, total), credit(other, op.amount), *([credit(income, op.fee)] if op.fee else [])]
         case "hold":
@@ -75,7 +86,8 @@ def posting_of(op: Op, run: str, ids: dict[str, int]) -> Posting:
         legs=legs,
         relates_to=related,
         expires_at=expires,
-        counted=counted_of(op, user),
+        counted=counted_of(op, outside if op.kind == "misplaced" else user),
+        description="x" * 1_001 if op.kind == "wordy" else None,
     )
 
 
@@ -84,6 +96,8 @@ class Model:
     """Settled and held per account (debit +), what stands, and what counts towards limits."""
 
     users: frozenset[int]
+    frozen: int = 0
+    closed: int = 0
     settled: dict[int, int] = field(default_factory=dict)
     held: dict[int, int] = field(default_factory=dict)
     promised: dict[int, int] = field(default_factory=dict)
@@ -92,6 +106,8 @@ class Model:
     resolved: set[str] = field(default_factory=set)
 
     def apply(self, posting: Posting) -> str:
+        if len(posting.description or "") > 1_000:
+            return "internal_error"
         if posting.ref in self.booked:
             same = _content(self.booked[posting.ref]) == _content(posting)
             return "repeat" if same else "reference_conflict"
@@ -155,11 +171,31 @@ class Model:
         trial.settled, trial.held, trial.promised = dict(self.settled), dict(self.held), dict(self.promised)
         trial.counted, trial.booked, trial.resolved = dict(self.counted), dict(self.booked), set(self.resolved)
         trial.book(posting)
-        if any(trial.available(user) < 0 for user in self.users):
-            return "insufficient_funds"
-        if posting.counted and trial.above_limits():
-            return "limit_exceeded"
+        if refusal := self._refusal_to_move(trial, posting):
+            return refusal
+        if posting.counted:
+            if posting.counted.account_id not in self.users:
+                return "posting_malformed"
+            if trial.above_limits():
+                return "limit_exceeded"
         return None
+
+    def _refusal_to_move(self, trial: "Model", posting: Posting) -> str | None:
+        """Accounts are looked at in the order of their ids, then the legs as a whole."""
+        moved = {leg.account_id for leg in posting.legs}
+        for target in posting.relates_to:
+            moved |= {leg.account_id for leg in self.booked[target].legs if self.booked[target].phase == "hold"}
+        for account in sorted(moved & self.users):
+            change = trial.available(account) - self.available(account)
+            if account == self.closed:
+                return "account_closed"
+            if account == self.frozen and change < 0 and posting.phase in ("post", "hold"):
+                return "account_locked"
+            if trial.available(account) < 0:
+                return "insufficient_funds"
+        if NOWHERE in moved:
+            return "ledger_target_missing"
+        return "posting_malformed" if posting.template == "foreign" else None
 
     def _refusal_to_resolve(self, posting: Posting) -> str | None:
         (target,) = posting.relates_to

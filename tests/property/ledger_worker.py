@@ -5,16 +5,20 @@ import multiprocessing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection as Pipe
-from typing import Any
+from typing import Any, TypeAlias
 
-from engine.domain.errors import EngineError
+from engine.domain.errors import EngineError, Unavailable
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Pool, open_pool, transaction
-from engine.ledger.store import open_account_in_tx, post_in_tx
+from engine.ledger.store import Posted, open_account_in_tx, post_batch_in_tx, post_in_tx
 from tests.property.ledger_model import Op, posting_of
 
 USERS = 3
+FROZEN, CLOSED = 3, 4
+"""Two users more: one may only receive, the other has left."""
 TASKS = 3
+Call: TypeAlias = "Op | tuple[Op, ...]"
+"""One operation by itself, or a batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,12 @@ def _serve(dsn: str, pipe: Pipe) -> None:
 
 async def _answer_requests(dsn: str, pipe: Pipe) -> None:
     pool = await open_pool(dsn, max_size=TASKS)
-    requests: dict[str, Callable[..., Awaitable[object]]] = {"open": _open, "post": _post, "check": _check}
+    requests: dict[str, Callable[..., Awaitable[object]]] = {
+        "open": _open,
+        "post": _post,
+        "check": _check,
+        "tell": _tell,
+    }
     while True:
         try:
             request, arguments = await asyncio.to_thread(pipe.recv)
@@ -84,27 +93,92 @@ async def _open(pool: Pool, run: str) -> dict[str, int]:
             "outside": await open_account_in_tx(conn, "asset:outside", "asset", mode="append"),
             "outbox": await open_account_in_tx(conn, "liab:outbox", "liability", mode="append"),
             "income": await open_account_in_tx(conn, "income:fees", "income", mode="append"),
+            "dollars": await open_account_in_tx(conn, "income:dollars", "income", "USD", mode="append"),
         }
-        for n in range(USERS):
+        for n in (*range(USERS), FROZEN, CLOSED):
             ids[f"user{n}"] = await open_account_in_tx(conn, f"liab:user:{run}-{n}", "liability", floor=0)
+        await conn.execute("SELECT ledger.set_frozen($1, true)", ids[f"user{FROZEN}"])
+        await conn.execute("SELECT ledger.close_account($1)", ids[f"user{CLOSED}"])
     return ids
 
 
-async def _post(pool: Pool, run: str, ids: dict[str, int], ops: Sequence[Op], tasks: int) -> list[Answer]:
-    waiting = iter(ops)
+async def _post(pool: Pool, run: str, ids: dict[str, int], calls: Sequence[Call], tasks: int) -> list[Answer]:
+    waiting = iter(calls)
     answers: list[Answer] = []
 
     async def work() -> None:
-        for op in waiting:
-            try:
-                async with transaction(pool) as conn:
-                    posted = await post_in_tx(conn, posting_of(op, run, ids))
-                answers.append(Answer(op, "fresh" if posted.fresh else "repeat", posted.transfer_id))
-            except EngineError as error:
-                answers.append(Answer(op, error.code, None))
+        for call in waiting:
+            answers.extend(await _make(pool, run, ids, call))
 
     await asyncio.gather(*(work() for _ in range(tasks)))
     return answers
+
+
+async def _make(pool: Pool, run: str, ids: dict[str, int], call: Call) -> list[Answer]:
+    """Who loses a deadlock makes the transaction anew: batches and single posts may cross in their references."""
+    ops = call if isinstance(call, tuple) else (call,)
+    postings = [posting_of(op, run, ids) for op in ops]
+    found: Sequence[Posted | EngineError]
+    while True:
+        try:
+            async with transaction(pool) as conn:
+                if isinstance(call, tuple):
+                    found = await post_batch_in_tx(conn, postings)
+                else:
+                    found = [await post_in_tx(conn, postings[0])]
+        except Unavailable as error:
+            if "deadlock" in error.detail:
+                continue
+            found = [error] * len(ops)
+        except EngineError as error:
+            found = [error] * len(ops)
+        return [_answer(op, each) for op, each in zip(ops, found, strict=True)]
+
+
+def _answer(op: Op, found: Posted | EngineError) -> Answer:
+    if isinstance(found, EngineError):
+        return Answer(op, found.code, None)
+    return Answer(op, "fresh" if found.fresh else "repeat", found.transfer_id)
+
+
+History = tuple[tuple[int, ...], list[tuple[int, ...]], list[tuple[str, int, int]]]
+
+
+async def _tell(pool: Pool, run: str, ids: dict[str, int]) -> tuple[dict[str, History], dict[str, list[str]]]:
+    """All that is written: per user the balance row, entries and counters; per reference what its transfer says."""
+    told: dict[str, History] = {}
+    async with pool.acquire() as conn:
+        for name, account in ids.items():
+            if name.startswith("user"):
+                row = await conn.fetchrow(
+                    "SELECT settled, held_dr, held_cr, version FROM ledger.balances WHERE account_id = $1", account
+                )
+                entries = await conn.fetch(
+                    "SELECT layer, amount, balance_after, version FROM ledger.entries WHERE account_id = $1 "
+                    "ORDER BY version, layer",
+                    account,
+                )
+                counted = await conn.fetch(
+                    "SELECT kind, window_s, sum(amount)::bigint FROM ledger.counters WHERE account_id = $1 "
+                    "GROUP BY 1, 2 HAVING sum(amount) > 0 ORDER BY 1, 2",
+                    account,
+                )
+                assert row is not None
+                told[name] = (tuple(row), [tuple(each) for each in entries], [tuple(each) for each in counted])
+        names = {account: name for name, account in ids.items()}
+        legs = await conn.fetch(
+            """SELECT t.external_ref, t.phase, t.template, t.expires_at, t.count_kinds, t.count_amounts,
+                      t.counts_account_id, e.account_id, e.amount
+                 FROM ledger.transfers t JOIN ledger.entries e ON e.transfer_id = t.id
+                WHERE t.external_ref LIKE $1 ORDER BY 1, e.account_id""",
+            f"{run}:%",
+        )
+    transfers: dict[str, list[str]] = {}
+    for leg in legs:
+        facts = [str(each) for each in list(leg.values())[1:6]]
+        who = [names.get(leg["counts_account_id"], ""), names[leg["account_id"]], str(leg["amount"])]
+        transfers.setdefault(leg["external_ref"].partition(":")[2], []).append(" ".join([*facts, *who]))
+    return told, transfers
 
 
 Counters = dict[tuple[int, str, int], int]

@@ -3,6 +3,7 @@
 What one process does alone must be, answer by answer, what the model says. What two do together has many right
 outcomes; then the answers must fit together (one fresh answer per reference, one resolution per hold, none lost to a
 deadlock), the accounts must be what the fresh answers add up to, and the checks of the books must find nothing.
+Batches go among the single calls, and give what the same calls one after the other would have given.
 """
 
 import itertools
@@ -10,15 +11,17 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Sequence
 
+import asyncpg
 import pytest
+import pytest_asyncio
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from tests.fixtures.postgres import Database
 from tests.property.ledger_model import Model, Op, posting_of
-from tests.property.ledger_worker import TASKS, USERS, Answer, Worker
+from tests.property.ledger_worker import CLOSED, FROZEN, TASKS, USERS, Answer, Call, Worker
 
 pytestmark = pytest.mark.property
 
@@ -34,8 +37,14 @@ RULES = {
     "already_reversed",
     "posting_exceeds_target",
     "ledger_target_missing",
+    "account_locked",
+    "account_closed",
+    "posting_malformed",
+    "internal_error",
 }
 KINDS = ("deposit", "transfer", "hold", "hold", "incoming", "settle", "settle", "confirm", "void", "expire", "reverse")
+TOGETHER = ("deposit", "transfer", "transfer", "transfer", "hold", "hold", "incoming")
+MALFORMED = ("wordy", "misplaced", "foreign", "nowhere")
 MODERATE = settings(
     max_examples=15,
     deadline=None,
@@ -46,12 +55,14 @@ MODERATE = settings(
 _runs = (f"r{n}" for n in itertools.count())
 
 users = st.integers(0, USERS - 1)
-pairs = st.permutations(range(USERS)).map(lambda order: (order[0], order[1]))
+plain = st.permutations(range(USERS)).map(lambda order: (order[0], order[1]))
+anybody = st.permutations((*range(USERS), FROZEN, CLOSED)).map(lambda order: (order[0], order[1]))
+pairs = st.one_of(plain, plain, plain, anybody)
 
 
 @st.composite
-def operations(draw: st.DrawFn) -> Op:
-    kind = draw(st.sampled_from(KINDS))
+def operations(draw: st.DrawFn, kinds: tuple[str, ...] = (*KINDS, *KINDS, *KINDS, *MALFORMED)) -> Op:
+    kind = draw(st.sampled_from(kinds))
     user, other = draw(pairs)
     return Op(
         kind,
@@ -65,13 +76,50 @@ def operations(draw: st.DrawFn) -> Op:
     )
 
 
+@st.composite
+def nearly_clean(draw: st.DrawFn) -> list[Op]:
+    """Every item but one can be booked for certain."""
+    count = draw(st.integers(1, 12))
+    kinds = st.sampled_from(("deposit", "transfer", "hold", "incoming"))
+    ops = [
+        Op(draw(kinds), ref=200 + n, user=user, other=other, amount=draw(st.sampled_from([1, 20])))
+        for n, (user, other) in enumerate(draw(st.lists(plain, min_size=count, max_size=count)))
+    ]
+    user, other = draw(pairs)
+    odd = draw(st.sampled_from((*MALFORMED, "transfer")))
+    return [*ops, Op(odd, ref=199, user=user, other=other)]
+
+
+batches = st.one_of(
+    st.lists(operations(TOGETHER), min_size=1, max_size=25),
+    st.lists(operations((*TOGETHER, *TOGETHER, *MALFORMED)), min_size=1, max_size=25),
+    nearly_clean(),
+).map(tuple)
+"""Some with everything in them, some that can be booked all at once, but for one item perhaps."""
+calls = st.one_of(operations(), operations(), batches)
+
+
 def start_of(run: str) -> list[Op]:
-    """Everybody begins with something."""
-    return [Op("deposit", ref=100 + user, user=user, amount=1_000) for user in range(USERS)]
+    """Everybody but who has left begins with something."""
+    return [Op("deposit", ref=100 + user, user=user, amount=1_000) for user in (*range(USERS), FROZEN)]
 
 
-@pytest.fixture(scope="module")
-def workers(shared_ledger_db: Database) -> Iterator[list[Worker]]:
+def model_of(ids: dict[str, int]) -> Model:
+    users = frozenset(account for name, account in ids.items() if name.startswith("user"))
+    return Model(users, frozen=ids[f"user{FROZEN}"], closed=ids[f"user{CLOSED}"])
+
+
+def single(calls: Sequence[Call]) -> list[Op]:
+    return [op for call in calls for op in (call if isinstance(call, tuple) else (call,))]
+
+
+@pytest_asyncio.fixture(scope="module")
+async def workers(shared_ledger_db: Database) -> AsyncIterator[list[Worker]]:
+    """Where a reference is posted by a batch and by itself at once, deadlocks are wanted, and soon seen."""
+    conn = await asyncpg.connect(shared_ledger_db.superuser_dsn)
+    name = await conn.fetchval("SELECT current_database()")
+    await conn.execute(f"ALTER DATABASE {name} SET deadlock_timeout = '20ms'")
+    await conn.close()
     started = [Worker(shared_ledger_db.app_dsn) for _ in range(2)]
     yield started
     for worker in started:
@@ -79,28 +127,44 @@ def workers(shared_ledger_db: Database) -> Iterator[list[Worker]]:
 
 
 @settings(MODERATE, max_examples=15)
-@given(ops=st.lists(operations(), min_size=10, max_size=50))
-def test_one_process_alone_gets_the_answers_of_the_model(workers: list[Worker], ops: list[Op]) -> None:
+@given(some=st.lists(calls, min_size=5, max_size=30))
+def test_one_process_alone_gets_the_answers_of_the_model(workers: list[Worker], some: list[Call]) -> None:
     run = next(_runs)
     ids = workers[0].call("open", run)
-    ops = start_of(run) + ops
-    model = Model(frozenset(ids[f"user{n}"] for n in range(USERS)))
-    expected = [model.apply(posting_of(op, run, ids)) for op in ops]
-    answers: list[Answer] = workers[0].call("post", run, ids, ops, 1)
-    assert [(answer.op, answer.outcome) for answer in answers] == list(zip(ops, expected, strict=True))
+    some = [*start_of(run), *some]
+    model = model_of(ids)
+    expected = [(op, model.apply(posting_of(op, run, ids))) for op in single(some)]
+    answers: list[Answer] = workers[0].call("post", run, ids, some, 1)
+    assert [(answer.op, answer.outcome) for answer in answers] == expected
     check_books(workers[1], model, ids)
 
 
+@settings(MODERATE, max_examples=60)
+@given(before=st.lists(operations(TOGETHER), max_size=5), batch=st.one_of(batches, nearly_clean().map(tuple)))
+def test_a_batch_gives_what_the_same_postings_give_one_after_the_other(
+    workers: list[Worker], before: list[Op], batch: tuple[Op, ...]
+) -> None:
+    """Verdicts, balances, versions, counters and every entry; in two sets of accounts, one for each way."""
+    seen = []
+    for way in ([batch], list(batch)):
+        run = next(_runs)
+        ids = workers[0].call("open", run)
+        answers: list[Answer] = workers[0].call("post", run, ids, [*start_of(run), *before, *way], 1)
+        seen.append(([answer.outcome for answer in answers], workers[0].call("tell", run, ids)))
+    assert seen[0] == seen[1]
+    assert workers[1].call("check", ids)[0] == []
+
+
 @MODERATE
-@given(halves=st.tuples(*[st.lists(operations(), min_size=15, max_size=50)] * 2))
+@given(halves=st.tuples(*[st.lists(calls, min_size=8, max_size=30)] * 2))
 def test_two_processes_together_cannot_break_the_books(
-    workers: list[Worker], halves: tuple[list[Op], list[Op]]
+    workers: list[Worker], halves: tuple[list[Call], list[Call]]
 ) -> None:
     run = next(_runs)
     ids = workers[0].call("open", run)
     answers: list[Answer] = workers[0].call("post", run, ids, start_of(run), 1)
-    for worker, ops in zip(workers, halves, strict=True):
-        worker.send("post", run, ids, ops, TASKS)
+    for worker, half in zip(workers, halves, strict=True):
+        worker.send("post", run, ids, half, TASKS)
     for worker in workers:
         answers += worker.receive()
     assert {answer.outcome for answer in answers} <= RULES
@@ -141,7 +205,7 @@ def test_a_process_killed_while_it_posts_leaves_whole_transfers(
         assert {answer.outcome for answer in again} <= {"fresh", "repeat"}
         broken, balances, _ = workers[0].call("check", ids)
         assert broken == []
-        assert sum(settled for settled, _ in balances.values()) == -1_000 * USERS
+        assert sum(settled for settled, _ in balances.values()) == -1_000 * len(start_of(run))
 
 
 def check_answers(answers: list[Answer], run: str, ids: dict[str, int]) -> Model:
@@ -156,7 +220,7 @@ def check_answers(answers: list[Answer], run: str, ids: dict[str, int]) -> Model
         if answer.outcome == "repeat":
             first = postings[answer.transfer_id]
             assert first.payload_hash == posting_of(answer.op, run, ids).payload_hash
-    model = Model(frozenset(ids[f"user{n}"] for n in range(USERS)))
+    model = model_of(ids)
     for posting in sorted(postings.values(), key=lambda posting: (len(posting.relates_to), posting.phase == "reverse")):
         model.book(posting)
     return model

@@ -24,7 +24,7 @@ BEGIN
         v_ids := ledger.post_all_at_once(p_refs, p_hashes, p_templates, p_phases, p_actors, p_workflow_ids, p_descriptions,
             p_metadata, p_effective_on, p_expires_at, p_items, p_accounts, p_amounts, p_counts_accounts,
             p_count_items, p_count_kinds, p_count_amounts, p_max_items, p_max_kinds, p_max_windows, p_max_amounts);
-    EXCEPTION WHEN SQLSTATE 'LD000' OR integrity_constraint_violation OR data_exception THEN
+    EXCEPTION WHEN SQLSTATE 'LD000' OR integrity_constraint_violation OR data_exception THEN  -- LD000 is the class, LD402 and all
         v_ids := NULL;
     END;
     IF v_ids IS NOT NULL THEN
@@ -47,7 +47,7 @@ BEGIN
                 p_workflow_ids[i], p_descriptions[i], p_metadata[i]::jsonb, p_effective_on[i], p_expires_at[i],
                 p_counts_accounts[i], v.kinds, v.counts, v.max_kinds, v.windows, v.most) p;
         EXCEPTION WHEN OTHERS THEN
-            IF SQLSTATE !~ '^(LD|22|23)' THEN RAISE; END IF;  -- lost, raced, full: says nothing about this item
+            IF SQLSTATE !~ '^(LD|22|23)' OR SQLSTATE = 'LD406' THEN RAISE; END IF;  -- lost, raced, full: says nothing about this item
             GET STACKED DIAGNOSTICS state = RETURNED_SQLSTATE, message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL;
             transfer_id := NULL; fresh := NULL;
         END;
@@ -73,7 +73,9 @@ BEGIN
                                  FROM unnest(p_items, p_accounts, p_amounts) l(item, a, m) GROUP BY 1) g ON g.item = i
                    WHERE g.legs IS NULL OR g.legs < 2 OR g.accounts <> g.legs OR g.total <> 0 OR g.zero)
        OR EXISTS (SELECT FROM unnest(p_counts_accounts) WITH ORDINALITY c(account_id, n) WHERE c.account_id IS NOT NULL AND NOT EXISTS
-                    (SELECT FROM unnest(p_items, p_accounts) l(item, a) WHERE l.item = c.n AND l.a = c.account_id)) THEN
+                    (SELECT FROM unnest(p_items, p_accounts) l(item, a) JOIN ledger.balances b ON b.account_id = l.a
+                      WHERE l.item = c.n AND l.a = c.account_id))
+       OR (SELECT count(*) <> count(DISTINCT (k.item, k.kind)) FROM unnest(p_count_items, p_count_kinds) k(item, kind)) THEN
         RAISE 'malformed' USING ERRCODE = 'LD000';
     END IF;
     PERFORM set_config('ledger.posting', 'on', true);
