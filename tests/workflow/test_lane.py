@@ -1,0 +1,174 @@
+"""The story of a lane, with a fake ledger behind the real contract: many payments, one activity, an end for each."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import pytest
+from temporalio import activity
+from temporalio.client import WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from activities.failures import FailureInterceptor
+from engine.contracts import queues
+from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
+from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus, Refusal
+from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.ids import AccountId, PaymentId, WalletId
+from engine.domain.money import Msat
+from workflows.lane import LaneWorkflow
+from workflows.payment import PaymentWorkflow
+
+pytestmark = pytest.mark.workflow
+
+BODY_HASH = "ab" * 32
+SETTLED = PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED)
+REFUSED = PaymentOutcome(body_hash=BODY_HASH, refusal=Refusal(code="insufficient_funds", detail="too little"))
+CONFLICT = PaymentOutcome(body_hash="cd" * 32, key_conflict=True)
+LEFT_ALONE = PaymentOutcome(body_hash=BODY_HASH)
+
+
+@dataclass
+class FakeLedger(LaneActivities):
+    """Gives the ends of a script, after the errors of a script; payments by themselves are settled after theirs."""
+
+    ends: list[PaymentOutcome]
+    errors: list[Exception] = field(default_factory=list)
+    errors_alone: list[Exception] = field(default_factory=list)
+    gate: asyncio.Event | None = None
+    carried: list[list[str]] = field(default_factory=list)
+    alone: list[str] = field(default_factory=list)
+
+    @activity.defn
+    async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
+        self.carried.append([each.payment_id for each in lane.items])
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        return LaneOutcome(outcomes=self.ends)
+
+    @activity.defn
+    async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
+        self.alone.append(request.payment_id)
+        if self.errors_alone:
+            raise self.errors_alone.pop(0)
+        return OpenedPayment(outcome=SETTLED)
+
+
+def asked(name: str, number: int) -> PaymentRequest:
+    return PaymentRequest(
+        payment_id=PaymentId(f"pay_{number}"),
+        account_id=AccountId("acct_1"),
+        wallet_id=WalletId("wal_1"),
+        idempotency_key=f"{name}-{number}",
+        body_hash=BODY_HASH,
+        destination="@bob",
+        amount_msat=Msat(1_000),
+        max_fee_msat=Msat(0),
+    )
+
+
+@asynccontextmanager
+async def riding(
+    environment: WorkflowEnvironment, ledger: FakeLedger
+) -> AsyncIterator[tuple[WorkflowHandle[LaneWorkflow, LaneOutcome], LaneRequest]]:
+    """A lane under way, with as many payments as the ledger has ends, its worker beside it."""
+    client, name = environment.client, uuid4().hex
+    worker = Worker(
+        client,
+        task_queue=name,
+        workflows=[LaneWorkflow, PaymentWorkflow],
+        activities=[ledger.open_lane, ledger.open_payment],
+        interceptors=[FailureInterceptor()],
+    )
+    lane = LaneRequest(items=[asked(name, number) for number in range(len(ledger.ends))])
+    async with worker:
+        yield await client.start_workflow(LaneWorkflow.run, lane, id=f"lane-{name}", task_queue=name), lane
+
+
+async def test_each_gets_its_end_in_the_order_in_which_they_came(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger = FakeLedger([SETTLED, REFUSED, CONFLICT, SETTLED])
+    async with riding(skipping_temporal, ledger) as (handle, _):
+        assert (await handle.result()).outcomes == ledger.ends
+        history = await handle.fetch_history()
+    assert ledger.carried == [[f"pay_{number}" for number in range(4)]]
+    assert ledger.alone == []
+    assert len(history.events) < 12
+
+
+async def test_a_ledger_that_is_away_is_asked_again_with_the_same_payments(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    away: list[Exception] = [Unavailable("connection refused"), ConnectionResetError(), Unavailable("deadlock")]
+    ledger = FakeLedger([SETTLED, REFUSED], errors=away)
+    async with riding(skipping_temporal, ledger) as (handle, _):
+        assert (await handle.result()).outcomes == [SETTLED, REFUSED]
+    assert ledger.carried == [["pay_0", "pay_1"]] * 4
+
+
+async def test_a_lane_cannot_be_cancelled(skipping_temporal: WorkflowEnvironment) -> None:
+    """Not while its activity runs, and not while it waits for a ledger that is away."""
+    ledger = FakeLedger([SETTLED, SETTLED], errors=[Unavailable("away"), Unavailable("away")], gate=asyncio.Event())
+    async with riding(skipping_temporal, ledger) as (handle, _):
+        async with asyncio.timeout(30):
+            while not ledger.carried:
+                await asyncio.sleep(0.02)
+        await handle.cancel()
+        assert ledger.gate is not None
+        ledger.gate.set()
+        assert (await handle.result()).outcomes == [SETTLED, SETTLED]
+
+
+async def test_broken_books_call_an_operator_and_are_tried_again(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger = FakeLedger([SETTLED], errors=[InvariantBroken("the books contradict themselves")] * 2)
+    async with riding(skipping_temporal, ledger) as (handle, _):
+        assert (await handle.result()).outcomes == [SETTLED]
+        marks = [
+            event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+            for event in (await handle.fetch_history()).events
+            if event.HasField("upsert_workflow_search_attributes_event_attributes")
+        ]
+    said = [mark[queues.NEEDS_OPERATOR.name].data for mark in marks if queues.NEEDS_OPERATOR.name in mark]
+    assert said == [b"true", b"false"]
+
+
+async def test_one_that_contradicts_the_books_goes_on_alone_and_calls_an_operator(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    """The others are answered meanwhile; it waits for an operator under the id that a payment by itself has."""
+    ledger = FakeLedger([SETTLED, LEFT_ALONE, REFUSED], errors_alone=[InvariantBroken("it has no wallet")])
+    async with riding(skipping_temporal, ledger) as (handle, lane):
+        assert (await handle.result()).outcomes == ledger.ends
+        left = lane.items[1]
+        workflow_id = queues.payment_workflow_id(left.account_id, left.idempotency_key)
+        child = skipping_temporal.client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id)
+        assert await child.result() == SETTLED
+        names = [
+            name
+            for event in (await child.fetch_history()).events
+            if event.HasField("upsert_workflow_search_attributes_event_attributes")
+            for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+        ]
+    assert names.count(queues.NEEDS_OPERATOR.name) == 2
+    assert ledger.alone == ["pay_1", "pay_1"]
+
+
+async def test_one_that_has_a_workflow_of_its_own_already_is_left_to_it(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger = FakeLedger([LEFT_ALONE, SETTLED], gate=asyncio.Event())
+    async with riding(skipping_temporal, ledger) as (handle, lane):
+        first = lane.items[0]
+        own = await skipping_temporal.client.start_workflow(
+            PaymentWorkflow.run,
+            first,
+            id=queues.payment_workflow_id(first.account_id, first.idempotency_key),
+            task_queue=(await handle.describe()).task_queue,
+        )
+        assert await own.result() == SETTLED
+        assert ledger.gate is not None
+        ledger.gate.set()
+        assert (await handle.result()).outcomes == [LEFT_ALONE, SETTLED]
+    assert ledger.alone == ["pay_0"]
