@@ -11,7 +11,7 @@ What waits here has not been accepted: nobody was told anything, and a process t
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from temporalio.client import Client
 
@@ -19,7 +19,6 @@ from api import payment_run
 from api.payment_run import Run
 from engine.contracts.lane import MAX_ITEMS
 from engine.contracts.payment import PaymentRequest
-from engine.domain.errors import EngineError
 
 _PATIENCE_S = 1.0
 _MAX_BYTES = 500_000
@@ -92,7 +91,7 @@ class Lanes:
                 if not rider.boarded.done():
                     rider.boarded.set_result(run)
             await asyncio.wait({runs[0].ended}, timeout=_PATIENCE_S)
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001 - each that waits raises it
             for rider in riders:
                 if not rider.boarded.done():
                     rider.boarded.set_exception(error)
@@ -102,5 +101,6 @@ class Lanes:
 
     async def _start(self, riders: Sequence[_Rider]) -> list[Run]:
         if len(riders) == 1:
-            return [await payment_run.start(self._client, riders[0].asked, payee=riders[0].payee)]
+            run = await payment_run.start(self._client, riders[0].asked, payee=riders[0].payee)
+            return [replace(run, place=0)]  # a caller that leaves does not end it: it is on its way, and counts as that
         return await payment_run.start_lane(self._client, [rider.asked for rider in riders])

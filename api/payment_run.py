@@ -75,7 +75,7 @@ class Run:
     started_here: bool = True
     """Whether this request started it, or found it."""
     place: int | None = None
-    """In its lane, from 0."""
+    """In its lane, from 0; also the only one of a lane. None for what is waited for by its caller alone."""
     boarded: Started | None = None
     """What a lane carries of this payment, and since when."""
 
@@ -176,8 +176,9 @@ def _own(handle: Handle, *, started_here: bool) -> Run:
 
 async def _own_end(handle: Handle) -> Sequence[PaymentOutcome] | None:
     try:
-        return [await handle.result()]
-    except (RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
+        async with asyncio.timeout(MAX_WAIT_S):
+            return [await handle.result()]
+    except (TimeoutError, RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
         return None
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from api import payment_run
 from api.lane import Lanes
 from api.payment_run import Run
+from api.waiting import Deadline
 from engine.contracts.lane import MAX_ITEMS
 from engine.contracts.payment import PaymentOutcome, PaymentRequest
 from engine.domain.errors import Unavailable
@@ -42,7 +43,7 @@ class MadeUpTemporal:
     away: bool = False
 
     async def start(self, _client: Any, each: PaymentRequest, *, payee: str) -> Run:
-        return (await self.start_lane(_client, [each]))[0]
+        return replace((await self.start_lane(_client, [each]))[0], place=None)
 
     async def start_lane(self, _client: Any, items: Sequence[PaymentRequest]) -> list[Run]:
         await asyncio.sleep(0)
@@ -155,6 +156,33 @@ async def test_a_caller_that_leaves_while_it_waits_disturbs_nobody(temporal: Mad
     temporal.ends[0].set()
     await turn()
     assert (await staying).workflow_id == "w2"
+
+
+async def test_a_caller_that_does_not_wait_for_the_end_leaves_its_payment_on_its_way(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), width=1)
+    (first,) = ride(lanes, asked(1))
+    assert await payment_run.wait_for_end(await first, Deadline(0)) is None
+    ride(lanes, asked(2), asked(3))
+    await turn()
+    assert temporal.started == [["pay_1"]]
+    temporal.ends[0].set()
+    await turn()
+    assert temporal.started == [["pay_1"], ["pay_2", "pay_3"]]
+
+
+async def test_what_nobody_foresaw_is_told_to_all_of_a_lane(
+    temporal: MadeUpTemporal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_arguments: object, **_named: object) -> Run:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(payment_run, "start", fail)
+    lanes = Lanes(cast("Any", None), width=1)
+    async with asyncio.timeout(5):
+        with pytest.raises(ZeroDivisionError):
+            await lanes.start(asked(1), payee="bob")
+    monkeypatch.setattr(payment_run, "start", temporal.start)
+    assert (await lanes.start(asked(2), payee="bob")).workflow_id == "w1"
 
 
 async def test_width_zero_is_off(temporal: MadeUpTemporal) -> None:
