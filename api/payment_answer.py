@@ -124,7 +124,7 @@ async def _reply_unopened(
     started = run.boarded
     if started is not None:
         async with services.reading() as conn:
-            await note_boarded(conn, started.request.payment_id, run.workflow_id)
+            await note_boarded(conn, started.request.payment_id, run.workflow_id, started.at)
     else:
         started = await payment_run.find_started(services.temporal, run.workflow_id)
     if started is not None:
@@ -178,7 +178,8 @@ async def find_unopened(services: Services, account: AccountId, payment_id: str)
         async with services.reading() as conn:
             lane = await find_boarded(conn, PaymentId(payment_id))
         if lane is not None:
-            workflow_id, started = lane, await payment_run.find_boarded(services.temporal, lane, payment_id)
+            workflow_id, at = lane
+            started = await payment_run.find_boarded(services.temporal, workflow_id, payment_id, at)
     if started is None or (started.request.payment_id, started.request.account_id) != (payment_id, account):
         raise no_such("payment")
     return await _unopened(services, started, workflow_id)

@@ -200,15 +200,15 @@ async def find_started(client: Client, workflow_id: str) -> Started | None:
     return found and Started(*found)
 
 
-async def find_boarded(client: Client, workflow_id: str, payment_id: str) -> Started | None:
-    """What a lane was started with for this payment, while it runs. None when it has ended.
+async def find_boarded(client: Client, workflow_id: str, payment_id: str, at: datetime) -> Started | None:
+    """What a lane was started with for this payment, `at` the moment that its caller was told. None when it has ended.
 
     Raises Unavailable when Temporal does not answer.
     """
     found = await read_input(client.get_workflow_handle_for(LaneWorkflow.run, workflow_id), LaneRequest)
     if found is None:
         return None
-    lane, at = found
+    lane, _started_at = found
     return next((Started(each, at) for each in lane.items if each.payment_id == payment_id), None)
 
 
