@@ -145,7 +145,7 @@ async def test_one_that_contradicts_the_books_goes_on_alone_and_calls_an_operato
         assert (await handle.result()).outcomes == ledger.ends
         left = lane.items[1]
         workflow_id = queues.payment_workflow_id(left.account_id, left.idempotency_key)
-        child = skipping_temporal.client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id)
+        child = skipping_temporal.client.get_workflow_handle(workflow_id, result_type=PaymentOutcome)
         assert await child.result() == SETTLED
         names = [
             name
