@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from tests.fixtures.lanes import both_lanes_busy, codes, locked_wallet, persist, rode, send, waiting_in_the_books
+from tests.fixtures.lanes import codes, lane_busy, locked_wallet, persist, rode, send, waiting_in_the_books
 from tests.fixtures.stack import Account, Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
@@ -94,15 +94,15 @@ async def a_lane_in_its_transaction(
     """The lane's activity has claimed its keys and waits for the payer's balance until the locks are closed."""
     async with AsyncExitStack() as locks:
         await locks.enter_async_context(locked_wallet(bank, crowd.payer))
-        await locks.enter_async_context(both_lanes_busy(bank, bank.apis[0]))
+        await locks.enter_async_context(lane_busy(bank, bank.apis[0]))
         asked = crowd.ask()
-        await waiting_in_the_books(bank, 3)
+        await waiting_in_the_books(bank, 2)
         yield asked, locks
 
 
 async def test_the_api_dies_before_the_lane_is_started(bank: Bank) -> None:
     crowd = await crowd_of(bank)
-    async with both_lanes_busy(bank, bank.apis[0]):
+    async with lane_busy(bank, bank.apis[0]):
         asked = crowd.ask()
         await asyncio.wait(asked, timeout=0.3)
         await asyncio.to_thread(bank.stack.kill, "api-1")
@@ -112,7 +112,7 @@ async def test_the_api_dies_before_the_lane_is_started(bank: Bank) -> None:
 async def test_the_api_dies_after_the_start_and_temporal_before_a_worker_comes(bank: Bank) -> None:
     crowd = await crowd_of(bank)
     with bank.stack.held("worker-1"), bank.stack.held("worker-2"):
-        async with both_lanes_busy(bank, bank.apis[0]):
+        async with lane_busy(bank, bank.apis[0]):
             asked = crowd.ask(wait_s=0)
             told = await asyncio.gather(*asked)
         assert {answer.status_code for answer in told} == {202}

@@ -14,7 +14,7 @@ import pytest
 from api.app import create_app
 from infra.local import environment
 from infra.local.outside import Outside
-from tests.fixtures.lanes import both_lanes_busy, codes, locked_wallet, rode, send
+from tests.fixtures.lanes import codes, lane_busy, locked_wallet, rode, send
 from tests.fixtures.stack import Account, Bank
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -83,7 +83,7 @@ async def test_a_lone_payment_has_a_workflow_of_its_own(bank: Bank) -> None:
 async def test_one_key_at_both_apis_at_once_is_one_payment(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=5_000_000), await bank.open_account()
     to = f"wallet:{bob.wallet_id}"
-    async with both_lanes_busy(bank, bank.apis[0]), both_lanes_busy(bank, bank.apis[1]):
+    async with lane_busy(bank, bank.apis[0]), lane_busy(bank, bank.apis[1]):
         answers = await asyncio.gather(
             *(send(api, alice, to, key=key, amount_msat=1_000) for key in ("k1", "k2", "k3") for api in bank.apis)
         )
@@ -100,7 +100,7 @@ async def test_one_key_at_both_apis_at_once_is_one_payment(bank: Bank) -> None:
 async def test_one_key_for_two_requests_at_once_is_a_conflict_for_one_of_them(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=5_000_000), await bank.open_account()
     to = f"wallet:{bob.wallet_id}"
-    async with both_lanes_busy(bank, bank.apis[0]), both_lanes_busy(bank, bank.apis[1]):
+    async with lane_busy(bank, bank.apis[0]), lane_busy(bank, bank.apis[1]):
         answers = await asyncio.gather(
             *(
                 send(api, alice, to, key=key, amount_msat=amount_msat)
@@ -152,7 +152,7 @@ async def test_those_that_are_refused_leave_the_good_ones_alone(bank: Bank) -> N
         (capped, f"@{name}", 1_000_000, "settled"),
         (pocket, f"@{name}", 5_000, "settled"),
     ]
-    async with both_lanes_busy(bank, bank.apis[0]):
+    async with lane_busy(bank, bank.apis[0]):
         answers = await asyncio.gather(
             *(
                 send(bank.apis[0], payer, to, key=f"crowd-{number}", amount_msat=amount_msat)
@@ -173,7 +173,7 @@ async def test_two_users_pay_one_invoice_in_one_lane(bank: Bank) -> None:
     await bank.fund(alice, 5_000_000)
     assert (await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=2_000_000)).status_code == 201
     invoice = await shop.invoice(1_000_000)
-    async with both_lanes_busy(bank, bank.apis[0]):
+    async with lane_busy(bank, bank.apis[0]):
         *both, other = await asyncio.gather(
             send(bank.apis[0], alice, invoice["bolt11"]),
             send(bank.apis[0], bob, invoice["bolt11"]),
@@ -190,7 +190,7 @@ async def test_a_lane_that_no_worker_has_opened_is_there_and_waits(bank: Bank) -
     alice, bob = await bank.open_account(funds_msat=5_000_000), await bank.open_account()
     to = f"wallet:{bob.wallet_id}"
     with bank.stack.held("worker-1"), bank.stack.held("worker-2"):
-        async with both_lanes_busy(bank, bank.apis[0]):
+        async with lane_busy(bank, bank.apis[0]):
             asked = await asyncio.gather(
                 *(send(bank.apis[0], alice, to, key=f"w{n}", wait_s=0, amount_msat=1_000, memo="x") for n in range(4))
             )
@@ -219,7 +219,7 @@ async def test_lightning_and_what_is_wrong_never_wait_for_a_lane(bank: Bank, sho
     alice = await bank.open_account(funds_msat=5_000_000)
     api = bank.apis[0]
     invoices = [await shop.invoice(100_000) for _ in range(3)]
-    async with both_lanes_busy(bank, api):
+    async with lane_busy(bank, api):
         answers = await asyncio.gather(*(send(api, alice, invoice, max_fee_msat=10_000) for invoice in invoices))
         wrong = await asyncio.gather(
             *(send(api, alice, destination, amount_msat=1) for destination in ("@nobody_at_all", "x", "lnbcrt1x"))
