@@ -83,7 +83,7 @@ async def test_a_lone_payment_has_a_workflow_of_its_own(bank: Bank) -> None:
 async def test_one_key_at_both_apis_at_once_is_one_payment(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=5_000_000), await bank.open_account()
     to = f"wallet:{bob.wallet_id}"
-    async with lane_busy(bank, bank.apis[0]), lane_busy(bank, bank.apis[1]):
+    async with lane_busy(bank, *bank.apis):
         answers = await asyncio.gather(
             *(send(api, alice, to, key=key, amount_msat=1_000) for key in ("k1", "k2", "k3") for api in bank.apis)
         )
@@ -100,7 +100,7 @@ async def test_one_key_at_both_apis_at_once_is_one_payment(bank: Bank) -> None:
 async def test_one_key_for_two_requests_at_once_is_a_conflict_for_one_of_them(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=5_000_000), await bank.open_account()
     to = f"wallet:{bob.wallet_id}"
-    async with lane_busy(bank, bank.apis[0]), lane_busy(bank, bank.apis[1]):
+    async with lane_busy(bank, *bank.apis):
         answers = await asyncio.gather(
             *(
                 send(api, alice, to, key=key, amount_msat=amount_msat)
