@@ -165,7 +165,7 @@ async def test_a_difference_gets_one_case_however_often_it_is_found(skipping_tem
         client = skipping_temporal.client
         for _ in range(2):
             assert (await run(client, name)).status is RunStatus.DIFFERS
-        handle = client.get_workflow_handle(queues.case_workflow_id(case.case))
+        handle = client.get_workflow_handle(queues.case_workflow_id(case.case), result_type=CaseResolution)
         description = await handle.describe()
         assert description.status is WorkflowExecutionStatus.RUNNING
         assert description.typed_search_attributes[queues.NEEDS_OPERATOR] is True
