@@ -45,7 +45,7 @@ from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
 from workflows.batch import BatchWorkflow
 from workflows.correction import CorrectionWorkflow
-from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
 from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -86,7 +86,7 @@ async def main() -> None:
             stack.push_async_callback(history.close)
         workers = [
             _payments_worker(client, pool, Reconciliations(pool), settings),
-            *(_node_worker(client, pool, *both) for both in zip(nodes, histories, strict=True)),
+            *(_node_worker(client, pool, *both, settings) for both in zip(nodes, histories, strict=True)),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
@@ -115,6 +115,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             LaneWorkflow,
             BatchWorkflow,
             ReceiveWorkflow,
+            ReceiptPageWorkflow,
             InvoiceSweepWorkflow,
             LndPumpWorkflow,
             AdoptNodeWorkflow,
@@ -129,6 +130,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             lanes.open_lane,
             batches.open_batch,
             receipts.credit_receipt,
+            receipts.credit_receipts,
             books.book_opening,
             reconciliations.begin_run,
             reconciliations.check_books,
@@ -150,8 +152,8 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
     )
 
 
-def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory) -> Worker:
-    sending, pump = Sending(node, pool), Pump(node, pool, client)
+def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory, settings: WorkerSettings) -> Worker:
+    sending, pump = Sending(node, pool), Pump(node, pool, client, settings.receipts_together)
     sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
     places = PlaceReconciliations(node, history, pool, client)
     return Worker(

@@ -1,6 +1,12 @@
-"""Receipts: credit once, whoever tells of it and however often; and the look at invoices that are overdue."""
+"""Receipts: credit once, whoever tells of it and however often; and the look at invoices that are overdue.
+
+One alone and those of a page are credited by the same rules: the invoice's row is locked first, and tells whether money
+came from outside before. So a page, a receipt alone and a payment inside come one after the other, in any order.
+"""
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from temporalio import activity
 from temporalio.client import Client
@@ -12,25 +18,42 @@ from activities.heartbeat import heartbeats
 from engine.clients.lnd import LndNode, NodeInvoice
 from engine.contracts import queues
 from engine.contracts.invoice import (
+    CreditedPage,
     CreditedReceipt,
     InvoiceActivities,
     InvoiceSweepActivities,
     Receipt,
+    ReceiptPage,
+    ReceiptVerdict,
     SweepPage,
     SweptPage,
+    receive_attributes,
+    receive_summary,
 )
-from engine.domain.errors import Refused
+from engine.domain.errors import EngineError, InvariantBroken, Refused
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
 from engine.ledger import chart, invoice
+from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction
-from engine.ledger.fees import Charge, FeeBook
-from engine.ledger.store import post_in_tx
+from engine.ledger.fees import FeeBook
+from engine.ledger.store import post_batch_in_tx, post_in_tx
 
 _GRACE_S = 30
 """After our expiry, before the node is asked: LND has then closed the invoice itself."""
 _PAGE = 100
 _SIDE_BY_SIDE = 10
+_LISTED = 200
+"""How many receipts the details of a page list; Temporal takes 20,000 bytes of text."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A receipt that is plain so far."""
+
+    place: int
+    posting: Posting
+    received: invoice.Received
 
 
 class Receipts(InvoiceActivities):
@@ -55,34 +78,85 @@ class Receipts(InvoiceActivities):
                 raise
             return await self._credit(receipt)  # closed at this very moment: the second look sees it
 
+    @activity.defn
+    async def credit_receipts(self, page: ReceiptPage) -> CreditedPage:
+        """What is special or refused leaves no trace here: its own workflow books it, and calls an operator."""
+        workflow_id = activity.info().workflow_id or ""
+        async with transaction(self._pool) as conn:
+            rows = await invoice.find_rows_in_tx(conn, [receipt.payment_hash for receipt in page.receipts])
+            verdicts = [_verdict(rows.get(receipt.payment_hash)) for receipt in page.receipts]
+            plans: list[_Plan] = []
+            for place, receipt in enumerate(page.receipts):
+                if verdicts[place] is ReceiptVerdict.CREDITED:
+                    try:
+                        received = await self._received(conn, rows[receipt.payment_hash], receipt)
+                        posting = await self._posting(conn, receipt, received, workflow_id)
+                    except InvariantBroken as error:
+                        verdicts[place] = _left_alone(receipt, error)
+                    else:
+                        plans.append(_Plan(place, posting, received))
+            results = await post_batch_in_tx(conn, [plan.posting for plan in plans]) if plans else []
+            for plan, result in zip(plans, results, strict=True):
+                if isinstance(result, EngineError):
+                    verdicts[plan.place] = _left_alone(page.receipts[plan.place], result)
+            credited = [plan.received for plan in plans if verdicts[plan.place] is ReceiptVerdict.CREDITED]
+            await invoice.mark_received_in_tx(conn, credited)
+        return CreditedPage(verdicts=verdicts)
+
     async def _credit(self, receipt: Receipt) -> CreditedReceipt:
         async with transaction(self._pool) as conn:
             ours = await invoice.find_row_in_tx(conn, receipt.payment_hash)
-            payee = ours if ours is not None and not ours.payee_closed else None
-            wallet_id = payee.wallet_id if payee else None
             paid_inside = ours is not None and ours.paid_by is not None
             if ours is not None and ours.outside_msat > 0:
                 return CreditedReceipt(credited=False, wallet_id=ours.wallet_id, paid_twice=paid_inside)
-            charge = await self._charge(conn, payee, receipt.received_msat) if payee else None
-            posting = await invoice.received(
-                conn,
-                self._ids,
-                payment_hash=receipt.payment_hash,
-                node=receipt.node,
-                amount_msat=receipt.received_msat,
-                payee_account=payee.ledger_account_id if payee else None,
-                beside_internal=paid_inside,
-                charge=charge,
-            )
+            received = None if ours is None or ours.payee_closed else await self._received(conn, ours, receipt)
+            workflow_id = queues.receive_workflow_id(receipt.payment_hash)
+            posting = await self._posting(conn, receipt, received, workflow_id, beside_internal=paid_inside)
             posted = await post_in_tx(conn, posting)
-            if payee is not None:
-                await invoice.mark_received_in_tx(conn, payee, receipt.received_msat, charge)
-        return CreditedReceipt(credited=posted.fresh, wallet_id=wallet_id, paid_twice=paid_inside and payee is not None)
+            if received is None:
+                return CreditedReceipt(credited=posted.fresh)
+            await invoice.mark_received_in_tx(conn, [received])
+        return CreditedReceipt(credited=posted.fresh, wallet_id=received.invoice.wallet_id, paid_twice=paid_inside)
 
-    async def _charge(self, conn: Connection, ours: invoice.InvoiceRow, received_msat: Msat) -> Charge:
-        return await self._fees.charge(
-            conn, "lightning_in", received_msat, level=ours.level, version=ours.fees_in_force
+    async def _received(self, conn: Connection, ours: invoice.InvoiceRow, receipt: Receipt) -> invoice.Received:
+        charge = await self._fees.charge(
+            conn, "lightning_in", receipt.received_msat, level=ours.level, version=ours.fees_in_force
         )
+        return invoice.Received(invoice=ours, amount_msat=receipt.received_msat, charge=charge)
+
+    async def _posting(
+        self,
+        conn: Connection,
+        receipt: Receipt,
+        received: invoice.Received | None,
+        workflow_id: str,
+        *,
+        beside_internal: bool = False,
+    ) -> Posting:
+        return await invoice.received(
+            conn,
+            self._ids,
+            payment_hash=receipt.payment_hash,
+            node=receipt.node,
+            amount_msat=receipt.received_msat,
+            paid=received,
+            beside_internal=beside_internal,
+            workflow_id=workflow_id,
+        )
+
+
+def _verdict(ours: invoice.InvoiceRow | None) -> ReceiptVerdict:
+    """What the row alone says; a closed account's money, a stranger's and a second payer's are an operator's matter."""
+    if ours is not None and ours.outside_msat > 0:
+        return ReceiptVerdict.KNOWN
+    if ours is None or ours.payee_closed or ours.paid_by is not None:
+        return ReceiptVerdict.LEFT_ALONE
+    return ReceiptVerdict.CREDITED
+
+
+def _left_alone(receipt: Receipt, error: EngineError) -> ReceiptVerdict:
+    activity.logger.error("left out of a page: %s: %s", receipt.payment_hash, error)
+    return ReceiptVerdict.LEFT_ALONE
 
 
 class InvoiceSweep(InvoiceSweepActivities):
@@ -128,25 +202,64 @@ class InvoiceSweep(InvoiceSweepActivities):
 
 async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> None:
     """Begin the receipt of a settled invoice, or find it begun. Returns when Temporal has accepted it."""
+    receipt = _receipt(node, known)
     try:
         await client.start_workflow(
             "ReceiveWorkflow",
-            Receipt(payment_hash=known.payment_hash, node=node, received_msat=known.received_msat),
+            receipt,
             id=queues.receive_workflow_id(known.payment_hash),
             task_queue=queues.PAYMENTS,
             task_timeout=queues.TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            static_summary=f"receive {msat_to_sat_floor(known.received_msat):,} sat over {node}",
+            static_summary=receive_summary(receipt),
+            search_attributes=receive_attributes(receipt),
+        )
+    except WorkflowAlreadyStartedError:
+        activity.logger.debug("receipt of %s is done", known.payment_hash)
+
+
+async def start_receipts(client: Client, node: NodeName, settled: Sequence[NodeInvoice]) -> None:
+    """Begin the receipts of settled invoices in one workflow, or find it begun; one alone begins as `start_receive`.
+
+    Returns when Temporal has accepted it. What is in here twice, or begun elsewhere, is credited once all the same.
+    """
+    known = {each.payment_hash: each for each in settled}
+    if len(known) == 1:
+        await start_receive(client, node, settled[0])
+        return
+    receipts = [_receipt(node, each) for each in known.values()]
+    total_sat = msat_to_sat_floor(Msat(sum(receipt.received_msat for receipt in receipts)))
+    try:
+        await client.start_workflow(
+            "ReceiptPageWorkflow",
+            ReceiptPage(receipts=receipts),
+            id=queues.receipts_workflow_id(node, list(known)),
+            task_queue=queues.PAYMENTS,
+            task_timeout=queues.TASK_TIMEOUT,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            static_summary=f"receive {len(receipts)} payments, {total_sat:,} sat in all, over {node}",
+            static_details=_listed(receipts),
             search_attributes=TypedSearchAttributes(
                 [
-                    Pair(queues.KIND, "receive"),
+                    Pair(queues.KIND, "receipts"),
                     Pair(queues.STATUS, "received"),
-                    Pair(queues.PAYMENT_HASH, known.payment_hash),
-                    Pair(queues.AMOUNT_SAT, msat_to_sat_floor(known.received_msat)),
+                    Pair(queues.AMOUNT_SAT, total_sat),
                     Pair(queues.NEEDS_OPERATOR, value=False),
                 ]
             ),
         )
     except WorkflowAlreadyStartedError:
-        activity.logger.debug("receipt of %s is done", known.payment_hash)
+        activity.logger.debug("this page of %s receipts is done", len(receipts))
+
+
+def _receipt(node: NodeName, known: NodeInvoice) -> Receipt:
+    return Receipt(payment_hash=known.payment_hash, node=node, received_msat=known.received_msat)
+
+
+def _listed(receipts: Sequence[Receipt]) -> str:
+    """For people who look at a page: what it carries, as far as Temporal takes the text."""
+    lines = [f"- `{each.payment_hash}` {each.received_msat:,} msat" for each in receipts[:_LISTED]]
+    more = len(receipts) - len(lines)
+    return "\n".join([*lines, f"- and {more} more"] if more else lines)

@@ -1,8 +1,9 @@
 """A node's streams, turned into workflow starts and signals.
 
 * Settled invoices: handed on in pages; the cursor in Postgres moves only when Temporal has accepted every receipt of
-  the page. LND gives no backlog for a cursor of 0, so of a node that was never paid the first receipts are taken from a
-  list, which is asked for when the stream has told of one.
+  the page. One that comes alone has a workflow of its own and waits for nobody; those of a page share one. LND gives no
+  backlog for a cursor of 0, so of a node that was never paid the first receipts are taken from a list, which is asked
+  for when the stream has told of one.
 * Outgoing payments: each final update wakes the payment's workflow, which looks for itself. After every reconnect all
   that wait are woken once, because their updates may have come while nobody listened. A success for which nothing is
   held starts a reconciliation.
@@ -11,7 +12,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from temporalio import activity
@@ -20,16 +21,17 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
-from activities.invoice import start_receive
+from activities.invoice import start_receipts
 from engine.clients.lnd import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
 from engine.contracts import queues
+from engine.contracts.invoice import MAX_RECEIPTS
 from engine.contracts.pump import PumpActivities, PumpInput
 from engine.contracts.reconciliation import Reconcile
 from engine.domain.errors import InvariantBroken
 from engine.ledger import invoice, node, payment
 from engine.ledger.database import Pool
 
-_PAGE = 100
+_PAGE = MAX_RECEIPTS
 _IDLE_S = 0.5
 _LONGEST_PAUSE_S = 600
 _REPORT_EVERY = 4
@@ -37,12 +39,13 @@ _REPORT_EVERY = 4
 
 
 class Pump(PumpActivities):
-    """Bound to one node."""
+    """Bound to one node. At most `together` receipts share a workflow."""
 
-    def __init__(self, lnd: LndNode, pool: Pool, client: Client) -> None:
+    def __init__(self, lnd: LndNode, pool: Pool, client: Client, together: int) -> None:
         self._lnd = lnd
         self._pool = pool
         self._client = client
+        self._together = together
 
     @activity.defn
     async def pump_invoices(self, pump: PumpInput) -> None:
@@ -91,8 +94,7 @@ class Pump(PumpActivities):
                 return cursor
             await until_paid(self._lnd)
             # Listed once more: what settled first is in a list that began after something had settled.
-            for known in await self._lnd.list_settled_invoices():
-                await start_receive(self._client, self._lnd.name, known)
+            await self._begin(await self._lnd.list_settled_invoices())
             async with self._pool.acquire() as conn:
                 await node.move_cursor(conn, self._lnd.name, 1)
 
@@ -101,9 +103,14 @@ class Pump(PumpActivities):
             page = [await queue.get()]
             while len(page) < _PAGE and not queue.empty():
                 page.append(queue.get_nowait())
-            await asyncio.gather(*(start_receive(self._client, self._lnd.name, known) for known in page))
+            await self._begin(page)
             async with self._pool.acquire() as conn:
                 await node.move_cursor(conn, self._lnd.name, max(known.settle_index for known in page))
+
+    async def _begin(self, settled: Sequence[NodeInvoice]) -> None:
+        """Have all of them received. Returns when Temporal has accepted that."""
+        groups = [settled[at : at + self._together] for at in range(0, len(settled), self._together)]
+        await asyncio.gather(*(start_receipts(self._client, self._lnd.name, group) for group in groups))
 
     async def _wake_final(self) -> None:
         async with aclosing(self._lnd.follow_payments()) as updates:

@@ -142,6 +142,9 @@ class WorkerSettings(CommonSettings):
     max_in_flight_per_node: int = Field(
         default=2_000, ge=1, le=100_000, description="Lightning payments over one node that may be in flight at once"
     )
+    receipts_together: int = Field(
+        default=100, ge=1, le=256, description="receipts of one page of the pump that share a workflow; 1: each alone"
+    )
     workflow_task_slots: int = Field(default=32, ge=4, le=200, description="workflow tasks at once in one process")
 
 

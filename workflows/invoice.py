@@ -2,10 +2,16 @@
 
 An open invoice has no workflow: it is a row and a promise. `ReceiveWorkflow` begins when money has arrived, is named by
 the payment hash, and credits once. The pump makes that quick; the sweep, which asks the node about every invoice that
-is overdue, makes it certain.
+is overdue, makes it certain. Receipts that arrive together share `ReceiptPageWorkflow`; what is special among them gets
+a `ReceiveWorkflow` of its own.
 """
 
+from collections import Counter
+from contextlib import suppress
+
 from temporalio import workflow
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from workflows.patience import until_done
 from workflows.policies import LEDGER, NODE
@@ -13,12 +19,17 @@ from workflows.policies import LEDGER, NODE
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.invoice import (
+        CreditedPage,
         CreditedReceipt,
         InvoiceActivities,
         InvoiceSweepActivities,
         Receipt,
+        ReceiptPage,
+        ReceiptVerdict,
         SweepPage,
         SweptPage,
+        receive_attributes,
+        receive_summary,
     )
 
 
@@ -48,6 +59,45 @@ class ReceiveWorkflow:
             ]
         )
         return credited
+
+
+@workflow.defn
+class ReceiptPageWorkflow:
+    """Credits what arrived together, each by itself. A crash anywhere leaves each credited or not, and repeats."""
+
+    @workflow.run
+    async def run(self, page: ReceiptPage) -> CreditedPage:
+        credited = await until_done(
+            "crediting",
+            lambda: workflow.execute_local_activity_method(InvoiceActivities.credit_receipts, page, **LEDGER),
+        )
+        alone = [
+            receipt
+            for receipt, verdict in zip(page.receipts, credited.verdicts, strict=True)
+            if verdict is ReceiptVerdict.LEFT_ALONE
+        ]
+        for receipt in alone:
+            await _leave_alone(receipt)
+        ends = Counter(credited.verdicts)
+        lines = [", ".join(f"**{count} {verdict}**" for verdict, count in sorted(ends.items())) + ": final"]
+        lines += [f"- left alone: `{queues.receive_workflow_id(receipt.payment_hash)}`" for receipt in alone]
+        workflow.set_current_details("\n".join(lines))
+        workflow.upsert_search_attributes([queues.STATUS.value_set("settled")])
+        return credited
+
+
+async def _leave_alone(receipt: Receipt) -> None:
+    """It is booked by itself, and calls an operator if it must; whoever else has begun it does the same."""
+    with suppress(WorkflowAlreadyStartedError):
+        await workflow.start_child_workflow(
+            ReceiveWorkflow.run,
+            receipt,
+            id=queues.receive_workflow_id(receipt.payment_hash),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
+            static_summary=receive_summary(receipt),
+            search_attributes=receive_attributes(receipt),
+        )
 
 
 @workflow.defn

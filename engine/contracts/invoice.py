@@ -2,11 +2,17 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import StrEnum
 
 from temporalio import activity
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from engine.contracts import queues
 from engine.domain.ids import NodeName, PaymentHash
-from engine.domain.money import Msat
+from engine.domain.money import Msat, msat_to_sat_floor
+
+MAX_RECEIPTS = 256
+"""Of one page: one transaction, during which the balances of all payees are locked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +34,29 @@ class CreditedReceipt:
     wallet_id: str | None = None
     paid_twice: bool = False
     """True when one of our users had paid the same invoice in the ledger: credited in addition, and flagged."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReceiptPage:
+    """Receipts that arrived at a node together: input of the page's workflow. No two have the same payment hash."""
+
+    receipts: list[Receipt]
+
+
+class ReceiptVerdict(StrEnum):
+    """What a page did with one of its receipts."""
+
+    CREDITED = "credited"
+    KNOWN = "credited before"
+    LEFT_ALONE = "left alone"
+    """Not ours, paid inside as well, for a closed account, or against the books: nothing of it was done here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditedPage:
+    """What came of each, in the order of the page."""
+
+    verdicts: list[ReceiptVerdict]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +85,11 @@ class InvoiceActivities(ABC):
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
         """Credit the invoice's wallet, at most once for each payment hash."""
 
+    @activity.defn
+    @abstractmethod
+    async def credit_receipts(self, page: ReceiptPage) -> CreditedPage:
+        """As `credit_receipt` for each that is plain, in one transaction; leave the others alone."""
+
 
 class InvoiceSweepActivities(ABC):
     """The node's side: runs on the node's queue."""
@@ -64,3 +98,21 @@ class InvoiceSweepActivities(ABC):
     @abstractmethod
     async def sweep_invoices(self, page: SweepPage) -> SweptPage:
         """Ask the node about one page of overdue open invoices."""
+
+
+def receive_summary(receipt: Receipt) -> str:
+    """What operators read of a receipt's own workflow, whoever starts it."""
+    return f"receive {msat_to_sat_floor(receipt.received_msat):,} sat over {receipt.node}"
+
+
+def receive_attributes(receipt: Receipt) -> TypedSearchAttributes:
+    """What operators find a receipt's own workflow by, whoever starts it."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(queues.KIND, "receive"),
+            SearchAttributePair(queues.STATUS, "received"),
+            SearchAttributePair(queues.PAYMENT_HASH, receipt.payment_hash),
+            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(receipt.received_msat)),
+            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+        ]
+    )

@@ -1,5 +1,7 @@
 """Task queues, workflow ids and search attributes: the public names of the engine. Add, never rename."""
 
+import hashlib
+from collections.abc import Sequence
 from datetime import timedelta
 
 from temporalio.common import SearchAttributeKey
@@ -46,6 +48,11 @@ def batch_workflow_id(account_id: AccountId, idempotency_key: str) -> str:
 
 def receive_workflow_id(payment_hash: PaymentHash) -> str:
     return f"receive-{payment_hash}"
+
+
+def receipts_workflow_id(node: NodeName, payment_hashes: Sequence[PaymentHash]) -> str:
+    """Made of all that the page carries: the same page has the same id, and one that holds more has another."""
+    return f"receipts-{node}-{hashlib.sha256(''.join(payment_hashes).encode()).hexdigest()[:24]}"
 
 
 def pump_workflow_id(node: NodeName) -> str:

@@ -49,6 +49,15 @@ class InvoiceRow:
     """For good: money that still comes waits in suspense for an operator."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """An invoice of ours that was paid from outside: what came, and our fee out of it."""
+
+    invoice: InvoiceRow
+    amount_msat: Msat
+    charge: Charge | None = None
+
+
 # Posting
 
 
@@ -59,12 +68,13 @@ async def received(
     payment_hash: PaymentHash,
     node: NodeName,
     amount_msat: Msat,
-    payee_account: int | None,
+    paid: Received | None,
     beside_internal: bool,
-    charge: Charge | None = None,
+    workflow_id: str,
 ) -> Posting:
     """Money came in over Lightning, and the payee pays our fee out of it. Without a payee it waits for an operator."""
-    creditor = await ids.get_id(conn, chart.SUSPENSE_IN) if payee_account is None else payee_account
+    charge = paid.charge if paid else None
+    creditor = paid.invoice.ledger_account_id if paid else await ids.get_id(conn, chart.SUSPENSE_IN)
     fee_msat = charge.fee_msat if charge else Msat(0)
     legs = [debit(await ids.get_id(conn, chart.channels(node)), amount_msat)]
     if amount_msat > fee_msat:
@@ -76,7 +86,7 @@ async def received(
         template="lightning_received",
         phase="post",
         actor=ACTOR,
-        workflow_id=f"receive-{payment_hash}",
+        workflow_id=workflow_id,
         metadata=fee_facts(charge.fee_msat, charge.version, charge.level) if charge else {},
         legs=legs,
     )
@@ -139,20 +149,21 @@ async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidIntern
         )
 
 
-async def mark_received_in_tx(
-    conn: Connection, invoice: InvoiceRow, amount_msat: Msat, charge: Charge | None = None
-) -> None:
-    """Settled from outside, whatever the row said before: money that came is money. Keeps our fee and its rule."""
+async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) -> None:
+    """Settled from outside, whatever the rows said before: money that came is money. Keeps our fees and their rules."""
     with translated():
         await conn.execute(
-            """UPDATE bank.invoices SET status = 'settled', received_msat = received_msat + $2, outside_msat = $2,
-                   outside_at = clock_timestamp(), service_fee_msat = $3, fee_version = $4, fee_level = $5,
-                   settled_at = coalesce(settled_at, clock_timestamp()) WHERE id = $1""",
-            invoice.id,
-            amount_msat,
-            charge.fee_msat if charge else 0,
-            charge and charge.version,
-            charge and charge.level,
+            """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + r.amount_msat,
+                   outside_msat = r.amount_msat, outside_at = clock_timestamp(), service_fee_msat = r.fee_msat,
+                   fee_version = r.version, fee_level = r.level,
+                   settled_at = coalesce(i.settled_at, clock_timestamp())
+                 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::int[], $5::int[])
+                      r(id, amount_msat, fee_msat, version, level) WHERE i.id = r.id""",
+            [each.invoice.id for each in received],
+            [each.amount_msat for each in received],
+            [each.charge.fee_msat if each.charge else 0 for each in received],
+            [each.charge and each.charge.version for each in received],
+            [each.charge and each.charge.level for each in received],
         )
 
 

@@ -70,18 +70,20 @@ class Story:
         """Over Lightning, for an invoice that a user of ours has paid already or that we do not know."""
         async with transaction(self.teller.pool) as conn:
             row = await invoice.find_row_in_tx(conn, PaymentHash(payment_hash))
+            paid = invoice.Received(invoice=row, amount_msat=Msat(amount_msat)) if row else None
             posting = await invoice.received(
                 conn,
                 self.teller.ids,
                 payment_hash=PaymentHash(payment_hash),
                 node=NODE,
                 amount_msat=Msat(amount_msat),
-                payee_account=row.ledger_account_id if row else None,
+                paid=paid,
                 beside_internal=beside_internal,
+                workflow_id="test",
             )
             await post_in_tx(conn, posting)
-            if row:
-                await invoice.mark_received_in_tx(conn, row, Msat(amount_msat))
+            if paid:
+                await invoice.mark_received_in_tx(conn, [paid])
 
     async def charge(self, kind: Kind, amount_msat: int) -> Charge:
         async with self.teller.pool.acquire() as conn:

@@ -43,18 +43,19 @@ class Teller:
         async with transaction(self.pool) as conn:
             row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"]))
             assert row is not None
+            paid = invoice.Received(invoice=row, amount_msat=Msat(amount_msat), charge=charge)
             posting = await invoice.received(
                 conn,
                 self.ids,
                 payment_hash=row.payment_hash,
                 node=NODE,
                 amount_msat=Msat(amount_msat),
-                payee_account=row.ledger_account_id,
+                paid=paid,
                 beside_internal=False,
-                charge=charge,
+                workflow_id="test",
             )
             await post_in_tx(conn, posting)
-            await invoice.mark_received_in_tx(conn, row, Msat(amount_msat), charge)
+            await invoice.mark_received_in_tx(conn, [paid])
         return str(made["id"])
 
     async def pay_user(

@@ -29,6 +29,7 @@ _STORIES = {
     "batch-settled": ('WorkflowType = "BatchWorkflow" AND MillraceStatus = "settled"', "open_batch"),
     "batch-refused": ('WorkflowType = "BatchWorkflow" AND MillraceStatus = "refused"', "open_batch"),
     "invoice-received": ('WorkflowType = "ReceiveWorkflow" AND ExecutionStatus = "Completed"', "credit_receipt"),
+    "invoice-page-mixed": ('WorkflowType = "ReceiptPageWorkflow" AND ExecutionStatus = "Completed"', "left alone"),
     "invoice-sweep": ('WorkflowType = "InvoiceSweepWorkflow" AND ExecutionStatus = "Completed"', "sweep_invoices"),
     "node-adopted": ('WorkflowType = "AdoptNodeWorkflow" AND ExecutionStatus = "Completed"', "book_opening"),
     "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),

@@ -15,7 +15,7 @@ from temporalio.worker import Replayer
 from engine.contracts.converter import DATA_CONVERTER
 from workflows.batch import BatchWorkflow
 from workflows.correction import CorrectionWorkflow
-from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
 from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -34,6 +34,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
         workflows=[
             PaymentWorkflow,
             ReceiveWorkflow,
+            ReceiptPageWorkflow,
             InvoiceSweepWorkflow,
             LndPumpWorkflow,
             AdoptNodeWorkflow,

@@ -1,6 +1,7 @@
 """Receipts, the sweep, the adoption of a node and its pump, with fakes behind the real contracts."""
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,10 +16,13 @@ from temporalio.worker import Worker
 from activities.failures import FailureInterceptor
 from engine.contracts import queues
 from engine.contracts.invoice import (
+    CreditedPage,
     CreditedReceipt,
     InvoiceActivities,
     InvoiceSweepActivities,
     Receipt,
+    ReceiptPage,
+    ReceiptVerdict,
     SweepPage,
     SweptPage,
 )
@@ -28,7 +32,7 @@ from engine.domain.errors import InvariantBroken, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
 from tests.fixtures.stack import eventually
-from workflows.invoice import InvoiceSweepWorkflow, ReceiveWorkflow
+from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.pump import LndPumpWorkflow
 
@@ -36,6 +40,7 @@ pytestmark = pytest.mark.workflow
 
 NODE = NodeName("lnd-1")
 RECEIPT = Receipt(payment_hash=PaymentHash("ab" * 32), node=NODE, received_msat=Msat(1_000))
+CREDITED, KNOWN, LEFT_ALONE = ReceiptVerdict.CREDITED, ReceiptVerdict.KNOWN, ReceiptVerdict.LEFT_ALONE
 
 
 @dataclass
@@ -44,6 +49,8 @@ class FakeBooks(InvoiceActivities, NodeActivities):
 
     credited: CreditedReceipt = field(default_factory=lambda: CreditedReceipt(credited=True, wallet_id="wal_1"))
     broken: int = 0
+    verdicts: list[ReceiptVerdict] = field(default_factory=list)
+    alone: list[PaymentHash] = field(default_factory=list)
     booked: list[NodePosition] = field(default_factory=list)
 
     @activity.defn
@@ -51,7 +58,15 @@ class FakeBooks(InvoiceActivities, NodeActivities):
         if self.broken > 0:
             self.broken -= 1
             raise InvariantBroken("the books contradict themselves")
+        self.alone.append(receipt.payment_hash)
         return self.credited
+
+    @activity.defn
+    async def credit_receipts(self, page: ReceiptPage) -> CreditedPage:
+        if self.broken > 0:
+            self.broken -= 1
+            raise InvariantBroken("the books contradict themselves")
+        return CreditedPage(verdicts=self.verdicts)
 
     @activity.defn
     async def book_opening(self, position: NodePosition) -> bool:
@@ -115,8 +130,8 @@ def _workers(client: Client, queue: str, books: FakeBooks, node: FakeNode) -> tu
     ledger = Worker(
         client,
         task_queue=queue,
-        workflows=[ReceiveWorkflow, InvoiceSweepWorkflow, AdoptNodeWorkflow, LndPumpWorkflow],
-        activities=[books.credit_receipt, books.book_opening],
+        workflows=[ReceiveWorkflow, ReceiptPageWorkflow, InvoiceSweepWorkflow, AdoptNodeWorkflow, LndPumpWorkflow],
+        activities=[books.credit_receipt, books.credit_receipts, books.book_opening],
         interceptors=[FailureInterceptor()],
     )
     lightning = Worker(
@@ -172,6 +187,59 @@ async def test_an_operator_is_called_for_what_only_a_person_can_explain(
         handle = await client.start_workflow(ReceiveWorkflow.run, RECEIPT, id=name, task_queue=name)
         await handle.result()
         assert await _needs_operator(handle) is needs_operator
+
+
+def page_of(*verdicts: ReceiptVerdict) -> ReceiptPage:
+    """Receipts of hashes that no other test has."""
+    hashes = [PaymentHash(secrets.token_hex(32)) for _ in verdicts]
+    return ReceiptPage(receipts=[Receipt(payment_hash=each, node=NODE, received_msat=Msat(1_000)) for each in hashes])
+
+
+async def test_of_a_page_only_what_was_left_alone_gets_a_workflow_of_its_own(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    client, name = skipping_temporal.client, uuid4().hex
+    verdicts = [CREDITED, LEFT_ALONE, KNOWN, LEFT_ALONE, CREDITED]
+    page = page_of(*verdicts)
+    books = FakeBooks(verdicts=verdicts, credited=CreditedReceipt(credited=True))
+    ledger, lightning = _workers(client, name, books, FakeNode())
+    hashes = [page.receipts[1].payment_hash, page.receipts[3].payment_hash]
+    async with ledger, lightning:
+        handle = await client.start_workflow(ReceiptPageWorkflow.run, page, id=name, task_queue=name)
+        assert (await handle.result()).verdicts == verdicts
+        for payment_hash in hashes:
+            alone = client.get_workflow_handle(queues.receive_workflow_id(payment_hash))
+            await alone.result()
+            told = await alone.describe()
+            assert await _needs_operator(alone)
+            assert told.typed_search_attributes.get(queues.PAYMENT_HASH) == payment_hash
+        assert not await _needs_operator(handle)
+    assert sorted(books.alone) == sorted(hashes)
+
+
+async def test_a_receipt_that_is_under_way_already_is_not_begun_again_by_its_page(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    client, name = skipping_temporal.client, uuid4().hex
+    page = page_of(LEFT_ALONE, CREDITED)
+    books = FakeBooks(verdicts=[LEFT_ALONE, CREDITED])
+    ledger, lightning = _workers(client, name, books, FakeNode())
+    begun = queues.receive_workflow_id(page.receipts[0].payment_hash)
+    async with ledger, lightning:
+        await client.execute_workflow(ReceiveWorkflow.run, page.receipts[0], id=begun, task_queue=name)
+        await client.execute_workflow(ReceiptPageWorkflow.run, page, id=name, task_queue=name)
+    assert books.alone == [page.receipts[0].payment_hash]
+
+
+async def test_a_page_is_credited_also_when_the_books_are_broken_for_a_while(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    client, name, books = skipping_temporal.client, uuid4().hex, FakeBooks(broken=3, verdicts=[CREDITED, CREDITED])
+    page = page_of(*books.verdicts)
+    ledger, lightning = _workers(client, name, books, FakeNode())
+    async with ledger, lightning:
+        credited = await client.execute_workflow(ReceiptPageWorkflow.run, page, id=name, task_queue=name)
+    assert credited.verdicts == books.verdicts
 
 
 async def test_the_sweep_walks_all_pages_in_order(skipping_temporal: WorkflowEnvironment) -> None:
