@@ -219,22 +219,26 @@ async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> N
         activity.logger.debug("receipt of %s is done", known.payment_hash)
 
 
-async def start_receipts(client: Client, node: NodeName, settled: Sequence[NodeInvoice]) -> None:
-    """Begin the receipts of settled invoices in one workflow, or find it begun; one alone begins as `start_receive`.
+async def start_receipts(client: Client, node: NodeName, settled: Sequence[NodeInvoice], *, together: int) -> None:
+    """Begin the receipts of settled invoices, at most so many in one workflow. Returns when Temporal has accepted all.
 
-    Returns when Temporal has accepted it. What is in here twice, or begun elsewhere, is credited once all the same.
+    One alone begins as `start_receive`. What is in here twice, or begun elsewhere, is credited once all the same.
     """
-    known = {each.payment_hash: each for each in settled}
-    if len(known) == 1:
-        await start_receive(client, node, settled[0])
-        return
-    receipts = [_receipt(node, each) for each in known.values()]
+    known = list({each.payment_hash: each for each in settled}.values())
+    pages = [known[at : at + together] for at in range(0, len(known), together)]
+    await asyncio.gather(
+        *(start_receive(client, node, page[0]) if len(page) == 1 else _start_page(client, node, page) for page in pages)
+    )
+
+
+async def _start_page(client: Client, node: NodeName, page: Sequence[NodeInvoice]) -> None:
+    receipts = [_receipt(node, each) for each in page]
     total_sat = msat_to_sat_floor(Msat(sum(receipt.received_msat for receipt in receipts)))
     try:
         await client.start_workflow(
             "ReceiptPageWorkflow",
             ReceiptPage(receipts=receipts),
-            id=queues.receipts_workflow_id(node, list(known)),
+            id=queues.receipts_workflow_id(node, [each.payment_hash for each in page]),
             task_queue=queues.PAYMENTS,
             task_timeout=queues.TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,

@@ -12,7 +12,7 @@
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from temporalio import activity
@@ -94,7 +94,8 @@ class Pump(PumpActivities):
                 return cursor
             await until_paid(self._lnd)
             # Listed once more: what settled first is in a list that began after something had settled.
-            await self._begin(await self._lnd.list_settled_invoices())
+            settled = await self._lnd.list_settled_invoices()
+            await start_receipts(self._client, self._lnd.name, settled, together=self._together)
             async with self._pool.acquire() as conn:
                 await node.move_cursor(conn, self._lnd.name, 1)
 
@@ -103,14 +104,9 @@ class Pump(PumpActivities):
             page = [await queue.get()]
             while len(page) < _PAGE and not queue.empty():
                 page.append(queue.get_nowait())
-            await self._begin(page)
+            await start_receipts(self._client, self._lnd.name, page, together=self._together)
             async with self._pool.acquire() as conn:
                 await node.move_cursor(conn, self._lnd.name, max(known.settle_index for known in page))
-
-    async def _begin(self, settled: Sequence[NodeInvoice]) -> None:
-        """Have all of them received. Returns when Temporal has accepted that."""
-        groups = [settled[at : at + self._together] for at in range(0, len(settled), self._together)]
-        await asyncio.gather(*(start_receipts(self._client, self._lnd.name, group) for group in groups))
 
     async def _wake_final(self) -> None:
         async with aclosing(self._lnd.follow_payments()) as updates:
