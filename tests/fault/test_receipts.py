@@ -14,8 +14,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from infra.local.outside import Outside
-from tests.fixtures.lanes import locked_wallet, waiting_in_the_books
-from tests.fixtures.receipts import AMOUNT_MSAT, arriving, carriers
+from tests.fixtures.lanes import locked_wallet, waiting_for
+from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
@@ -31,18 +31,16 @@ async def a_page_in_its_transaction(
 ) -> AsyncIterator[tuple[list[Json], AsyncExitStack]]:
     """The page's activity has locked its invoices and waits for the payee's balance until the locks are closed."""
     async with AsyncExitStack() as locks:
-        await locks.enter_async_context(locked_wallet(bank, payee))
+        holder = await locks.enter_async_context(locked_wallet(bank, payee))
         async with arriving(bank, shop, payee, RECEIPTS) as invoices:
             pass
-        await waiting_in_the_books(bank, 1)
+        await waiting_for(bank, holder)
         yield invoices, locks
 
 
 async def check(bank: Bank, payee: Account, invoices: list[Json]) -> None:
-    """Each once, by one page."""
-    told = await carriers(bank, invoices)
-    assert len(set(told)) == 1
-    assert told[0].startswith("receipts-")
+    """Each once, and not each alone."""
+    assert any(each.startswith("receipts-") for each in await carriers(bank, invoices))
     for invoice in invoices:
         settled = await bank.credited(payee, invoice["id"])
         assert settled["received_msat"] == invoice["amount_msat"]
@@ -91,7 +89,7 @@ async def test_killed_after_the_commit_and_before_temporal_was_told(
             await locks.aclose()
 
             async def committed() -> bool | None:
-                return True if await booked(bank, invoices) == RECEIPTS else None
+                return True if await booked(bank, invoices) else None
 
             await eventually(committed, "the page's transaction to be committed")
             restarts = {name: bank.stack.process(name).restarts for name in victims}
@@ -126,4 +124,5 @@ async def test_workers_killed_after_the_credit_and_before_the_cursor_moved(
         return True if all(now[name] >= index for name, index in moved.items()) else None
 
     await eventually(told_again, "the pumps to have told all of it again")
+    await at_rest(bank)
     await check(bank, alice, invoices)

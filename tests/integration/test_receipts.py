@@ -5,7 +5,10 @@ import secrets
 
 import pytest
 
+from engine.contracts import queues
+from engine.domain.ids import PaymentHash
 from infra.local.outside import Outside, PaymentFailed, outside
+from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers, temporal
 from tests.fixtures.stack import Bank, eventually
 
 pytestmark = pytest.mark.integration
@@ -37,6 +40,44 @@ async def test_many_receipts_at_once_are_all_credited(bank: Bank, shop: Outside)
     for invoice in invoices:
         await bank.credited(alice, invoice["id"])
     assert (await alice.wallet())["available_msat"] == sum(1_000_000 + number for number in range(20))
+
+
+async def test_receipts_that_arrive_together_share_a_workflow_and_what_is_special_has_its_own(
+    bank: Bank, shop: Outside
+) -> None:
+    """Among them is money for an invoice that somebody made by hand: only that calls an operator."""
+    alice = await bank.open_account()
+    by_hand = PaymentHash("")
+
+    async def pay_what_is_nobodys(node: str) -> None:
+        nonlocal by_hand
+        async with outside(bank.stack, node) as at_node:
+            bolt11 = await at_node.invoice(2_222_000)
+        by_hand = PaymentHash((await shop.pay(bolt11)).payment_hash)
+
+    async with arriving(bank, shop, alice, 5, more=pay_what_is_nobodys) as invoices:
+        pass
+    told = await carriers(bank, invoices)
+    page_id = next(each for each in told if each.startswith("receipts-"))
+    await carriers(bank, [{"payment_hash": by_hand}])
+    await at_rest(bank)
+    client = await temporal(bank)
+    seen = await client.get_workflow_handle(page_id).describe()
+    found = seen.typed_search_attributes
+    assert (found[queues.KIND], found[queues.STATUS], found[queues.NEEDS_OPERATOR]) == ("receipts", "settled", False)
+    assert "payments" in (await seen.static_summary() or "")
+    details = await seen.static_details() or ""
+    carried = [invoice for invoice, carrier in zip(invoices, told, strict=True) if carrier == page_id]
+    assert all(invoice["payment_hash"] in details for invoice in carried)
+    alone = (await client.get_workflow_handle(queues.receive_workflow_id(by_hand)).describe()).typed_search_attributes
+    assert (alone[queues.PAYMENT_HASH], alone[queues.NEEDS_OPERATOR]) == (by_hand, True)
+    for invoice, carrier in zip(invoices, told, strict=True):
+        settled = await bank.credited(alice, invoice["id"])
+        assert (settled["received_msat"], settled["fee_msat"]) == (invoice["amount_msat"], 0)
+        ref = f"ln:{invoice['payment_hash']}:recv"
+        story = (await bank.http.get(f"/v1/admin/ledger/transfers/{ref}", headers=bank.admin)).json()
+        assert ([step["workflow_id"] for step in story["steps"]], story["invoice_ids"]) == ([carrier], [invoice["id"]])
+    assert (await alice.wallet())["available_msat"] == sum(AMOUNT_MSAT + number for number in range(1, 6))
 
 
 async def test_a_cancelled_invoice_cannot_be_paid_by_anybody(bank: Bank, shop: Outside) -> None:

@@ -6,11 +6,12 @@ A day is not waited for: the invoice's expiry is moved into the past in the data
 import asyncio
 
 import pytest
-from temporalio.client import Client
 
 from engine.contracts import queues
 from engine.domain.ids import NodeName
 from infra.local.outside import Outside, outside
+from tests.fixtures.lanes import locked_wallet, waiting_for
+from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers, temporal
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -25,9 +26,8 @@ async def _let_expire(bank: Bank, invoice: Json) -> NodeName:
 
 
 async def _sweep(bank: Bank, node: NodeName) -> None:
-    told = bank.stack.environment()
-    temporal = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
-    await temporal.get_schedule_handle(queues.invoice_sweep_workflow_id(node)).trigger()
+    client = await temporal(bank)
+    await client.get_schedule_handle(queues.invoice_sweep_workflow_id(node)).trigger()
 
 
 async def _status(alice: Account, invoice: Json) -> str:
@@ -74,3 +74,29 @@ async def test_a_receipt_that_the_pump_never_heard_of_is_found_and_credited_once
 
     await eventually(credited, "the sweep to find the receipt")
     assert (await alice.wallet())["available_msat"] == 1_500_000
+
+
+async def test_the_sweep_and_a_page_that_find_the_same_receipts_at_once_credit_each_once(
+    bank: Bank, shop: Outside
+) -> None:
+    """The page is in its transaction when the sweep starts a receipt of its own for each."""
+    alice = await bank.open_account()
+    async with locked_wallet(bank, alice) as holder:
+        async with arriving(bank, shop, alice, 4) as invoices:
+            pass
+        await waiting_for(bank, holder)
+        for invoice in invoices:
+            node = await _let_expire(bank, invoice)
+        await _sweep(bank, node)
+
+        async def begun() -> bool | None:
+            client = await temporal(bank)
+            ids = [queues.receive_workflow_id(invoice["payment_hash"]) for invoice in invoices]
+            found = await client.count_workflows(f"WorkflowId IN ({', '.join(repr(each) for each in ids)})")
+            return True if found.count == len(invoices) else None
+
+        await eventually(begun, "the sweep to have found them")
+    assert any(each.startswith("receipts-") for each in await carriers(bank, invoices))
+    await at_rest(bank)
+    assert [await _status(alice, invoice) for invoice in invoices] == ["settled"] * 4
+    assert (await alice.wallet())["available_msat"] == sum(AMOUNT_MSAT + number for number in range(1, 5))
