@@ -1,47 +1,27 @@
 """Accidents in a batch: all of it happened or none, and the repeated request tells which.
 
+    asked   →   no worker has come yet   →   the activity waits in its transaction   →   committed, and Temporal has not
+    been told   →   ended
+
 A batch is stopped in its middle by the row of a payee's balance, which the test holds: key, row and invoices are
-written, nothing is committed. Whoever is killed then takes all of that along.
+written, nothing is committed. Whoever is killed then takes all of that along. Temporal is frozen while it commits.
 """
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack
 
 import httpx
 import pytest
 
+from tests.fixtures.lanes import locked_wallet, waiting_for
 from tests.fixtures.stack import Account, Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
+WORKERS, APIS = ["worker-1", "worker-2"], ["api-1", "api-2"]
 PATH = "/v1/payments/batch"
 COUNT = 200
-
-
-@asynccontextmanager
-async def stopped(bank: Bank, payee: Account) -> AsyncIterator[int]:
-    """Nothing is booked on this user's account until the block ends. Gives the process that holds the row."""
-    async with bank.database.acquire() as conn, conn.transaction():
-        await conn.execute(
-            """SELECT FROM ledger.balances b JOIN bank.wallets w ON w.ledger_account_id = b.account_id
-                WHERE w.id = $1 FOR UPDATE OF b""",
-            payee.wallet_id,
-        )
-        yield await conn.fetchval("SELECT pg_backend_pid()")
-
-
-async def until_it_waits(bank: Bank, holder: int) -> None:
-    """Until the batch has come to the row that is held."""
-
-    async def look() -> bool | None:
-        found: bool | None = await bank.database.fetchval(
-            "SELECT true FROM pg_locks WHERE NOT granted AND $1 = ANY(pg_blocking_pids(pid)) LIMIT 1", holder
-        )
-        return found
-
-    await eventually(look, "the batch to wait for the row")
 
 
 def wages(payer: Account, payee: Account) -> dict[str, object]:
@@ -76,14 +56,14 @@ async def assert_paid_once(bank: Bank, payer: Account, payee: Account, funds_msa
 async def test_workers_killed_in_the_middle_of_a_batch(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     body, key = wages(alice, bob), secrets.token_hex(8)
-    async with stopped(bank, bob) as holder:
+    async with locked_wallet(bank, bob) as holder:
         accepted = await alice.post(PATH, body, key=key, wait_s=0)
         assert (accepted.status_code, accepted.json()["status"]) == (202, "pending"), accepted.text
         assert {item["status"] for item in accepted.json()["items"]} == {"pending"}
-        await until_it_waits(bank, holder)
+        await waiting_for(bank, holder)
         shown = await alice.get(accepted.headers["Location"])
         assert shown.json() == accepted.json()
-        await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, f"worker-{number}") for number in (1, 2)))
+        await bank.kill(*WORKERS)
         assert (await bob.wallet())["available_msat"] == 0
     answer = await settled(alice, body, key)
     assert answer.headers["Idempotency-Replayed"] == "true"
@@ -95,10 +75,10 @@ async def test_apis_killed_while_they_wait_for_a_batch(bank: Bank) -> None:
     """The response is lost; the batch goes on, and the repeat tells what became of it."""
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     body, key = wages(alice, bob), secrets.token_hex(8)
-    async with stopped(bank, bob) as holder:
+    async with locked_wallet(bank, bob) as holder:
         asking = asyncio.create_task(alice.post(PATH, body, key=key, wait_s=60))
-        await until_it_waits(bank, holder)
-        await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, f"api-{number}") for number in (1, 2)))
+        await waiting_for(bank, holder)
+        await bank.kill(*APIS)
         with pytest.raises(httpx.TransportError):
             await asking
     answer = await settled(alice, body, key)
@@ -106,11 +86,54 @@ async def test_apis_killed_while_they_wait_for_a_batch(bank: Bank) -> None:
     await assert_paid_once(bank, alice, bob, 1_000_000)
 
 
-async def test_postgres_killed_in_the_middle_of_a_batch(bank: Bank) -> None:
+@pytest.mark.parametrize("victims", [["temporal"], ["postgres"]], ids=lambda names: names[0])
+async def test_killed_in_the_middle_of_a_batch(bank: Bank, victims: list[str]) -> None:
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     body, key = wages(alice, bob), secrets.token_hex(8)
-    asking = asyncio.create_task(settled(alice, body, key))
-    await asyncio.to_thread(bank.stack.kill, "postgres")
+    async with locked_wallet(bank, bob) as holder:
+        asking = asyncio.create_task(settled(alice, body, key))
+        await waiting_for(bank, holder)
+        await bank.kill(*victims)
+    assert (await asking).status_code == 201
+    await assert_paid_once(bank, alice, bob, 1_000_000)
+
+
+@pytest.mark.parametrize("victims", [["api-1", "api-2", "temporal"], ["postgres"]], ids=lambda names: names[-1])
+async def test_killed_before_a_worker_has_come_for_a_batch(bank: Bank, victims: list[str]) -> None:
+    alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
+    body, key = wages(alice, bob), secrets.token_hex(8)
+    with bank.stack.held("worker-1"), bank.stack.held("worker-2"):
+        accepted = await alice.post(PATH, body, key=key, wait_s=0)
+        assert accepted.status_code == 202, accepted.text
+        await bank.kill(*victims)
+    answer = await settled(alice, body, key)
+    assert answer.json()["id"] == accepted.json()["id"]
+    await assert_paid_once(bank, alice, bob, 1_000_000)
+
+
+@pytest.mark.parametrize("victims", [WORKERS, ["temporal"], APIS, ["postgres"]], ids=lambda names: names[0])
+async def test_killed_after_the_commit_and_before_temporal_or_the_caller_was_told(
+    bank: Bank, victims: list[str]
+) -> None:
+    """The batch is done again, and finds what was done."""
+    alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
+    body, key = wages(alice, bob), secrets.token_hex(8)
+    with ExitStack() as frozen:
+        async with locked_wallet(bank, bob) as holder:
+            asking = asyncio.create_task(settled(alice, body, key))
+            await waiting_for(bank, holder)
+            frozen.enter_context(bank.stack.frozen("temporal"))
+
+        async def committed() -> bool | None:
+            count = await bank.database.fetchval("SELECT count(*) FROM bank.payments WHERE account_id = $1", alice.id)
+            return True if count == COUNT else None
+
+        await eventually(committed, "the batch's transaction to be committed")
+        restarts = {name: bank.stack.process(name).restarts for name in victims}
+        for name in victims:
+            bank.stack.kill(name, wait=False)
+    for name, count in restarts.items():
+        await asyncio.to_thread(bank.stack.wait_back, name, count)
     assert (await asking).status_code == 201
     await assert_paid_once(bank, alice, bob, 1_000_000)
 
@@ -128,7 +151,7 @@ async def test_more_than_there_is_asked_for_while_workers_are_killed(bank: Bank)
             assert answer.status_code in {202, 500, 503}, answer.text
 
     asking = [asyncio.create_task(persist(secrets.token_hex(8))) for _ in range(10)]
-    await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, f"worker-{number}") for number in (1, 2)))
+    await bank.kill(*WORKERS)
     assert sorted(await asyncio.gather(*asking)) == [201] * 4 + [409] * 6
     assert (await alice.wallet())["available_msat"] == 0
     assert (await bob.wallet())["available_msat"] == 4 * COUNT * 1_000

@@ -22,6 +22,7 @@ from tests.fixtures.stack import Account, Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
+WORKERS = ["worker-1", "worker-2"]
 PAYMENTS = 6
 AMOUNT_MSAT = 1_000_000
 FUNDS_MSAT = (PAYMENTS - 1) * AMOUNT_MSAT
@@ -100,16 +101,18 @@ async def a_lane_in_its_transaction(
         yield asked, locks
 
 
-async def test_the_api_dies_before_the_lane_is_started(bank: Bank) -> None:
+@pytest.mark.parametrize("victims", [["api-1"], WORKERS, ["temporal"], ["postgres"]], ids=lambda names: names[0])
+async def test_killed_before_the_lane_is_started(bank: Bank, victims: list[str]) -> None:
     crowd = await crowd_of(bank)
     async with lane_busy(bank, bank.apis[0]):
         asked = crowd.ask()
         await asyncio.wait(asked, timeout=0.3)
-        await asyncio.to_thread(bank.stack.kill, "api-1")
+        await bank.kill(*victims)
     await crowd.check(asked)
 
 
-async def test_the_api_dies_after_the_start_and_temporal_before_a_worker_comes(bank: Bank) -> None:
+@pytest.mark.parametrize("victims", [["api-1", "temporal"], ["postgres"]], ids=lambda names: names[-1])
+async def test_killed_after_the_start_and_before_a_worker_comes(bank: Bank, victims: list[str]) -> None:
     crowd = await crowd_of(bank)
     with bank.stack.held("worker-1"), bank.stack.held("worker-2"):
         async with lane_busy(bank, bank.apis[0]):
@@ -117,20 +120,20 @@ async def test_the_api_dies_after_the_start_and_temporal_before_a_worker_comes(b
             told = await asyncio.gather(*asked)
         assert {answer.status_code for answer in told} == {202}
         assert all(rode(answer) for answer in told)
-        await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, name) for name in ("api-1", "temporal")))
+        await bank.kill(*victims)
     settled = await crowd.check(asked)
     assert {answer.json()["id"] for answer in settled} <= {answer.json()["id"] for answer in told}
 
 
-@pytest.mark.parametrize("victims", [["worker-1", "worker-2"], ["temporal"], ["api-1"]], ids=lambda names: names[0])
+@pytest.mark.parametrize("victims", [WORKERS, ["temporal"], ["api-1"]], ids=lambda names: names[0])
 async def test_killed_in_the_middle_of_the_transaction(bank: Bank, victims: list[str]) -> None:
     crowd = await crowd_of(bank)
     async with a_lane_in_its_transaction(bank, crowd) as (asked, locks):
-        kills = [asyncio.create_task(asyncio.to_thread(bank.stack.kill, name)) for name in victims]
-        await asyncio.wait(kills, timeout=0.2)
+        kills = asyncio.create_task(bank.kill(*victims))
+        await asyncio.wait({kills}, timeout=0.2)
         assert await crowd.settled() == 0
         await locks.aclose()
-        await asyncio.gather(*kills)
+        await kills
     await crowd.check(asked)
 
 
@@ -141,8 +144,9 @@ async def test_postgres_killed_in_the_middle_of_the_transaction(bank: Bank) -> N
     await crowd.check(asked)
 
 
-async def test_workers_killed_after_the_commit_and_before_temporal_was_told(bank: Bank) -> None:
-    """The lane is done again by another worker, which finds what the first one did."""
+@pytest.mark.parametrize("victims", [WORKERS, ["temporal"], ["api-1"], ["postgres"]], ids=lambda names: names[0])
+async def test_killed_after_the_commit_and_before_temporal_or_a_caller_was_told(bank: Bank, victims: list[str]) -> None:
+    """The lane is done again, and finds what was done; so does the repeat of a request whose answer was lost."""
     crowd = await crowd_of(bank)
     async with a_lane_in_its_transaction(bank, crowd) as (asked, locks):
         with bank.stack.frozen("temporal"):
@@ -152,7 +156,7 @@ async def test_workers_killed_after_the_commit_and_before_temporal_was_told(bank
                 return True if await crowd.settled() == PAYMENTS - 1 else None
 
             await eventually(committed, "the lane's transaction to be committed")
-            restarts = {name: bank.stack.process(name).restarts for name in ("worker-1", "worker-2")}
+            restarts = {name: bank.stack.process(name).restarts for name in victims}
             for name in restarts:
                 bank.stack.kill(name, wait=False)
         for name, count in restarts.items():

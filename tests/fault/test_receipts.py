@@ -47,10 +47,6 @@ async def check(bank: Bank, payee: Account, invoices: list[Json]) -> None:
     assert (await payee.wallet())["available_msat"] == TOTAL_MSAT
 
 
-async def kill(bank: Bank, victims: list[str]) -> None:
-    await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, name) for name in victims))
-
-
 async def booked(bank: Bank, invoices: list[Json]) -> int:
     refs = [f"ln:{invoice['payment_hash']}:recv" for invoice in invoices]
     found: int = await bank.database.fetchval(
@@ -63,7 +59,7 @@ async def booked(bank: Bank, invoices: list[Json]) -> int:
 async def test_killed_in_the_middle_of_the_transaction(bank: Bank, shop: Outside, victims: list[str]) -> None:
     alice = await bank.open_account()
     async with a_page_in_its_transaction(bank, shop, alice) as (invoices, locks):
-        kills = asyncio.create_task(kill(bank, victims))
+        kills = asyncio.create_task(bank.kill(*victims))
         await asyncio.wait({kills}, timeout=0.2)
         assert await booked(bank, invoices) == 0
         await locks.aclose()
