@@ -96,19 +96,24 @@ async def test_killed_after_the_commit_and_before_temporal_was_told(
     await check(bank, alice, invoices)
 
 
+async def cursors(bank: Bank) -> dict[str, int]:
+    rows = await bank.database.fetch("SELECT name, settle_index FROM bank.nodes")
+    return {row["name"]: row["settle_index"] for row in rows}
+
+
 @pytest.mark.parametrize("cursor", ["where it was", "0"])
 async def test_workers_killed_after_the_credit_and_before_the_cursor_moved(
     bank: Bank, shop: Outside, cursor: str
 ) -> None:
     """The node tells all of it again, in other pages; from a cursor of 0 everything that it ever received."""
     alice = await bank.open_account()
-    before = dict(await bank.database.fetch("SELECT name, settle_index FROM bank.nodes"))
+    before = await cursors(bank)
     async with arriving(bank, shop, alice, RECEIPTS) as invoices:
         pass
     await check(bank, alice, invoices)
     for name in WORKERS:
         await asyncio.to_thread(bank.stack.hold, name)
-    moved = dict(await bank.database.fetch("SELECT name, settle_index FROM bank.nodes"))
+    moved = await cursors(bank)
     for name, index in before.items():
         put_back = index if cursor == "where it was" else 0
         await bank.database.execute("UPDATE bank.nodes SET settle_index = $2 WHERE name = $1", name, put_back)
@@ -116,7 +121,7 @@ async def test_workers_killed_after_the_credit_and_before_the_cursor_moved(
         await asyncio.to_thread(bank.stack.release, name)
 
     async def told_again() -> bool | None:
-        now = dict(await bank.database.fetch("SELECT name, settle_index FROM bank.nodes"))
+        now = await cursors(bank)
         return True if all(now[name] >= index for name, index in moved.items()) else None
 
     await eventually(told_again, "the pumps to have told all of it again")
