@@ -89,13 +89,28 @@ class Outside:
 
     async def pay(self, bolt11: str, *, amount_msat: int = 0, max_fee_msat: int = 10_000) -> ln.Payment:
         """Pay and wait for the end; raises `PaymentFailed`. `amount_msat` only for an invoice without an amount."""
-        request = router.SendPaymentRequest(
-            payment_request=bolt11,
-            amt_msat=amount_msat,
-            fee_limit_msat=max_fee_msat,
-            timeout_seconds=PAY_LIMIT_S,
-            no_inflight_updates=True,
+        return await self._send(
+            router.SendPaymentRequest(payment_request=bolt11, amt_msat=amount_msat, fee_limit_msat=max_fee_msat)
         )
+
+    async def overpay(self, bolt11: str, amount_msat: int, *, max_fee_msat: int = 10_000) -> ln.Payment:
+        """Pay this much, whatever the invoice asks for; LND does so only when it is not shown the invoice."""
+        asked = await self.stubs.lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11))
+        return await self._send(
+            router.SendPaymentRequest(
+                dest=bytes.fromhex(asked.destination),
+                payment_hash=bytes.fromhex(asked.payment_hash),
+                payment_addr=asked.payment_addr,
+                final_cltv_delta=asked.cltv_expiry,
+                dest_features=list(asked.features),
+                amt_msat=amount_msat,
+                fee_limit_msat=max_fee_msat,
+            )
+        )
+
+    async def _send(self, request: router.SendPaymentRequest) -> ln.Payment:
+        request.timeout_seconds = PAY_LIMIT_S
+        request.no_inflight_updates = True
         async for payment in self.stubs.router.SendPaymentV2(request):
             if payment.status == ln.Payment.SUCCEEDED:
                 return payment

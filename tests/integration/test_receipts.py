@@ -2,14 +2,16 @@
 
 import asyncio
 import secrets
+from datetime import UTC, datetime
 
+import grpc
 import pytest
 
 from engine.contracts import queues
 from engine.domain.ids import PaymentHash
 from infra.local.outside import Outside, PaymentFailed, outside
 from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers, temporal
-from tests.fixtures.stack import Bank, eventually
+from tests.fixtures.stack import Bank, Json, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -31,6 +33,55 @@ async def test_an_invoice_without_an_amount_is_credited_for_what_came(bank: Bank
     invoice = await alice.invoice()
     await shop.pay(invoice["bolt11"], amount_msat=4_321_000)
     assert (await bank.credited(alice, invoice["id"]))["received_msat"] == 4_321_000
+
+
+async def test_an_invoice_that_is_overpaid_is_credited_for_all_that_came(bank: Bank, shop: Outside) -> None:
+    """BOLT 4 lets a payer send up to twice the amount."""
+    alice = await bank.open_account()
+    invoice = await alice.invoice(1_000_000)
+    await shop.overpay(invoice["bolt11"], 1_900_001)
+    settled = await bank.credited(alice, invoice["id"])
+    assert (settled["amount_msat"], settled["received_msat"]) == (1_000_000, 1_900_001)
+    assert (await alice.wallet())["available_msat"] == 1_900_001
+
+
+async def test_what_comes_after_our_expiry_is_credited(bank: Bank, shop: Outside) -> None:
+    """The node had not closed the invoice yet when the books had."""
+    alice = await bank.open_account()
+    invoice = await alice.invoice(1_000_000)
+    await bank.database.execute(
+        "UPDATE bank.invoices SET status = 'expired', expires_at = clock_timestamp() - interval '1 hour' WHERE id = $1",
+        invoice["id"],
+    )
+    await shop.pay(invoice["bolt11"])
+    assert (await bank.credited(alice, invoice["id"]))["received_msat"] == 1_000_000
+    assert (await alice.wallet())["available_msat"] == 1_000_000
+
+
+async def test_what_the_node_takes_in_the_last_second_is_credited_and_nothing_else(bank: Bank, shop: Outside) -> None:
+    """The payers come at the very end; the node lets some through, and those are told apart by it alone."""
+    alice = await bank.open_account()
+    early = await alice.invoice(1_000_000, expiry_s=600)
+    late = [await alice.invoice(1_000_000 + number, expiry_s=4) for number in range(1, 7)]
+
+    async def pay_late(invoice: Json, before_s: float) -> int:
+        left = datetime.fromisoformat(invoice["expires_at"]) - datetime.now(UTC)
+        await asyncio.sleep(max(0.0, left.total_seconds() - before_s))
+        try:
+            return (await shop.pay(invoice["bolt11"])).value_msat
+        except (PaymentFailed, grpc.aio.AioRpcError):
+            return 0
+
+    await shop.pay(early["bolt11"])
+    taken = await asyncio.gather(*(pay_late(invoice, 1.2 - 0.2 * number) for number, invoice in enumerate(late)))
+
+    async def credited() -> bool | None:
+        return True if (await alice.wallet())["available_msat"] == 1_000_000 + sum(taken) else None
+
+    await eventually(credited, "the node's word to be in the books")
+    for invoice, amount_msat in zip(late, taken, strict=True):
+        found = (await alice.get(f"/v1/invoices/{invoice['id']}")).json()
+        assert (found["status"], found["received_msat"]) == ("settled" if amount_msat else "expired", amount_msat)
 
 
 async def test_many_receipts_at_once_are_all_credited(bank: Bank, shop: Outside) -> None:
