@@ -7,11 +7,13 @@ ends the bench: figures of an engine whose balances are wrong are worth nothing.
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 
-from infra.bench.figures import CLIENT, Goal, Line, Turn
+from infra.bench.figures import CLIENT, Goal, Line, Turn, percentile
+from infra.bench.http import Broken
 from infra.bench.machine import Meter
 
 Begin = Callable[[], None]
@@ -38,6 +40,7 @@ class Work:
     done: int
     elapsed_s: float
     latency_ms: float | None = None
+    p99_ms: float | None = None
 
 
 class Contestant(ABC):
@@ -54,6 +57,9 @@ class Contestant(ABC):
         What it does before `begin()` is warming up: it costs and counts nothing. Without a call all of it counts.
         """
 
+    async def rest(self) -> None:  # noqa: B027 - most have nothing to put away
+        """Put away what only the turn needed; it costs and counts nothing. Called after a turn that broke, too."""
+
     @abstractmethod
     async def check(self) -> None:
         """Raises Wrong unless everything done so far stands exactly where it should."""
@@ -69,47 +75,76 @@ class Contest:
     goals: Sequence[Goal] = ()
 
 
-async def play(contest: Contest, pace: Pace, meter: Meter, say: Callable[[str], None]) -> list[Line]:
-    """All rounds for each number of clients. Raises Wrong."""
+async def play(contest: Contest, pace: Pace, meter: Meter, say: Callable[[str], None], lines: list[Line]) -> None:
+    """All rounds for each number of clients, noted in `lines` turn by turn. Raises Wrong, naming the turn."""
     present = [one for one in contest.contestants if isinstance(one, Contestant)]
     absent = [one for one in contest.contestants if not isinstance(one, Contestant)]
-    lines: list[Line] = []
+    lines += [Line(contest.title, name, pace.clients[0], missing=reason) for name, reason in absent]
     for clients in pace.clients:
         by_name = {one.name: Line(contest.title, one.name, clients) for one in present}
+        lines += by_name.values()
         for number in range(pace.rounds):
             order = present if number % 2 == 0 else present[::-1]
             for one in order:
-                say(f"{contest.title}: {clients} clients, round {number + 1}/{pace.rounds}, {one.name}")
-                by_name[one.name].turns.append(await take_turn(one, clients, pace.turn_s, meter))
-                await one.check()
-        lines += by_name.values()
-    clients = pace.clients[0]
-    return lines + [Line(contest.title, name, clients, missing=reason) for name, reason in absent]
+                where = f"{contest.title}: {clients} clients, round {number + 1}/{pace.rounds}, {one.name}"
+                say(where)
+                with naming(where):
+                    turn = await take_turn(one, clients, pace.turn_s, meter)
+                    await one.check()
+                by_name[one.name].turns.append(turn)
+
+
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """What goes wrong inside says where. Raises Wrong for a check, and else what was raised, with a note."""
+    try:
+        yield
+    except Exception as error:
+        wrong = find_wrong(error)
+        if wrong is not None:
+            raise Wrong(f"{where}: {wrong}") from error
+        error.add_note(f"while measuring {where}")
+        raise
+
+
+def find_wrong(error: BaseException) -> Wrong | Broken | None:
+    """The check that failed, from among those that clients raised together."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for each in error.exceptions if (found := find_wrong(each)) is not None), None)
+    return error if isinstance(error, Wrong | Broken) else None
 
 
 async def take_turn(contestant: Contestant, clients: int, seconds: float, meter: Meter) -> Turn:
     """One turn, with what it cost."""
     samples = [meter.sample()]
-    work = await contestant.work(clients, seconds, lambda: samples.append(meter.sample()))
-    spent = meter.since(samples[-1])
+    try:
+        work = await contestant.work(clients, seconds, lambda: samples.append(meter.sample()))
+        spent = meter.since(samples[-1])
+    finally:
+        await contestant.rest()
     cpu_s = {name: cpu for name, cpu in spent.cpu_s.items() if name in (*contestant.components, CLIENT)}
-    return Turn(work.done, work.elapsed_s, cpu_s, spent.foreign, work.latency_ms)
+    return Turn(work.done, work.elapsed_s, cpu_s, spent.foreign, work.latency_ms, work.p99_ms)
 
 
 async def keep_asking(operation: Callable[[int], Awaitable[None]], clients: int, seconds: float) -> Work:
     """So many clients, each doing one operation after the other until the time is over and the last has ended."""
     began = time.monotonic()
-    took_s: list[float] = []
+    took_ms: list[float] = []
 
     async def client(number: int) -> None:
         while (start := time.monotonic()) < began + seconds:
             await operation(number)
-            took_s.append(time.monotonic() - start)
+            took_ms.append(1000 * (time.monotonic() - start))
 
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(client(number))
-    return Work(len(took_s), time.monotonic() - began, 1000 * median(took_s) if took_s else None)
+    return measured(took_ms, time.monotonic() - began)
+
+
+def measured(took_ms: Sequence[float], elapsed_s: float) -> Work:
+    """What so many operations, that took so long each, say of a turn."""
+    return Work(len(took_ms), elapsed_s, median(took_ms) if took_ms else None, percentile(took_ms, 0.99))
 
 
 async def eventually(holds: Callable[[], Awaitable[bool]], what: str, limit_s: float = 60) -> None:

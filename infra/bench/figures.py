@@ -5,8 +5,9 @@ ratio is taken inside each round, between turns that lie seconds apart, and the 
 slows the machine for a minute slows both sides of a ratio.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import ceil
 from statistics import median
 from typing import Literal
 
@@ -16,7 +17,8 @@ FOREIGN_LIMIT = 0.10
 CLIENT = "client"
 """The component that asks: never part of what an operation costs."""
 
-Measure = Literal["rate", "cpu"]
+Measure = Literal["rate", "cpu", "p50", "p99", "p50 added"]
+"""Rates and CPU per operation, and milliseconds of one operation. *Added* is a difference, all others are ratios."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class Turn:
     foreign: float = 0.0
     latency_ms: float | None = None
     """The median of one operation."""
+    p99_ms: float | None = None
+    """What 99 of 100 operations stayed within."""
 
     @property
     def rate(self) -> float:
@@ -48,14 +52,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a contestant should reach beside another, as a ratio of rates or of CPU per operation.
-
-    Without a bound the ratio is only shown.
-    """
+    """What a contestant should reach beside another, or by itself. Without a bound the figure is only shown."""
 
     contestant: str
     beside: str | None = None
-    """None: the bound is on the rate itself."""
+    """None: the bound is on the figure itself."""
     measure: Measure = "rate"
     at_least: float | None = None
     at_most: float | None = None
@@ -66,8 +67,14 @@ class Goal:
         """For the table."""
         if self.at_least is None and self.at_most is None:
             return ""
-        unit = "" if self.beside is None else "×"
+        unit = self.unit()
         return f"≥ {self.at_least:,g}{unit}" if self.at_least is not None else f"≤ {self.at_most:,g}{unit}"
+
+    def unit(self) -> str:
+        """What stands behind the figure."""
+        if self.measure == "p50 added" or (self.beside is None and self.measure in ("p50", "p99")):
+            return " ms"
+        return "" if self.beside is None else "×"
 
     def met_by(self, ratio: float) -> bool:
         """Whether a ratio reaches it."""
@@ -88,7 +95,7 @@ class Line:
     @property
     def rate(self) -> float | None:
         """The median over rounds."""
-        return median(turn.rate for turn in self.turns) if self.turns else None
+        return median_of(self.turns, "rate")
 
     @property
     def cpu_ms(self) -> float | None:
@@ -98,8 +105,12 @@ class Line:
     @property
     def latency_ms(self) -> float | None:
         """The median over rounds of the median within each."""
-        known = [turn.latency_ms for turn in self.turns if turn.latency_ms is not None]
-        return median(known) if known else None
+        return median_of(self.turns, "p50")
+
+    @property
+    def p99_ms(self) -> float | None:
+        """The median over rounds of what 99 of 100 stayed within."""
+        return median_of(self.turns, "p99")
 
     @property
     def foreign(self) -> float:
@@ -147,14 +158,38 @@ def cpu_ms_by_component(turn: Turn) -> dict[str, float]:
     return {name: 1000 * spent_s / turn.done for name, spent_s in turn.cpu_s.items() if name != CLIENT}
 
 
+_READ: Mapping[Measure, Callable[[Turn], float | None]] = {
+    "rate": lambda turn: turn.rate,
+    "cpu": lambda turn: turn.cpu_ms,
+    "p50": lambda turn: turn.latency_ms,
+    "p99": lambda turn: turn.p99_ms,
+    "p50 added": lambda turn: turn.latency_ms,
+}
+
+
 def ratio_of(ours: Sequence[Turn], beside: Sequence[Turn], measure: Measure = "rate") -> float | None:
-    """The median of the ratios within each round; rounds in which one side has nothing do not count."""
-    pairs = [
-        (mine.rate, other.rate) if measure == "rate" else (mine.cpu_ms, other.cpu_ms)
-        for mine, other in zip(ours, beside, strict=False)
-    ]
-    ratios = [mine / other for mine, other in pairs if mine > 0 and other > 0]
-    return median(ratios) if ratios else None
+    """The median of the ratios (of the differences, for what is added) within each round.
+
+    Rounds in which one side has nothing do not count.
+    """
+    read = _READ[measure]
+    pairs = [(read(mine) or 0, read(other) or 0) for mine, other in zip(ours, beside, strict=False)]
+    both = [(mine, other) for mine, other in pairs if mine > 0 and other > 0]
+    compared = [mine - other if measure == "p50 added" else mine / other for mine, other in both]
+    return median(compared) if compared else None
+
+
+def median_of(turns: Sequence[Turn], measure: Measure) -> float | None:
+    """The median over rounds of the figure itself."""
+    known = [value for turn in turns if (value := _READ[measure](turn)) is not None]
+    return median(known) if known else None
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that this share of all does not exceed (nearest rank); none of none."""
+    if not values:
+        return None
+    return sorted(values)[max(0, ceil(share * len(values)) - 1)]
 
 
 def judge(goals: Sequence[Goal], lines: Sequence[Line]) -> list[Verdict]:
@@ -168,7 +203,7 @@ def judge(goals: Sequence[Goal], lines: Sequence[Line]) -> list[Verdict]:
             other = by_key.get((goal.beside or "", line.clients))
             ratio = None if other is None else ratio_of(line.turns, other.turns, goal.measure)
             if goal.beside is None:
-                ratio = line.rate
+                ratio = median_of(line.turns, goal.measure)
             marked = line.marked or (other is not None and other.marked)
             verdicts.append(Verdict(goal, line.clients, ratio, marked))
     return verdicts

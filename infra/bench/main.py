@@ -1,16 +1,17 @@
 """`./run bench`: what Millrace does per second and what that costs, beside others, in one run on one machine.
 
 It starts a stack of its own, measures, checks every balance after every turn, shows a table and stops the stack. A
-missed goal is a figure; a check that does not hold is a failure, and the exit code 1.
+missed goal is a figure; a check that does not hold is a failure, and the exit code 1. It ends its scenario only: the
+others are measured all the same, and what was measured is shown.
 """
 
 import argparse
 import asyncio
 import os
-import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -18,13 +19,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.bench import batch, books, flow, history, lnbits, pairs, people, standing
-from infra.bench.contest import Contest, Pace, Wrong, eventually, play
+from infra.bench import batch, books, flow, history, lightning, lnbits, pairs, people, standing
+from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
-from infra.bench.http import Broken, healthy
+from infra.bench.http import healthy
 from infra.bench.machine import Meter
 from infra.bench.report import Report
-from infra.bench.servers import PLAIN, UNLIMITED, Servers, api_command, can_batch, folder, start
+from infra.bench.servers import PLAIN, UNLIMITED, Servers, api_command, can_batch, folder, free_port, start
 from infra.local import environment
 from infra.local.commands import ROOT
 from infra.local.outside import PaymentFailed
@@ -61,7 +62,22 @@ class Bench:
 
     async def measure(self, contest: Contest, pace: Pace) -> None:
         """Play it and note what came out."""
-        self._note(contest, await play(contest, pace, self.meter, self.say))
+        lines: list[Line] = []
+        try:
+            await play(contest, pace, self.meter, self.say, lines)
+        finally:
+            self._note(contest, lines)
+
+    async def attempt(self, name: str) -> None:
+        """One scenario; what breaks it is noted and ends nothing else."""
+        try:
+            await SCENARIOS[name](self)
+        except Exception as error:  # noqa: BLE001 - the figures of the other scenarios are worth keeping
+            wrong = find_wrong(error)
+            if wrong is None:
+                traceback.print_exception(error)
+            self.report.failures.append(f"{name}: {wrong or repr(error)}")
+            self.say(self.report.failures[-1])
 
     def _note(self, contest: Contest, lines: Sequence[Line]) -> None:
         self.report.lines += lines
@@ -119,18 +135,28 @@ class Bench:
         """Many payments in one request."""
         await self.measure(await batch.contest(self.servers, await self.users()), self.pace(4, clients=(4,)))
 
+    async def lightning(self) -> None:
+        """What leaves the bank, beside an LND without an engine."""
+        everybody = await self.users()
+        self.say("lightning: starting a node without an engine")
+        async with lightning.contests(self.servers, everybody) as contests:
+            for contest, turn_s, clients in contests:
+                await self.measure(contest, self.pace(turn_s, clients=clients))
+
     async def history(self) -> None:
         """Ten times as much of everything."""
         self.say("history: filling two books")
         await self.measure(await history.prepare_books(self.servers), self.pace(2, clients=(16,)))
         payments = 200 if self.quick else 1000
         growth = history.Growth(self.servers, await self.users(), await self._lnbits(), payments)
-        pace, lines = self.pace(4, clients=(16,)), []
-        for factor, suffix in ((1, ""), (history.FACTOR, history.GROWN)):
-            self.say(f"history: {factor * payments} payments in each bank")
-            await growth.fill(factor)
-            lines += await play(growth.contest(suffix), pace, self.meter, self.say)
-        self._note(growth.contest(), lines)
+        pace, lines = self.pace(4, clients=(16,)), list[Line]()
+        try:
+            for factor, suffix in ((1, ""), (history.FACTOR, history.GROWN)):
+                self.say(f"history: {factor * payments} payments in each bank")
+                await growth.fill(factor)
+                await play(growth.contest(suffix), pace, self.meter, self.say, lines)
+        finally:
+            self._note(growth.contest(), lines)
 
     async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
         """LNbits, started when it is first needed; or why it is not there."""
@@ -156,21 +182,14 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "workflows": Bench.workflows,
     "payments": Bench.payments,
     "batches": Bench.batches,
+    "lightning": Bench.lightning,
     "history": Bench.history,
     "standing": Bench.standing,
 }
 
 
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 async def run(options: argparse.Namespace, console: Console) -> Report:
-    """Start, measure, prove, stop. Raises Wrong."""
+    """Start, measure, prove, stop."""
     tools = Tools.from_json(os.environ["MILLRACE_TOOLS"])
     began = time.monotonic()
     print(f"bench: starting a stack in {folder()}", file=sys.stderr, flush=True)
@@ -180,11 +199,11 @@ async def run(options: argparse.Namespace, console: Console) -> Report:
         bench = Bench(Servers(stack, tools), running, console, options.quick, began=began)
         bench.report.quick, bench.report.commit = options.quick, _commit()
         for name in options.only or SCENARIOS:
-            await SCENARIOS[name](bench)
+            await bench.attempt(name)
         bench.say("the proof: every rule of the books, and books against nodes")
         proof = await prove(stack)
         if not proof.holds:
-            raise Wrong(proof.complaint())
+            bench.report.failures.append(proof.complaint())
     bench.report.took_s = time.monotonic() - began
     return bench.report
 
@@ -195,13 +214,6 @@ def _commit() -> str:
     return said.stdout.strip()
 
 
-def _wrong(error: BaseException) -> Wrong | Broken | None:
-    """The check that failed, from among those that clients raised together."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for each in error.exceptions if (found := _wrong(each)) is not None), None)
-    return error if isinstance(error, Wrong | Broken) else None
-
-
 def main() -> int:
     """Parse, run, show."""
     parser = argparse.ArgumentParser(prog="./run bench", description="Measure Millrace beside others.")
@@ -210,19 +222,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)
-    try:
-        report = asyncio.run(run(options, console))
-    except Exception as error:
-        wrong = _wrong(error)
-        if wrong is None:
-            raise
-        print(f"bench: a check does not hold: {wrong}", file=sys.stderr)
-        return 1
+    report = asyncio.run(run(options, console))
     report.show(console)
-    console.print(f"measured in {report.took_s:.0f} s at {report.commit}; every check held")
+    held = "every check held" if not report.failures else f"{len(report.failures)} failed"
+    console.print(f"measured in {report.took_s:.0f} s at {report.commit}; {held}")
     if options.json is not None:
         options.json.write_text(report.to_json())
-    return 0
+    for failure in report.failures:
+        print(f"bench: {failure}", file=sys.stderr)
+    return 1 if report.failures else 0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ One user is funded from outside over Lightning and pays the others, so that book
 """
 
 import itertools
+import random
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from infra.bench.contest import Wrong, eventually
 from infra.bench.http import Wire
 from infra.bench.servers import Servers
 from infra.local import environment
-from infra.local.outside import outside
+from infra.local.outside import Outside, PaymentFailed, outside
 
 Json = dict[str, Any]
 
@@ -52,6 +53,18 @@ class People:
         self.owned_msat[payer] -= amount_msat
         self.owned_msat[payee] += amount_msat
 
+    def spent(self, payer: int, amount_msat: int) -> None:
+        """A payment to the outside was answered as settled, with its fee."""
+        self.owned_msat[payer] -= amount_msat
+
+    def received(self, payee: int, amount_msat: int) -> None:
+        """Money came from outside."""
+        self.owned_msat[payee] += amount_msat
+
+    def anybody(self) -> Person:
+        """One of them by chance."""
+        return random.choice(self.everybody)
+
     async def check(self) -> None:
         """Raises Wrong unless every balance is what the answers say, to the millisatoshi, and nothing is held."""
         connection = await asyncpg.connect(self._servers.dsn(environment.DATABASE))
@@ -78,25 +91,32 @@ async def settle_in(servers: Servers, count: int = COUNT) -> People:
         everybody = [await _open(wire, admin, number) for number in range(count)]
         people = People(servers, everybody)
         rich = everybody[0]
-        total_msat = EACH_MSAT * count
-        body = {"wallet_id": rich.wallet_id, "amount_msat": total_msat}
-        invoice = expect(await wire.ask("POST", "/v1/invoices", body, Authorization=f"Bearer {rich.key}"))
         async with outside(servers.stack) as payer:
-            await payer.pay(invoice["bolt11"])
-
-        async def credited() -> bool:
-            path = f"/v1/invoices/{invoice['id']}"
-            shown = expect(await wire.ask("GET", path, Authorization=f"Bearer {rich.key}"), 200)
-            return bool(shown["status"] == "settled")
-
-        await eventually(credited, "the bench's money to arrive")
-        people.owned_msat[0] = total_msat
+            await fund(wire, people, rich, EACH_MSAT * count, payer)
         for other in everybody[1:]:
             await pay(wire, people, rich, f"@{other.username}", other.number, amount_msat=EACH_MSAT)
     finally:
         wire.close()
     await people.check()
     return people
+
+
+async def fund(wire: Wire, people: People, person: Person, amount_msat: int, payer: Outside) -> None:
+    """Somebody outside pays an invoice of this user, who has the money when this returns. Raises Wrong."""
+    key = f"Bearer {person.key}"
+    body = {"wallet_id": person.wallet_id, "amount_msat": amount_msat}
+    invoice = expect(await wire.ask("POST", "/v1/invoices", body, Authorization=key))
+    try:
+        await payer.pay(invoice["bolt11"])
+    except PaymentFailed as failed:
+        raise Wrong(f"outside cannot pay @{person.username} {amount_msat} msat: {failed}") from failed
+
+    async def credited() -> bool:
+        shown = expect(await wire.ask("GET", f"/v1/invoices/{invoice['id']}", Authorization=key), 200)
+        return bool(shown["status"] == "settled")
+
+    await eventually(credited, "the bench's money to arrive")
+    people.received(person.number, amount_msat)
 
 
 async def pay(

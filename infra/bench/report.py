@@ -37,6 +37,8 @@ class Report:
     units: dict[str, str] = field(default_factory=dict)
     verdicts: list[tuple[str, Verdict]] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    """Checks that did not hold and whatever else broke, each with its place; none in a good run."""
     took_s: float = 0.0
     quick: bool = False
     commit: str = ""
@@ -68,13 +70,14 @@ class Report:
             self.units.get(title, "per s"),
             "spread",
             "p50 ms",
+            "p99 ms",
             "CPU ms each",
             "of it",
             "client",
             "foreign",
         )
         table.title = title
-        for column in table.columns[1:6] + table.columns[7:]:
+        for column in table.columns[1:7] + table.columns[8:]:
             column.justify = "right"
         for line in lines:
             if line.missing is not None:
@@ -86,6 +89,7 @@ class Report:
                 f"{number(line.rate)}{MARK if line.marked else ''}",
                 f"{100 * (line.spread or 0):.0f} %",
                 number(line.latency_ms),
+                number(line.p99_ms),
                 number(line.cpu_ms),
                 _shares(line.turns),
                 f"{100 * client_share(line.turns):.0f} %",
@@ -103,6 +107,7 @@ class Report:
             "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()},
             "lines": [self._line(line) for line in self.lines],
             "goals": [_verdict(title, verdict) for title, verdict in self.verdicts],
+            "failures": self.failures,
             "facts": [asdict(fact) for fact in self.facts],
         }
         return json.dumps(content, indent=1)
@@ -116,6 +121,7 @@ class Report:
             "missing": line.missing,
             "rate": line.rate,
             "latency_ms": line.latency_ms,
+            "p99_ms": line.p99_ms,
             "cpu_ms": line.cpu_ms,
             "cpu_ms_by_component": _median_by_component(line.turns),
             "client_share": client_share(line.turns),
@@ -125,14 +131,12 @@ class Report:
 
 
 def _goals(verdicts: Sequence[tuple[str, Verdict]]) -> Table:
-    table = Table(
-        "what", "beside", "clients", "of", "goal", "ratio", "", title="goals, as the median of ratios per round"
-    )
+    table = Table("what", "beside", "clients", "of", "goal", "is", "", title="goals, as the median of ratios per round")
     for column in table.columns[4:6]:
         column.justify = "right"
     for _, verdict in verdicts:
         goal, mark = verdict.goal, MARK if verdict.marked else ""
-        ratio = "" if verdict.ratio is None else f"{verdict.ratio:,.2f}{'' if goal.beside is None else '×'}{mark}"
+        ratio = "" if verdict.ratio is None else f"{verdict.ratio:,.2f}{goal.unit()}{mark}"
         clients = str(verdict.clients)
         table.add_row(goal.contestant, goal.beside or "", clients, goal.measure, goal.words(), ratio, verdict.word)
     return table

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -55,6 +56,14 @@ def api_command(tools: Tools, port: int) -> list[str | Path]:
     """One more API process."""
     where = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log")
     return [tools.python, "-m", "uvicorn", "api.app:create_app", "--factory", *where]
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 class Servers:

@@ -83,8 +83,11 @@ async def until(what: str, holds: Callable[[], Awaitable[bool]], limit_s: float 
 class Network:
     """The nodes of one stack, connected; use it as `async with`."""
 
-    def __init__(self, home: Home, chain: BitcoinRpc, nodes: Sequence[Node]) -> None:
+    def __init__(
+        self, home: Home, chain: BitcoinRpc, nodes: Sequence[Node], channels: Sequence[Channel] = CHANNELS
+    ) -> None:
         self._home, self._chain, self._nodes = home, chain, {node.name: node for node in nodes}
+        self._channels = channels
         self._stubs: dict[str, Stubs] = {}
         self._keys: dict[str, str] = {}
 
@@ -153,7 +156,7 @@ class Network:
 
     async def connect_peers(self) -> None:
         """Connect every pair that shares a channel; a node that was away need not wait for its own retry."""
-        for opener, peer in {(channel.opener, channel.peer) for channel in CHANNELS}:
+        for opener, peer in {(channel.opener, channel.peer) for channel in self._channels}:
             known = (await self._stubs[opener].lightning.ListPeers(ln.ListPeersRequest())).peers
             if any(one.pub_key == self._keys[peer] for one in known):
                 continue
@@ -170,7 +173,7 @@ class Network:
 
     async def _open(self) -> None:
         opened = False
-        for channel in CHANNELS:
+        for channel in self._channels:
             lightning, peer = self._stubs[channel.opener].lightning, self._keys[channel.peer]
             listed = (await lightning.ListChannels(ln.ListChannelsRequest())).channels
             waiting = (await lightning.PendingChannels(ln.PendingChannelsRequest())).pending_open_channels
@@ -200,7 +203,7 @@ class Network:
     async def _mapped(self) -> None:
         async def whole(stubs: Stubs) -> bool:
             edges = (await stubs.lightning.DescribeGraph(ln.ChannelGraphRequest())).edges
-            return len(edges) >= len(CHANNELS) and all(
+            return len(edges) >= len(self._channels) and all(
                 edge.HasField("node1_policy") and edge.HasField("node2_policy") for edge in edges
             )
 

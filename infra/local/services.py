@@ -165,26 +165,32 @@ def bitcoind(home: Home, tools: Tools) -> Process:
 
 def lnd(home: Home, tools: Tools, name: str, after: Callable[[], Awaitable[None]]) -> Process:
     """One Lightning node, with TLS and macaroons as in production."""
-    folder, ports = home.folder / name, home.ports()
-    folder.mkdir(exist_ok=True)
-    own = {
-        "alias": name,
-        "rpclisten": f"127.0.0.1:{ports[name]}",
-        "listen": f"127.0.0.1:{ports[f'{name}-peer']}",
-        "externalip": f"127.0.0.1:{ports[f'{name}-peer']}",
-        "bitcoind.rpchost": f"127.0.0.1:{ports['bitcoind']}",
-        "bitcoind.rpcuser": "millrace",
-        "bitcoind.rpcpass": home.secrets()["bitcoind_password"],
-    }
-    _write_private(folder / "lnd.conf", LND_FLAGS + "".join(f"{key}={value}\n" for key, value in own.items()))
+    ports = home.ports()
     return Process(
         name,
-        [tools.lnd, f"--lnddir={folder}", f"--configfile={folder / 'lnd.conf'}"],
+        lnd_command(home, tools, name, ports[name], ports[f"{name}-peer"]),
         ready=lambda: active(node(home, name)),
         environment=environment.inherited(),
         before=lambda: freshen_tip(home),
         after=after,
     )
+
+
+def lnd_command(home: Home, tools: Tools, name: str, port: int, peer_port: int) -> list[str | Path]:
+    """How one is started, with its folder and configuration made."""
+    folder = home.folder / name
+    folder.mkdir(exist_ok=True)
+    own = {
+        "alias": name,
+        "rpclisten": f"127.0.0.1:{port}",
+        "listen": f"127.0.0.1:{peer_port}",
+        "externalip": f"127.0.0.1:{peer_port}",
+        "bitcoind.rpchost": f"127.0.0.1:{home.ports()['bitcoind']}",
+        "bitcoind.rpcuser": "millrace",
+        "bitcoind.rpcpass": home.secrets()["bitcoind_password"],
+    }
+    _write_private(folder / "lnd.conf", LND_FLAGS + "".join(f"{key}={value}\n" for key, value in own.items()))
+    return [tools.lnd, f"--lnddir={folder}", f"--configfile={folder / 'lnd.conf'}"]
 
 
 def lnds(home: Home, tools: Tools, after: Callable[[], Awaitable[None]]) -> list[Process]:
