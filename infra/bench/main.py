@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.bench import batch, books, flow, history, lightning, lnbits, pairs, people, standing
+from infra.bench import batch, books, flow, history, lightning, lnbits, pairs, people, processes, standing
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
 from infra.bench.http import healthy
@@ -108,12 +108,13 @@ class Bench:
             await helper.stop()
 
     async def standing(self) -> None:
-        """Start-up and memory."""
+        """Start-up and memory, and what a second process gives."""
         self.say("standing: memory, start-up, payments in flight")
         times, count = (1, 200) if self.quick else (3, 1000)
         self.report.facts += standing.memory(self.meter, "now")
         self.report.facts += await standing.start_up(self.servers, times, free_port())
         self.report.facts += await standing.waiting_payments(self.servers, self.meter, count)
+        await self.measure(processes.contest(self.servers, await self.users()), self.pace(4, processes.CLIENTS))
 
     async def payments(self) -> None:
         """What apps do, beside LNbits."""

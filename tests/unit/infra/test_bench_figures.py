@@ -2,7 +2,17 @@
 
 import pytest
 
-from infra.bench.figures import CLIENT, Goal, Line, Turn, cpu_ms_by_component, foreign_share, judge, ratio_of
+from infra.bench.figures import (
+    CLIENT,
+    Goal,
+    Line,
+    Turn,
+    cpu_ms_by_component,
+    foreign_share,
+    judge,
+    percentile,
+    ratio_of,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -11,6 +21,11 @@ def turn(rate: float, *, cpu_ms: float = 0.0, foreign: float = 0.0) -> Turn:
     """A turn of two seconds with this rate."""
     done = round(2 * rate)
     return Turn(done, 2.0, {"api": cpu_ms * done / 1000} if cpu_ms else {}, foreign)
+
+
+def took(p50: float, *, p99: float | None = None) -> Turn:
+    """A turn whose operations took so long."""
+    return Turn(10, 1.0, latency_ms=p50, p99_ms=p99)
 
 
 def line(name: str, *turns: Turn, clients: int = 1) -> Line:
@@ -45,6 +60,25 @@ def test_a_ratio_is_taken_inside_each_round_so_that_a_slow_minute_slows_both_sid
 
 def test_a_ratio_of_cpu_compares_what_one_operation_costs() -> None:
     assert ratio_of([turn(50, cpu_ms=10)], [turn(100, cpu_ms=40)], "cpu") == pytest.approx(0.25)
+
+
+def test_what_is_added_is_a_difference_inside_each_round() -> None:
+    ours, beside = [took(60), took(900), took(50)], [took(30), took(860), took(30)]
+    assert ratio_of(ours, beside, "p50 added") == 30
+    assert ratio_of([took(10)], [took(30)], "p50 added") == -20
+    assert ratio_of([Turn(1, 1.0)], [took(30)], "p50 added") is None
+
+
+def test_the_slowest_operations_are_compared_like_all_else() -> None:
+    assert ratio_of([took(10, p99=30)], [took(10, p99=20)], "p99") == 1.5
+    assert ratio_of([took(10)], [took(10, p99=20)], "p99") is None
+
+
+def test_a_percentile_is_a_value_that_was_seen() -> None:
+    assert percentile(range(1, 101), 0.99) == 99
+    assert percentile([7, 3], 0.99) == 7
+    assert percentile([7, 3], 0.0) == 3
+    assert percentile([], 0.99) is None
 
 
 def test_a_round_in_which_one_side_did_nothing_gives_no_ratio() -> None:
@@ -83,6 +117,17 @@ def test_a_goal_can_be_a_ceiling_or_a_bound_on_the_rate_itself_or_none() -> None
     goals = [Goal("a", "b", "cpu", at_most=0.5), Goal("a", at_least=60), Goal("a", "b")]
     assert [(one.ratio, one.word) for one in judge(goals, lines)] == [(0.25, "met"), (50.0, "missed"), (1.0, "")]
     assert [goal.words() for goal in goals] == ["≤ 0.5×", "≥ 60", ""]
+
+
+def test_a_goal_in_milliseconds_says_so() -> None:
+    lines = [line("a", took(50), took(70), took(60)), line("b", took(30), took(30), took(30))]
+    goals = [Goal("a", "b", "p50 added", at_most=40), Goal("a", measure="p50", at_most=50), Goal("a", "b", "p99")]
+    assert [(one.ratio, one.word) for one in judge(goals, lines)] == [
+        (30, "met"),
+        (60, "missed"),
+        (None, "not measured"),
+    ]
+    assert [goal.words() for goal in goals] == ["≤ 40 ms", "≤ 50 ms", ""]
 
 
 def test_what_is_missing_is_neither_met_nor_missed() -> None:
