@@ -11,12 +11,12 @@ _EVERY_S = 2
 
 @asynccontextmanager
 async def heartbeats() -> AsyncIterator[None]:
-    """Send a heartbeat every two seconds while the block runs."""
+    """Send a heartbeat every two seconds while the block runs: what ends before costs the server none."""
 
     async def beat() -> None:
         while True:
-            activity.heartbeat()
             await asyncio.sleep(_EVERY_S)
+            activity.heartbeat()
 
     beating = asyncio.create_task(beat())
     try:

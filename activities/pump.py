@@ -4,9 +4,10 @@
   the page. One that comes alone has a workflow of its own and waits for nobody; those of a page share one. LND gives no
   backlog for a cursor of 0, so of a node that was never paid the first receipts are taken from a list, which is asked
   for when the stream has told of one.
-* Outgoing payments: each final update wakes the payment's workflow, which looks for itself. After every reconnect all
-  that wait are woken once, because their updates may have come while nobody listened. A success for which nothing is
-  held starts a reconciliation.
+* Outgoing payments: each final update wakes the payment's workflow, which looks for itself. A payment that its send
+  still follows is told by that: it is woken only if it still waits some seconds later. After every reconnect all that
+  wait are woken once, because their updates may have come while nobody listened. A success for which nothing is held
+  starts a reconciliation.
 * Tending: invoices settled in the ledger are cancelled at the node within a second, and the node reports that it is
   alive and how much it can send.
 """
@@ -28,11 +29,13 @@ from engine.contracts.invoice import MAX_RECEIPTS
 from engine.contracts.pump import PumpActivities, PumpInput
 from engine.contracts.reconciliation import Reconcile
 from engine.domain.errors import InvariantBroken
-from engine.ledger import invoice, node, payment
+from engine.ledger import invoice, node, payment, sending
 from engine.ledger.database import Pool
 
 _PAGE = MAX_RECEIPTS
 _IDLE_S = 0.5
+_SEND_TELLS_S = 5
+"""How long the send that follows a payment has to tell its workflow: one that knows already needs no signal."""
 _LONGEST_PAUSE_S = 600
 _REPORT_EVERY = 4
 """Rounds of tending between two reports of what the node can send."""
@@ -61,8 +64,10 @@ class Pump(PumpActivities):
     async def pump_payments(self, pump: PumpInput) -> None:
         async with heartbeats():
             await self._require_adopted_node()
+            followed: asyncio.Queue[tuple[float, NodePayment]] = asyncio.Queue()
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._wake_final())
+                tasks.create_task(self._wake_final(followed))
+                tasks.create_task(self._wake_late(followed))
                 tasks.create_task(self._wake_all())
 
     @activity.defn
@@ -108,12 +113,26 @@ class Pump(PumpActivities):
             async with self._pool.acquire() as conn:
                 await node.move_cursor(conn, self._lnd.name, max(known.settle_index for known in page))
 
-    async def _wake_final(self) -> None:
+    async def _wake_final(self, followed: asyncio.Queue[tuple[float, NodePayment]]) -> None:
+        now = asyncio.get_running_loop().time
         async with aclosing(self._lnd.follow_payments()) as updates:
             async for update in updates:
-                if update.status is not NodePaymentStatus.IN_FLIGHT:
+                if update.status is NodePaymentStatus.IN_FLIGHT:
+                    continue
+                async with self._pool.acquire() as conn:
+                    watched = await sending.has_wait(conn, update.payment_hash)
+                if watched:
                     await self._tell(update)
+                else:
+                    followed.put_nowait((now() + _SEND_TELLS_S, update))
         raise ConnectionResetError(f"{self._lnd.name} closed its stream of payments")
+
+    async def _wake_late(self, followed: asyncio.Queue[tuple[float, NodePayment]]) -> None:
+        """What is lost with this process is made good by the next one's `_wake_all`."""
+        while True:
+            due, update = await followed.get()
+            await asyncio.sleep(due - asyncio.get_running_loop().time())
+            await self._tell(update)
 
     async def _tell(self, update: NodePayment) -> None:
         async with self._pool.acquire() as conn:

@@ -14,7 +14,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeats
-from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
+from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
@@ -23,6 +23,8 @@ from engine.ledger import payment as payments
 from engine.ledger import sending
 from engine.ledger.database import Pool, translated
 
+_IDENTITY_S = 1
+"""How long a node that can send is held to be the one that answered: no node is replaced or restarted in less."""
 _FOLLOW_S = 15
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
 _PATIENT_TRIES = 20
@@ -68,6 +70,7 @@ class Sending(SendingActivities):
     def __init__(self, node: LndNode, pool: Pool) -> None:
         self._node = node
         self._pool = pool
+        self._seen: tuple[float, NodeIdentity] | None = None
 
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
@@ -158,7 +161,7 @@ class Sending(SendingActivities):
 
     async def _pass_fence(self, attempt: LightningAttempt) -> None:
         """Raises unless the node is the adopted one and can send, and, read last, the money is still held for this."""
-        identity = await self._node.get_identity()
+        identity = await self._get_identity()
         if identity.active_channels == 0 and activity.info().attempt <= _PATIENT_TRIES:
             raise Unavailable(f"{self._node.name} has no active channel; it may have just been started")
         if not identity.synced:
@@ -171,6 +174,15 @@ class Sending(SendingActivities):
             raise InvariantBroken(
                 f"{self._node.name} is not the node that was adopted: {identity.pubkey} answers", code="node_replaced"
             )
+
+    async def _get_identity(self) -> NodeIdentity:
+        """Who answers; asked once a second for all that send then, because it costs the node more than a look does."""
+        now = asyncio.get_running_loop().time()
+        if self._seen is not None and now < self._seen[0] + _IDENTITY_S:
+            return self._seen[1]
+        identity = await self._node.get_identity()
+        self._seen = (now, identity) if identity.synced and identity.active_channels else None
+        return identity
 
     async def _follow(self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None]) -> AttemptReport:
         """The final report, or IN_FLIGHT when the node has the payment and no end of it for a while.

@@ -48,6 +48,17 @@ async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -
         )
 
 
+async def has_wait(conn: Connection, payment_hash: PaymentHash) -> bool:
+    """Whether the pending payment of this hash waits for something that was noted: its send follows it no longer."""
+    with translated():
+        found: bool = await conn.fetchval(
+            """SELECT EXISTS (SELECT FROM bank.payments p JOIN bank.payment_waits w ON w.payment_id = p.id
+                               WHERE p.payment_hash = $1 AND p.status = 'pending')""",
+            payment_hash,
+        )
+    return found
+
+
 async def add_sighting(
     conn: Connection, payment_id: PaymentId, *, height: int, time_lock: int, payment_index: int
 ) -> None:

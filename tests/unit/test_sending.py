@@ -9,6 +9,7 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
+from activities import sending as sends
 from activities.sending import Sending
 from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
 from engine.clients.lnd_htlcs import NodeHtlcs
@@ -77,6 +78,7 @@ class FakeLnd:
     name: NodeName = ATTEMPT.node
     htlcs: NodeHtlcs = EMPTY
     sent: int = 0
+    asked_who: int = 0
     order: list[str] = field(default_factory=list)
 
     async def find_payment(self, _payment_hash: PaymentHash) -> NodePayment | None:
@@ -84,6 +86,7 @@ class FakeLnd:
         return self.known
 
     async def get_identity(self) -> NodeIdentity:
+        self.asked_who += 1
         return NodeIdentity(pubkey=self.pubkey, active_channels=self.active_channels, synced=self.synced)
 
     async def read_htlcs(self) -> NodeHtlcs:
@@ -226,6 +229,26 @@ async def test_a_node_that_has_just_been_started_is_waited_for() -> None:
     with pytest.raises(Unavailable, match="no active channel"):
         await _send(lnd)
     assert lnd.sent == 0
+
+
+async def test_all_that_send_at_the_same_time_ask_once_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sends, "_IDENTITY_S", 3600)
+    lnd = FakeLnd(known=None, says=[PAID])
+    sending = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    for _ in range(3):
+        await ActivityEnvironment().run(sending.send_payment, ATTEMPT)
+    assert (lnd.sent, lnd.asked_who) == (3, 1)
+
+
+async def test_a_node_that_could_not_send_is_asked_again_at_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sends, "_IDENTITY_S", 3600)
+    lnd = FakeLnd(known=None, says=[PAID], synced=False)
+    sending = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    with pytest.raises(Unavailable, match="behind the chain"):
+        await ActivityEnvironment().run(sending.send_payment, ATTEMPT)
+    lnd.synced = True
+    await ActivityEnvironment().run(sending.send_payment, ATTEMPT)
+    assert (lnd.sent, lnd.asked_who) == (1, 2)
 
 
 async def test_a_node_behind_the_chain_is_waited_for(kept: FakeBank) -> None:
