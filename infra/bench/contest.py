@@ -79,14 +79,27 @@ async def play(contest: Contest, pace: Pace, meter: Meter, say: Callable[[str], 
     """All rounds for each number of clients, noted in `lines` turn by turn. Raises Wrong, naming the turn."""
     present = [one for one in contest.contestants if isinstance(one, Contestant)]
     absent = [one for one in contest.contestants if not isinstance(one, Contestant)]
-    lines += [Line(contest.title, name, pace.clients[0], missing=reason) for name, reason in absent]
+    try:
+        await _play_rounds(contest.title, present, pace, meter, say, lines)
+    finally:
+        lines += [Line(contest.title, name, pace.clients[0], missing=reason) for name, reason in absent]
+
+
+async def _play_rounds(
+    title: str,
+    present: Sequence[Contestant],
+    pace: Pace,
+    meter: Meter,
+    say: Callable[[str], None],
+    lines: list[Line],
+) -> None:
     for clients in pace.clients:
-        by_name = {one.name: Line(contest.title, one.name, clients) for one in present}
+        by_name = {one.name: Line(title, one.name, clients) for one in present}
         lines += by_name.values()
         for number in range(pace.rounds):
             order = present if number % 2 == 0 else present[::-1]
             for one in order:
-                where = f"{contest.title}: {clients} clients, round {number + 1}/{pace.rounds}, {one.name}"
+                where = f"{title}: {clients} clients, round {number + 1}/{pace.rounds}, {one.name}"
                 say(where)
                 with naming(where):
                     turn = await take_turn(one, clients, pace.turn_s, meter)

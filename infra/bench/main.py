@@ -108,12 +108,15 @@ class Bench:
             await helper.stop()
 
     async def standing(self) -> None:
-        """Start-up and memory, and what a second process gives."""
+        """Start-up and memory."""
         self.say("standing: memory, start-up, payments in flight")
-        times, count = (1, 200) if self.quick else (3, 1000)
+        times, count = (1, 100) if self.quick else (3, 500)
         self.report.facts += standing.memory(self.meter, "now")
         self.report.facts += await standing.start_up(self.servers, times, free_port())
         self.report.facts += await standing.waiting_payments(self.servers, self.meter, count)
+
+    async def processes(self) -> None:
+        """What a second process gives."""
         await self.measure(processes.contest(self.servers, await self.users()), self.pace(4, processes.CLIENTS))
 
     async def payments(self) -> None:
@@ -186,6 +189,7 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "lightning": Bench.lightning,
     "history": Bench.history,
     "standing": Bench.standing,
+    "processes": Bench.processes,
 }
 
 
@@ -218,7 +222,7 @@ def _commit() -> str:
 def main() -> int:
     """Parse, run, show."""
     parser = argparse.ArgumentParser(prog="./run bench", description="Measure Millrace beside others.")
-    parser.add_argument("--quick", action="store_true", help="shorter turns and one round less: two minutes in all")
+    parser.add_argument("--quick", action="store_true", help="shorter turns and one round less: four minutes in all")
     parser.add_argument("--only", action="append", choices=SCENARIOS, metavar="SCENARIO", help=", ".join(SCENARIOS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to this file")
     options = parser.parse_args()

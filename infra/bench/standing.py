@@ -81,7 +81,7 @@ async def waiting_payments(servers: Servers, meter: Meter, count: int) -> list[F
             found = await client.count_workflows(f"TaskQueue = '{WAITING}' AND {queues.STATUS.name} = 'in_flight'")
             return found.count == count
 
-        await eventually(all_wait, f"{count} payments to wait", limit_s=180)
+        await eventually(all_wait, f"{count} payments to wait", limit_s=300)
         full = meter.memory_mb()
         return [
             Fact(f"memory per 1,000 payments in flight: {name}", 1000 * (full[part] - empty[part]) / count, "MB")
