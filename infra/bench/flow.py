@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 
 from api import payment_run
 from engine.contracts import queues
+from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.ids import AccountId, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
@@ -136,7 +136,7 @@ async def connect(servers: Servers) -> Client:
     return await Client.connect(
         told["MILLRACE_TEMPORAL_ADDRESS"],
         namespace=told["MILLRACE_TEMPORAL_NAMESPACE"],
-        data_converter=pydantic_data_converter,
+        data_converter=DATA_CONVERTER,
     )
 
 

@@ -13,11 +13,11 @@ from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from activities.failures import FailureInterceptor
+from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.payment import (
     AttemptReport,
     LightningAttempt,
@@ -100,7 +100,7 @@ async def main(kind: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     client = await Client.connect(
-        settings.temporal_address, namespace=settings.temporal_namespace, data_converter=pydantic_data_converter
+        settings.temporal_address, namespace=settings.temporal_namespace, data_converter=DATA_CONVERTER
     )
     workers = [_workflows(client, settings, kind)]
     if kind == "waiting":
