@@ -85,7 +85,8 @@ class Growth:
         ours = Pairs(PAIR + suffix, self._people, port, OURS)
         if isinstance(self._lnbits, Lnbits):
             self._lnbits.name = LNBITS + suffix
-        goals = [Goal(PAIR + GROWN, PAIR, at_least=0.9), Goal(LNBITS + GROWN, LNBITS)]
+        goals = [Goal(PAIR + GROWN, PAIR, at_least=0.9), Goal(PAIR + GROWN, PAIR, "cpu", at_most=1.1)]
+        goals += [Goal(LNBITS + GROWN, LNBITS), Goal(LNBITS + GROWN, LNBITS, "cpu")]
         return Contest("history of payments", "operations/s", [ours, self._lnbits], goals)
 
     async def fill(self, factor: int) -> None:
