@@ -13,7 +13,6 @@ import asyncpg
 
 from engine.clients.invoices import InvoiceNode
 from engine.clients.lnd import LndNode
-from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.domain.ids import NodeName
 from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, keep_asking
 from infra.bench.figures import Goal
@@ -104,7 +103,7 @@ class WhileHanging(Contestant):
             self._waiting.append(asyncio.create_task(self._engine.begin(-1 - number, payer, asked)))
             self._held.append(held)
         async with asyncio.timeout(30):
-            await asyncio.gather(*(self._payee.accepted(held) for held in self._held))
+            await asyncio.gather(*(self._payee.node.accepted(held) for held in self._held))
         return await self._bystander.work(clients, seconds, begin)
 
     async def rest(self) -> None:
@@ -166,7 +165,7 @@ class BareInvoices(Contestant):
         self._made = 0
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        self._made = await self._count()
+        self._made = await self._own.last_invoice_index()
         await asyncio.gather(*(self._make(number) for number in range(clients)))
         begin()
         return await keep_asking(self._make, clients, seconds)
@@ -179,13 +178,8 @@ class BareInvoices(Contestant):
         self._made += 1
 
     async def check(self) -> None:
-        if (found := await self._count()) != self._made:
+        if (found := await self._own.last_invoice_index()) != self._made:
             raise Wrong(f"the bare node has {found} invoices and must have {self._made}")
-
-    async def _count(self) -> int:
-        """The node's own number of its last invoice; they are numbered from 1 on."""
-        last = await self._own.stubs.lightning.ListInvoices(ln.ListInvoiceRequest(reversed=True, num_max_invoices=1))
-        return last.last_index_offset
 
 
 @asynccontextmanager

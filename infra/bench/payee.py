@@ -13,9 +13,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from engine.clients.bolt11 import decode
 from engine.clients.lnd import LndNode, NodePaymentStatus, SendRefused
-from engine.clients.lndrpc import lightning_pb2 as ln
-from engine.clients.lndrpc.invoicesrpc import invoices_pb2 as inv
 from engine.domain.errors import EngineError
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
@@ -66,27 +65,17 @@ class Payee:
         return self._stock.pop() if self._stock else await self._make()
 
     async def _make(self) -> Asked:
-        added = await self.node.stubs.lightning.AddInvoice(ln.Invoice(value_msat=AMOUNT_MSAT, memo="bench"))
-        return Asked(added.payment_request, PaymentHash(added.r_hash.hex()))
+        text = await self.node.invoice(AMOUNT_MSAT, memo="bench")
+        return Asked(text, decode(text, network="regtest").payment_hash)
 
     async def hold(self) -> tuple[Asked, HoldInvoice]:
         """An invoice whose payment hangs until the payee says a word."""
         held = await self.node.hold_invoice(AMOUNT_MSAT, memo="bench")
         return Asked(held.bolt11, PaymentHash(held.payment_hash.hex())), held
 
-    async def accepted(self, held: HoldInvoice) -> None:
-        """Wait until its payment has come."""
-        updates = self.node.stubs.invoices.SubscribeSingleInvoice(
-            inv.SubscribeSingleInvoiceRequest(r_hash=held.payment_hash)
-        )
-        async for invoice in updates:
-            if invoice.state == ln.Invoice.ACCEPTED:
-                return
-        raise Wrong("the payee's node ended the answer about an invoice")
-
     async def settle_after(self, held: HoldInvoice, delay_s: float) -> None:
         """Take so long from the coming of the payment to the word."""
-        await self.accepted(held)
+        await self.node.accepted(held)
         await asyncio.sleep(delay_s)
         await self.node.settle(held)
 

@@ -87,6 +87,19 @@ class Outside:
         """An invoice of this node; its `state` is OPEN, ACCEPTED (held), SETTLED or CANCELED."""
         return await self.stubs.lightning.LookupInvoice(ln.PaymentHash(r_hash=payment_hash))
 
+    async def accepted(self, held: HoldInvoice) -> None:
+        """Wait until the payment of a hold invoice has come. Raises `PaymentFailed` when it cannot come any more."""
+        asked = inv.SubscribeSingleInvoiceRequest(r_hash=held.payment_hash)
+        async for invoice in self.stubs.invoices.SubscribeSingleInvoice(asked):
+            if invoice.state == ln.Invoice.ACCEPTED:
+                return
+        raise PaymentFailed("the payee's invoice has ended without a payment")
+
+    async def last_invoice_index(self) -> int:
+        """How many invoices the node has ever made: it numbers them from 1 on."""
+        asked = ln.ListInvoiceRequest(reversed=True, num_max_invoices=1)
+        return (await self.stubs.lightning.ListInvoices(asked)).last_index_offset
+
     async def pay(self, bolt11: str, *, amount_msat: int = 0, max_fee_msat: int = 10_000) -> ln.Payment:
         """Pay and wait for the end; raises `PaymentFailed`. `amount_msat` only for an invoice without an amount."""
         return await self._send(
