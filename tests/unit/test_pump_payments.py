@@ -100,7 +100,7 @@ async def _woken(monkeypatch: pytest.MonkeyPatch, bank: FakeBank) -> list[str]:
         monkeypatch.setattr(payment, replacement.__name__, replacement)
     monkeypatch.setattr(node, "find_pubkey", find_pubkey)
     client = FakeClient()
-    pump = Pump(cast("LndNode", FakeLnd(bank)), cast("Pool", FakePool()), cast("Client", client))
+    pump = Pump(cast("LndNode", FakeLnd(bank)), cast("Pool", FakePool()), cast("Client", client), together=1)
     with suppress(BaseExceptionGroup):  # the stream's end
         await ActivityEnvironment().run(pump.pump_payments, PumpInput(node=NODE))
     return client.woken
