@@ -32,6 +32,9 @@ with workflow.unsafe.imports_passed_through():
         receive_summary,
     )
 
+_LISTED = 100
+"""How many of those left alone the details of a page name; they are found by their kind, too."""
+
 
 @workflow.defn
 class ReceiveWorkflow:
@@ -80,7 +83,7 @@ class ReceiptPageWorkflow:
             await _leave_alone(receipt)
         ends = Counter(credited.verdicts)
         lines = [", ".join(f"**{count} {verdict}**" for verdict, count in sorted(ends.items())) + ": final"]
-        lines += [f"- left alone: `{queues.receive_workflow_id(receipt.payment_hash)}`" for receipt in alone]
+        lines += [f"- left alone: `{queues.receive_workflow_id(receipt.payment_hash)}`" for receipt in alone[:_LISTED]]
         workflow.set_current_details("\n".join(lines))
         workflow.upsert_search_attributes([queues.STATUS.value_set("settled")])
         return credited

@@ -115,7 +115,6 @@ class Outside:
                 payment_hash=bytes.fromhex(asked.payment_hash),
                 payment_addr=asked.payment_addr,
                 final_cltv_delta=asked.cltv_expiry,
-                dest_features=list(asked.features),
                 amt_msat=amount_msat,
                 fee_limit_msat=max_fee_msat,
             )
