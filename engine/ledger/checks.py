@@ -103,8 +103,10 @@ _RULES = {
         SELECT format('reference %s has %s transfers', external_ref, count(*))
           FROM ledger.transfers GROUP BY external_ref HAVING count(*) > 1
         UNION ALL
-        SELECT format('account %s: an entry of transfer %s in %s', a.code, e.transfer_id, e.currency)
-          FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id WHERE e.currency <> a.currency
+        SELECT format('account %s: an entry of transfer %s in %s', coalesce(a.code, e.account_id::text), e.transfer_id,
+                      e.currency)
+          FROM ledger.entries e LEFT JOIN ledger.accounts a ON a.id = e.account_id
+         WHERE e.currency IS DISTINCT FROM a.currency
         UNION ALL
         SELECT format('entry %s belongs to no transfer', e.seq)
           FROM ledger.entries e WHERE NOT EXISTS (SELECT FROM ledger.transfers t WHERE t.id = e.transfer_id)""",
