@@ -20,7 +20,7 @@ from engine.ledger.accounts import Payee, find_payees
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection
 from engine.ledger.fees import Charge, FeeBook
-from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers
+from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.store import post_batch_in_tx
 
 
@@ -53,6 +53,8 @@ class _Known:
 
     invoices: Mapping[PaymentHash, invoice.InvoiceRow]
     payees: Mapping[WalletId, Payee]
+    prices_micro: Mapping[str, int]
+    """Of the currencies in which any of the payers is limited."""
 
 
 class InternalPayments:
@@ -111,7 +113,10 @@ class InternalPayments:
         )
         wallets = {each.wallet_id for each in invoices.values()}
         wallets |= {each for each in (asked[place].payee_wallet_id for place in places) if each is not None}
-        known = _Known(invoices, await find_payees(conn, list(wallets)))
+        prices_micro = await read_prices_micro(
+            conn, self._limits, (payer for payer in payers if payer is not None), "internal"
+        )
+        known = _Known(invoices, await find_payees(conn, list(wallets)), prices_micro)
         plans: list[_Plan] = []
         broken: dict[int, EngineError] = {}
         for place, payer in zip(places, payers, strict=True):
@@ -150,7 +155,7 @@ class InternalPayments:
             raise payee_closed()
         charge = await self.charge(conn, "internal", asked, payer)
         new = _new_payment(asked, charge, wallet_id, workflow_id)
-        counts = await counts_of(conn, self._limits, payer, "internal", asked.amount_msat, Msat(0))
+        counts = await counts_of(conn, self._limits, payer, "internal", asked.amount_msat, Msat(0), known.prices_micro)
         posting = await payment.paid_internally(
             conn, self._ids, new, payer.ledger_account_id, payee.ledger_account_id, counts
         )

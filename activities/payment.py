@@ -28,7 +28,7 @@ from engine.ledger import chart, invoice, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.database import Connection, Pool, transaction, translated
 from engine.ledger.fees import Charge
-from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers
+from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.store import post_in_tx
 
 
@@ -136,7 +136,10 @@ class Payments(PaymentActivities):
         new = _new_payment(asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
-        counts = await counts_of(conn, self._limits, payer, "lightning", asked.amount_msat, asked.max_fee_msat)
+        prices_micro = await read_prices_micro(conn, self._limits, [payer], "lightning")
+        counts = await counts_of(
+            conn, self._limits, payer, "lightning", asked.amount_msat, asked.max_fee_msat, prices_micro
+        )
         await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
         await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         row = await payment.get_row_in_tx(conn, new.id)

@@ -5,7 +5,7 @@ version of the rulebook that is in force comes with the payer, in one statement;
 process reads a version once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, cast
 
@@ -92,20 +92,35 @@ async def find_payers(
     return [None if row["status"] is None else Payer(**{**row, "caps": row["caps"] or {}}) for row in rows]
 
 
-async def counts_of(
-    conn: Connection, books: LimitBooks, payer: Payer, kind: Kind, amount_msat: Msat, max_fee_msat: Msat
-) -> list[Count]:
-    """What a payment counts, and the maxima that are in force for it.
+async def read_prices_micro(conn: Connection, books: LimitBooks, payers: Iterable[Payer], kind: Kind) -> dict[str, int]:
+    """The last price of each currency in which such payments of any of them are limited, where there is one.
 
-    At the last price, whatever its age: how old it may be was asked when the payment was let in, and what was accepted
-    is not refused because a feed has stopped since. Raises Refused (`price_unavailable`) when there never was one.
+    Whatever its age: how old it may be was asked when the payment was let in, and what was accepted is not refused
+    because a feed has stopped since.
+    """
+    currencies: set[str] = set()
+    for version, level in {(payer.limits_version, payer.level) for payer in payers}:
+        currencies |= (await books.get(conn, version)).currencies(level, kind)
+    prices = await read_prices(conn, currencies) if currencies else {}
+    return {currency: price.price_micro for currency, price in prices.items()}
+
+
+async def counts_of(
+    conn: Connection,
+    books: LimitBooks,
+    payer: Payer,
+    kind: Kind,
+    amount_msat: Msat,
+    max_fee_msat: Msat,
+    prices_micro: Mapping[str, int],
+) -> list[Count]:
+    """What a payment counts at these prices, and the maxima that are in force for it.
+
+    Raises Refused (`price_unavailable`) when there never was a price in a currency of its limits.
     """
     book = await books.get(conn, payer.limits_version)
-    currencies = book.currencies(payer.level, kind)
-    prices = await read_prices(conn, currencies) if currencies else {}
-    if missing := sorted(currencies - set(prices)):
+    if missing := sorted(book.currencies(payer.level, kind) - set(prices_micro)):
         raise Refused(f"There is no price in {missing[0]}.", code="price_unavailable", currency=missing[0])
-    prices_micro = {currency: price.price_micro for currency, price in prices.items()}
     counts = level_counts(book, payer.level, kind, amount_msat, prices_micro)
     if payer.caps and payer.key_id is not None:
         counts.append(key_count(payer.key_id, payer.caps, amount_msat, max_fee_msat))

@@ -17,9 +17,11 @@ from api import batch_run
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS, BatchItem, BatchOutcome, BatchRequest
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import InvariantBroken
+from engine.ledger import limits
 from engine.ledger.chart import Chart
 from engine.ledger.checks import find_broken_rules
-from engine.ledger.database import open_pool, transaction
+from engine.ledger.database import Connection, open_pool, transaction
+from engine.ledger.prices import Price, read_prices
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, User, bearer, is_problem, running_api
 from tests.integration.payer_helpers import Payers
@@ -272,3 +274,60 @@ async def test_while_temporal_is_away_nothing_is_begun(bank: Payers) -> None:
     alice, bob = await payer_of(bank, 10), await bank.api.open_account()
     is_problem(await send(alice, [to(bob, 1)], key="away"), 503, "temporarily_unavailable")
     await nothing_was_paid(bank, alice, 10)
+
+
+async def set_rules(bank: Payers, name: str, content: Json) -> None:
+    version = (await bank.api.http.get(f"/v1/admin/{name}", headers=ADMIN)).json()["version"] + 1
+    body = {"content": content, "note": "test", "version": version}
+    answer = await bank.api.http.put(f"/v1/admin/{name}", json=body, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.usefixtures("worker")
+async def test_each_item_costs_its_own_fee(bank: Payers) -> None:
+    alice, bob = await payer_of(bank, 10_000), await bank.api.open_account()
+    await set_rules(bank, "fees", {"internal": [{"flat_msat": 10}, {"proportional_ppm": 1_000}]})
+    try:
+        answer = await send(alice, [to(bob, 1_000), to(bob, 2_500), to(bob, 1)])
+        assert answer.status_code == 201, answer.text
+        assert [item["fee_msat"] for item in answer.json()["items"]] == [11, 13, 11]
+        assert (await available(alice), await available(bob)) == (10_000 - 3_501 - 35, 3_501)
+        problem = is_problem(await send(alice, [to(bob, 6_000), to(bob, 440)]), 409, "insufficient_funds")
+        assert (problem["item"], problem["needed_msat"], problem["available_msat"]) == (1, 451, 448)
+        assert await available(alice) == 6_464
+    finally:
+        await set_rules(bank, "fees", {})
+
+
+@pytest.mark.usefixtures("worker")
+async def test_the_item_that_breaks_the_days_limit_stops_all_and_nothing_of_it_counts(bank: Payers) -> None:
+    await set_rules(bank, "limits", {"levels": {"7": {"internal": {"day_sat": 1_000}}}})
+    alice, bob = await payer_of(bank, 10_000_000, level=7), await bank.api.open_account()
+    problem = is_problem(
+        await send(alice, [to(bob, 400_000), to(bob, 500_000), to(bob, 100_001), to(bob, 1)]), 409, "limit_exceeded"
+    )
+    assert (problem["item"], problem["used_msat"], problem["asked_msat"]) == (2, 900_000, 100_001)
+    await nothing_was_paid(bank, alice, 10_000_000)
+    (used,) = [item["used_msat"] for item in (await alice.get("/v1/limits")).json()["items"]]
+    assert used == 0
+    assert (await send(alice, [to(bob, 400_000), to(bob, 600_000)])).status_code == 201
+    assert is_problem(await send(alice, [to(bob, 1)]), 409, "limit_exceeded")["item"] == 0
+
+
+@pytest.mark.usefixtures("worker")
+async def test_the_price_is_read_once_for_all_items_of_a_batch(bank: Payers, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[str]] = []
+
+    async def counting(conn: Connection, currencies: set[str]) -> dict[str, Price]:
+        asked.append(currencies)
+        return await read_prices(conn, currencies)
+
+    answer = await bank.api.http.put("/v1/admin/prices/USD", json={"price": "100000"}, headers=ADMIN)
+    assert answer.status_code == 200, answer.text
+    await set_rules(bank, "limits", {"levels": {"8": {"internal": {"day": {"USD": "10.00"}}}}})
+    alice, bob = await payer_of(bank, 10**9, level=8), await bank.api.open_account()
+    monkeypatch.setattr(limits, "read_prices", counting)
+    answer = await send(alice, [to(bob, 4_000_000), to(bob, 4_000_000), to(bob, 2_000_001)])
+    problem = is_problem(answer, 409, "limit_exceeded")
+    assert (problem["item"], problem["used"], problem["asked"]) == (2, "8.00", "2.000001")
+    assert asked == [{"USD"}]
