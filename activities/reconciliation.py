@@ -47,6 +47,7 @@ from engine.ledger.agreement import AgreedChannel, agree, list_agreed_channels
 from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, transaction
+from engine.ledger.limits import prune_counters_in_tx
 
 BOOKS = "books"
 """The account of a finding that concerns the books as a whole."""
@@ -77,6 +78,8 @@ class Reconciliations(ReconciliationActivities):
     async def check_books(self, check: BooksCheck) -> list[Finding]:
         async with heartbeats(), transaction(self._pool) as conn:
             await close_in_tx(conn)
+        async with heartbeats():
+            await self._prune_counters()
         async with heartbeats(), self._pool.acquire() as conn:
             broken = await checks.find_broken_rules(conn)
             holds, payments = await kept.list_loose_holds(conn)
@@ -87,6 +90,12 @@ class Reconciliations(ReconciliationActivities):
             *(_loose(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
             *(_loose(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
         ]
+
+    async def _prune_counters(self) -> None:
+        more = True
+        while more:
+            async with transaction(self._pool) as conn:
+                more = await prune_counters_in_tx(conn)
 
     @activity.defn
     async def record_run(self, report: RunReport) -> RecordedRun:

@@ -19,6 +19,8 @@ from engine.ledger.rulebook import find_edition
 
 Reader: TypeAlias = "Connection | Pool"
 
+PRUNED_AT_ONCE = 5_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payer:
@@ -143,3 +145,14 @@ async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str
             list(WINDOWS.values()),
         )
     return {(row["kind"], cast("Window", row["name"])): row["used"] for row in rows}
+
+
+async def prune_counters_in_tx(conn: Connection) -> bool:
+    """Remove buckets that are older than twice their window: they count nowhere. Gives whether there may be more.
+
+    At most `PRUNED_AT_ONCE` of each window. Payments do not wait for it: a bucket in use stays until the next call.
+    What is released after its bucket has gone is given back to nobody, for it counts no longer.
+    """
+    with translated():
+        gone: int = await conn.fetchval("SELECT ledger.prune_counters($1)", PRUNED_AT_ONCE)
+    return gone >= PRUNED_AT_ONCE

@@ -10,8 +10,10 @@ import pytest_asyncio
 
 from engine.domain.errors import Refused
 from engine.domain.limits import WINDOWS, Count
+from engine.ledger import limits
 from engine.ledger.book import Counted, credit, debit
-from engine.ledger.database import open_pool
+from engine.ledger.database import open_pool, transaction
+from engine.ledger.limits import prune_counters_in_tx
 from tests.fixtures.postgres import Database, migrate
 from tests.integration.ledger_helpers import Bank, open_bank, run_as
 
@@ -162,6 +164,64 @@ async def test_what_was_held_before_the_clock_was_set_back_is_given_back_exactly
     await bank.post("back:void", phase="void", relates_to=["back:hold"])
     assert await bank.pool.fetchval("SELECT sum(amount) FROM ledger.counters WHERE account_id = $1", user) == 0
     assert await bank.outcome("back:3", legs, "hold", counted=send(user, 1_000, day=1_000)) == "fresh"
+
+
+async def test_buckets_older_than_twice_their_window_end_and_no_other(bank: Bank, shared_ledger_db: Database) -> None:
+    user = await bank.user(funds=10_000)
+    legs = [debit(user, 400), credit(bank["outbox"], 400)]
+    kept = "SELECT window_s, sum(amount)::int FROM ledger.counters WHERE account_id = $1 GROUP BY 1 ORDER BY 1"
+    assert await bank.outcome("prune:hold", legs, "hold", counted=send(user, 400, day=1_000)) == "fresh"
+    # As if it had been held 15 days ago: twice a week, and half of a month.
+    await run_as(
+        shared_ledger_db.superuser_dsn,
+        "SET LOCAL session_replication_role = replica",
+        """UPDATE ledger.transfers SET received_at = received_at - interval '15 days', effective_on = effective_on - 15
+            WHERE external_ref = 'prune:hold'""",
+        f"""UPDATE ledger.counters SET bucket = ledger.counter_bucket(window_s, t.received_at)
+              FROM ledger.transfers t WHERE external_ref = 'prune:hold' AND account_id = {user}""",
+    )
+    assert await bank.outcome("prune:new", legs, "hold", counted=send(user, 400, month=1_000)) == "fresh"
+    async with transaction(bank.pool) as conn:
+        assert await prune_counters_in_tx(conn) is False
+    assert [tuple(row) for row in await bank.pool.fetch(kept, user)] == [(DAY, 400), (WEEK, 400), (MONTH, 800)]
+    assert await bank.broken() == []
+    await bank.post("prune:void", phase="void", relates_to=["prune:hold"])  # what there is of its buckets is given back
+    assert [tuple(row) for row in await bank.pool.fetch(kept, user)] == [(DAY, 400), (WEEK, 400), (MONTH, 400)]
+    assert await bank.broken() == []
+
+
+async def test_pruning_waits_for_nobody_and_takes_as_much_as_it_may(
+    bank: Bank, shared_ledger_db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = await bank.user()
+    old = {f"now - w * 2 - b * {n}": 0 for n in range(2, 9)}
+    await earlier(shared_ledger_db, user, DAY, old)
+    monkeypatch.setattr(limits, "PRUNED_AT_ONCE", 3)
+    busy = await asyncpg.connect(shared_ledger_db.owner_dsn)
+    try:
+        await busy.execute("BEGIN")
+        await busy.execute(f"SELECT FROM ledger.counters WHERE account_id = {user} ORDER BY bucket LIMIT 1 FOR UPDATE")
+        async with transaction(bank.pool) as conn:
+            assert [await prune_counters_in_tx(conn) for _ in range(3)] == [True, True, False]
+        assert await bank.pool.fetchval("SELECT count(*) FROM ledger.counters WHERE account_id = $1", user) == 1
+    finally:
+        await busy.close()
+    async with transaction(bank.pool) as conn:
+        assert await prune_counters_in_tx(conn) is False
+    assert await bank.pool.fetchval("SELECT count(*) FROM ledger.counters WHERE account_id = $1", user) == 0
+
+
+async def test_nobody_deletes_a_bucket_that_may_still_count(bank: Bank, shared_ledger_db: Database) -> None:
+    user = await bank.user(funds=10_000)
+    legs = [debit(user, 1), credit(bank["channels"], 1)]
+    assert await bank.outcome("still:1", legs, counted=send(user, 1)) == "fresh"
+    with pytest.raises(asyncpg.PostgresError) as refusal:
+        await run_as(
+            shared_ledger_db.owner_dsn,
+            "SELECT set_config('ledger.posting', 'pruning', true)",
+            f"DELETE FROM ledger.counters WHERE account_id = {user}",
+        )
+    assert str(refusal.value.sqlstate) == "LD405"
 
 
 OLD_STORY = """DO $$ DECLARE

@@ -26,20 +26,65 @@ ALTER TABLE ledger.transfers
     ADD CONSTRAINT well_formed CHECK (ledger.is_well_formed(external_ref, payload_hash, template, phase, actor, workflow_id,
         description, metadata, effective_on, expires_at, counts_account_id, count_kinds, count_amounts, received_at));
 
+-- The same for counters: their rules call functions in SQL, which were taken apart anew for each statement.
+CREATE FUNCTION ledger.is_bucket(p_window_s int, p_bucket timestamptz) RETURNS boolean LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+BEGIN
+    RETURN p_window_s = ANY (ledger.counted_windows()) AND p_bucket = ledger.counter_bucket(p_window_s, p_bucket);
+END $$;
+ALTER TABLE ledger.counters DROP CONSTRAINT counters_window_s_check, DROP CONSTRAINT bucket_begins,
+    ADD CONSTRAINT bucket_begins CHECK (ledger.is_bucket(window_s, bucket));
+
+-- Counts, then looks: under the lock of the account's balance row, which the legs have taken. The maxima come from the caller,
+-- as (kind, window, most); the first that is exceeded is named. A clock that was set back leaves buckets in the future: they count.
+CREATE OR REPLACE FUNCTION ledger.count_up(p_account bigint, p_kinds text[], p_amounts bigint[],
+    p_max_kinds text[], p_max_windows int[], p_max_amounts bigint[], p_at timestamptz) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    r record;
+    v_now timestamptz := clock_timestamp();
+BEGIN
+    INSERT INTO ledger.counters AS c (account_id, kind, window_s, bucket, amount)
+        SELECT b.account_id, k.kind, w, ledger.counter_bucket(w, p_at), k.amount
+          FROM ledger.balances b CROSS JOIN unnest(p_kinds, p_amounts) k(kind, amount) CROSS JOIN unnest(ledger.counted_windows()) w
+         WHERE b.account_id = p_account
+        ON CONFLICT (account_id, kind, window_s, bucket) DO UPDATE SET amount = c.amount + excluded.amount;
+    IF NOT FOUND THEN
+        RAISE 'limits need a locked account' USING ERRCODE = 'LD001';
+    END IF;
+    IF p_max_kinds <> '{}' THEN
+        SELECT m.kind, m.window_s, m.most, u.used - k.amount AS used, k.amount AS asked INTO r
+          FROM unnest(p_max_kinds, p_max_windows, p_max_amounts) WITH ORDINALITY m(kind, window_s, most, place)
+          JOIN unnest(p_kinds, p_amounts) k(kind, amount) ON k.kind = m.kind
+          CROSS JOIN LATERAL (SELECT sum(c.amount) AS used FROM ledger.counters c WHERE c.account_id = p_account AND c.kind = m.kind
+              AND c.window_s = m.window_s AND c.bucket > ledger.window_begin(m.window_s, v_now)) u
+         WHERE coalesce(u.used > m.most, true) ORDER BY m.place LIMIT 1;
+        IF FOUND THEN
+            RAISE 'limit of % per % s exceeded', r.most, r.window_s USING ERRCODE = 'LD429', DETAIL = jsonb_build_object('account_id', p_account,
+                'kind', r.kind, 'window_s', r.window_s, 'limit', r.most, 'used', r.used, 'asked', r.asked)::text;
+        END IF;
+    END IF;
+END $$;
+
 -- These write nothing and name everything with its schema: a search path of their own is set at each call, and gains nothing.
+-- Counters may be deleted too, by the one function that is about to say so.
+CREATE OR REPLACE FUNCTION ledger.refuse_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE v_posting text := current_setting('ledger.posting', true);
+BEGIN
+    IF TG_OP = 'DELETE' AND TG_ARGV[0] = 'running sum that ends' AND v_posting = 'pruning' THEN
+        RETURN NULL;
+    ELSIF TG_OP IN ('DELETE', 'TRUNCATE') OR (TG_OP = 'UPDATE' AND TG_ARGV[0] = 'append-only') THEN
+        RAISE '% in ledger.% refused: the books are append-only', TG_OP, TG_TABLE_NAME USING ERRCODE = 'LD405';
+    ELSIF v_posting IS DISTINCT FROM 'on' THEN
+        RAISE '% in ledger.% refused: only the functions of the ledger write here', TG_OP, TG_TABLE_NAME USING ERRCODE = 'LD405';
+    END IF;
+    RETURN NULL;
+END $$;
 ALTER FUNCTION ledger.refuse_changes() RESET ALL;
 ALTER FUNCTION ledger.refuse_closed() RESET ALL;
 
--- Legs come all at once: balanced per currency and layer, each in the currency of its account, and nothing of the same
--- transfer before or after them. Accounts and transfers are never removed, so they are looked at without a lock: a
--- foreign key locks each row that it looks at, and the accounts of the house are in every transfer.
+-- Legs come all at once: balanced per currency and layer, and nothing of the same transfer before or after them.
 CREATE OR REPLACE FUNCTION ledger.check_legs() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF EXISTS (SELECT FROM new_legs n LEFT JOIN ledger.accounts a ON a.id = n.account_id AND a.currency = n.currency
-                GROUP BY n.transfer_id, n.currency, n.layer HAVING sum(n.amount) <> 0 OR count(*) <> count(a.id)) THEN
-        IF EXISTS (SELECT FROM new_legs n LEFT JOIN ledger.accounts a ON a.id = n.account_id AND a.currency = n.currency WHERE a.id IS NULL) THEN
-            RAISE 'a leg names no account of its currency' USING ERRCODE = 'foreign_key_violation';
-        END IF;
+    IF EXISTS (SELECT FROM new_legs GROUP BY transfer_id, currency, layer HAVING sum(amount) <> 0) THEN
         RAISE 'unbalanced: the legs do not sum to zero per currency and layer' USING ERRCODE = 'LD001';
     ELSIF (SELECT count(*) FROM new_legs) <>
           (SELECT count(*) FROM ledger.entries e WHERE e.transfer_id = ANY (ARRAY(SELECT transfer_id FROM new_legs))) THEN
@@ -48,7 +93,6 @@ BEGIN
     RETURN NULL;
 END $$;
 ALTER FUNCTION ledger.check_legs() RESET ALL;
-ALTER TABLE ledger.entries DROP CONSTRAINT one_currency;
 
 -- Legs balance and none is zero: a transfer that has one has two.
 CREATE OR REPLACE FUNCTION ledger.check_transfer() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -88,6 +132,35 @@ BEGIN
         RETURN 'what counts against limits counts on an account that has a leg, once per kind';
     END IF;
     RETURN NULL;
+END $$;
+
+-- Settle, void or expire: takes each hold once, whoever races, and returns their ids.
+CREATE OR REPLACE FUNCTION ledger.resolve_holds(p_transfer bigint, p_phase text, p_refs text[], p_accounts bigint[], p_amounts bigint[])
+    RETURNS bigint[] LANGUAGE plpgsql AS $$
+DECLARE v record; v_taken int;
+BEGIN
+    SELECT array_agg(t.id ORDER BY t.id) AS ids, count(*) AS n, min(t.expires_at) AS first_expiry,
+           max(coalesce(t.expires_at, 'infinity')) AS last_expiry
+      INTO v FROM ledger.transfers t WHERE t.external_ref = ANY (p_refs) AND t.phase = 'hold';
+    IF v.n <> cardinality(p_refs) THEN
+        RAISE 'no such hold among %', p_refs USING ERRCODE = 'LD404';
+    END IF;
+    INSERT INTO ledger.resolutions (target_id, transfer_id) SELECT h, p_transfer FROM unnest(v.ids) h ON CONFLICT (target_id) DO NOTHING;
+    GET DIAGNOSTICS v_taken = ROW_COUNT;
+    IF v_taken <> v.n THEN
+        RAISE 'hold already resolved' USING ERRCODE = 'LD410', DETAIL = (
+            SELECT jsonb_build_object('hold', h.external_ref, 'resolved_by', t.external_ref, 'phase', t.phase)::text
+              FROM ledger.resolutions r JOIN ledger.transfers h ON h.id = r.target_id JOIN ledger.transfers t ON t.id = r.transfer_id
+             WHERE r.target_id = ANY (v.ids) AND r.transfer_id <> p_transfer ORDER BY h.id LIMIT 1);
+    END IF;
+    IF p_phase = 'expire' AND v.last_expiry > clock_timestamp() THEN
+        RAISE 'a hold is not due to expire' USING ERRCODE = 'LD412';
+    ELSIF p_phase = 'settle' AND v.first_expiry <= clock_timestamp() THEN
+        RAISE 'a hold has expired and can no longer be settled' USING ERRCODE = 'LD411';
+    ELSIF p_phase = 'settle' THEN
+        PERFORM ledger.check_settlement(v.ids, p_accounts, p_amounts);
+    END IF;
+    RETURN v.ids;
 END $$;
 
 -- Moves all balances and writes all legs, or says why not. While the balance rows are locked, others wait for this transaction:
@@ -202,4 +275,34 @@ BEGIN
     v_posting := set_config('ledger.posting', 'off', true);
 END $$;
 
-REVOKE ALL ON FUNCTION ledger.is_well_formed, ledger.find_malformed, ledger.write_legs, ledger.refuse_move FROM PUBLIC;
+-- Counters end: a bucket that is older than its window twice over counts nowhere, and nothing can count there any more.
+-- What is released later is given back to nobody then. The second window is for clocks that were wrong.
+CREATE INDEX counters_by_age ON ledger.counters (window_s, bucket);
+DROP TRIGGER posting_only ON ledger.counters;
+CREATE TRIGGER posting_only BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON ledger.counters
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_changes('running sum that ends');
+CREATE TRIGGER still_counts BEFORE DELETE ON ledger.counters FOR EACH ROW
+    WHEN (OLD.bucket >= clock_timestamp() - make_interval(secs => 2 * OLD.window_s)) EXECUTE FUNCTION ledger.refuse_changes('running sum');
+
+-- Deletes up to p_most buckets of each window and gives how many went. Waits for nobody: a bucket in use stays until next time.
+CREATE FUNCTION ledger.prune_counters(p_most int) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_window int; v_gone bigint; v_all bigint := 0;
+BEGIN
+    PERFORM set_config('ledger.posting', 'pruning', true);
+    FOREACH v_window IN ARRAY ledger.counted_windows() LOOP
+        DELETE FROM ledger.counters WHERE ctid = ANY (ARRAY(
+            SELECT c.ctid FROM ledger.counters c WHERE c.window_s = v_window AND c.bucket < v_now - make_interval(secs => 2 * v_window)
+             ORDER BY c.bucket LIMIT p_most FOR UPDATE SKIP LOCKED));
+        GET DIAGNOSTICS v_gone = ROW_COUNT;
+        v_all := v_all + v_gone;
+    END LOOP;
+    PERFORM set_config('ledger.posting', 'off', true);
+    RETURN v_all;
+END $$;
+
+REVOKE ALL ON FUNCTION ledger.is_well_formed, ledger.is_bucket, ledger.find_malformed, ledger.write_legs, ledger.refuse_move,
+    ledger.prune_counters FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.prune_counters TO millrace_app;
