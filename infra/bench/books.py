@@ -32,7 +32,7 @@ from infra.local.database import SUPERUSER
 USERS = 1000
 FUNDS_MSAT = 10**12
 SCALE = 20
-"""Of TPC-B: 20 branches, 2,000,000 accounts; more than 16 clients wait for each other there too. Goals are beside it."""
+"""Of TPC-B: 20 branches, 2,000,000 accounts; the branches are its hot rows. The goals are beside this one."""
 TITLE = "ledger"
 TPCB = "pgbench TPC-B"
 TPCB_HOT = "pgbench TPC-B, hot"
