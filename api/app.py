@@ -47,6 +47,7 @@ from api import (
 )
 from api.deps import Services
 from api.lane import Lanes
+from api.lookups import Lookups
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
@@ -149,6 +150,7 @@ async def _connect(
         pool=pool,
         temporal=temporal,
         lanes=Lanes(temporal, settings.payment_lanes),
+        lookups=Lookups(pool, cache),
         cache=cache,
         invoices=invoices,
         http=await stack.enter_async_context(httpx.AsyncClient(timeout=2)),

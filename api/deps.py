@@ -1,8 +1,9 @@
 """What a route is given: the process's services, and the caller, if it may call.
 
 A caller is whoever has an API key: in `Authorization: Bearer …` or in `X-Api-Key`. The bootstrap key of the settings
-has the scope `admin` and no account. Every key is looked up on every request, so revoking one counts at once. Requests
-are counted per key in Redis; when Redis is away they are not, rather than turning payments away.
+has the scope `admin` and no account. Every key is looked up on every request, so revoking one counts at once; those of
+requests that come together are looked up together. Requests are counted per key in Redis; when Redis is away they are
+not, rather than turning payments away.
 """
 
 import hmac
@@ -21,6 +22,7 @@ from temporalio.client import Client
 
 from api.errors import Forbidden, RateLimited, Unauthenticated
 from api.lane import Lanes
+from api.lookups import Lookups
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
@@ -28,7 +30,6 @@ from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
 from engine.domain.limits import Window
 from engine.domain.money import Sat
-from engine.ledger.accounts import find_api_key_by_token
 from engine.ledger.audit import Act
 from engine.ledger.database import Connection, Pool, translated
 from engine.ledger.limits import LimitBooks
@@ -65,6 +66,7 @@ class Services:
     pool: Pool
     temporal: Client
     lanes: Lanes
+    lookups: Lookups
     cache: Cache
     invoices: dict[NodeName, InvoiceNode]
     http: httpx.AsyncClient
@@ -178,7 +180,7 @@ def no_such(thing: str) -> NotFound:
 async def _find_caller(services: Services, token: str) -> Caller | None:
     if hmac.compare_digest(token.encode(), services.settings.admin_key.get_secret_value().encode()):
         return Caller(key_id="bootstrap", scopes=frozenset({"admin"}))
-    key = await find_api_key_by_token(services.pool, token)
+    key = await services.lookups.api_keys.get(token)
     if key is None:
         return None
     return Caller(
@@ -194,6 +196,6 @@ async def _count(services: Services, caller: Caller) -> None:
     limit = services.settings.rate_limit_per_minute
     if limit == 0:
         return
-    count, left_s = await services.cache.count_request(caller.key_id)
+    count, left_s = await services.lookups.counts.get(caller.key_id)
     if count > limit:
         raise RateLimited(f"This key may make {limit} requests a minute.", retry_after_s=max(1, left_s))

@@ -5,6 +5,7 @@ turning payments away for want of a counter would be the greater harm.
 """
 
 import time
+from collections.abc import Sequence
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -13,9 +14,12 @@ from redis.exceptions import RedisError
 
 _WINDOW_S = 60
 _COUNT = """
-local count = redis.call('INCR', KEYS[1])
-if count == 1 then redis.call('EXPIRE', KEYS[1], ARGV[1]) end
-return count"""
+local counts = {}
+for place, key in ipairs(KEYS) do
+  counts[place] = redis.call('INCR', key)
+  if counts[place] == 1 then redis.call('EXPIRE', key, ARGV[1]) end
+end
+return counts"""
 """One command, and no counter without an end, whoever dies between."""
 
 
@@ -28,18 +32,18 @@ class Cache:
         self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=once_more)
         self._count = self._redis.register_script(_COUNT)
 
-    async def count_request(self, caller: str) -> tuple[int, int]:
-        """Count one request of this caller in the running minute: (requests so far, seconds to its end).
+    async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
+        """Count one request of each in the running minute: (requests so far, seconds to its end), in their order.
 
-        (0, 0) when Redis does not answer.
+        One that stands here twice is counted twice. (0, 0) when Redis does not answer.
         """
         now_s = int(time.time())
-        key = f"rate:{caller}:{now_s // _WINDOW_S}"
+        keys = [f"rate:{caller}:{now_s // _WINDOW_S}" for caller in callers]
         try:
-            count = await self._count(keys=[key], args=[2 * _WINDOW_S])
+            counts = await self._count(keys=keys, args=[2 * _WINDOW_S])
         except (RedisError, OSError):
-            return 0, 0
-        return int(count), _WINDOW_S - now_s % _WINDOW_S
+            return [(0, 0)] * len(keys)
+        return [(int(count), _WINDOW_S - now_s % _WINDOW_S) for count in counts]
 
     async def ping(self) -> bool:
         """Whether Redis answers."""

@@ -204,22 +204,28 @@ async def add_api_key_in_tx(
         )
 
 
-async def find_api_key_by_token(conn: Reader, text: str) -> ApiKey | None:
-    """The key that this text is, while it is neither revoked nor expired."""
-    match = _TOKEN.fullmatch(text)
-    if match is None:
-        return None
+async def find_api_keys_by_token(conn: Reader, texts: Sequence[str]) -> list[ApiKey | None]:
+    """The key that each of these texts is, while it is neither revoked nor expired, in their order."""
+    matches = [_TOKEN.fullmatch(text) for text in texts]
+    ids = {_ID_PREFIX + match[1] for match in matches if match is not None}
+    if not ids:
+        return [None] * len(texts)
     with translated():
-        row = await conn.fetchrow(
+        rows = await conn.fetch(
             f"""SELECT {_KEY}, secret_hash FROM bank.api_keys
-                 WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())""",  # noqa: S608 - constant
-            _ID_PREFIX + match[1],
+                 WHERE id = ANY($1) AND revoked_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > clock_timestamp())""",  # noqa: S608 - constant
+            list(ids),
         )
-    if row is None:
+    good = {row["id"]: row for row in rows}
+    return [None if match is None else _opened_by(match[2], good.get(_ID_PREFIX + match[1])) for match in matches]
+
+
+def _opened_by(secret: str, row: asyncpg.Record | None) -> ApiKey | None:
+    if row is None or not hmac.compare_digest(row["secret_hash"], _hash(secret)):
         return None
     known = dict(row)
-    if not hmac.compare_digest(known.pop("secret_hash"), _hash(match[2])):
-        return None
+    del known["secret_hash"]
     return ApiKey(**known)
 
 

@@ -4,15 +4,16 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
 import pytest_asyncio
 
+from api.lookups import Lookups
 from engine.clients import bolt11
 from engine.domain.lnurl import read_lnurl, write_lnurl
 from tests.fixtures.postgres import Database
@@ -139,12 +140,15 @@ async def test_strangers_are_counted(api: Api, bob: User) -> None:
     class Counter:
         seen: list[str] = []  # noqa: RUF012 - a test's own
 
-        async def count_request(self, caller: str) -> tuple[int, int]:
-            self.seen.append(caller)
-            return len(self.seen), 42
+        async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
+            self.seen += callers
+            return [(len(self.seen), 42)] * len(callers)
 
     before = api.services
-    api.change(cache=Counter(), settings=before.settings.model_copy(update={"public_rate_limit_per_minute": 2}))
+    api.change(
+        lookups=Lookups(before.pool, cast("Any", Counter())),
+        settings=before.settings.model_copy(update={"public_rate_limit_per_minute": 2}),
+    )
     try:
         assert "pr" in await told(api, "/lnurlp/bob/callback", amount=1_000)
         assert (await api.http.get("/pay/bob")).status_code == 200

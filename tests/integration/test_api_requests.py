@@ -1,15 +1,16 @@
 """Whatever is sent, the answer is what was asked for or a problem document; never a 500, nor a word of our insides."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from api.lookups import Lookups
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, is_problem, running_api
 
@@ -244,11 +245,14 @@ async def test_health_needs_no_key_and_readiness_names_what_is_away(api: Api) ->
 
 async def test_too_many_requests_are_told_when_to_come_back(api: Api, user: User) -> None:
     class Counter:
-        async def count_request(self, caller: str) -> tuple[int, int]:
-            return 11, 42
+        async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
+            return [(11, 42)] * len(callers)
 
     before = api.services
-    api.change(cache=Counter(), settings=before.settings.model_copy(update={"rate_limit_per_minute": 10}))
+    api.change(
+        lookups=Lookups(before.pool, cast("Any", Counter())),
+        settings=before.settings.model_copy(update={"rate_limit_per_minute": 10}),
+    )
     try:
         answer = await user.get("/v1/account")
     finally:
