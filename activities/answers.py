@@ -8,6 +8,7 @@ from engine.domain.limits import exceeded
 from engine.ledger import payment
 from engine.ledger import request as requests
 from engine.ledger.database import Connection
+from engine.ledger.lane import find_standings
 from engine.ledger.limits import Payer
 
 
@@ -26,14 +27,23 @@ async def find_answer_in_tx(
 ) -> tuple[PaymentOutcome, payment.PaymentRow | None]:
     """What an earlier call with this key did: this very request, with its row, locked, or another one."""
     known = await requests.find_key(conn, asked.account_id, asked.idempotency_key)
+    taken_by = known.body_hash if known is not None else await _hash_in_a_lane(conn, asked)
+    if taken_by.hex() != asked.body_hash:
+        return PaymentOutcome(body_hash=taken_by.hex(), key_conflict=True), None
     if known is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
-    if known.body_hash.hex() != asked.body_hash:
-        return PaymentOutcome(body_hash=known.body_hash.hex(), key_conflict=True), None
     if known.refusal is not None:
         return PaymentOutcome(body_hash=asked.body_hash, refusal=as_refusal(known.refusal)), None
     row = await payment.get_row_in_tx(conn, asked.payment_id)
     return PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus(row.status)), row
+
+
+async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:
+    """Of the request that was accepted first with this key, and waits in a lane."""
+    (standing,) = await find_standings(conn, [(asked.account_id, asked.idempotency_key, asked.payment_id)])
+    if standing is None:
+        raise InvariantBroken("an idempotency key was taken and is gone")
+    return standing.body_hash
 
 
 def in_the_callers_words(refused: EngineError) -> Refusal:

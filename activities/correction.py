@@ -22,7 +22,7 @@ from engine.ledger import correction as kept
 from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction, translated
-from engine.ledger.request import claim_key_in_tx, find_key
+from engine.ledger.request import Claim, claim_keys_in_tx, find_key
 from engine.ledger.store import post_in_tx
 
 
@@ -35,11 +35,14 @@ class Corrections(CorrectionActivities):
 
     @activity.defn
     async def propose_correction(self, proposal: Proposal) -> CorrectionOutcome:
-        body_hash = bytes.fromhex(proposal.body_hash)
+        claim = Claim(
+            account_id=proposal.operator,
+            key=proposal.idempotency_key,
+            body_hash=bytes.fromhex(proposal.body_hash),
+            resource_id=proposal.correction,
+        )
         async with transaction(self._pool) as conn:
-            if not await claim_key_in_tx(
-                conn, proposal.operator, proposal.idempotency_key, body_hash, proposal.correction
-            ):
+            if not (await claim_keys_in_tx(conn, [claim]))[0]:
                 return await _find_proposed_in_tx(conn, proposal)
             await kept.add_row_in_tx(conn, _row(proposal), open_for_s=int(OPEN_FOR.total_seconds()))
             await record_in_tx(conn, await _proposed(conn, proposal))

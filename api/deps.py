@@ -30,6 +30,7 @@ from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
 from engine.domain.limits import Window
 from engine.domain.money import Sat
+from engine.ledger.accounts import find_api_keys_by_token
 from engine.ledger.audit import Act
 from engine.ledger.database import Connection, Pool, translated
 from engine.ledger.limits import LimitBooks
@@ -180,7 +181,7 @@ def no_such(thing: str) -> NotFound:
 async def _find_caller(services: Services, token: str) -> Caller | None:
     if hmac.compare_digest(token.encode(), services.settings.admin_key.get_secret_value().encode()):
         return Caller(key_id="bootstrap", scopes=frozenset({"admin"}))
-    key = await services.lookups.api_keys.get(token)
+    key = await services.lookups.ask(find_api_keys_by_token, token)
     if key is None:
         return None
     return Caller(
@@ -196,6 +197,6 @@ async def _count(services: Services, caller: Caller) -> None:
     limit = services.settings.rate_limit_per_minute
     if limit == 0:
         return
-    count, left_s = await services.lookups.counts.get(caller.key_id)
+    count, left_s = await services.lookups.count(caller.key_id)
     if count > limit:
         raise RateLimited(f"This key may make {limit} requests a minute.", retry_after_s=max(1, left_s))

@@ -6,8 +6,12 @@ letter, so that nobody can put another amount or description around a hash of ou
 
 A lightning address or an LNURL of our own domain is one of our users. Any other is asked what it takes, which gives an
 offer, and `with_invoice` asks it for the invoice: from then on the payment is one of that invoice.
+
+Most payments stay with us, so what our books have of many destinations is read together (`find_ours`); an invoice is
+then known by its hash and its letters, and its signature is not checked again.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -25,12 +29,51 @@ from engine.domain.destinations import (
     read_destination,
 )
 from engine.domain.errors import Invalid
-from engine.domain.ids import AccountId, WalletId
+from engine.domain.ids import AccountId, PaymentHash, WalletId
 from engine.domain.lnurl import address_path
 from engine.domain.money import Msat
 from engine.domain.usernames import is_username
 from engine.ledger.database import Connection, translated
 from engine.settings import ApiSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OurInvoice:
+    """An invoice of ours, as our books have it."""
+
+    payment_hash: PaymentHash
+    bolt11: str
+    wallet_id: WalletId
+    amount_msat: Msat | None
+    expires_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """What our books have of some destinations."""
+
+    users: Mapping[str, WalletId]
+    wallets: frozenset[WalletId]
+    invoices: Mapping[str, OurInvoice]
+    """By their text."""
+
+    def invoice(self, destination: Destination | None) -> OurInvoice | None:
+        """The invoice of ours that this is, letter by letter, all in lower or all in upper case."""
+        if not isinstance(destination, Invoice):
+            return None
+        text = destination.bolt11.lower()
+        return self.invoices.get(text) if destination.bolt11 in {text, text.upper()} else None
+
+    def wallet_id(self, destination: Destination | None) -> WalletId | None:
+        """Where money for it goes, if it stays with us."""
+        match destination:
+            case Username():
+                return self.users.get(destination.name.lower())
+            case WalletRef():
+                return destination.wallet_id if destination.wallet_id in self.wallets else None
+            case _:
+                invoice = self.invoice(destination)
+                return invoice.wallet_id if invoice else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +84,8 @@ class Resolved:
     """The destination in its plainest form: invoice, LNURL and address in lower case, `@name` or `wallet:<id>` as it
     was given."""
     invoice: bolt11.Bolt11 | None = None
+    known: OurInvoice | None = None
+    """In place of an invoice of ours that was read: its row."""
     wallet_id: WalletId | None = None
     """Set when the money stays with us."""
     username: str | None = None
@@ -50,9 +95,14 @@ class Resolved:
     @property
     def asked_msat(self) -> Msat | None:
         """What the payee asks for; None when the payer chooses."""
-        if self.invoice is not None:
-            return self.invoice.amount_msat
+        if self.request is not None:
+            return self.request.amount_msat
         return self.offer.fixed_msat if self.offer else None
+
+    @property
+    def request(self) -> bolt11.Bolt11 | OurInvoice | None:
+        """The invoice, whether it was read or known."""
+        return self.invoice or self.known
 
     @property
     def is_ours(self) -> bool:
@@ -71,17 +121,39 @@ async def resolve(services: Services, text: str) -> Resolved:
             invoice = bolt11.decode(destination.bolt11, network=services.settings.bitcoin_network)
             async with services.reading() as conn:
                 return Resolved(text=invoice.bolt11, invoice=invoice, wallet_id=await _owner(conn, invoice))
-        case Username():
+        case Username() | WalletRef():
             async with services.reading() as conn:
-                wallet_id = await _wallet_of_user(conn, destination.name)
-            return Resolved(text=text, wallet_id=wallet_id, username=destination.name)
-        case WalletRef():
-            async with services.reading() as conn:
-                return Resolved(text=text, wallet_id=await _existing_wallet(conn, destination.wallet_id))
+                resolved = at_hand(text, destination, await find_ours(conn, [destination]))
+            if resolved is None:
+                raise no_such("user" if isinstance(destination, Username) else "wallet")
+            return resolved
         case LightningAddress(name, domain):
             return Resolved(text=text.lower(), offer=await lnurl.look_up_address(services.web, name, domain))
         case Lnurl():
             return Resolved(text=destination.lnurl, offer=await lnurl.look_up(services.web, destination.url))
+
+
+async def find_ours(conn: Connection, destinations: Sequence[Destination | None]) -> Ours:
+    """What our books have of them: at most three statements, one per kind."""
+    names = {each.name.lower() for each in destinations if isinstance(each, Username)}
+    wallets = {each.wallet_id for each in destinations if isinstance(each, WalletRef)}
+    hashes = {bolt11.find_payment_hash(each.bolt11) for each in destinations if isinstance(each, Invoice)} - {None}
+    with translated():
+        return Ours(
+            await _find_users(conn, names) if names else {},
+            await _find_wallets(conn, wallets) if wallets else frozenset(),
+            await _find_invoices(conn, hashes) if hashes else {},
+        )
+
+
+def at_hand(text: str, destination: Destination | None, ours: Ours) -> Resolved | None:
+    """The same as `resolve` says, of what stays with us and was looked up already. None for everything else."""
+    wallet_id = ours.wallet_id(destination)
+    if wallet_id is None:
+        return None
+    invoice = ours.invoice(destination)
+    username = destination.name if isinstance(destination, Username) else None
+    return Resolved(text=invoice.bolt11 if invoice else text, known=invoice, wallet_id=wallet_id, username=username)
 
 
 async def with_invoice(
@@ -114,7 +186,7 @@ async def is_under_way(services: Services, account_id: AccountId, key: str, text
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:
     """The amount, from the caller or from the payee. Raises Invalid when they do not agree, or it is too late."""
-    found_msat = agree(resolved.asked_msat, resolved.invoice.expires_at if resolved.invoice else None, amount_msat, now)
+    found_msat = agree(resolved.asked_msat, resolved.request.expires_at if resolved.request else None, amount_msat, now)
     if resolved.offer is not None:
         lnurl.check_amount(resolved.offer, found_msat)
     return found_msat
@@ -173,20 +245,24 @@ async def _refuse_own_node(conn: Connection, invoice: bolt11.Bolt11) -> None:
         raise Invalid("This invoice is of the bank's own node, and of none of its users.", code="invalid_destination")
 
 
-async def _wallet_of_user(conn: Connection, name: str) -> WalletId:
-    with translated():
-        wallet_id: str | None = await conn.fetchval(
-            """SELECT w.id FROM bank.wallets w JOIN bank.accounts a ON a.id = w.account_id
-                WHERE lower(a.username) = lower($1) AND w.currency = 'BTC'""",
-            name,
-        )
-    if wallet_id is None:
-        raise no_such("user")
-    return WalletId(wallet_id)
+async def _find_users(conn: Connection, names: set[str]) -> dict[str, WalletId]:
+    rows = await conn.fetch(
+        """SELECT lower(a.username) AS name, w.id FROM bank.accounts a JOIN bank.wallets w ON w.account_id = a.id
+            WHERE lower(a.username) = ANY($1) AND w.currency = 'BTC'""",
+        list(names),
+    )
+    return {row["name"]: WalletId(row["id"]) for row in rows}
 
 
-async def _existing_wallet(conn: Connection, wallet_id: WalletId) -> WalletId:
-    with translated():
-        if not await conn.fetchval("SELECT true FROM bank.wallets WHERE id = $1", wallet_id):
-            raise no_such("wallet")
-    return wallet_id
+async def _find_wallets(conn: Connection, wallets: set[WalletId]) -> frozenset[WalletId]:
+    rows = await conn.fetch("SELECT id FROM bank.wallets WHERE id = ANY($1)", list(wallets))
+    return frozenset(WalletId(row["id"]) for row in rows)
+
+
+async def _find_invoices(conn: Connection, hashes: set[PaymentHash | None]) -> dict[str, OurInvoice]:
+    rows = await conn.fetch(
+        """SELECT payment_hash, bolt11, wallet_id, amount_msat, expires_at FROM bank.invoices
+            WHERE payment_hash = ANY($1)""",
+        list(hashes),
+    )
+    return {row["bolt11"]: OurInvoice(**row) for row in rows}

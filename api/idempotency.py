@@ -21,7 +21,7 @@ from engine.contracts.payment import Refusal
 from engine.domain.errors import Conflict, EngineError, InvariantBroken, Refused
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, transaction
-from engine.ledger.request import KeyRecord, claim_key_in_tx, find_key, refuse_key_in_tx
+from engine.ledger.request import Claim, KeyRecord, claim_keys_in_tx, find_key, refuse_key_in_tx
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -98,7 +98,8 @@ async def once(
             if intent.key is None:
                 await make(conn)
                 return resource_id
-            if await claim_key_in_tx(conn, intent.owner, intent.key, intent.body_hash, resource_id):
+            claim = Claim(account_id=intent.owner, key=intent.key, body_hash=intent.body_hash, resource_id=resource_id)
+            if (await claim_keys_in_tx(conn, [claim]))[0]:
                 await make(conn)
                 return resource_id
             known = await find_key(conn, intent.owner, intent.key)

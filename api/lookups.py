@@ -1,33 +1,46 @@
-"""What most requests ask, and ask together with all that come at the same time (`api/together.py`)."""
+"""What requests ask of the books and of the rate counters, each together with all that ask the same (`together.py`).
+
+    await services.lookups.ask(find_api_keys_by_token, token)
+
+A function that finds many is given here with one: the answers of all that come at the same time are of one call.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from api.together import Together
 from engine.clients.cache import Cache
-from engine.ledger.accounts import ApiKey, find_api_keys_by_token
 from engine.ledger.database import Connection, Pool, translated
 
 Q = TypeVar("Q")
 A = TypeVar("A")
+Find: TypeAlias = Callable[[Connection, Sequence[Q]], Awaitable[Sequence[A]]]
+"""Reads the answers to all these questions, in their order."""
 
 
 class Lookups:
-    """One per process. Each raises Unavailable while Postgres is away; what is counted in Redis never raises."""
+    """One per process."""
 
     def __init__(self, pool: Pool, cache: Cache) -> None:
-        self.api_keys: Together[str, ApiKey | None] = Together(_reading(pool, find_api_keys_by_token))
-        """By the text of the key, as it is now."""
-        self.counts: Together[str, tuple[int, int]] = Together(cache.count_requests)
-        """By caller: counts this request."""
+        self._pool = pool
+        self._finders: dict[Find[Any, Any], Together[Any, Any]] = {}
+        self._counts = Together(cache.count_requests)
 
+    async def ask(self, find: Find[Q, A], question: Q) -> A:
+        """The answer as it stands now. Raises what `find` raises, and Unavailable while Postgres is away."""
+        together: Together[Q, A] | None = self._finders.get(find)
+        if together is None:
+            together = self._finders[find] = Together(self._reading(find))
+        return await together.get(question)
 
-def _reading(
-    pool: Pool, find: Callable[[Connection, Sequence[Q]], Awaitable[Sequence[A]]]
-) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
-    async def ask(questions: Sequence[Q]) -> Sequence[A]:
-        with translated():
-            async with pool.acquire(timeout=10) as connection:
-                return await find(connection, questions)
+    async def count(self, caller: str) -> tuple[int, int]:
+        """Count one request of this caller: as `Cache.count_requests`."""
+        return await self._counts.get(caller)
 
-    return ask
+    def _reading(self, find: Find[Q, A]) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
+        async def ask(questions: Sequence[Q]) -> Sequence[A]:
+            with translated():
+                async with self._pool.acquire(timeout=10) as connection:
+                    return await find(connection, questions)
+
+        return ask

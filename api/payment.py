@@ -17,21 +17,22 @@ from pydantic import Field
 from api import payment_run
 from api.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
-from api.destination import Resolved, amount_to_pay, is_under_way, resolve, with_invoice
+from api.destination import Ours, Resolved, amount_to_pay, at_hand, at_home, is_under_way, resolve, with_invoice
 from api.errors import problems
 from api.idempotency import check_same, mark_replayed, required_key
 from api.limits import require_prices
 from api.paging import Page, Paging, paged, position
 from api.payment_answer import COLUMNS, FROM, PaymentOut, find_answer, find_unopened, follow, reply, shown
+from api.payment_facts import Asked, find_facts
 from api.waiting import Deadline, waiting
 from engine.contracts.payment import PaymentRequest
 from engine.contracts.queues import payment_workflow_id
-from engine.domain.destinations import MAX_LENGTH
+from engine.domain.destinations import MAX_LENGTH, Destination, read_destination
 from engine.domain.errors import Invalid, Unavailable
 from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
-from engine.ledger.limits import Payer, find_payer
+from engine.ledger.limits import Payer
 
 router = APIRouter(tags=["payments"])
 Send = Annotated[Caller, Depends(needs("send"))]
@@ -99,23 +100,30 @@ async def pay(
     Paying a user or an invoice of this bank is settled at once and costs our fee alone, if there is one.
     """
     account = caller.account_id
-    async with services.reading() as conn:
-        payer = await find_payer(conn, account, WalletId(body.content.wallet_id), ApiKeyId(caller.key_id))
-    if payer is None:
+    asked = Asked(
+        payment_id=PaymentId(id_for_key("pay", account, key)),
+        account_id=account,
+        wallet_id=WalletId(body.content.wallet_id),
+        api_key_id=ApiKeyId(caller.key_id),
+        key=key,
+        destination=_named(services, body.content.destination),
+    )
+    facts = await services.lookups.ask(find_facts, asked)
+    if facts.payer is None:
         raise no_such("wallet")
-    known = await find_answer(services, account, key)
-    if known is not None:
-        check_same(known.body_hash, body.hash)
-    if known is not None or await is_under_way(services, account, key, body.content.destination):
+    if facts.standing is not None:
+        check_same(facts.standing.body_hash, body.hash)
+    if facts.standing is not None or await is_under_way(services, account, key, body.content.destination):
         mark_replayed(request, response)
+        known = await find_answer(services, account, key)
         if known is not None and known.is_final:
             return reply(response, known)
         run = payment_run.find(services.temporal, payment_workflow_id(account, key))
     else:
-        run = await _start(services, caller, payer, key, body)
+        run = await _start(services, asked, facts.payer, facts.ours, body)
         if not run.started_here:
             mark_replayed(request, response)
-    return await follow(services, response, run, account, key, body.hash, deadline)
+    return await follow(services, response, run, asked, body.hash, deadline)
 
 
 @router.get("/v1/payments/{payment_id}", summary="Show a payment", responses=problems("forbidden", "not_found"))
@@ -160,25 +168,38 @@ async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Q
 # Checking
 
 
+def _named(services: Services, text: str) -> Destination | None:
+    try:
+        return at_home(services.settings, read_destination(text))
+    except Invalid:
+        return None
+
+
 async def _check(
-    services: Services, caller: Caller, payer: Payer, key: str, body: Body[NewPaymentIn]
-) -> tuple[PaymentRequest, str, bool]:
-    """The request with every default made explicit, the payee for people to read, and whether that is one of ours."""
-    asked, account = body.content, caller.account_id
-    given = None if asked.amount_msat is None else Msat(asked.amount_msat)
-    resolved = await with_invoice(services, await resolve(services, asked.destination), given, asked.memo)
+    services: Services, asked: Asked, payer: Payer, ours: Ours, content: NewPaymentIn
+) -> tuple[Resolved, Msat]:
+    """What the destination means, with its invoice if it has one, and how much to pay."""
+    given = None if content.amount_msat is None else Msat(content.amount_msat)
+    resolved = at_hand(content.destination, asked.destination, ours)
+    if resolved is None:
+        resolved = await with_invoice(services, await resolve(services, content.destination), given, content.memo)
     if resolved.wallet_id == asked.wallet_id:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
     amount_msat = amount_to_pay(resolved, given, datetime.now(UTC))
     if not resolved.is_ours:
         await _require_live_node(services)
     await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
-    invoice = resolved.invoice
-    request = PaymentRequest(
-        payment_id=PaymentId(id_for_key("pay", account, key)),
-        account_id=account,
-        wallet_id=WalletId(asked.wallet_id),
-        idempotency_key=key,
+    return resolved, amount_msat
+
+
+def _complete(asked: Asked, resolved: Resolved, amount_msat: Msat, body: Body[NewPaymentIn]) -> PaymentRequest:
+    """The request with every default made explicit."""
+    content, invoice = body.content, resolved.request
+    return PaymentRequest(
+        payment_id=asked.payment_id,
+        account_id=asked.account_id,
+        wallet_id=asked.wallet_id,
+        idempotency_key=asked.key,
         body_hash=body.hash.hex(),
         destination=resolved.text,
         payee_wallet_id=resolved.wallet_id if invoice is None else None,
@@ -186,13 +207,12 @@ async def _check(
         payment_hash=invoice.payment_hash if invoice else None,
         amount_in_invoice=invoice is not None and invoice.amount_msat is not None,
         amount_msat=amount_msat,
-        max_fee_msat=_max_fee(resolved, asked, amount_msat),
-        memo=asked.memo,
-        external_id=asked.external_id,
-        fee_cap_msat=None if asked.max_fee_msat is None else Msat(asked.max_fee_msat),
-        api_key_id=ApiKeyId(caller.key_id),
+        max_fee_msat=_max_fee(resolved, content, amount_msat),
+        memo=content.memo,
+        external_id=content.external_id,
+        fee_cap_msat=None if content.max_fee_msat is None else Msat(content.max_fee_msat),
+        api_key_id=asked.api_key_id,
     )
-    return request, f"{invoice.payee[:6]}…" if invoice else resolved.text, resolved.is_ours
 
 
 def _max_fee(resolved: Resolved, asked: NewPaymentIn, amount_msat: Msat) -> Msat:
@@ -214,10 +234,13 @@ async def _require_live_node(services: Services) -> None:
 
 
 async def _start(
-    services: Services, caller: Caller, payer: Payer, key: str, body: Body[NewPaymentIn]
+    services: Services, asked: Asked, payer: Payer, ours: Ours, body: Body[NewPaymentIn]
 ) -> payment_run.Run:
     """Check the request and start it: clearly internal ones in company, if there is any."""
-    asked, payee, is_ours = await _check(services, caller, payer, key, body)
-    if is_ours:
-        return await services.lanes.start(asked, payee=payee)
-    return await payment_run.start(services.temporal, asked, payee=payee)
+    resolved, amount_msat = await _check(services, asked, payer, ours, body.content)
+    request = _complete(asked, resolved, amount_msat, body)
+    if resolved.is_ours:
+        payee = f"wallet:{resolved.wallet_id}" if resolved.request else resolved.text
+        return await services.lanes.start(request, payee=payee)
+    payee = f"{resolved.invoice.payee[:6]}…" if resolved.invoice else resolved.text
+    return await payment_run.start(services.temporal, request, payee=payee)

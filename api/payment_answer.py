@@ -5,6 +5,7 @@ knows of a payment, and it is shown as it was asked for.
 """
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -16,9 +17,11 @@ from api import payment_run
 from api.deps import Services, no_such
 from api.errors import RETRY_AFTER_S, refused
 from api.idempotency import as_error, check_same
+from api.payment_facts import Asked
 from api.waiting import Deadline
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, PaymentId
+from engine.ledger.database import Connection
 from engine.ledger.lane import find_boarded, note_boarded
 
 _POLL_S = 0.15
@@ -91,17 +94,16 @@ async def follow(
     services: Services,
     response: Response,
     run: payment_run.Run,
-    account: AccountId,
-    key: str,
+    asked: Asked,
     body_hash: bytes,
     deadline: Deadline,
 ) -> PaymentOut:
     """Wait for the end, through Temporal or, where that cannot tell, through Postgres; then answer from Postgres."""
     outcome = await payment_run.wait_for_end(run, deadline)
-    known = await find_answer(services, account, key)
+    known = await find_answer(services, asked.account_id, asked.key)
     while outcome is None and (known is None or not known.is_final) and deadline.left_s > 0:
         await asyncio.sleep(min(_POLL_S, deadline.left_s))
-        known = await find_answer(services, account, key)
+        known = await find_answer(services, asked.account_id, asked.key)
     if known is not None:
         check_same(known.body_hash, body_hash)
         return reply(response, known)
@@ -109,28 +111,28 @@ async def follow(
         check_same(bytes.fromhex(outcome.body_hash), body_hash)
         if outcome.refusal is not None:
             raise refused(outcome.refusal.code, outcome.refusal.detail, outcome.refusal.fields)
-    return await _reply_unopened(services, response, run, account, key, body_hash)
+    return await _reply_unopened(services, response, run, asked, body_hash)
 
 
 async def _reply_unopened(
     services: Services,
     response: Response,
     run: payment_run.Run,
-    account: AccountId,
-    key: str,
+    asked: Asked,
     body_hash: bytes,
 ) -> PaymentOut:
     """The payment has been accepted and no worker has opened it yet."""
-    started = run.boarded
-    if started is not None:
+    if run.boarded is not None:
         async with services.reading() as conn:
-            await note_boarded(conn, started.request.payment_id, run.workflow_id, started.at)
-    else:
-        started = await payment_run.find_started(services.temporal, run.workflow_id)
-    if started is not None:
+            noted = await note_boarded(conn, asked.payment_id, run.workflow_id, run.boarded.at, body_hash)
+        check_same(noted or body_hash, body_hash)
+        return _accepted(response, await _unopened(services, run.boarded, run.workflow_id))
+    found = await _find_started(services, asked.account_id, asked.payment_id)
+    if found is not None:
+        started, workflow_id = found
         check_same(bytes.fromhex(started.request.body_hash), body_hash)
-        return _accepted(response, await _unopened(services, started, run.workflow_id))
-    known = await find_answer(services, account, key)
+        return _accepted(response, await _unopened(services, started, workflow_id))
+    known = await find_answer(services, asked.account_id, asked.key)
     if known is None:
         raise InvariantBroken(f"{run.workflow_id} has ended and left no answer")
     check_same(known.body_hash, body_hash)
@@ -155,23 +157,39 @@ def _accepted(response: Response, payment: PaymentOut) -> PaymentOut:
 
 async def find_answer(services: Services, account: AccountId, key: str) -> Answer | None:
     """What the key stands for, once a worker has opened its payment."""
-    async with services.reading() as conn:
-        row = await conn.fetchrow(
-            f"""SELECT k.body_hash, k.refusal, {COLUMNS}
-                  FROM bank.idempotency_keys k LEFT JOIN ({FROM}) ON p.id = k.resource_id
-                 WHERE k.account_id = $1 AND k.key = $2""",  # noqa: S608 - constant
-            account,
-            key,
-        )
-    if row is None:
-        return None
-    known = dict(row)
+    return await services.lookups.ask(_find_answers, (account, key))
+
+
+async def _find_answers(conn: Connection, asked: Sequence[tuple[AccountId, str]]) -> list[Answer | None]:
+    """Of each account and key, in their order: all that shared a lane ask at the same moment."""
+    rows = await conn.fetch(
+        f"""SELECT k.body_hash, k.refusal, {COLUMNS}
+              FROM unnest($1::text[], $2::text[]) WITH ORDINALITY o(account_id, key, place)
+              LEFT JOIN bank.idempotency_keys k ON k.account_id = o.account_id AND k.key = o.key
+              LEFT JOIN ({FROM}) ON p.id = k.resource_id ORDER BY o.place""",  # noqa: S608 - constant
+        [account_id for account_id, _key in asked],
+        [key for _account_id, key in asked],
+    )
+    return [None if row["body_hash"] is None else _answer(dict(row)) for row in rows]
+
+
+def _answer(known: dict[str, Any]) -> Answer:
     body_hash, refusal = known.pop("body_hash"), known.pop("refusal")
     return Answer(body_hash, refusal, shown(known) if known["id"] is not None else None)
 
 
 async def find_unopened(services: Services, account: AccountId, payment_id: str) -> PaymentOut:
     """A payment that was accepted and that no worker has opened. Raises NotFound, and Unavailable without Temporal."""
+    found = await _find_started(services, account, payment_id)
+    if found is None or (found[0].request.payment_id, found[0].request.account_id) != (payment_id, account):
+        raise no_such("payment")
+    return await _unopened(services, *found)
+
+
+async def _find_started(
+    services: Services, account: AccountId, payment_id: str
+) -> tuple[payment_run.Started, str] | None:
+    """What runs for the payment, in a workflow of its own or in a lane, and its id. Raises Unavailable."""
     workflow_id = payment_run.workflow_id_of(account, payment_id)
     started = await payment_run.find_started(services.temporal, workflow_id)
     if started is None:
@@ -180,9 +198,7 @@ async def find_unopened(services: Services, account: AccountId, payment_id: str)
         if lane is not None:
             workflow_id, at = lane
             started = await payment_run.find_boarded(services.temporal, workflow_id, payment_id, at)
-    if started is None or (started.request.payment_id, started.request.account_id) != (payment_id, account):
-        raise no_such("payment")
-    return await _unopened(services, started, workflow_id)
+    return None if started is None else (started, workflow_id)
 
 
 async def _unopened(services: Services, started: payment_run.Started, workflow_id: str) -> PaymentOut:

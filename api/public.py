@@ -67,7 +67,7 @@ async def counted(request: Request, services: Annotated[Services, Depends(get_se
     limit = services.settings.public_rate_limit_per_minute
     if limit == 0:
         return
-    count, left_s = await services.lookups.counts.get(f"client:{site(request.client.host if request.client else '')}")
+    count, left_s = await services.lookups.count(f"client:{site(request.client.host if request.client else '')}")
     if count > limit:
         raise RateLimited("Too many requests from your address; try again in a minute.", retry_after_s=max(1, left_s))
 

@@ -233,6 +233,7 @@ class BoardedPayment(SQLModel, table=True):
     payment_id: str = text(primary_key=True)
     workflow_id: str = text()
     created_at: datetime = moment()
+    body_hash: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True))
 
 
 class WithdrawLinkRow(SQLModel, table=True):

@@ -58,33 +58,25 @@ class LimitBooks:
 async def find_payer(
     conn: Reader, account_id: AccountId, wallet_id: WalletId | None, key_id: ApiKeyId | None
 ) -> Payer | None:
-    """The account with this wallet (without one: with its only wallet), as it is now. None for somebody else's."""
-    with translated():
-        row = await conn.fetchrow(
-            """SELECT w.ledger_account_id, a.status, a.level, k.id AS key_id, k.spend_limit_sat AS caps,
-                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'limits') AS limits_version,
-                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_version
-                 FROM bank.accounts a JOIN bank.wallets w ON w.account_id = a.id
-                 LEFT JOIN bank.api_keys k ON k.id = $3 AND k.account_id = a.id
-                WHERE a.id = $1 AND ($2::text IS NULL OR w.id = $2)""",
-            account_id,
-            wallet_id,
-            key_id,
-        )
-    return None if row is None else Payer(**{**row, "caps": row["caps"] or {}})
+    """As `find_payers` tells of one."""
+    (payer,) = await find_payers(conn, [(account_id, wallet_id, key_id)])
+    return payer
 
 
 async def find_payers(
-    conn: Connection, asked: Sequence[tuple[AccountId, WalletId, ApiKeyId | None]]
+    conn: Reader, asked: Sequence[tuple[AccountId, WalletId | None, ApiKeyId | None]]
 ) -> list[Payer | None]:
-    """Each account with its wallet and key, as `find_payer` tells one of them, in this order."""
+    """Each account with this wallet (without one: with its only wallet) and this key, as they are now, in this order.
+
+    None for somebody else's wallet.
+    """
     with translated():
         rows = await conn.fetch(
             """SELECT w.ledger_account_id, a.status, a.level, k.id AS key_id, k.spend_limit_sat AS caps,
                       (SELECT max(version) FROM bank.rulebooks WHERE name = 'limits') AS limits_version,
                       (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_version
                  FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY o(account_id, wallet_id, key_id, place)
-                 LEFT JOIN bank.wallets w ON w.id = o.wallet_id AND w.account_id = o.account_id
+                 LEFT JOIN bank.wallets w ON w.account_id = o.account_id AND w.id = coalesce(o.wallet_id, w.id)
                  LEFT JOIN bank.accounts a ON a.id = w.account_id
                  LEFT JOIN bank.api_keys k ON k.id = o.key_id AND k.account_id = a.id ORDER BY o.place""",
             [account_id for account_id, _wallet_id, _key_id in asked],

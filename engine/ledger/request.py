@@ -37,13 +37,16 @@ class Claim:
 async def claim_keys_in_tx(conn: Connection, claims: Sequence[Claim]) -> list[bool]:
     """Take the keys for what this transaction makes: whether each was free, in their order.
 
+    Nor is one free while another request with it rides a lane, accepted and not opened (`engine/ledger/lane.py`).
     Waits while other transactions decide about the same keys; taken in one order by all, so nobody waits in a circle.
     """
     with translated():
         rows = await conn.fetch(
             """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, resource_id)
-               SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS asked(account_id, key)
-                ORDER BY account_id, key
+               SELECT o.* FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS o(account_id, key, hash, id)
+                WHERE NOT EXISTS (
+                      SELECT FROM bank.boarded_payments b WHERE b.payment_id = o.id AND b.body_hash <> o.hash)
+                ORDER BY o.account_id, o.key
                ON CONFLICT DO NOTHING RETURNING account_id, key""",
             [claim.account_id for claim in claims],
             [claim.key for claim in claims],
@@ -67,22 +70,6 @@ async def refuse_claims_in_tx(conn: Connection, refused: Sequence[tuple[Claim, M
             [claim.key for claim, _refusal in refused],
             [orjson.dumps(dict(refusal)).decode() for _claim, refusal in refused],
         )
-
-
-async def claim_key_in_tx(
-    conn: Connection, account_id: AccountId, key: str, body_hash: bytes, resource_id: str
-) -> bool:
-    """Take the key for what this transaction makes. False when it is taken; waits while another transaction decides."""
-    with translated():
-        claimed: str | None = await conn.fetchval(
-            """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, resource_id) VALUES ($1, $2, $3, $4)
-               ON CONFLICT DO NOTHING RETURNING key""",
-            account_id,
-            key,
-            body_hash,
-            resource_id,
-        )
-    return claimed is not None
 
 
 async def refuse_key_in_tx(

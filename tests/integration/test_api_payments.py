@@ -88,7 +88,7 @@ async def test_destinations_that_cannot_be_paid(api: Api, user: User) -> None:
         (invoice(), 999_999, 422, "amount_mismatch"),
         (invoice(timestamp=1), None, 422, "invoice_expired"),
         (invoice(prefix="lntb"), None, 422, "wrong_network"),
-        (invoice()[:-1] + "q", None, 422, "invalid_destination"),
+        (invoice().translate(str.maketrans("qp", "pq")), None, 422, "invalid_destination"),
         ("bcrt1qs758ursh4q9z627kt3pp5yysm78ddny6txaqgw", 1, 422, "use_withdrawals"),
     ):
         is_problem(await user.pay(destination, amount_msat=amount_msat), status, code)
