@@ -207,7 +207,10 @@ async def test_a_lane_that_no_worker_has_opened_is_there_and_waits(bank: Bank) -
         )
         assert noted == 4
         again = await send(bank.apis[1], alice, to, key="w0", wait_s=0, amount_msat=1_000, memo="x")
-        assert (again.status_code, again.json()["id"]) == (202, asked[0].json()["id"])
+        assert (again.status_code, again.json()) == (202, asked[0].json())
+        assert again.headers["Idempotency-Replayed"] == "true"
+        other = await send(bank.apis[1], alice, to, key="w1", wait_s=0, amount_msat=2_000, memo="x")
+        assert (other.status_code, codes([other])) == (409, ["idempotency_conflict"])
     for answer in asked:
         assert (await alice.final(answer.json()["id"]))["status"] == "settled"
     assert (await bob.wallet())["available_msat"] == 4_000

@@ -1,0 +1,95 @@
+"""A key whose payment was accepted and waits in a lane: it stands for that request, before any worker has opened it."""
+
+import hashlib
+import json
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from activities.payment import Payments
+from engine.contracts.payment import PaymentRequest, PaymentStatus
+from engine.domain.ids import AccountId, PaymentId, WalletId, id_for_key
+from engine.domain.money import Msat
+from engine.ledger import chart
+from engine.ledger.lane import note_boarded
+from tests.fixtures.postgres import Database
+from tests.integration.api_helpers import Api, User, is_problem, running_api
+from tests.integration.views_helpers import Teller, open_teller
+
+pytestmark = pytest.mark.integration
+
+LANE = "lane-0000"
+
+
+@pytest_asyncio.fixture
+async def api(ledger_db: Database, tmp_path: Path) -> AsyncIterator[Api]:
+    async with running_api(ledger_db.app_dsn, ledger_db.owner_dsn, tmp_path, rate_limit_per_minute=0) as api:
+        yield api
+
+
+@pytest_asyncio.fixture
+async def teller(api: Api) -> Teller:
+    return await open_teller(api)
+
+
+def hash_of(payer: User, to: User, amount_msat: int) -> bytes:
+    """As the API makes it of a payment's request."""
+    sent = {"wallet_id": payer.wallet_id, "destination": f"wallet:{to.wallet_id}", "amount_msat": amount_msat}
+    canonical = json.dumps(sent, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(f"POST\n/v1/payments\n{canonical}".encode()).digest()
+
+
+async def board(teller: Teller, payer: User, key: str, body_hash: bytes) -> bytes | None:
+    payment_id = PaymentId(id_for_key("pay", AccountId(payer.id), key))
+    async with teller.pool.acquire() as conn:
+        now = await conn.fetchval("SELECT clock_timestamp()")
+        return await note_boarded(conn, payment_id, LANE, now, body_hash)
+
+
+async def test_another_request_with_the_key_is_a_conflict_and_begins_nothing(api: Api, teller: Teller) -> None:
+    alice, bob = await api.open_account(), await api.open_account()
+    await board(teller, alice, "k", hash_of(alice, bob, 1_000))
+    other = await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=2_000, key="k")
+    is_problem(other, 409, "idempotency_conflict")
+    assert "Idempotency-Replayed" not in other.headers
+    same = await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=1_000, key="k", prefer="wait=0")
+    is_problem(same, 503, "temporarily_unavailable")  # it rides a lane that only Temporal knows, which is away
+    assert same.headers["Idempotency-Replayed"] == "true"
+
+
+async def test_of_two_that_ride_at_once_the_first_to_be_told_keeps_the_key(api: Api, teller: Teller) -> None:
+    alice = await api.open_account()
+    first, second = secrets.token_bytes(32), secrets.token_bytes(32)
+    assert await board(teller, alice, "k", first) == first
+    assert await board(teller, alice, "k", second) == first
+    assert await board(teller, alice, "k", first) == first
+
+
+async def test_a_worker_opens_the_one_that_was_accepted_and_not_the_other(api: Api, teller: Teller) -> None:
+    alice, bob = await api.open_account(), await api.open_account()
+    await teller.receive(alice, 5_000_000)
+    accepted = PaymentRequest(
+        payment_id=PaymentId(id_for_key("pay", AccountId(alice.id), "k")),
+        account_id=AccountId(alice.id),
+        wallet_id=WalletId(alice.wallet_id),
+        idempotency_key="k",
+        body_hash=hash_of(alice, bob, 1_000).hex(),
+        destination=f"wallet:{bob.wallet_id}",
+        payee_wallet_id=WalletId(bob.wallet_id),
+        amount_msat=Msat(1_000),
+        max_fee_msat=Msat(0),
+    )
+    await board(teller, alice, "k", bytes.fromhex(accepted.body_hash))
+    payments = Payments(teller.pool, chart.Chart())
+    other = replace(accepted, body_hash=hash_of(alice, bob, 2_000).hex(), amount_msat=Msat(2_000))
+    refused = (await payments.open_payment(other)).outcome
+    assert (refused.key_conflict, refused.body_hash) == (True, accepted.body_hash)
+    assert await api.database.fetchval("SELECT count(*) FROM bank.idempotency_keys WHERE key = 'k'") == 0
+    assert (await payments.open_payment(accepted)).outcome.status is PaymentStatus.SETTLED
+    assert (await payments.open_payment(other)).outcome.key_conflict
+    balance = (await bob.get(f"/v1/wallets/{bob.wallet_id}")).json()
+    assert balance["available_msat"] == 1_000
