@@ -36,6 +36,12 @@ class Intent:
     key: str | None
     body_hash: bytes
 
+    def claim(self, resource_id: str) -> Claim | None:
+        """The key for what the request makes; None where there is no key."""
+        if self.key is None:
+            return None
+        return Claim(account_id=self.owner, key=self.key, body_hash=self.body_hash, resource_id=resource_id)
+
 
 async def optional_key(
     request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=_DESCRIPTION)] = None
@@ -77,7 +83,7 @@ async def find_replay(services: Services, intent: Intent, request: Request, resp
         return None
     async with services.reading() as conn:
         known = await find_key(conn, intent.owner, intent.key)
-    return None if known is None else _replay(known, intent, request, response)
+    return None if known is None else replay(known, intent, request, response)
 
 
 async def once(
@@ -93,25 +99,40 @@ async def once(
 
     Gives the id of what there is. A refusal raised by `make` is recorded under the key and raised.
     """
-    try:
+
+    async def write() -> bool:
+        claim = intent.claim(resource_id)
         async with transaction(services.pool) as conn:
-            if intent.key is None:
-                await make(conn)
-                return resource_id
-            claim = Claim(account_id=intent.owner, key=intent.key, body_hash=intent.body_hash, resource_id=resource_id)
-            if (await claim_keys_in_tx(conn, [claim]))[0]:
-                await make(conn)
-                return resource_id
-            known = await find_key(conn, intent.owner, intent.key)
+            if claim is not None and not (await claim_keys_in_tx(conn, [claim]))[0]:
+                return False
+            await make(conn)
+        return True
+
+    return await once_written(services, intent, resource_id, write, request=request, response=response)
+
+
+async def once_written(
+    services: Services,
+    intent: Intent,
+    resource_id: str,
+    write: Callable[[], Awaitable[bool]],
+    *,
+    request: Request,
+    response: Response,
+) -> str:
+    """As `once`, where `write` takes the key itself, in the transaction that makes it: whether the key was free."""
+    try:
+        if await write():
+            return resource_id
     except (Refused, Conflict) as refusal:
-        if intent.key is None:
-            raise
-        known = await _record(services, intent, intent.key, refusal)
+        known = None if intent.key is None else await _record(services, intent, intent.key, refusal)
         if known is None:
             raise
-    if known is None:
+        return replay(known, intent, request, response)
+    found = await find_replay(services, intent, request, response)
+    if found is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
-    return _replay(known, intent, request, response)
+    return found
 
 
 async def _record(services: Services, intent: Intent, key: str, refusal: EngineError) -> KeyRecord | None:
@@ -123,7 +144,8 @@ async def _record(services: Services, intent: Intent, key: str, refusal: EngineE
         return await find_key(conn, intent.owner, key)
 
 
-def _replay(known: KeyRecord, intent: Intent, request: Request, response: Response) -> str:
+def replay(known: KeyRecord, intent: Intent, request: Request, response: Response) -> str:
+    """The id of what the key's first request made. Raises its refusal, or Conflict for another body."""
     check_same(known.body_hash, intent.body_hash)
     mark_replayed(request, response)
     if known.refusal is not None:

@@ -10,25 +10,25 @@ shown to anybody. A row that is `open` past its expiry is shown as `expired`; th
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Annotated
 
-import asyncpg
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, documented, empty_hash
 from api.deps import Caller, PathId, Services, get_services, needs, no_such
 from api.errors import problems
-from api.idempotency import Intent, find_replay, once, optional_key
+from api.idempotency import Intent, find_replay, once, once_written, optional_key, replay
+from api.invoice_row import COLUMNS, Facts, InvoiceOut, NewInvoice, closed, find_facts, insert_in_tx, shown
 from api.paging import Page, Paging, paged, position
 from engine.clients import bolt11
 from engine.clients.invoices import InvoiceNode
-from engine.domain.errors import Conflict, InvariantBroken, OutcomeUnknown, Refused, Unavailable
-from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, id_for_key, new_id
+from engine.domain.errors import InvariantBroken, OutcomeUnknown, Refused, Unavailable
+from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, WalletId, id_for_key, new_id
 from engine.domain.money import Msat
-from engine.ledger.database import Connection, transaction, translated
+from engine.ledger.database import Connection, translated
 
 router = APIRouter(tags=["invoices"])
 Receive = Annotated[Caller, Depends(needs("receive"))]
@@ -39,8 +39,6 @@ Svc = Annotated[Services, Depends(get_services)]
 MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 1, 3600, 7 * 86_400
 _PUBLIC = hashlib.sha256(b"public").digest()
 """Stands for the request where there is none to tell apart: an invoice that somebody without a key asked for."""
-_COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, service_fee_msat AS fee_msat, status,
-    memo, description_hash, external_id, expires_at, created_at, settled_at"""
 
 
 class NewInvoiceIn(Content):
@@ -56,25 +54,6 @@ class NewInvoiceIn(Content):
         default=DEFAULT_EXPIRY_S, description="From one second to seven days."
     )
     external_id: ExternalId | None = None
-
-
-class InvoiceOut(BaseModel):
-    """A request for money."""
-
-    id: str
-    wallet_id: str
-    bolt11: str
-    payment_hash: str
-    amount_msat: int | None
-    received_msat: int = Field(description="What was paid.")
-    fee_msat: int = Field(description="Our fee, taken out of what was paid over Lightning.")
-    status: Literal["open", "settled", "expired", "cancelled"]
-    memo: str | None
-    description_hash: str | None
-    external_id: str | None
-    expires_at: datetime
-    created_at: datetime
-    settled_at: datetime | None
 
 
 @router.post(
@@ -103,27 +82,25 @@ async def make_invoice(
     services: Svc,
 ) -> InvoiceOut:
     """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network."""
-    asked = body.content
-    account = caller.account_id
-    status = await _status_of_owner(services, account, asked.wallet_id)
+    asked, account = body.content, caller.account_id
+    facts = await _facts(services, account, asked.wallet_id, key)
     intent = Intent(owner=account, key=key, body_hash=body.hash)
-    replayed = await find_replay(services, intent, request, response)
-    if replayed is not None:
-        return await _read(services, account, replayed)
-    if status == "closed":  # a locked account still receives
-        raise _closed()
+    if facts.known is not None:
+        return await _read(services, account, replay(facts.known, intent, request, response))
+    if facts.status == "closed":  # a locked account still receives
+        raise closed()
     invoice_id = InvoiceId(id_for_key("inv", account, key) if key else new_id("inv"))
-    preimage = _preimage(services, invoice_id, body.hash)
-    node, text = await _add_at_a_node(services, invoice_id, preimage, asked)
-    invoice = _checked(text, services, preimage, asked)
+    new = await _make_at_a_node(services, facts, account, invoice_id, asked, body.hash)
+    claim = intent.claim(invoice_id)
+    written: list[InvoiceOut] = []
 
-    shown: list[InvoiceOut] = []
+    async def write() -> bool:
+        row = await services.lookups.write(insert_in_tx, replace(new, claim=claim))
+        written.extend([] if row is None else [row])
+        return row is not None
 
-    async def make(conn: Connection) -> None:
-        shown.append(await _insert_in_tx(conn, invoice_id, account, node, invoice, asked))
-
-    made = await once(services, intent, invoice_id, make, request=request, response=response)
-    return shown[0] if shown else await _read(services, account, made)
+    made = await once_written(services, intent, invoice_id, write, request=request, response=response)
+    return written[0] if written else await _read(services, account, made)
 
 
 @router.get("/v1/invoices/{invoice_id}", summary="Show an invoice", responses=problems("forbidden", "not_found"))
@@ -139,7 +116,7 @@ async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Q
     at, row_id = position(paging, name)
     async with services.reading() as conn:
         rows = await conn.fetch(
-            f"""SELECT {_COLUMNS} FROM bank.invoices
+            f"""SELECT {COLUMNS} FROM bank.invoices
                  WHERE account_id = $1 AND (created_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
                  ORDER BY created_at DESC, id DESC LIMIT $4""",  # noqa: S608 - constant
             caller.account_id,
@@ -148,7 +125,7 @@ async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Q
             paging.limit + 1,
         )
     page, cursor = paged(rows, paging, name)
-    return Page(items=[_shown(dict(row)) for row in page], next_cursor=cursor)
+    return Page(items=[shown(dict(row)) for row in page], next_cursor=cursor)
 
 
 @router.post(
@@ -179,14 +156,14 @@ async def cancel_invoice(
 
 async def make_for_public(services: Services, account_id: AccountId, asked: NewInvoiceIn) -> InvoiceOut:
     """An invoice that somebody without a key asks for; each call makes another. Raises Refused, Unavailable."""
-    if await _status_of_owner(services, account_id, asked.wallet_id) == "closed":
-        raise _closed()
-    invoice_id = InvoiceId(new_id("inv"))
-    preimage = _preimage(services, invoice_id, _PUBLIC)
-    node, text = await _add_at_a_node(services, invoice_id, preimage, asked)
-    invoice = _checked(text, services, preimage, asked)
-    async with transaction(services.pool) as conn:
-        return await _insert_in_tx(conn, invoice_id, account_id, node, invoice, asked)
+    facts = await _facts(services, account_id, asked.wallet_id, None)
+    if facts.status == "closed":
+        raise closed()
+    new = await _make_at_a_node(services, facts, account_id, InvoiceId(new_id("inv")), asked, _PUBLIC)
+    row = await services.lookups.write(insert_in_tx, new)
+    if row is None:
+        raise InvariantBroken("an invoice without a key was taken for a repeat")
+    return row
 
 
 async def find_for_public(
@@ -199,7 +176,7 @@ async def find_for_public(
     """
     with translated():
         row = await services.pool.fetchrow(
-            f"SELECT {_COLUMNS}, outside_msat FROM bank.invoices WHERE payment_hash = $1 AND account_id = $2",  # noqa: S608 - constant
+            f"SELECT {COLUMNS}, outside_msat FROM bank.invoices WHERE payment_hash = $1 AND account_id = $2",  # noqa: S608 - constant
             payment_hash,
             account_id,
         )
@@ -210,28 +187,18 @@ async def find_for_public(
     preimage = _preimage(services, InvoiceId(known["id"]), _PUBLIC)
     if hashlib.sha256(preimage).hexdigest() != payment_hash:
         return None
-    return _shown(known), preimage.hex() if is_shown else None
+    return shown(known), preimage.hex() if is_shown else None
 
 
 # Making
 
 
-async def _status_of_owner(services: Services, account_id: AccountId, wallet_id: str) -> str:
-    """The account's, if the wallet is its own. Raises NotFound."""
-    with translated():
-        status: str | None = await services.pool.fetchval(
-            """SELECT a.status FROM bank.wallets w JOIN bank.accounts a ON a.id = w.account_id
-                WHERE w.id = $1 AND a.id = $2""",
-            wallet_id,
-            account_id,
-        )
-    if status is None:
+async def _facts(services: Services, account_id: AccountId, wallet_id: str, key: str | None) -> Facts:
+    """Raises NotFound for a wallet of somebody else."""
+    facts = await services.lookups.ask(find_facts, (account_id, WalletId(wallet_id), key))
+    if facts.status is None:
         raise no_such("wallet")
-    return status
-
-
-def _closed() -> Refused:
-    return Refused("This account is closed.", code="account_locked", account_status="closed")
+    return facts
 
 
 def _preimage(services: Services, invoice_id: InvoiceId, body_hash: bytes) -> bytes:
@@ -239,14 +206,16 @@ def _preimage(services: Services, invoice_id: InvoiceId, body_hash: bytes) -> by
     return hmac.digest(secret, invoice_id.encode() + body_hash, "sha256")
 
 
-async def _add_at_a_node(
-    services: Services, invoice_id: InvoiceId, preimage: bytes, asked: NewInvoiceIn
-) -> tuple[NodeName, str]:
+async def _make_at_a_node(
+    services: Services, facts: Facts, account_id: AccountId, invoice_id: InvoiceId, asked: NewInvoiceIn, of: bytes
+) -> NewInvoice:
     """Ask one node after the other, those first that have reported lately. Raises Unavailable when none could.
 
-    A node whose answer got lost may keep an invoice that nobody is ever shown; it expires there.
+    A node whose answer got lost may keep an invoice that nobody is ever shown; it expires there. `of` is the hash of
+    the request.
     """
-    for node in await _in_order(services, invoice_id):
+    preimage = _preimage(services, invoice_id, of)
+    for node in _in_order(services.invoices.values(), facts.fresh, invoice_id):
         try:
             text = await node.add_invoice(
                 preimage=preimage,
@@ -257,18 +226,22 @@ async def _add_at_a_node(
             )
         except (Unavailable, OutcomeUnknown):
             continue
-        return node.name, text
+        return NewInvoice(
+            id=invoice_id,
+            account_id=account_id,
+            wallet_id=WalletId(asked.wallet_id),
+            node=node.name,
+            made=_checked(text, services, preimage, asked),
+            amount_msat=None if asked.amount_msat is None else Msat(asked.amount_msat),
+            memo=asked.memo,
+            description_hash=asked.description_hash,
+            external_id=asked.external_id,
+        )
     raise Unavailable("no node could make the invoice", code="node_unavailable")
 
 
-async def _in_order(services: Services, invoice_id: InvoiceId) -> list[InvoiceNode]:
+def _in_order(nodes: Iterable[InvoiceNode], fresh: frozenset[NodeName], invoice_id: InvoiceId) -> list[InvoiceNode]:
     """Fresh nodes first; among equals an order that is the invoice's own, so that invoices spread over the nodes."""
-    async with services.reading() as conn:
-        rows = await conn.fetch(
-            "SELECT name FROM bank.nodes WHERE reported_at > clock_timestamp() - interval '30 seconds'"
-        )
-    fresh = {row["name"] for row in rows}
-    nodes = services.invoices.values()
     return sorted(
         nodes, key=lambda node: (node.name not in fresh, hashlib.sha256(f"{invoice_id}{node.name}".encode()).digest())
     )
@@ -280,45 +253,6 @@ def _checked(text: str, services: Services, preimage: bytes, asked: NewInvoiceIn
     if invoice.payment_hash != hashlib.sha256(preimage).hexdigest() or invoice.amount_msat != asked.amount_msat:
         raise InvariantBroken("the node made another invoice than it was asked for")
     return invoice
-
-
-async def _insert_in_tx(
-    conn: Connection,
-    invoice_id: InvoiceId,
-    account_id: AccountId,
-    node: NodeName,
-    invoice: bolt11.Bolt11,
-    asked: NewInvoiceIn,
-) -> InvoiceOut:
-    """The new row. The account is locked against whoever closes it: he sees this invoice, or this that it is closed."""
-    try:
-        row = await conn.fetchrow(
-            f"""INSERT INTO bank.invoices(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo,
-                    description_hash, external_id, expires_at)
-                SELECT $1, a.id, $3, $4, $5, $6, $7, $8, $9, $10, $11
-                  FROM bank.accounts a WHERE a.id = $2 AND a.status <> 'closed' FOR SHARE
-                RETURNING {_COLUMNS}""",  # noqa: S608 - constant
-            invoice_id,
-            account_id,
-            asked.wallet_id,
-            node,
-            invoice.bolt11,
-            invoice.payment_hash,
-            asked.amount_msat,
-            asked.memo,
-            asked.description_hash,
-            asked.external_id,
-            invoice.expires_at,
-        )
-    except asyncpg.UniqueViolationError as error:
-        if error.constraint_name != "invoices_account_id_external_id_key":
-            raise
-        raise Conflict(
-            "Another invoice of yours has this external_id.", code="external_id_taken", external_id=asked.external_id
-        ) from error
-    if row is None:
-        raise _closed()
-    return _shown(dict(row))
 
 
 # Cancelling
@@ -358,17 +292,10 @@ def _paid() -> Refused:
 async def _read(services: Services, account_id: AccountId, invoice_id: str) -> InvoiceOut:
     with translated():
         row = await services.pool.fetchrow(
-            f"SELECT {_COLUMNS} FROM bank.invoices WHERE id = $1 AND account_id = $2",  # noqa: S608 - constant
+            f"SELECT {COLUMNS} FROM bank.invoices WHERE id = $1 AND account_id = $2",  # noqa: S608 - constant
             invoice_id,
             account_id,
         )
     if row is None:
         raise no_such("invoice")
-    return _shown(dict(row))
-
-
-def _shown(row: Mapping[str, Any]) -> InvoiceOut:
-    shown = {**row}
-    if shown["status"] == "open" and shown["expires_at"] <= datetime.now(UTC):
-        shown["status"] = "expired"
-    return InvoiceOut(**shown)
+    return shown(dict(row))

@@ -10,12 +10,12 @@ from typing import Any, TypeAlias, TypeVar
 
 from api.together import Together
 from engine.clients.cache import Cache
-from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.database import Connection, Pool, transaction, translated
 
 Q = TypeVar("Q")
 A = TypeVar("A")
 Find: TypeAlias = Callable[[Connection, Sequence[Q]], Awaitable[Sequence[A]]]
-"""Reads the answers to all these questions, in their order."""
+"""Answers all these questions, in their order."""
 
 
 class Lookups:
@@ -23,15 +23,25 @@ class Lookups:
 
     def __init__(self, pool: Pool, cache: Cache) -> None:
         self._pool = pool
-        self._finders: dict[Find[Any, Any], Together[Any, Any]] = {}
+        self._known: dict[Find[Any, Any], Together[Any, Any]] = {}
         self._counts = Together(cache.count_requests)
 
     async def ask(self, find: Find[Q, A], question: Q) -> A:
         """The answer as it stands now. Raises what `find` raises, and Unavailable while Postgres is away."""
-        together: Together[Q, A] | None = self._finders.get(find)
+        together: Together[Q, A] | None = self._known.get(find)
         if together is None:
-            together = self._finders[find] = Together(self._reading(find))
+            together = self._known[find] = Together(self._reading(find))
         return await together.get(question)
+
+    async def write(self, insert: Find[Q, A], new: Q) -> A:
+        """What writing it gave; those that come together share a transaction.
+
+        Raises what `insert` raises for this one alone, and as `transaction` does.
+        """
+        together: Together[Q, A] | None = self._known.get(insert)
+        if together is None:
+            together = self._known[insert] = Together(self._writing(insert))
+        return await together.get(new)
 
     async def count(self, caller: str) -> tuple[int, int]:
         """Count one request of this caller: as `Cache.count_requests`."""
@@ -44,3 +54,10 @@ class Lookups:
                     return await find(connection, questions)
 
         return ask
+
+    def _writing(self, insert: Find[Q, A]) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
+        async def write(new: Sequence[Q]) -> Sequence[A]:
+            async with transaction(self._pool) as connection:
+                return await insert(connection, new)
+
+        return write

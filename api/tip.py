@@ -26,7 +26,8 @@ from fastapi.routing import APIRoute
 
 from api.deps import Services, get_services, no_such
 from api.errors import in_public_words
-from api.invoice import InvoiceOut, NewInvoiceIn, find_for_public, make_for_public
+from api.invoice import NewInvoiceIn, find_for_public, make_for_public
+from api.invoice_row import InvoiceOut
 from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, counted, find_payee, one_line
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from engine.domain.errors import Unavailable
+from engine.domain.errors import OutcomeUnknown, Unavailable
 
 _PATIENCE_S = 0.1
 _MOST = 200
@@ -71,7 +71,7 @@ class Together(Generic[Q, A]):
             found = await self._ask([question for question, _answer in taken]) if taken else []
             answers = list(zip(taken, found, strict=True))
         except Exception as error:  # noqa: BLE001 - whoever asked raises it
-            if len(taken) == 1 or isinstance(error, Unavailable):
+            if len(taken) == 1 or isinstance(error, Unavailable | OutcomeUnknown):
                 _fail(taken, error)
             else:
                 await asyncio.gather(*(self._answer([each]) for each in taken))
