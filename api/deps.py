@@ -120,6 +120,11 @@ class Caller:
             detail=detail,
         )
 
+    def require(self, scope: Scope) -> None:
+        """Raises Forbidden for a key without this scope."""
+        if scope not in self.scopes:
+            raise Forbidden(f"This needs a key with the scope '{scope}'.", scope=scope)
+
     @property
     def account_id(self) -> AccountId:
         """Its own account. Raises Forbidden for the bootstrap key, which has none."""
@@ -134,31 +139,55 @@ async def get_services(request: Request) -> Services:
     return services
 
 
-async def get_caller(
-    request: Request,
-    services: Annotated[Services, Depends(get_services)],
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    header: Annotated[str | None, Security(_HEADER)],
-) -> Caller:
+async def caller_of(request: Request) -> Caller:
     """Whoever has the key, counted. Raises Unauthenticated, RateLimited."""
-    token = bearer.credentials if bearer else header
+    services = await get_services(request)
+    bearer = await _BEARER(request)
+    token = bearer.credentials if bearer else await _HEADER(request)
     caller = await _find_caller(services, token) if token else None
     if caller is None:
         raise Unauthenticated("Send a valid API key: Authorization: Bearer <key>.")
     await _count(services, caller)
-    request.state.caller = caller
     return caller
+
+
+async def get_caller(
+    request: Request,
+    _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    _header: Annotated[str | None, Security(_HEADER)],
+) -> Caller:
+    """Dependency: as `caller_of`."""
+    return await caller_of(request)
 
 
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
     """Dependency: the caller, if its key has this scope."""
 
     async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
-        if scope not in caller.scopes:
-            raise Forbidden(f"This needs a key with the scope '{scope}'.", scope=scope)
+        caller.require(scope)
         return caller
 
     return allowed
+
+
+def asked_by_hand(**headers: str) -> dict[str, Any]:
+    """`openapi_extra` of an operation that asks for its caller and these headers by itself, with their meaning.
+
+    FastAPI takes 0.2 ms to resolve the dependencies of a payment: the two operations that are called most do without.
+    """
+    return {
+        "security": [{scheme.scheme_name: []} for scheme in (_BEARER, _HEADER)],
+        "parameters": [
+            {
+                "name": name.replace("_", "-"),
+                "in": "header",
+                "required": False,
+                "schema": {"anyOf": [{"type": "string"}, {"type": "null"}]},
+                "description": meaning,
+            }
+            for name, meaning in headers.items()
+        ],
+    }
 
 
 def needs_role(*roles: Role) -> Callable[..., Coroutine[Any, Any, Caller]]:

@@ -25,7 +25,7 @@ from engine.ledger.request import Claim, KeyRecord, claim_keys_in_tx, find_key, 
 
 HEADER = "Idempotency-Key"
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
-_DESCRIPTION = "1 to 255 visible ASCII characters, unique per account for ever: a repeat gets the first answer."
+MEANING = "1 to 255 visible ASCII characters, unique per account for ever: a repeat gets the first answer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +44,7 @@ class Intent:
 
 
 async def optional_key(
-    request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=_DESCRIPTION)] = None
+    request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=MEANING)] = None
 ) -> str | None:
     """The key, if one was sent. Raises BadRequest for a malformed one."""
     sent = request.headers.getlist(HEADER)
@@ -56,7 +56,7 @@ async def optional_key(
 
 
 async def required_key(
-    request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=_DESCRIPTION)] = None
+    request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=MEANING)] = None
 ) -> str:
     """The key. Raises BadRequest: `idempotency_key_required` when there is none."""
     key = await optional_key(request)

@@ -17,8 +17,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from api.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, documented, empty_hash
-from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api import idempotency
+from api.body import AmountMsat, Content, ExternalId, Id, JsonBody, Memo, documented, empty_hash
+from api.deps import Caller, PathId, Services, asked_by_hand, caller_of, get_services, needs, no_such
 from api.errors import problems
 from api.idempotency import Intent, find_replay, once, once_written, optional_key, replay
 from api.invoice_row import COLUMNS, Facts, InvoiceOut, NewInvoice, closed, find_facts, insert_in_tx, shown
@@ -56,6 +57,9 @@ class NewInvoiceIn(Content):
     external_id: ExternalId | None = None
 
 
+_BODY = JsonBody(NewInvoiceIn)
+
+
 @router.post(
     "/v1/invoices",
     status_code=201,
@@ -71,17 +75,14 @@ class NewInvoiceIn(Content):
     ),
     openapi_extra=documented(
         NewInvoiceIn, coffee={"wallet_id": "wal_…", "amount_msat": 250_000, "memo": "1 cup of coffee"}
-    ),
+    )
+    | asked_by_hand(Idempotency_Key=idempotency.MEANING),
 )
-async def make_invoice(
-    request: Request,
-    response: Response,
-    caller: Receive,
-    key: Key,
-    body: Annotated[Body[NewInvoiceIn], Depends(JsonBody(NewInvoiceIn))],
-    services: Svc,
-) -> InvoiceOut:
+async def make_invoice(request: Request, response: Response) -> InvoiceOut:
     """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network."""
+    services, caller = await get_services(request), await caller_of(request)
+    caller.require("receive")
+    key, body = await optional_key(request), await _BODY(request)
     asked, account = body.content, caller.account_id
     facts = await _facts(services, account, asked.wallet_id, key)
     intent = Intent(owner=account, key=key, body_hash=body.hash)

@@ -14,9 +14,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from api import payment_run
+from api import idempotency, payment_run, waiting
 from api.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, Text, documented
-from api.deps import Caller, PathId, Services, get_services, needs, no_such
+from api.deps import Caller, PathId, Services, asked_by_hand, caller_of, get_services, needs, no_such
 from api.destination import Ours, Resolved, amount_to_pay, at_hand, at_home, is_under_way, resolve, with_invoice
 from api.errors import problems
 from api.idempotency import check_same, mark_replayed, required_key
@@ -24,7 +24,6 @@ from api.limits import require_prices
 from api.paging import Page, Paging, paged, position
 from api.payment_answer import COLUMNS, FROM, PaymentOut, find_answer, find_unopened, follow, reply, shown
 from api.payment_facts import Asked, find_facts
-from api.waiting import Deadline, waiting
 from engine.contracts.payment import PaymentRequest
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.destinations import MAX_LENGTH, Destination, read_destination
@@ -35,7 +34,6 @@ from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 from engine.ledger.limits import Payer
 
 router = APIRouter(tags=["payments"])
-Send = Annotated[Caller, Depends(needs("send"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
 
@@ -58,6 +56,9 @@ class NewPaymentIn(Content):
     )
     memo: Memo | None = None
     external_id: ExternalId | None = None
+
+
+_BODY = JsonBody(NewPaymentIn)
 
 
 @router.post(
@@ -84,21 +85,18 @@ class NewPaymentIn(Content):
         to_a_user={"wallet_id": "wal_…", "destination": "@bob", "amount_msat": 12_500_000, "memo": "lunch"},
         an_invoice={"wallet_id": "wal_…", "destination": "lnbcrt…", "max_fee_msat": 10_000},
         an_address={"wallet_id": "wal_…", "destination": "carol@example.com", "amount_msat": 21_000},
-    ),
+    )
+    | asked_by_hand(Idempotency_Key=idempotency.MEANING, Prefer=waiting.MEANING),
 )
-async def pay(
-    request: Request,
-    response: Response,
-    caller: Send,
-    key: Annotated[str, Depends(required_key)],
-    deadline: Annotated[Deadline, Depends(waiting)],
-    body: Annotated[Body[NewPaymentIn], Depends(JsonBody(NewPaymentIn))],
-    services: Svc,
-) -> PaymentOut:
+async def pay(request: Request, response: Response) -> PaymentOut:
     """Scope: `send`. 201 when final (settled, or failed with `failure`), 202 while it is on its way.
 
     Paying a user or an invoice of this bank is settled at once and costs our fee alone, if there is one.
     """
+    services, caller = await get_services(request), await caller_of(request)
+    caller.require("send")
+    key, deadline = await required_key(request), await waiting.waiting(request)
+    body = await _BODY(request)
     account = caller.account_id
     asked = Asked(
         payment_id=PaymentId(id_for_key("pay", account, key)),

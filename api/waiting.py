@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Header, Request
 
 _DEFAULT_S, MAX_WAIT_S = 10, 60
-_DESCRIPTION = f"`wait=N`: wait up to N seconds (0 to {MAX_WAIT_S}, default {_DEFAULT_S}) for a final status."
+MEANING = f"`wait=N`: wait up to N seconds (0 to {MAX_WAIT_S}, default {_DEFAULT_S}) for a final status."
 
 
 class Deadline:
@@ -22,7 +22,7 @@ class Deadline:
 
 
 async def waiting(
-    request: Request, _documented: Annotated[str | None, Header(alias="Prefer", description=_DESCRIPTION)] = None
+    request: Request, _documented: Annotated[str | None, Header(alias="Prefer", description=MEANING)] = None
 ) -> Deadline:
     """Dependency: until when this request may wait."""
     return Deadline(wait_s(request.headers.getlist("Prefer")))
