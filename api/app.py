@@ -92,6 +92,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # the instrumentation below traces, if asked for
     )
     errors.install(app)
     app.state.metrics = metrics.Metrics()

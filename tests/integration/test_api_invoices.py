@@ -2,10 +2,12 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import pytest_asyncio
 
@@ -203,3 +205,37 @@ async def test_nobody_can_put_another_invoice_around_a_hash_of_ours(user: User) 
     made = await make(user, amount_msat=5_000)
     forged = Draft(amount="10p", payment_hash=bytes.fromhex(made["payment_hash"])).text()
     is_problem(await user.post("/v1/decode", {"destination": forged}), 422, "invalid_destination")
+
+
+async def test_of_many_that_are_made_at_once_each_gets_its_own_answer(api: Api, user: User) -> None:
+    other = await api.open_account()
+    closed = await api.open_account()
+    await api.database.execute("UPDATE bank.accounts SET status = 'closed' WHERE id = $1", closed.id)
+
+    def make(payee: User, key: str | None = None, **body: Any) -> Awaitable[httpx.Response]:
+        return payee.post("/v1/invoices", {"wallet_id": payee.wallet_id, "amount_msat": 1_000, **body}, key=key)
+
+    taken = (await make(user, external_id="taken")).json()
+    answers = await asyncio.gather(
+        make(user),
+        make(other, memo="x"),
+        make(user, external_id="taken"),
+        make(user, "same", memo="a"),
+        make(user, "same", memo="a"),
+        make(user, "same", memo="b"),
+        make(other, "same", memo="b"),
+        make(closed),
+        make(user, wallet_id=other.wallet_id),
+    )
+    statuses = [answer.status_code for answer in answers]
+    assert statuses[:3] == [201, 201, 409]
+    assert statuses[6:] == [201, 409, 404]
+    assert [answers[2].json()["code"], answers[7].json()["code"]] == ["external_id_taken", "account_locked"]
+    same = answers[3:6]
+    assert sorted(statuses[3:6]) in ([201, 201, 409], [201, 409, 409])
+    assert len({answer.json()["id"] for answer in same if answer.status_code == 201}) == 1
+    made = [answer.json() for answer in answers if answer.status_code == 201]
+    for payee in (user, other):
+        listed = (await payee.get("/v1/invoices")).json()["items"]
+        expected = {each["id"] for each in [taken, *made] if each["wallet_id"] == payee.wallet_id}
+        assert {each["id"] for each in listed} == expected
