@@ -2,14 +2,14 @@
 
 from infra.migrations.sql import execute_file
 
-revision = "0016"
-down_revision = "0013"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    execute_file("0016_boarded_requests.sql")
+    execute_file("0015_boarded_requests.sql")
 
 
 def downgrade() -> None:
