@@ -29,11 +29,13 @@ from activities.lane import Lanes
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
 from activities.pump import Pump
+from activities.quote import Quotes
 from activities.reconciliation import PlaceReconciliations, Reconciliations
 from activities.sending import Sending
 from activities.standing import ensure_standing
 from engine.clients.lnd import LndNode
 from engine.clients.lnd_history import LndHistory
+from engine.clients.lnd_routes import LndRoutes
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
@@ -50,6 +52,7 @@ from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.pump import LndPumpWorkflow
+from workflows.quote import QuoteWorkflow
 from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 log = structlog.get_logger("worker")
@@ -81,12 +84,14 @@ async def main() -> None:
         stack.push_async_callback(pool.close)
         nodes = [LndNode(NodeName(name), node) for name, node in settings.nodes.items()]
         histories = [LndHistory(NodeName(name), node) for name, node in settings.nodes.items()]
-        for node, history in zip(nodes, histories, strict=True):
-            stack.push_async_callback(node.close)
-            stack.push_async_callback(history.close)
+        routes = [LndRoutes(NodeName(name), node) for name, node in settings.nodes.items()]
+        for close in (
+            [each.close for each in nodes] + [each.close for each in histories] + [each.close for each in routes]
+        ):
+            stack.push_async_callback(close)
         workers = [
             _payments_worker(client, pool, Reconciliations(pool), settings),
-            *(_node_worker(client, pool, *both, settings) for both in zip(nodes, histories, strict=True)),
+            *(_node_worker(client, pool, *each, settings) for each in zip(nodes, histories, routes, strict=True)),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
@@ -122,6 +127,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             ReconciliationWorkflow,
             CaseWorkflow,
             CorrectionWorkflow,
+            QuoteWorkflow,
         ],
         activities=[
             payments.open_payment,
@@ -152,8 +158,11 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
     )
 
 
-def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory, settings: WorkerSettings) -> Worker:
+def _node_worker(
+    client: Client, pool: Pool, node: LndNode, history: LndHistory, routes: LndRoutes, settings: WorkerSettings
+) -> Worker:
     sending, pump = Sending(node, pool), Pump(node, pool, client, settings.receipts_together)
+    quotes = Quotes(routes)
     sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
     places = PlaceReconciliations(node, history, pool, client)
     return Worker(
@@ -166,6 +175,8 @@ def _node_worker(client: Client, pool: Pool, node: LndNode, history: LndHistory,
             pump.pump_invoices,
             pump.pump_payments,
             pump.tend_node,
+            quotes.estimate_route,
+            quotes.probe_route,
             positions.read_position,
             places.compare_node,
         ],

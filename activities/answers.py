@@ -7,6 +7,7 @@ from engine.domain.errors import EngineError, InvariantBroken, Refused
 from engine.domain.limits import exceeded
 from engine.ledger import payment
 from engine.ledger import request as requests
+from engine.ledger.accounts import may_not_send, payee_closed
 from engine.ledger.database import Connection
 from engine.ledger.lane import find_standings
 from engine.ledger.limits import Payer
@@ -67,16 +68,6 @@ def about_accounts(refused: Refused, payer: Payer) -> Refused:
         is_payer = refused.fields.get("account_id") == payer.ledger_account_id
         return may_not_send("closed") if is_payer else payee_closed()
     return refused
-
-
-def may_not_send(status: str) -> Refused:
-    """The payer's account is locked or closed."""
-    return Refused("This account may not send.", code="account_locked", account_status=status)
-
-
-def payee_closed() -> Refused:
-    """A locked account still receives; a closed one does not."""
-    return Refused("The payee's account is closed.", code="payee_closed")
 
 
 def as_refusal(kept: dict[str, Any]) -> Refusal:

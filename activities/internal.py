@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from activities.answers import about_accounts, in_the_callers_words, may_not_send, payee_closed
+from activities.answers import about_accounts, in_the_callers_words
 from engine.contracts.payment import PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
 from engine.domain.fees import Kind
 from engine.domain.ids import BatchId, PaymentHash, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, payment
-from engine.ledger.accounts import Payee, find_payees
+from engine.ledger.accounts import Payee, find_payees, may_not_send, payee_closed
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection
 from engine.ledger.fees import Charge, FeeBook

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from temporalio import activity
 
-from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words, may_not_send
+from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from activities.internal import InternalPayments
 from engine.contracts.payment import (
     LightningAttempt,
@@ -26,6 +26,7 @@ from engine.domain.ids import NodeName, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
+from engine.ledger.accounts import may_not_send
 from engine.ledger.database import Connection, Pool, transaction, translated
 from engine.ledger.fees import Charge
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro

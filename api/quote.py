@@ -1,16 +1,17 @@
-"""What would a payment cost? Nothing is held, promised or asked of a node.
+"""What would a payment cost? Nothing is held or promised.
 
     internal     exact       our fee, by the schedule in force
-    lightning    estimate    our fee, and for the network the most that it may take by default
+    lightning    probe       our fee, and what a way took that reached the payee a moment ago
+                 estimate    our fee, and what the node's map says; where it says nothing, what the network may take
 
-Of a lightning address or LNURL outside, its server is asked what it takes, and for no invoice.
+A lightning network fee is asked of a node (quote_run.py) and remembered for a minute. Of a lightning address or LNURL
+outside, its server is asked what it takes, and for no invoice, so there the estimate is the most that is allowed.
 
-A quote binds nobody: between it and the payment the schedule may change. Who sends its `max_fee_msat` with the payment
-pays no more than that, or is refused.
+`max_fee_msat` is what to send with the payment, which then costs no more than that, or is refused or fails. A quote
+binds nobody otherwise: between it and the payment the schedule and the network may change.
 """
 
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends
@@ -21,19 +22,25 @@ from api.deps import Caller, Services, get_services, needs
 from api.destination import Resolved, amount_to_pay, resolve
 from api.errors import problems
 from api.idempotency import optional_key
+from api.quote_run import GOOD_FOR, UNANSWERED, UNTOLD, FeeSource, RoutingFee, quote_route
 from api.wallet import own_wallet
 from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.fees import Kind, default_routing_cap, fee, parse_schedule
 from engine.domain.ids import AccountId
 from engine.domain.money import Msat
-from engine.ledger.accounts import find_account
+from engine.ledger.accounts import find_account, find_payees, may_not_send, payee_closed
 from engine.ledger.rulebook import read_current
 
 router = APIRouter(tags=["payments"])
-_GOOD_FOR = timedelta(seconds=60)
 
-FeeSource = Literal["exact", "probe", "estimate"]
+_WARNINGS = {
+    "no_route": "No way is known that carries this amount to the payee in one part; in several parts it may pass.",
+    "insufficient_liquidity": "No channel of ours can send this amount in one part now.",
+    "payment_timeout": "No way was found to work within a few seconds.",
+    UNANSWERED: "A probe was sent and has not come back: the payee, or a node on the way, may keep payments.",
+    UNTOLD: "No node of ours could be asked.",
+}
 
 
 class QuoteIn(Content):
@@ -44,6 +51,13 @@ class QuoteIn(Content):
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
 
 
+class WarningOut(BaseModel):
+    """What speaks against the payment going through now. It may be tried all the same."""
+
+    code: str = Field(description=", ".join(_WARNINGS))
+    detail: str
+
+
 class QuoteOut(BaseModel):
     """What it would cost beside the amount."""
 
@@ -51,19 +65,12 @@ class QuoteOut(BaseModel):
     amount_msat: int
     fee_msat: int = Field(description="Our fee and what the network is expected to take.", examples=[5_100])
     fee_source: FeeSource = Field(
-        description="exact: it is this; probe: a node has tried the way; estimate: it is at most this, by default"
+        description="exact: it is this; probe: a way of this fee has just been tried; estimate: by a node's map, or "
+        "else the most that is allowed"
     )
     max_fee_msat: int = Field(description="To be sent with the payment as its cap.", examples=[5_100])
-    expires_at: datetime = Field(description="Ask again after this.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingFee:
-    """What the network is expected to take, the cap to give it, and how we know."""
-
-    fee_msat: Msat
-    cap_msat: Msat
-    source: FeeSource
+    expires_at: datetime = Field(description="Ask again after this; until then the network's part stays the same.")
+    warning: WarningOut | None = None
 
 
 @router.post(
@@ -72,7 +79,7 @@ class RoutingFee:
     responses=problems(
         *("forbidden", "not_found", "invalid_request", "request_too_large", "invalid_destination", "wrong_network"),
         *("use_withdrawals", "invoice_expired", "amount_required", "amount_mismatch", "amount_too_small"),
-        *("self_payment", "destination_unavailable"),
+        *("self_payment", "destination_unavailable", "account_locked", "payee_closed"),
     ),
     openapi_extra=documented(
         QuoteIn,
@@ -96,33 +103,40 @@ async def quote(
     now = datetime.now(UTC)
     given = None if asked.amount_msat is None else Msat(asked.amount_msat)
     amount_msat = amount_to_pay(resolved, given, now)
-    routing = _routing_fee(resolved, amount_msat)
-    ours_msat = await _our_fee(
-        services, caller.account_id, "internal" if resolved.is_ours else "lightning_out", amount_msat
-    )
-    expires_at = now + _GOOD_FOR
+    ours_msat = await _our_fee(services, caller.account_id, resolved, amount_msat)
+    routing = await _routing_fee(services, resolved, amount_msat)
     return QuoteOut(
         kind="internal" if resolved.is_ours else "lightning",
         amount_msat=amount_msat,
         fee_msat=ours_msat + routing.fee_msat,
         fee_source=routing.source,
         max_fee_msat=ours_msat + routing.cap_msat,
-        expires_at=min(expires_at, resolved.invoice.expires_at) if resolved.invoice else expires_at,
+        expires_at=min(routing.expires_at, resolved.invoice.expires_at) if resolved.invoice else routing.expires_at,
+        warning=WarningOut(code=routing.trouble, detail=_WARNINGS[routing.trouble]) if routing.trouble else None,
     )
 
 
-def _routing_fee(resolved: Resolved, amount_msat: Msat) -> RoutingFee:
-    """No way is looked for: the network may take what it may take by default."""
+async def _routing_fee(services: Services, resolved: Resolved, amount_msat: Msat) -> RoutingFee:
+    if resolved.invoice is not None and not resolved.is_ours:
+        return await quote_route(services, resolved.invoice, amount_msat)
+    expires_at = datetime.now(UTC) + GOOD_FOR
     if resolved.is_ours:
-        return RoutingFee(fee_msat=Msat(0), cap_msat=Msat(0), source="exact")
+        return RoutingFee(fee_msat=Msat(0), cap_msat=Msat(0), source="exact", expires_at=expires_at)
     cap_msat = default_routing_cap(amount_msat)
-    return RoutingFee(fee_msat=cap_msat, cap_msat=cap_msat, source="estimate")
+    return RoutingFee(fee_msat=cap_msat, cap_msat=cap_msat, source="estimate", expires_at=expires_at)
 
 
-async def _our_fee(services: Services, account_id: AccountId, kind: Kind, amount_msat: Msat) -> Msat:
+async def _our_fee(services: Services, account_id: AccountId, resolved: Resolved, amount_msat: Msat) -> Msat:
+    """By the schedule in force. Raises Refused as the payment would: `account_locked`, `payee_closed`."""
     async with services.reading() as conn:
         account = await find_account(conn, account_id)
+        payees = await find_payees(conn, [resolved.wallet_id] if resolved.wallet_id else [])
         current = await read_current(conn, "fees")
     if account is None:
         raise InvariantBroken(f"there is no account {account_id}")
+    if account.status != "active":
+        raise may_not_send(account.status)
+    if any(payee.status == "closed" for payee in payees.values()):
+        raise payee_closed()
+    kind: Kind = "internal" if resolved.is_ours else "lightning_out"
     return fee(parse_schedule(current.content), kind, amount_msat, account.level)

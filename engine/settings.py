@@ -77,6 +77,15 @@ def _require_origin(url: str, info: ValidationInfo) -> str:
 PublicUrl = Annotated[str, AfterValidator(_require_origin)]
 
 
+def _read_keys(value: object) -> object:
+    return [key for key in re.split(r"[,\s]+", value) if key] if isinstance(value, str) else value
+
+
+PublicKeys = Annotated[
+    frozenset[Annotated[str, Field(pattern=r"^0[23][0-9a-f]{64}$")]], NoDecode, BeforeValidator(_read_keys)
+]
+
+
 class CommonSettings(BaseSettings):
     """What every process needs."""
 
@@ -124,6 +133,16 @@ class ApiSettings(CommonSettings):
     max_body_bytes: int = Field(default=65_536, ge=1024, le=2**24, description="largest request body")
     price_max_age_s: int = Field(
         default=3600, ge=1, le=7 * 86_400, description="how old a price may be where a limit in its currency applies"
+    )
+
+    probe_max_sat: int = Field(
+        default=1_000_000,
+        ge=0,
+        le=2_100_000_000_000_000,
+        description="most that a quote sends as a probe; 0: no probes",
+    )
+    probe_skip: PublicKeys = Field(
+        default=frozenset(), description="public keys of nodes that are never probed, with commas between"
     )
 
     @property

@@ -1,7 +1,7 @@
 """How each kind of outside effect is repeated, named by what it touches. Every call in a workflow names one of these.
 
-Nothing here gives up but RECONCILE, on which no money depends: what is held or owed waits until the part that is away
-has come back. Time-outs only end one try. What makes a repeat safe stands with each activity.
+Nothing here gives up but RECONCILE, GLANCE and PROBE, on which no money depends: what is held or owed waits until the
+part that is away has come back. Time-outs only end one try. What makes a repeat safe stands with each activity.
 """
 
 from datetime import timedelta
@@ -23,6 +23,13 @@ class Policy(TypedDict):
 
     start_to_close_timeout: timedelta
     heartbeat_timeout: timedelta | None
+    retry_policy: RetryPolicy
+
+
+class BriefPolicy(TypedDict):
+    """How an activity is tried that somebody waits for, and when that ends for good."""
+
+    schedule_to_close_timeout: timedelta
     retry_policy: RetryPolicy
 
 
@@ -61,6 +68,15 @@ NODE = Policy(
     ),
 )
 """A read of a node."""
+
+GLANCE = BriefPolicy(
+    schedule_to_close_timeout=timedelta(seconds=6),
+    retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=3),
+)
+"""A read of a node for somebody who waits: an answer at once, or none."""
+
+PROBE = BriefPolicy(schedule_to_close_timeout=timedelta(seconds=10), retry_policy=RetryPolicy(maximum_attempts=1))
+"""An HTLC that moves no money. Once: a second would be another one."""
 
 RECONCILE = Policy(
     start_to_close_timeout=timedelta(minutes=10),

@@ -64,6 +64,8 @@ class Bolt11:
     """The node's public key in hex, from the `n` field or recovered from the signature."""
     min_final_cltv: int
     features: frozenset[int]
+    route_hints: tuple[str, ...]
+    """Ways to the payee over private channels, in hex as BOLT 11 writes them."""
 
 
 def decode(text: str, *, network: str) -> Bolt11:
@@ -99,6 +101,7 @@ def decode(text: str, *, network: str) -> Bolt11:
         payee=_payee(prefix, signed, signature, fields),
         min_final_cltv=_final_cltv(fields),
         features=_features(fields),
+        route_hints=tuple(_bytes(hops).hex() for hops in fields.get(_R, [])),
     )
 
 

@@ -1,11 +1,13 @@
 """Redis, as a cache and nothing else: losing it, or all that is in it, loses no money and no history.
 
-What it carries today is the request counter behind the rate limit. When Redis is away the limit is off, because
-turning payments away for want of a counter would be the greater harm.
+It carries the request counter behind the rate limit, quotes of the last minute, and whose turn it is to be probed. When
+Redis is away the limit is off, because turning payments away for want of a counter would be the greater harm; nothing
+is remembered, and every turn is taken.
 """
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
@@ -44,6 +46,40 @@ class Cache:
         except (RedisError, OSError):
             return [(0, 0)] * len(keys)
         return [(int(count), _WINDOW_S - now_s % _WINDOW_S) for count in counts]
+
+    async def find(self, key: str) -> str | None:
+        """What is remembered; None also when Redis does not answer."""
+        try:
+            found = await self._redis.get(key)
+        except (RedisError, OSError):
+            return None
+        return found.decode() if isinstance(found, bytes) else found
+
+    async def remember(self, key: str, value: str, life_s: int) -> str:
+        """Keep this for so long, unless something is kept already: what is kept from now on, or else the value."""
+        try:
+            if await self._redis.set(key, value, nx=True, ex=life_s):
+                return value
+        except (RedisError, OSError):
+            return value
+        return await self.find(key) or value
+
+    async def take(self, turn: str, life_s: int) -> bool:
+        """Whether the turn was free, and is the caller's now for so long at the most; False when Redis is away."""
+        try:
+            return bool(await self._redis.set(turn, b"", nx=True, ex=life_s))
+        except (RedisError, OSError):
+            return False
+
+    async def put(self, turn: str, life_s: int) -> None:
+        """Let nobody take the turn for so long."""
+        with suppress(RedisError, OSError):
+            await self._redis.set(turn, b"", ex=life_s)
+
+    async def drop(self, turn: str) -> None:
+        """Free for the next."""
+        with suppress(RedisError, OSError):
+            await self._redis.delete(turn)
 
     async def ping(self) -> bool:
         """Whether Redis answers."""

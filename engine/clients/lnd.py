@@ -29,14 +29,13 @@ from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
 from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
 from engine.domain.errors import NotFound, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
-from engine.domain.money import MSAT_PER_SAT, Msat
+from engine.domain.money import MAX_AMOUNT_MSAT, MSAT_PER_SAT, Msat
+from engine.domain.sending import CLTV_LIMIT
 from engine.settings import NodeSettings
 
 _CALL_TIMEOUT_S = 10
 _SEND_TIMEOUT_S = 60
 """How long LND goes on trying new routes. It does not end what is in flight."""
-_CLTV_LIMIT = 1008
-"""Blocks a payment may be locked for in the worst case: a week."""
 _MAX_PARTS = 16
 _INVOICE_PAGE = 1000
 _REFUSED_BEFORE_SENDING = {
@@ -191,7 +190,7 @@ class LndNode:
             payment_request=bolt11,
             amt_msat=amount_msat or 0,
             fee_limit_msat=max_fee_msat,
-            cltv_limit=_CLTV_LIMIT,
+            cltv_limit=CLTV_LIMIT,
             max_parts=_MAX_PARTS,
             timeout_seconds=_SEND_TIMEOUT_S,
         )
@@ -219,6 +218,7 @@ class LndNode:
         request = ln.QueryRoutesRequest(
             pub_key=decoded.destination,
             amt_msat=amount_msat,
+            fee_limit=ln.FeeLimit(fixed_msat=MAX_AMOUNT_MSAT),  # LND's own is 5 %: what costs more would not be found
             final_cltv_delta=decoded.cltv_expiry,
             route_hints=decoded.route_hints,
             use_mission_control=True,

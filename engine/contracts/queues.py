@@ -46,6 +46,11 @@ def batch_workflow_id(account_id: AccountId, idempotency_key: str) -> str:
     return f"batch-{account_id}-{key_digest(account_id, idempotency_key)}"
 
 
+def quote_workflow_id(way: str) -> str:
+    """`way` names payee, hints and amount: who asks for the same finds the same run."""
+    return f"quote-{way}"
+
+
 def receive_workflow_id(payment_hash: PaymentHash) -> str:
     return f"receive-{payment_hash}"
 

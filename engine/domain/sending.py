@@ -14,6 +14,8 @@ IN_FLIGHT = "in_flight"
 """The reason to wait of a payment that is on its way: it is the payee's turn."""
 LOST_ATTEMPT = "lost_attempt"
 """The reason to wait, and then the failure code, of a payment whose attempt the node has lost."""
+CLTV_LIMIT = 1008
+"""Blocks a payment, or a probe, may be locked for in the worst case: a week."""
 SIGHTINGS = 3
 """So many looks at different heights past the time lock must have found it in no channel."""
 MARGIN_BLOCKS = 12

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import asyncpg
 
-from engine.domain.errors import Conflict
+from engine.domain.errors import Conflict, Refused
 from engine.domain.ids import AccountId, ApiKeyId, WalletId, new_id
 from engine.domain.limits import Window
 from engine.domain.money import Sat
@@ -163,6 +163,19 @@ async def find_payees(conn: Reader, wallet_ids: Sequence[WalletId]) -> dict[Wall
     return {
         WalletId(row["id"]): Payee(ledger_account_id=row["ledger_account_id"], status=row["status"]) for row in rows
     }
+
+
+# --- What they may not do --------------------------------------------------------------------------------------------
+
+
+def may_not_send(status: str) -> Refused:
+    """The payer's account is locked or closed."""
+    return Refused("This account may not send.", code="account_locked", account_status=status)
+
+
+def payee_closed() -> Refused:
+    """A locked account still receives; a closed one does not."""
+    return Refused("The payee's account is closed.", code="payee_closed")
 
 
 # --- API keys ---------------------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ _STORIES = {
     "invoice-page-mixed": ('WorkflowType = "ReceiptPageWorkflow" AND ExecutionStatus = "Completed"', "left alone"),
     "invoice-sweep": ('WorkflowType = "InvoiceSweepWorkflow" AND ExecutionStatus = "Completed"', "sweep_invoices"),
     "node-adopted": ('WorkflowType = "AdoptNodeWorkflow" AND ExecutionStatus = "Completed"', "book_opening"),
+    "quote-probed": ('WorkflowType = "QuoteWorkflow" AND MillraceStatus = "quoted"', "probe_route"),
     "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),
     "reconciliation-clean": (f'{_RECONCILIATION} "clean"', "compare_node"),
     "reconciliation-differs": (f'{_RECONCILIATION} "differs"', "payment_not_in_books"),

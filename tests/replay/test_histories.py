@@ -20,6 +20,7 @@ from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
 from workflows.pump import LndPumpWorkflow
+from workflows.quote import QuoteWorkflow
 from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 pytestmark = pytest.mark.replay
@@ -43,6 +44,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             CorrectionWorkflow,
             LaneWorkflow,
             BatchWorkflow,
+            QuoteWorkflow,
         ],
         data_converter=DATA_CONVERTER,
     )

@@ -1,0 +1,50 @@
+"""Asking a node what a way costs. Nothing is held, booked or stored here: a probe can move no money.
+
+A probe is an HTLC whose payment hash is random, so nobody knows a preimage for it, the payee no more than we: it can
+only come back. It has no row with us. Books and reconciliation know of payments that ended as paid, which it cannot,
+and an HTLC on its way counts as the node's until then.
+"""
+
+import asyncio
+
+from temporalio import activity
+
+from engine.clients.lnd_routes import LndRoutes, NoWay
+from engine.contracts.quote import QuoteActivities, RouteQuote, RouteRequest
+
+_AT_ONCE = 4
+"""Probes under way from one process over one node; one more is not sent."""
+
+
+class Quotes(QuoteActivities):
+    """Bound to one node."""
+
+    def __init__(self, routes: LndRoutes) -> None:
+        self._routes = routes
+        self._room = asyncio.Semaphore(_AT_ONCE)
+
+    @activity.defn
+    async def estimate_route(self, asked: RouteRequest) -> RouteQuote:
+        try:
+            fee_msat = await self._routes.estimate(
+                payee=asked.payee, bolt11=asked.bolt11, amount_msat=asked.amount_msat, limit_msat=asked.fee_limit_msat
+            )
+        except NoWay as none:
+            return RouteQuote(trouble=none.code)
+        return RouteQuote(fee_msat=fee_msat)
+
+    @activity.defn
+    async def probe_route(self, asked: RouteRequest) -> RouteQuote:
+        if self._room.locked():
+            return RouteQuote()
+        async with self._room:
+            try:
+                fee_msat = await self._routes.probe(
+                    payee=asked.payee,
+                    bolt11=asked.bolt11,
+                    amount_msat=asked.amount_msat,
+                    limit_msat=asked.fee_limit_msat,
+                )
+            except NoWay as none:
+                return RouteQuote(trouble=none.code)
+        return RouteQuote(fee_msat=fee_msat, is_probed=True)

@@ -1,0 +1,158 @@
+"""The network's part of a quote: remembered from the last minute, or asked of a node by a workflow.
+
+    remembered in Redis           the same answer, with the same end
+    a node tells within 12 s      the fee on its map, or that of a probe; remembered for a minute
+    nobody tells                  what the network may take by default, with a warning
+
+A payee is probed once at a time, and after he has kept a probe not for a day: both stand in Redis. Without Redis
+nobody is probed and nothing is remembered. Asking changes nothing, so every step may be repeated.
+"""
+
+import asyncio
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Literal
+
+from temporalio.client import RPCTimeoutOrCancelledError, WorkflowFailureError
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
+from temporalio.service import RPCError
+
+from api.deps import Services
+from api.payment_run import CALL_LIMIT, amount_text
+from engine.clients.bolt11 import Bolt11
+from engine.contracts import queues
+from engine.contracts.quote import RouteQuote, RouteRequest
+from engine.domain.fees import default_routing_cap
+from engine.domain.ids import NodeName
+from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
+from engine.ledger.database import translated
+from engine.settings import ApiSettings
+from workflows.quote import QuoteWorkflow
+
+GOOD_FOR = timedelta(seconds=60)
+UNANSWERED = "probe_unanswered"
+UNTOLD = "node_unavailable"
+
+FeeSource = Literal["exact", "probe", "estimate"]
+
+_WAIT_S = 12
+_RUN_LIMIT = timedelta(seconds=30)
+_PROBING_S = 30
+_REST_S = 86_400
+_NODE_SILENCE_S = 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingFee:
+    """What the network is expected to take, the cap to give it, how we know, and what speaks against it."""
+
+    fee_msat: Msat
+    cap_msat: Msat
+    source: FeeSource
+    expires_at: datetime
+    trouble: str | None = None
+
+
+async def quote_route(services: Services, invoice: Bolt11, amount_msat: Msat) -> RoutingFee:
+    """What paying this invoice over the network would cost now. A node that cannot be asked is a warning."""
+    way = _way(invoice, amount_msat)
+    remembered = await services.cache.find(f"quote:{way}")
+    if remembered is None:
+        quote = await _ask(services, invoice, amount_msat, way)
+        told = json.dumps({**asdict(quote), "expires_at": (datetime.now(UTC) + GOOD_FOR).isoformat()})
+        if quote.trouble == UNTOLD:
+            return _fee(told, amount_msat)
+        remembered = await services.cache.remember(f"quote:{way}", told, int(GOOD_FOR.total_seconds()))
+    return _fee(remembered, amount_msat)
+
+
+def may_probe(settings: ApiSettings, invoice: Bolt11, amount_msat: Msat) -> bool:
+    """Whether an HTLC may be sent to this payee only to see whether it arrives.
+
+    Not to whoever hints at private channels: there a service wakes a phone, and may keep the HTLC meanwhile.
+    """
+    if invoice.route_hints or invoice.payee in settings.probe_skip:
+        return False
+    return amount_msat <= settings.probe_max_sat * MSAT_PER_SAT
+
+
+def _way(invoice: Bolt11, amount_msat: Msat) -> str:
+    text = " ".join([invoice.payee, str(amount_msat), *invoice.route_hints])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _fee(told: str, amount_msat: Msat) -> RoutingFee:
+    """A fee above the default cap is told, and raises the cap: the payer decides."""
+    known = json.loads(told)
+    default_msat = default_routing_cap(amount_msat)
+    fee_msat = default_msat if known["fee_msat"] is None else Msat(known["fee_msat"])
+    return RoutingFee(
+        fee_msat=fee_msat,
+        cap_msat=max(default_msat, fee_msat),
+        source="probe" if known["is_probed"] else "estimate",
+        expires_at=datetime.fromisoformat(known["expires_at"]),
+        trouble=known["trouble"],
+    )
+
+
+async def _ask(services: Services, invoice: Bolt11, amount_msat: Msat, way: str) -> RouteQuote:
+    cap_msat = default_routing_cap(amount_msat)
+    node = await _find_node(services, Msat(amount_msat + cap_msat))
+    if node is None:
+        return RouteQuote(trouble=UNTOLD)
+    turn = f"probe:{invoice.payee}"
+    probes = may_probe(services.settings, invoice, amount_msat) and await services.cache.take(turn, _PROBING_S)
+    asked = RouteRequest(
+        node=node,
+        payee=invoice.payee,
+        bolt11=invoice.bolt11,
+        amount_msat=amount_msat,
+        fee_limit_msat=max(cap_msat, amount_msat),
+        may_probe=probes,
+    )
+    quote = await _run(services, asked, way)
+    if probes and quote.trouble == UNANSWERED:
+        await services.cache.put(turn, _REST_S)
+    elif probes and quote.trouble != UNTOLD:
+        await services.cache.drop(turn)
+    return quote
+
+
+async def _find_node(services: Services, total_msat: Msat) -> NodeName | None:
+    """The node that a payment would most likely be pinned to; None when none has reported lately."""
+    async with services.reading() as conn:
+        with translated():
+            name: str | None = await conn.fetchval(
+                """SELECT name FROM bank.nodes WHERE reported_at > clock_timestamp() - make_interval(secs => $2)
+                    ORDER BY outbound_msat >= $1 DESC, outbound_msat DESC, name LIMIT 1""",
+                total_msat,
+                _NODE_SILENCE_S,
+            )
+    return None if name is None else NodeName(name)
+
+
+async def _run(services: Services, asked: RouteRequest, way: str) -> RouteQuote:
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            return await services.temporal.execute_workflow(
+                QuoteWorkflow.run,
+                asked,
+                id=queues.quote_workflow_id(way),
+                task_queue=queues.PAYMENTS,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                execution_timeout=_RUN_LIMIT,
+                static_summary=f"what {amount_text(asked.amount_msat)} to {asked.payee[:6]}… costs over {asked.node}",
+                search_attributes=TypedSearchAttributes(
+                    [
+                        SearchAttributePair(queues.KIND, "quote"),
+                        SearchAttributePair(queues.STATUS, "pending"),
+                        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
+                    ]
+                ),
+                task_timeout=queues.TASK_TIMEOUT,
+                rpc_timeout=CALL_LIMIT,
+            )
+    except (TimeoutError, RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
+        return RouteQuote(trouble=UNTOLD)
