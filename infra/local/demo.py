@@ -61,6 +61,7 @@ class Demo:
             await self._fund(alice, shop)
             await self._pay_inside(alice, bob)
             await self._pay_outside(alice, shop)
+            await self._keep_quote(alice, shop)
             await self._pay_address(bob, shop)
             await self._withdraw_link(alice, shop)
             await self._fail(alice, shop)
@@ -100,6 +101,16 @@ class Demo:
             hold((await alice.wallet())["available_msat"] == before["available_msat"] - spent, "the rest came back")
             line.moved = f"{sat(30_000_000)} + {sat(paid['fee_msat'])} fee"
             line.stands = f"settled; of {sat(100_000)} held for fees the rest came back"
+
+    async def _keep_quote(self, alice: User, shop: Outside) -> None:
+        with self.step("alice asks what a payment would cost, and pays it") as line:
+            asked = {"wallet_id": alice.wallet_id, "destination": await shop.invoice(6_000_000)}
+            quote = expect(await alice.call("POST", "/v1/payments/quote", asked), 200)
+            hold(quote["fee_source"] == "probe", f"the way was tried, not known by {quote['fee_source']}")
+            paid = expect(await alice.pay(asked["destination"], max_fee_msat=quote["max_fee_msat"]), 201)
+            hold(paid["status"] == "settled" and paid["fee_msat"] <= quote["fee_msat"], "it cost no more than was said")
+            line.moved = f"{sat(6_000_000)} + {sat(paid['fee_msat'])} fee"
+            line.stands = f"settled; quoted by a probe: {sat(quote['fee_msat'])}"
 
     async def _pay_address(self, bob: User, shop: Outside) -> None:
         with self.step("an outside wallet pays bob's lightning address") as line:

@@ -48,6 +48,8 @@ async def test_a_locked_account_sends_nothing_and_receives_on_every_path(bank: P
     assert (await changed(bank, alice, status="locked", note="lost phone"))["status"] == "locked"
     assert await bank.outcome(alice, bob, 1_000) == "account_locked"
     assert await bank.outcome(alice, None, 1_000) == "account_locked"
+    asked = {"wallet_id": alice.wallet_id, "destination": f"wallet:{bob.wallet_id}", "amount_msat": 1_000}
+    is_problem(await alice.post("/v1/payments/quote", asked), 409, "account_locked")
     assert await bank.outcome(bob, alice, 5_000) == "settled"
     made = (await alice.post("/v1/invoices", {"wallet_id": alice.wallet_id, "amount_msat": 7_000})).json()
     inside = await bank.outcome(bob, None, 7_000, bolt11=made["bolt11"], payment_hash=made["payment_hash"])
@@ -128,6 +130,8 @@ async def test_a_closed_account_reads_and_does_nothing_else_for_ever(bank: Payer
     assert await bank.outcome(alice, bob, 1_000) == "account_locked"
     is_problem(await alice.post("/v1/invoices", wallet), 409, "account_locked")
     assert await bank.outcome(bob, alice, 1_000) == "payee_closed"
+    asked = {"wallet_id": bob.wallet_id, "destination": f"wallet:{alice.wallet_id}", "amount_msat": 1_000}
+    is_problem(await bob.post("/v1/payments/quote", asked), 409, "payee_closed")
     paid = await bank.outcome(bob, None, 7_000, bolt11=made["bolt11"], payment_hash=made["payment_hash"])
     assert paid == "invoice_cancelled"
     for body in ({"status": "active"}, {"status": "locked"}, {"level": 3}):

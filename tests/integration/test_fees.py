@@ -97,7 +97,7 @@ async def test_what_was_quoted_is_the_most_that_it_costs_whatever_changes_meanwh
     invoice = await shop.invoice(10_000_000)
     within, beyond = await quoted(alice, f"wallet:{bob.wallet_id}", amount_msat=10_000), await quoted(alice, invoice)
     assert (within["fee_msat"], within["fee_source"]) == (11, "exact")
-    assert (beyond["max_fee_msat"], beyond["fee_source"]) == (100_000 + 6_000, "estimate")
+    assert (beyond["max_fee_msat"], beyond["fee_source"]) == (100_000 + 6_000, "probe")
     paid = (await alice.pay(invoice, max_fee_msat=beyond["max_fee_msat"])).json()
     assert (paid["status"], paid["max_fee_msat"]) == ("settled", 106_000)
     await set_fees({"internal": [{"flat_msat": 12}]})

@@ -16,6 +16,7 @@ import redis.asyncio as redis
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
+from infra.local.home import BANK
 from infra.local.outside import Outside, outside
 from tests.fixtures.reconciliation import reconcile
 from tests.fixtures.stack import Account, Bank, Json, eventually
@@ -45,6 +46,7 @@ async def base_fee(bank: Bank, fee_msat: int) -> AsyncIterator[None]:
             yield
         finally:
             await _set_base_fee(bank, hop, 1_000)
+            await forget_failures(bank)
 
 
 async def _set_base_fee(bank: Bank, hop: Outside, fee_msat: int) -> None:
@@ -52,7 +54,7 @@ async def _set_base_fee(bank: Bank, hop: Outside, fee_msat: int) -> None:
     setattr(policy, "global", True)
     assert not (await hop.stubs.lightning.UpdateChannelPolicy(policy)).failed_updates
     me = (await hop.stubs.lightning.GetInfo(ln.GetInfoRequest())).identity_pubkey
-    for name in ("lnd-1", "lnd-2"):
+    for name in BANK:
         async with outside(bank.stack, name) as node:
 
             async def told(node: Outside = node) -> bool | None:
@@ -65,30 +67,26 @@ async def _set_base_fee(bank: Bank, hop: Outside, fee_msat: int) -> None:
 
 @asynccontextmanager
 async def kept_htlcs(bank: Bank) -> AsyncIterator[None]:
-    """Whatever comes through outside-1 stays there until the end of the block, and is sent back then."""
+    """Whatever comes through outside-1 stays there; at the end of the block it goes on."""
     async with outside(bank.stack, "outside-1") as hop:
-        answers: asyncio.Queue[router.ForwardHtlcInterceptResponse | None] = asyncio.Queue()
-        kept = []
-
-        async def said() -> AsyncIterator[router.ForwardHtlcInterceptResponse]:
-            while (answer := await answers.get()) is not None:
-                yield answer
-
-        async def keep() -> None:
-            async for asked in hop.stubs.router.HtlcInterceptor(said()):
-                kept.append(asked.incoming_circuit_key)
-
-        keeping = asyncio.create_task(keep())
+        held = hop.stubs.router.HtlcInterceptor(_silence())
+        await held.wait_for_connection()
         try:
             yield
         finally:
-            for circuit in kept:
-                fail = router.ResolveHoldForwardAction.FAIL
-                answers.put_nowait(router.ForwardHtlcInterceptResponse(incoming_circuit_key=circuit, action=fail))
-            await asyncio.sleep(0)
-            answers.put_nowait(None)
-            keeping.cancel()
-            await asyncio.wait({keeping})
+            held.cancel()
+
+
+async def _silence() -> AsyncIterator[router.ForwardHtlcInterceptResponse]:
+    await asyncio.Event().wait()
+    yield router.ForwardHtlcInterceptResponse()
+
+
+async def forget_failures(bank: Bank) -> None:
+    """After an accident LND may shun the only way for minutes."""
+    for name in BANK:
+        async with outside(bank.stack, name) as node:
+            await node.stubs.router.ResetMissionControl(router.ResetMissionControlRequest())
 
 
 async def test_a_quote_is_kept_to_the_millisatoshi(bank: Bank, shop: Outside) -> None:
