@@ -4,7 +4,7 @@ Opening claims the idempotency key, writes the row and moves or holds the money 
 moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from temporalio import activity
 
@@ -24,7 +24,7 @@ from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
 from engine.domain.ids import NodeName, WalletId
 from engine.domain.money import Msat
-from engine.ledger import chart, invoice, node, payment, sending, withdraw_link
+from engine.ledger import chart, invoice, keysend, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.accounts import may_not_send
 from engine.ledger.database import Connection, Pool, transaction, translated
@@ -91,6 +91,8 @@ class Payments(PaymentActivities):
         claim = claim_of(asked)
         if not (await requests.claim_keys_in_tx(conn, [claim]))[0]:
             return await _find_opened_in_tx(conn, asked)
+        if asked.payee_node is not None:
+            asked = replace(asked, payment_hash=await keysend.draw_in_tx(conn, asked.payment_id))
         if asked.withdraw_link_id is not None:
             await withdraw_link.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
@@ -208,12 +210,13 @@ def _new_payment(
 
 
 def _attempt(row: payment.PaymentRow) -> LightningAttempt:
-    if row.payment_hash is None or row.bolt11 is None or row.node is None or row.attempt is None:
+    if row.payment_hash is None or row.node is None or row.attempt is None:
         raise InvariantBroken(f"{row.id} is pending and no Lightning payment")
     return LightningAttempt(
         payment_id=row.id,
         node=row.node,
-        bolt11=row.bolt11,
+        bolt11=row.bolt11 or "",
+        payee_node=row.destination if row.bolt11 is None else None,
         payment_hash=row.payment_hash,
         amount_msat=row.amount_msat,
         amount_in_invoice=row.amount_in_invoice,

@@ -14,13 +14,13 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeats
-from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
+from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.sending import IN_FLIGHT, LOST_ATTEMPT, Waiting, is_proven_lost, release_height
+from engine.ledger import keysend, sending
 from engine.ledger import payment as payments
-from engine.ledger import sending
 from engine.ledger.database import Pool, translated
 
 _IDENTITY_S = 1
@@ -78,6 +78,7 @@ class Sending(SendingActivities):
             known = await self._node.find_payment(attempt.payment_hash)
             if known is not None and _is_news(known, attempt):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash))
+            without_invoice = await self._find_keysend(attempt)
             await self._pass_fence(attempt)
             if activity.info().attempt > 1:
                 await self._note(attempt, Waiting(reason="sending", detail="the node is being asked again"))
@@ -87,6 +88,7 @@ class Sending(SendingActivities):
                     self._node.send_payment(
                         bolt11=attempt.bolt11,
                         payment_hash=attempt.payment_hash,
+                        keysend=without_invoice,
                         amount_msat=None if attempt.amount_in_invoice else attempt.amount_msat,
                         max_fee_msat=attempt.max_fee_msat,
                         known_payment_index=attempt.known_payment_index,
@@ -159,6 +161,14 @@ class Sending(SendingActivities):
             async with self._pool.acquire(timeout=_NOTE_LIMIT_S) as conn:
                 await sending.note_wait(conn, attempt.payment_id, waiting)
 
+    async def _find_keysend(self, attempt: LightningAttempt) -> Keysend | None:
+        """The preimage is read for each try, and the same for all."""
+        if attempt.payee_node is None:
+            return None
+        async with self._pool.acquire() as conn:
+            preimage = await keysend.get_preimage(conn, attempt.payment_id)
+        return Keysend(payee=attempt.payee_node, preimage=preimage)
+
     async def _pass_fence(self, attempt: LightningAttempt) -> None:
         """Raises unless the node is the adopted one and can send, and, read last, the money is still held for this."""
         identity = await self._get_identity()
@@ -224,7 +234,10 @@ class Sending(SendingActivities):
     async def _is_too_dear(self, attempt: LightningAttempt) -> bool:
         try:
             return await self._node.has_route_above(
-                bolt11=attempt.bolt11, amount_msat=attempt.amount_msat, fee_msat=attempt.max_fee_msat
+                bolt11=attempt.bolt11,
+                payee=attempt.payee_node,
+                amount_msat=attempt.amount_msat,
+                fee_msat=attempt.max_fee_msat,
             )
         except EngineError:  # only a better word for the same failure
             return False

@@ -30,8 +30,9 @@ class DecodeIn(Content):
 class DecodedOut(BaseModel):
     """What a destination is. Expired invoices are read too, and say so."""
 
-    kind: Literal["bolt11", "internal", "lnurl"] = Field(
-        description="an invoice, a user or wallet of this bank, or somebody outside who is asked for an invoice"
+    kind: Literal["bolt11", "internal", "lnurl", "keysend"] = Field(
+        description="an invoice, a user or wallet of this bank, somebody outside who is asked for an invoice, or a "
+        "node that is paid without one"
     )
     destination: str = Field(description="In its plainest form.")
     own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee for routing.")
@@ -54,7 +55,7 @@ class DecodedOut(BaseModel):
     summary="Read a destination",
     responses=problems(
         *("forbidden", "not_found", "invalid_request", "invalid_destination", "wrong_network", "use_withdrawals"),
-        "destination_unavailable",
+        *("destination_unavailable", "keysend_disabled"),
     ),
     openapi_extra=documented(DecodeIn, user={"destination": "@bob"}, invoice={"destination": "lightning:lnbcrt10u1p…"}),
 )
@@ -72,11 +73,12 @@ async def decode(
     invoice = resolved.invoice
     if invoice is None:
         return DecodedOut(
-            kind="internal",
+            kind="internal" if resolved.is_ours else "keysend",
             destination=resolved.text,
-            own=True,
+            own=resolved.is_ours,
             network=services.settings.bitcoin_network,
             amount_msat=None,
+            payee=resolved.payee_node,
             username=resolved.username,
             expired=False,
         )

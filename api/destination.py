@@ -4,6 +4,8 @@ The shape is read first (engine/domain/destinations.py), then the invoice itself
 then our own books: an invoice is one of ours when its payment hash is, and then it must be that very invoice, letter by
 letter, so that nobody can put another amount or description around a hash of ours.
 
+A node's public key is paid without an invoice (keysend), where the settings say so.
+
 A lightning address or an LNURL of our own domain is one of our users. Any other is asked what it takes, which gives an
 offer, and `with_invoice` asks it for the invoice: from then on the payment is one of that invoice.
 
@@ -24,6 +26,7 @@ from engine.domain.destinations import (
     Invoice,
     LightningAddress,
     Lnurl,
+    NodeKey,
     Username,
     WalletRef,
     read_destination,
@@ -91,6 +94,8 @@ class Resolved:
     username: str | None = None
     offer: lnurl.Offer | None = None
     """What somebody outside takes, who must be asked for an invoice."""
+    payee_node: str | None = None
+    """The node that is paid without an invoice."""
 
     @property
     def asked_msat(self) -> Msat | None:
@@ -127,6 +132,12 @@ async def resolve(services: Services, text: str) -> Resolved:
             if resolved is None:
                 raise no_such("user" if isinstance(destination, Username) else "wallet")
             return resolved
+        case NodeKey(pubkey):
+            if not services.settings.keysend:
+                raise Invalid("This bank pays no node without an invoice.", code="keysend_disabled")
+            async with services.reading() as conn:
+                await _refuse_own_node(conn, pubkey)
+            return Resolved(text=pubkey, payee_node=pubkey)
         case LightningAddress(name, domain):
             return Resolved(text=text.lower(), offer=await lnurl.look_up_address(services.web, name, domain))
         case Lnurl():
@@ -230,19 +241,19 @@ async def _owner(conn: Connection, invoice: bolt11.Bolt11) -> WalletId | None:
             "SELECT bolt11, wallet_id FROM bank.invoices WHERE payment_hash = $1", invoice.payment_hash
         )
     if ours is None:
-        await _refuse_own_node(conn, invoice)
+        await _refuse_own_node(conn, invoice.payee)
         return None
     if ours["bolt11"] != invoice.bolt11:
         raise Invalid("This is not the invoice that was made for its payment hash.", code="invalid_destination")
     return WalletId(ours["wallet_id"])
 
 
-async def _refuse_own_node(conn: Connection, invoice: bolt11.Bolt11) -> None:
+async def _refuse_own_node(conn: Connection, pubkey: str) -> None:
     """Paying our own node for nobody's invoice would only move the bank's money in a circle, and cost the user."""
     with translated():
-        own = await conn.fetchval("SELECT name FROM bank.nodes WHERE pubkey = $1", invoice.payee)
+        own = await conn.fetchval("SELECT name FROM bank.nodes WHERE pubkey = $1", pubkey)
     if own is not None:
-        raise Invalid("This invoice is of the bank's own node, and of none of its users.", code="invalid_destination")
+        raise Invalid("This pays the bank's own node, and none of its users.", code="invalid_destination")
 
 
 async def _find_users(conn: Connection, names: set[str]) -> dict[str, WalletId]:

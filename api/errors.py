@@ -111,6 +111,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "request_too_large": (413, "The request is too large"),
     "invalid_destination": (422, "The destination cannot be paid"),
     "wrong_network": (422, "The destination is on another network"),
+    "keysend_disabled": (422, "No node is paid without an invoice"),
     "use_withdrawals": (422, "Use withdrawals for on-chain addresses"),
     "amount_required": (422, "An amount is required"),
     "amount_mismatch": (422, "The payee asks for another amount"),

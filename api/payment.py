@@ -46,7 +46,7 @@ class NewPaymentIn(Content):
     wallet_id: Id
     destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
         description="A BOLT 11 invoice (also `lightning:…`, BIP 21 with `lightning=`), `name@domain`, an LNURL, "
-        "`@username`, or `wallet:<id>`."
+        "`@username`, `wallet:<id>`, or, where the bank allows it, a node's public key (keysend)."
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
@@ -77,7 +77,7 @@ _BODY = JsonBody(NewPaymentIn)
             *("limit_exceeded", "fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
             "destination_unavailable",
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
-            *("too_many_in_flight", "invoice_unpayable"),
+            *("too_many_in_flight", "invoice_unpayable", "keysend_disabled"),
         ),
     },
     openapi_extra=documented(
@@ -202,6 +202,7 @@ def _complete(asked: Asked, resolved: Resolved, amount_msat: Msat, body: Body[Ne
         destination=resolved.text,
         payee_wallet_id=resolved.wallet_id if invoice is None else None,
         bolt11=invoice.bolt11 if invoice else None,
+        payee_node=resolved.payee_node,
         payment_hash=invoice.payment_hash if invoice else None,
         amount_in_invoice=invoice is not None and invoice.amount_msat is not None,
         amount_msat=amount_msat,
@@ -240,5 +241,6 @@ async def _start(
     if resolved.is_ours:
         payee = f"wallet:{resolved.wallet_id}" if resolved.request else resolved.text
         return await services.lanes.start(request, payee=payee)
-    payee = f"{resolved.invoice.payee[:6]}…" if resolved.invoice else resolved.text
+    node = resolved.invoice.payee if resolved.invoice else resolved.payee_node
+    payee = f"{node[:6]}…" if node else resolved.text
     return await payment_run.start(services.temporal, request, payee=payee)

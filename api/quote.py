@@ -22,7 +22,7 @@ from api.deps import Caller, Services, get_services, needs
 from api.destination import Resolved, amount_to_pay, resolve
 from api.errors import problems
 from api.idempotency import optional_key
-from api.quote_run import GOOD_FOR, UNANSWERED, UNTOLD, FeeSource, RoutingFee, quote_route
+from api.quote_run import GOOD_FOR, UNANSWERED, UNTOLD, FeeSource, RoutingFee, Way, quote_route
 from api.wallet import own_wallet
 from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid, InvariantBroken
@@ -79,7 +79,7 @@ class QuoteOut(BaseModel):
     responses=problems(
         *("forbidden", "not_found", "invalid_request", "request_too_large", "invalid_destination", "wrong_network"),
         *("use_withdrawals", "invoice_expired", "amount_required", "amount_mismatch", "amount_too_small"),
-        *("self_payment", "destination_unavailable", "account_locked", "payee_closed"),
+        *("self_payment", "destination_unavailable", "account_locked", "payee_closed", "keysend_disabled"),
     ),
     openapi_extra=documented(
         QuoteIn,
@@ -117,13 +117,23 @@ async def quote(
 
 
 async def _routing_fee(services: Services, resolved: Resolved, amount_msat: Msat) -> RoutingFee:
-    if resolved.invoice is not None and not resolved.is_ours:
-        return await quote_route(services, resolved.invoice, amount_msat)
+    if way := None if resolved.is_ours else _way(resolved, amount_msat):
+        return await quote_route(services, way)
     expires_at = datetime.now(UTC) + GOOD_FOR
     if resolved.is_ours:
         return RoutingFee(fee_msat=Msat(0), cap_msat=Msat(0), source="exact", expires_at=expires_at)
     cap_msat = default_routing_cap(amount_msat)
     return RoutingFee(fee_msat=cap_msat, cap_msat=cap_msat, source="estimate", expires_at=expires_at)
+
+
+def _way(resolved: Resolved, amount_msat: Msat) -> Way | None:
+    """None where an offer does not tell yet which node would be paid."""
+    if resolved.payee_node is not None:
+        return Way(payee=resolved.payee_node, amount_msat=amount_msat)
+    invoice = resolved.invoice
+    if invoice is None:
+        return None
+    return Way(payee=invoice.payee, amount_msat=amount_msat, bolt11=invoice.bolt11, hints=invoice.route_hints)
 
 
 async def _our_fee(services: Services, account_id: AccountId, resolved: Resolved, amount_msat: Msat) -> Msat:

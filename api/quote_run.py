@@ -21,7 +21,6 @@ from temporalio.service import RPCError
 
 from api.deps import Services
 from api.payment_run import CALL_LIMIT, amount_text
-from engine.clients.bolt11 import Bolt11
 from engine.contracts import queues
 from engine.contracts.quote import RouteQuote, RouteRequest
 from engine.domain.fees import default_routing_cap
@@ -55,32 +54,45 @@ class RoutingFee:
     trouble: str | None = None
 
 
-async def quote_route(services: Services, invoice: Bolt11, amount_msat: Msat) -> RoutingFee:
-    """What paying this invoice over the network would cost now. A node that cannot be asked is a warning."""
-    way = _way(invoice, amount_msat)
-    remembered = await services.cache.find(f"quote:{way}")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Who is paid how much."""
+
+    payee: str
+    """The node's public key in hex."""
+    amount_msat: Msat
+    bolt11: str | None = None
+    hints: tuple[str, ...] = ()
+    """As `Bolt11.route_hints`."""
+
+    @property
+    def digest(self) -> str:
+        """The same for every invoice of this payee over this amount."""
+        text = " ".join([self.payee, str(self.amount_msat), *self.hints])
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+async def quote_route(services: Services, way: Way) -> RoutingFee:
+    """What this would cost over the network now. That no node can be asked is a warning, and no error."""
+    key = f"quote:{way.digest}"
+    remembered = await services.cache.find(key)
     if remembered is None:
-        quote = await _ask(services, invoice, amount_msat, way)
+        quote = await _ask(services, way)
         told = json.dumps({**asdict(quote), "expires_at": (datetime.now(UTC) + GOOD_FOR).isoformat()})
         if quote.trouble == UNTOLD:
-            return _fee(told, amount_msat)
-        remembered = await services.cache.remember(f"quote:{way}", told, int(GOOD_FOR.total_seconds()))
-    return _fee(remembered, amount_msat)
+            return _fee(told, way.amount_msat)
+        remembered = await services.cache.remember(key, told, int(GOOD_FOR.total_seconds()))
+    return _fee(remembered, way.amount_msat)
 
 
-def may_probe(settings: ApiSettings, invoice: Bolt11, amount_msat: Msat) -> bool:
+def may_probe(settings: ApiSettings, way: Way) -> bool:
     """Whether an HTLC may be sent to this payee only to see whether it arrives.
 
     Not to whoever hints at private channels: there a service wakes a phone, and may keep the HTLC meanwhile.
     """
-    if invoice.route_hints or invoice.payee in settings.probe_skip:
+    if way.hints or way.payee in settings.probe_skip:
         return False
-    return amount_msat <= settings.probe_max_sat * MSAT_PER_SAT
-
-
-def _way(invoice: Bolt11, amount_msat: Msat) -> str:
-    text = " ".join([invoice.payee, str(amount_msat), *invoice.route_hints])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return way.amount_msat <= settings.probe_max_sat * MSAT_PER_SAT
 
 
 def _fee(told: str, amount_msat: Msat) -> RoutingFee:
@@ -97,22 +109,22 @@ def _fee(told: str, amount_msat: Msat) -> RoutingFee:
     )
 
 
-async def _ask(services: Services, invoice: Bolt11, amount_msat: Msat, way: str) -> RouteQuote:
-    cap_msat = default_routing_cap(amount_msat)
-    node = await _find_node(services, Msat(amount_msat + cap_msat))
+async def _ask(services: Services, way: Way) -> RouteQuote:
+    cap_msat = default_routing_cap(way.amount_msat)
+    node = await _find_node(services, Msat(way.amount_msat + cap_msat))
     if node is None:
         return RouteQuote(trouble=UNTOLD)
-    turn = f"probe:{invoice.payee}"
-    probes = may_probe(services.settings, invoice, amount_msat) and await services.cache.take(turn, _PROBING_S)
+    turn = f"probe:{way.payee}"
+    probes = may_probe(services.settings, way) and await services.cache.take(turn, _PROBING_S)
     asked = RouteRequest(
         node=node,
-        payee=invoice.payee,
-        bolt11=invoice.bolt11,
-        amount_msat=amount_msat,
-        fee_limit_msat=max(cap_msat, amount_msat),
+        payee=way.payee,
+        bolt11=way.bolt11,
+        amount_msat=way.amount_msat,
+        fee_limit_msat=max(cap_msat, way.amount_msat),
         may_probe=probes,
     )
-    quote = await _run(services, asked, way)
+    quote = await _run(services, asked, way.digest)
     if probes and quote.trouble == UNANSWERED:
         await services.cache.put(turn, _REST_S)
     elif probes and quote.trouble != UNTOLD:
@@ -133,13 +145,13 @@ async def _find_node(services: Services, total_msat: Msat) -> NodeName | None:
     return None if name is None else NodeName(name)
 
 
-async def _run(services: Services, asked: RouteRequest, way: str) -> RouteQuote:
+async def _run(services: Services, asked: RouteRequest, digest: str) -> RouteQuote:
     try:
         async with asyncio.timeout(_WAIT_S):
             return await services.temporal.execute_workflow(
                 QuoteWorkflow.run,
                 asked,
-                id=queues.quote_workflow_id(way),
+                id=queues.quote_workflow_id(digest),
                 task_queue=queues.PAYMENTS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 execution_timeout=_RUN_LIMIT,

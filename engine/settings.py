@@ -135,6 +135,7 @@ class ApiSettings(CommonSettings):
         default=3600, ge=1, le=7 * 86_400, description="how old a price may be where a limit in its currency applies"
     )
 
+    keysend: bool = Field(default=False, description="whether nodes are paid without an invoice")
     probe_max_sat: int = Field(
         default=1_000_000,
         ge=0,

@@ -37,6 +37,8 @@ _CALL_TIMEOUT_S = 10
 _SEND_TIMEOUT_S = 60
 """How long LND goes on trying new routes. It does not end what is in flight."""
 _MAX_PARTS = 16
+_KEYSEND_RECORD = 5482373484
+"""Where in the onion a node looks for the preimage of a payment that it has no invoice for."""
 _INVOICE_PAGE = 1000
 _REFUSED_BEFORE_SENDING = {
     "invoice expired": "invoice_expired",
@@ -115,6 +117,14 @@ class NodeBalances:
     """No commitment changed while balances and channels were read, so they are of one moment."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keysend:
+    """A payment without an invoice: the payee finds the preimage in it."""
+
+    payee: str
+    preimage: bytes
+
+
 class SendRefused(Exception):
     """The node refused to begin this payment: nothing left it and nothing will. Carries one of our failure codes."""
 
@@ -175,6 +185,7 @@ class LndNode:
         self,
         *,
         bolt11: str,
+        keysend: Keysend | None,
         payment_hash: PaymentHash,
         amount_msat: Msat | None,
         max_fee_msat: Msat,
@@ -182,7 +193,7 @@ class LndNode:
     ) -> AsyncGenerator[NodePayment, None]:
         """Send, or find what an earlier send of the same hash has become; then follow it until final.
 
-        `amount_msat` is given for invoices without an amount only; `known_payment_index` is that of the last attempt
+        `amount_msat` is given where no invoice names it; `known_payment_index` is that of the last attempt
         known to have failed. Raises SendRefused when nothing was begun, and OutcomeUnknown or Unavailable when nobody
         knows.
         """
@@ -191,9 +202,13 @@ class LndNode:
             amt_msat=amount_msat or 0,
             fee_limit_msat=max_fee_msat,
             cltv_limit=CLTV_LIMIT,
-            max_parts=_MAX_PARTS,
+            max_parts=1 if keysend else _MAX_PARTS,
             timeout_seconds=_SEND_TIMEOUT_S,
         )
+        if keysend is not None:
+            request.dest = bytes.fromhex(keysend.payee)
+            request.payment_hash = bytes.fromhex(payment_hash)
+            request.dest_custom_records[_KEYSEND_RECORD] = keysend.preimage
         try:
             async for update in self._router.SendPaymentV2(request):
                 yield _read_payment(update)
@@ -211,10 +226,12 @@ class LndNode:
             async for payment in self._router.TrackPayments(router_pb2.TrackPaymentsRequest(no_inflight_updates=True)):
                 yield _read_payment(payment)
 
-    async def has_route_above(self, *, bolt11: str, amount_msat: Msat, fee_msat: Msat) -> bool:
+    async def has_route_above(self, *, bolt11: str, payee: str | None, amount_msat: Msat, fee_msat: Msat) -> bool:
         """Whether a route exists, but for a higher fee only. A local look at the graph; nothing is sent."""
-        with translated(self.name):
-            decoded = await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
+        decoded = ln.PayReq(destination=payee or "")
+        if payee is None:
+            with translated(self.name):
+                decoded = await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
         request = ln.QueryRoutesRequest(
             pub_key=decoded.destination,
             amt_msat=amount_msat,

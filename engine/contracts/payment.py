@@ -47,6 +47,8 @@ class PaymentRequest:
     fee whatever it is."""
     api_key_id: ApiKeyId | None = None
     """The key that asked: its caps are read when the payment is opened."""
+    payee_node: str | None = None
+    """Set when a node is paid without an invoice: its public key. Preimage and hash are drawn with the hold."""
     withdraw_link_id: WithdrawLinkId | None = None
     """Set when somebody claims this link: opening takes one of its uses, and a failure gives it back."""
 
@@ -86,6 +88,7 @@ class LightningAttempt:
     payment_id: PaymentId
     node: NodeName
     bolt11: str
+    """Empty for a keysend."""
     payment_hash: PaymentHash
     amount_msat: Msat
     amount_in_invoice: bool
@@ -98,6 +101,8 @@ class LightningAttempt:
     older one is no news about this one."""
     service_fee_msat: Msat = Msat(0)
     """Our fee, held beside amount and routing cap; the node has no part in it."""
+    payee_node: str | None = None
+    """The node that gets a keysend: its public key."""
     shown: str = ""
     """The reason to wait that the workflow shows already: a look that finds another one comes back to say so."""
 

@@ -6,6 +6,7 @@ lnurl1…                         Lnurl        likewise, also as the Lightning p
 name@domain                     LightningAddress
 @name                           Username
 wallet:<id>                     WalletRef
+02… 03… (66 hex digits)         NodeKey      a Lightning node, paid without an invoice (keysend)
 an address, bitcoin:<address>   refused with `use_withdrawals`
 lno1…                           refused: not supported yet
 anything else                   refused with `invalid_destination`
@@ -24,6 +25,7 @@ MAX_LENGTH = 10_000
 
 _BECH32_ADDRESS = re.compile(r"(bc|tb|bcrt)1[02-9ac-hj-np-z]{6,87}")
 _BASE58_ADDRESS = re.compile(r"[123mn][1-9A-HJ-NP-Za-km-z]{24,39}")
+_NODE_KEY = re.compile(r"0[23][0-9a-f]{64}")
 _WALLET_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
 
 
@@ -65,7 +67,14 @@ class Lnurl:
     url: str
 
 
-Destination = Invoice | Username | WalletRef | LightningAddress | Lnurl
+@dataclass(frozen=True, slots=True)
+class NodeKey:
+    """A Lightning node by its public key, in lower case. Nothing says what is paid for."""
+
+    pubkey: str
+
+
+Destination = Invoice | NodeKey | Username | WalletRef | LightningAddress | Lnurl
 
 
 def read_destination(text: str) -> Destination:
@@ -77,19 +86,26 @@ def read_destination(text: str) -> Destination:
         return _lightning(rest)
     if colon and scheme.lower() == "bitcoin":
         return _bip21(rest)
-    if text.startswith("wallet:"):
-        if not _WALLET_ID.fullmatch(rest):
-            raise _invalid("After 'wallet:' comes the id of a wallet.")
-        return WalletRef(WalletId(rest))
+    if text.startswith(("wallet:", "@")):
+        return _ours(text)
+    if "@" in text:
+        return LightningAddress(*read_address(text))
+    if _NODE_KEY.fullmatch(text.lower()):
+        return NodeKey(text.lower())
+    if _is_address(text):
+        raise _use_withdrawals()
+    return _lightning(text)
+
+
+def _ours(text: str) -> Destination:
     if text.startswith("@"):
         if not is_username(text[1:]):
             raise _invalid("After '@' comes a username: 3 to 50 letters, digits and underscores.")
         return Username(text[1:])
-    if "@" in text:
-        return LightningAddress(*read_address(text))
-    if _is_address(text):
-        raise _use_withdrawals()
-    return _lightning(text)
+    wallet_id = text.removeprefix("wallet:")
+    if not _WALLET_ID.fullmatch(wallet_id):
+        raise _invalid("After 'wallet:' comes the id of a wallet.")
+    return WalletRef(WalletId(wallet_id))
 
 
 def _lightning(text: str) -> Destination:
@@ -100,8 +116,8 @@ def _lightning(text: str) -> Destination:
         raise _invalid("BOLT 12 offers are not supported yet.")
     if not lower.startswith("ln"):
         raise _invalid(
-            "This is none of: a BOLT 11 invoice, name@domain, an LNURL, @username, wallet:<id>, a BIP 21 URI with a "
-            "lightning part."
+            "This is none of: a BOLT 11 invoice, name@domain, an LNURL, @username, wallet:<id>, a node's public key, a "
+            "BIP 21 URI with a lightning part."
         )
     return Invoice(text)
 

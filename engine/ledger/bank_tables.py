@@ -170,6 +170,26 @@ class PaymentWait(SQLModel, table=True):
     since: datetime = moment()
 
 
+class KeysendRow(SQLModel, table=True):
+    """The preimage of a payment without an invoice."""
+
+    __tablename__: ClassVar[Any] = "keysends"
+    __table_args__ = BANK
+
+    payment_id: str = text("bank.payments.id", primary_key=True)
+    preimage: str = text()
+
+
+class SuccessActionRow(SQLModel, table=True):
+    """What a payee outside shows to whoever has paid him."""
+
+    __tablename__: ClassVar[Any] = "success_actions"
+    __table_args__ = BANK
+
+    payment_id: str = text("bank.payments.id", primary_key=True)
+    action: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
+
+
 class LostSighting(SQLModel, table=True):
     """In flight at the node, and in none of its channels at this height: append-only."""
 

@@ -36,6 +36,7 @@ class PaymentRow:
     wallet_id: WalletId
     kind: str
     status: str
+    destination: str
     amount_msat: Msat
     max_fee_msat: Msat
     """F + B: the most that it may cost beside the amount."""
@@ -223,8 +224,8 @@ SELECT n.*, CASE n.status WHEN 'settled' THEN n.service_fee_msat ELSE 0 END,
             workflow_id, service_fee_msat, fee_version, fee_level, batch_id, batch_place)
 ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id"""
 
-_GET_ROW = """SELECT id, wallet_id, kind, status, amount_msat, max_fee_msat, payment_hash, bolt11, amount_in_invoice,
-    node, attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level
+_GET_ROW = """SELECT id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash, bolt11,
+    amount_in_invoice, node, attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level
     FROM bank.payments WHERE id = $1 FOR UPDATE"""
 
 

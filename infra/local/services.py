@@ -9,7 +9,7 @@ from pathlib import Path
 
 from infra.local import database, environment
 from infra.local.bitcoin_rpc import BitcoinRpc, RpcError
-from infra.local.home import NODES, Home
+from infra.local.home import BANK, NODES, Home
 from infra.local.lightning import Node, active
 from infra.local.parts.store import Failed
 from infra.local.supervisor import Process
@@ -189,6 +189,8 @@ def lnd_command(home: Home, tools: Tools, name: str, port: int, peer_port: int) 
         "bitcoind.rpcuser": "millrace",
         "bitcoind.rpcpass": home.secrets()["bitcoind_password"],
     }
+    if name not in BANK:
+        own["accept-keysend"] = "true"
     _write_private(folder / "lnd.conf", LND_FLAGS + "".join(f"{key}={value}\n" for key, value in own.items()))
     return [tools.lnd, f"--lnddir={folder}", f"--configfile={folder / 'lnd.conf'}"]
 
