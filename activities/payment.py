@@ -139,6 +139,8 @@ class Payments(PaymentActivities):
         new = _new_payment(asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
+        if asked.success_action is not None:
+            await payment.add_success_action_in_tx(conn, new.id, asked.success_action)
         prices_micro = await read_prices_micro(conn, self._limits, [payer], "lightning")
         counts = await counts_of(
             conn, self._limits, payer, "lightning", asked.amount_msat, asked.max_fee_msat, prices_micro

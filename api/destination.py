@@ -94,6 +94,8 @@ class Resolved:
     username: str | None = None
     offer: lnurl.Offer | None = None
     """What somebody outside takes, who must be asked for an invoice."""
+    success_action: dict[str, str] | None = None
+    """What the payee of an offer shows to whoever has paid him."""
     payee_node: str | None = None
     """The node that is paid without an invoice."""
 
@@ -178,9 +180,10 @@ async def with_invoice(
         return resolved
     asked_msat = amount_to_pay(resolved, amount_msat, datetime.now(UTC))
     network = services.settings.bitcoin_network
-    invoice = await lnurl.ask_for_invoice(services.web, resolved.offer, asked_msat, comment, network=network)
+    given = await lnurl.ask_for_invoice(services.web, resolved.offer, asked_msat, comment, network=network)
     async with services.reading() as conn:
-        return replace(resolved, invoice=invoice, wallet_id=await _owner(conn, invoice))
+        wallet_id = await _owner(conn, given.invoice)
+    return replace(resolved, invoice=given.invoice, success_action=given.success_action, wallet_id=wallet_id)
 
 
 async def is_under_way(services: Services, account_id: AccountId, key: str, text: str) -> bool:

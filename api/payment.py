@@ -203,6 +203,7 @@ def _complete(asked: Asked, resolved: Resolved, amount_msat: Msat, body: Body[Ne
         payee_wallet_id=resolved.wallet_id if invoice is None else None,
         bolt11=invoice.bolt11 if invoice else None,
         payee_node=resolved.payee_node,
+        success_action=resolved.success_action,
         payment_hash=invoice.payment_hash if invoice else None,
         amount_in_invoice=invoice is not None and invoice.amount_msat is not None,
         amount_msat=amount_msat,

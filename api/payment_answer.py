@@ -19,6 +19,7 @@ from api.errors import RETRY_AFTER_S, refused
 from api.idempotency import as_error, check_same
 from api.payment_facts import Asked
 from api.waiting import Deadline
+from engine.clients.success_action import reveal
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, PaymentId
 from engine.ledger.database import Connection
@@ -27,7 +28,9 @@ from engine.ledger.lane import find_boarded, note_boarded
 _POLL_S = 0.15
 COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
     p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at, p.settled_at,
-    p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since"""
+    p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since,
+    CASE WHEN p.kind = 'lightning' AND p.status = 'settled' THEN
+         (SELECT s.action FROM bank.success_actions s WHERE s.payment_id = p.id) END AS success_action"""
 FROM = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
 
 
@@ -53,6 +56,17 @@ class WaitingOut(BaseModel):
     needs_operator: bool = Field(default=False, description="Whether it will not go on by itself.")
 
 
+class SuccessActionOut(BaseModel):
+    """What an LNURL or lightning address outside shows to whoever has paid it (LUD-09, LUD-10)."""
+
+    tag: Literal["message", "url", "aes"]
+    message: str | None = Field(
+        default=None, description="Of `message` the text; of `aes` the text that the payment has opened, if it could."
+    )
+    description: str | None = Field(default=None, description="Of `url` and `aes`: what the other one is.")
+    url: str | None = Field(default=None, description="A link to the host that gave the invoice.")
+
+
 class PaymentOut(BaseModel):
     """A payment. `settled` and `failed` never change again."""
 
@@ -68,6 +82,7 @@ class PaymentOut(BaseModel):
     preimage: str | None = Field(description="Proof of a Lightning payment.")
     memo: str | None
     external_id: str | None
+    success_action: SuccessActionOut | None = Field(default=None, description="Once it is settled.")
     failure: FailureOut | None
     waiting: WaitingOut | None = Field(description="While it is pending.")
     created_at: datetime
@@ -242,4 +257,10 @@ def shown(row: dict[str, Any]) -> PaymentOut:
             since=since or row["created_at"],
             needs_operator=bool(needs_operator),
         )
-    return PaymentOut(**row, failure=FailureOut(code=code, detail=detail or "") if code else None, waiting=waiting)
+    action = row.pop("success_action")
+    return PaymentOut(
+        **row,
+        success_action=SuccessActionOut.model_validate(reveal(action, row["preimage"])) if action else None,
+        failure=FailureOut(code=code, detail=detail or "") if code else None,
+        waiting=waiting,
+    )

@@ -1,7 +1,8 @@
 """LNURL-pay from the payer's side (LUD-06, 12, 16): ask what may be paid, then for the invoice, and believe neither.
 
     look up   GET the URL                   → an `Offer`: bounds, metadata, callback
-    ask       GET the callback with amount  → a BOLT 11 invoice over exactly that, for exactly that metadata
+    ask       GET the callback with amount  → a BOLT 11 invoice over exactly that, for exactly that metadata,
+                                              and what is shown to whoever has paid it (success_action.py)
 
 The invoice is then paid like any other. Nothing is owed before, so both questions may be repeated; each answer of the
 callback is another invoice.
@@ -11,13 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.clients import bolt11
+from engine.clients.success_action import read_success_action
 from engine.clients.web import Json, Web
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import address_path, description_hash
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 
 _REASON_LENGTH = 200
-_MAX_METADATA = 32_768
+_MAX_METADATA = 200_000
+"""LUD-06 allows a picture of 136,536 characters in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +41,14 @@ class Offer:
         return self.min_msat if self.min_msat == self.max_msat else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """An invoice, and what its payer is shown afterwards."""
+
+    invoice: bolt11.Bolt11
+    success_action: dict[str, str] | None
+
+
 async def look_up_address(web: Web, name: str, domain: str) -> Offer:
     """The offer of a lightning address. Raises as `look_up`."""
     return await look_up(web, f"{web.scheme}://{domain}{address_path(name)}")
@@ -51,18 +62,19 @@ async def look_up(web: Web, url: str) -> Offer:
     callback, metadata = told.get("callback"), told.get("metadata")
     if not isinstance(callback, str) or not isinstance(metadata, str) or len(metadata) > _MAX_METADATA:
         raise _no("its offer has no callback or no metadata")
+    min_msat, max_msat = max(Msat(1), _amount(told, "minSendable")), _amount(told, "maxSendable")
+    if min_msat > max_msat:
+        raise _no("it takes no amount at all")
     return Offer(
         callback=callback,
-        min_msat=_amount(told, "minSendable"),
-        max_msat=_amount(told, "maxSendable"),
+        min_msat=min_msat,
+        max_msat=max_msat,
         metadata=metadata,
         comment_length=_whole(told.get("commentAllowed")) or 0,
     )
 
 
-async def ask_for_invoice(
-    web: Web, offer: Offer, amount_msat: Msat, comment: str | None, *, network: str
-) -> bolt11.Bolt11:
+async def ask_for_invoice(web: Web, offer: Offer, amount_msat: Msat, comment: str | None, *, network: str) -> Given:
     """An invoice over this amount, checked against the offer. A comment that is too long is left out.
 
     Raises Invalid (`amount_too_small`, `amount_mismatch`, `wrong_network`, `invalid_destination`) or Unavailable
@@ -72,7 +84,8 @@ async def ask_for_invoice(
     query = {"amount": str(amount_msat)}
     if comment and len(comment) <= offer.comment_length:
         query["comment"] = comment
-    text = _checked(await web.ask(offer.callback, query)).get("pr")
+    told = _checked(await web.ask(offer.callback, query))
+    text = told.get("pr")
     if not isinstance(text, str):
         raise _no("its callback gave no invoice")
     invoice = bolt11.decode(text, network=network)
@@ -80,7 +93,7 @@ async def ask_for_invoice(
         raise _no("its invoice asks for another amount")
     if invoice.description_hash != description_hash(offer.metadata):
         raise _no("its invoice is for something else than was offered")
-    return invoice
+    return Given(invoice=invoice, success_action=read_success_action(told.get("successAction"), offer.callback))
 
 
 def check_amount(offer: Offer, amount_msat: Msat) -> None:

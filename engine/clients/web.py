@@ -4,7 +4,7 @@
     public hosts only   the host is resolved once, every address it has is checked, and the very one is connected to:
                         a name that answers otherwise the second time gains nothing
     redirects           two at most, each held against the same rules
-    bounds              5 s in all, 64 KiB, an answer that is one JSON object
+    bounds              5 s in all, 256 KiB, an answer that is one JSON object
 
 Only GET is spoken, without cookies, credentials or the proxy of our environment, and each question over a connection of
 its own: one that was proven to lead to a host is never used for another at the same address. A question changes nothing
@@ -26,7 +26,7 @@ from engine.domain.errors import Invalid, Unavailable
 from engine.domain.lnurl import MAX_URL_LENGTH
 
 LIMIT_S = 5
-MAX_BYTES = 65_536
+MAX_BYTES = 262_144
 MAX_REDIRECTS = 2
 
 Json: TypeAlias = dict[str, Any]

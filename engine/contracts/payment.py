@@ -49,6 +49,8 @@ class PaymentRequest:
     """The key that asked: its caps are read when the payment is opened."""
     payee_node: str | None = None
     """Set when a node is paid without an invoice: its public key. Preimage and hash are drawn with the hold."""
+    success_action: dict[str, str] | None = None
+    """What the payee wants to be shown once he is paid (LUD-09), checked; kept with a Lightning payment."""
     withdraw_link_id: WithdrawLinkId | None = None
     """Set when somebody claims this link: opening takes one of its uses, and a failure gives it back."""
 

@@ -13,7 +13,7 @@ is opened, and stands in the row with its rule. Row and posting are written in o
 a row says `pending` exactly while its hold is open.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.domain.errors import InvariantBroken
@@ -264,6 +264,14 @@ def _values(payment: NewPayment) -> tuple[object, ...]:
         payment.batch_id,
         payment.batch_place,
     )
+
+
+async def add_success_action_in_tx(conn: Connection, payment_id: PaymentId, action: Mapping[str, str]) -> None:
+    """What its payer is shown once the payment is settled."""
+    with translated():
+        await conn.execute(
+            "INSERT INTO bank.success_actions(payment_id, action) VALUES ($1, $2)", payment_id, dict(action)
+        )
 
 
 async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:

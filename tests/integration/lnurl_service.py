@@ -15,8 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from engine.clients.bolt11 import find_payment_hash
 from engine.domain.lnurl import write_lnurl
 from infra.local.outside import Outside
+from tests.unit.test_success_action import aes, encrypted
 
 METADATA = '[["text/plain","Carol’s teahouse"]]'
 OTHER_METADATA = '[["text/plain","Something else"]]'
@@ -83,7 +85,22 @@ class Service:
         asked_msat = amount_msat + (1_000 if way == "wrong-amount" else 0)
         hashed = hashlib.sha256(metadata.encode()).digest()
         self.invoices.append(await self.shop.invoice(asked_msat, description_hash=hashed, expiry_s=600))
-        return {"pr": self.invoices[-1], "routes": []}
+        return {"pr": self.invoices[-1], "routes": [], "successAction": await self._action(way)}
+
+    async def _action(self, way: str) -> dict[str, str] | None:
+        """What is shown to whoever has paid the last invoice."""
+        match way:
+            case "message":
+                return {"tag": "message", "message": "Thank you!"}
+            case "url" | "url-elsewhere":
+                host = self.url if way == "url" else "http://localhost:1"
+                return {"tag": "url", "description": "Your order", "url": f"{host}/order/7"}
+            case "aes":
+                found = await self.shop.look_up(bytes.fromhex(find_payment_hash(self.invoices[-1]) or ""))
+                return aes(encrypted("Grüße: 1234".encode(), preimage=found.r_preimage.hex()))
+            case "lottery":
+                return {"tag": "lottery", "draw": "tomorrow"}
+        return None
 
 
 @asynccontextmanager

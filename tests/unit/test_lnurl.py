@@ -129,11 +129,13 @@ async def test_an_address_is_asked_at_its_domain() -> None:
         ({"tag": None}, "does not take payments"),
         ({"callback": None}, "no callback"),
         ({"metadata": [["text/plain", "Tea"]]}, "no metadata"),
-        ({"metadata": "x" * 40_000}, "no metadata"),
+        ({"metadata": "x" * 200_001}, "no metadata"),
         ({"minSendable": "1000"}, "minSendable"),
         ({"minSendable": -1}, "minSendable"),
         ({"maxSendable": 1.5}, "maxSendable"),
         ({"maxSendable": True}, "maxSendable"),
+        ({"maxSendable": 0}, "no amount"),
+        ({"minSendable": 3}, "no amount"),
         ({"status": "ERROR", "reason": "closed\x00 <b>" + "x" * 500}, 'it says "closed <b>x{100,}"'),
         ({"status": "error"}, "no reason"),
     ],
@@ -146,6 +148,13 @@ async def test_an_offer_that_is_none_is_refused(changed: dict[str, Any], word: s
     assert len(refused.value.detail) < 300
 
 
+async def test_an_offer_with_the_largest_picture_is_taken() -> None:
+    metadata = json.dumps([["text/plain", "Tea"], ["image/png;base64", "x" * 136_536]])
+    answer = {"tag": "payRequest", "callback": "c", "minSendable": 0, "maxSendable": 2, "metadata": metadata}
+    offer = await look_up(web(answer), "https://b.example")
+    assert (offer.min_msat, offer.metadata) == (1, metadata)
+
+
 async def test_a_limit_above_all_money_is_the_largest_amount() -> None:
     answer = {"tag": "payRequest", "callback": "c", "minSendable": 1, "maxSendable": 10**30, "metadata": METADATA}
     assert (await look_up(web(answer), "https://b.example")).max_msat == MAX_AMOUNT_MSAT
@@ -155,7 +164,7 @@ async def test_an_invoice_is_asked_for_with_the_comment_that_fits() -> None:
     for comment, sent in (("tea", {"comment": "tea"}), ("too long", {}), (None, {})):
         told = Told({"pr": invoice()})
         found = await ask_for_invoice(cast("Web", told), OFFER, Msat(5_000), comment, network="regtest")
-        assert found.amount_msat == 5_000
+        assert (found.invoice.amount_msat, found.success_action) == (5_000, None)
         assert told.asked == [("https://b.example/cb", {"amount": "5000", **sent})]
 
 
@@ -171,6 +180,7 @@ async def test_an_invoice_is_asked_for_with_the_comment_that_fits() -> None:
         ({"pr": None}, "invalid_destination", "no invoice"),
         ({}, "invalid_destination", "no invoice"),
         ({"status": "ERROR", "reason": "busy"}, "invalid_destination", "busy"),
+        ({"pr": invoice(), "successAction": {"tag": "lottery"}}, "invalid_destination", "kind that we do not know"),
     ],
 )
 async def test_an_invoice_that_is_not_what_was_asked_for_is_refused(answer: Any, code: str, word: str) -> None:

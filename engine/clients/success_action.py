@@ -1,0 +1,94 @@
+"""What a payee outside shows to whoever has paid him (LUD-09, LUD-10): read and checked before, revealed afterwards.
+
+    message   a text
+    url       a text, and a link that leads to where the invoice came from
+    aes       a text, and another one that only the payment's preimage opens
+
+What breaks a rule is refused before anything is paid: the payer would pay and not see what he pays for, or be led to
+somebody else. A text that cannot be opened afterwards is shown as missing.
+"""
+
+import binascii
+from base64 import b64decode
+from collections.abc import Mapping
+from typing import cast
+from urllib.parse import urlsplit
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.padding import PKCS7
+
+from engine.domain.errors import Invalid
+from engine.domain.lnurl import MAX_URL_LENGTH
+
+_TEXT_LENGTH = 144
+_CIPHERTEXT_LENGTH = 4096
+_BLOCK_BYTES = 16
+_LENGTHS = {
+    "message": {"message": _TEXT_LENGTH},
+    "url": {"description": _TEXT_LENGTH, "url": MAX_URL_LENGTH},
+    "aes": {"description": _TEXT_LENGTH, "ciphertext": _CIPHERTEXT_LENGTH, "iv": 24},
+}
+
+
+def read_success_action(told: object, callback: str) -> dict[str, str] | None:
+    """Tag and texts, to be kept with the payment; None where there is nothing to show.
+
+    Raises Invalid (`invalid_destination`): for a tag that we do not know, as LUD-09 says, and for what is no good.
+    """
+    if told is None:
+        return None
+    known = cast("Mapping[str, object]", told) if isinstance(told, dict) else {}
+    tag = known.get("tag")
+    lengths = _LENGTHS.get(tag) if isinstance(tag, str) else None
+    if lengths is None:
+        raise _no("it wants to show something of a kind that we do not know")
+    action = {"tag": str(tag)}
+    for name, length in lengths.items():
+        text = known.get(name)
+        if not isinstance(text, str) or len(text) > length:
+            raise _no(f"the {name} that it wants to show is no text of at most {length} characters")
+        action[name] = text
+    if tag == "url" and not _is_of(action["url"], callback):
+        raise _no("the link that it wants to show leads to somebody else")
+    if tag == "aes" and (len(_bytes(action["iv"])) != _BLOCK_BYTES or not _is_whole(_bytes(action["ciphertext"]))):
+        raise _no("what it wants to show is not encrypted as LUD-10 says")
+    return action
+
+
+def reveal(action: Mapping[str, str], preimage: str) -> Mapping[str, str]:
+    """The same for the payer's eyes: the encrypted text is opened and becomes `message`, or is left out."""
+    if action["tag"] != "aes":
+        return action
+    shown = {"tag": "aes", "description": action["description"]}
+    cipher = Cipher(algorithms.AES256(bytes.fromhex(preimage)), modes.CBC(_bytes(action["iv"])))
+    decryptor, unpadder = cipher.decryptor(), PKCS7(8 * _BLOCK_BYTES).unpadder()
+    padded = decryptor.update(_bytes(action["ciphertext"])) + decryptor.finalize()
+    try:
+        return {**shown, "message": (unpadder.update(padded) + unpadder.finalize()).decode()}
+    except ValueError:  # the payee has encrypted it with something else, or it is no text
+        return shown
+
+
+def _is_of(url: str, callback: str) -> bool:
+    """Whether the link is one of the same host, and as safe."""
+    try:
+        link, asked = urlsplit(url), urlsplit(callback)
+    except ValueError:
+        return False
+    safe = link.scheme == "https" or (link.scheme == "http" and asked.scheme == "http")
+    return safe and link.username is None and link.hostname is not None and link.hostname == asked.hostname
+
+
+def _is_whole(encrypted: bytes) -> bool:
+    return len(encrypted) > 0 and len(encrypted) % _BLOCK_BYTES == 0
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return b64decode("".join(text.split()), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _no(reason: str) -> Invalid:
+    return Invalid(f"This destination cannot be paid: {reason}.", code="invalid_destination")
