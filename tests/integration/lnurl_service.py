@@ -31,7 +31,7 @@ def http(status: int, body: bytes, headers: str = "") -> bytes:
 
 BAD = {
     "file": http(302, b"", "Location: file:///etc/passwd\r\n"),
-    "huge": http(200, b'{"tag": "' + b"x" * 200_000 + b'"}'),
+    "huge": http(200, b'{"tag": "' + b"x" * 300_000 + b'"}'),
     "html": http(200, b"<html>Welcome</html>"),
     "no": http(500, json.dumps({"status": "ERROR", "reason": "Closed for today."}).encode()),
 }
