@@ -15,7 +15,7 @@ from engine.clients import bolt11
 from engine.clients.success_action import read_success_action
 from engine.clients.web import Json, Web
 from engine.domain.errors import Invalid
-from engine.domain.lnurl import address_path, description_hash
+from engine.domain.lnurl import address_path, description_hash, plain_text
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 
 _REASON_LENGTH = 200
@@ -62,6 +62,8 @@ async def look_up(web: Web, url: str) -> Offer:
     callback, metadata = told.get("callback"), told.get("metadata")
     if not isinstance(callback, str) or not isinstance(metadata, str) or len(metadata) > _MAX_METADATA:
         raise _no("its offer has no callback or no metadata")
+    if plain_text(metadata) is None:
+        raise _no("its metadata does not say what is paid for")
     min_msat, max_msat = max(Msat(1), _amount(told, "minSendable")), _amount(told, "maxSendable")
     if min_msat > max_msat:
         raise _no("it takes no amount at all")

@@ -7,6 +7,7 @@ The path after the name chooses how it behaves: `service.lnurl("wrong-amount")`.
 """
 
 import asyncio
+import gzip
 import hashlib
 import json
 from collections.abc import AsyncIterator
@@ -32,9 +33,14 @@ def http(status: int, body: bytes, headers: str = "") -> bytes:
 BAD = {
     "file": http(302, b"", "Location: file:///etc/passwd\r\n"),
     "huge": http(200, b'{"tag": "' + b"x" * 300_000 + b'"}'),
+    "gzip": http(200, gzip.compress(b"0" * 50_000_000), "Content-Encoding: gzip\r\n"),
+    "headers": http(200, b"{}", "".join(f"X-{number}: {'x' * 4_000}\r\n" for number in range(100))),
     "html": http(200, b"<html>Welcome</html>"),
     "no": http(500, json.dumps({"status": "ERROR", "reason": "Closed for today."}).encode()),
 }
+
+
+DRIP = BAD["drip"] = b"HTTP/1.1 200 X\r\nContent-Length: 200000\r\n\r\n"
 
 
 @dataclass
@@ -114,6 +120,10 @@ async def lnurl_service(shop: Outside) -> AsyncIterator[Service]:
             answer = await service.answer(request.split(b" ")[1].decode())
             writer.write(answer)
             await writer.drain()
+            while answer == DRIP:  # until the other side gives up
+                await asyncio.sleep(0.1)
+                writer.write(b" ")
+                await writer.drain()
             if not answer:
                 await reader.read()  # until the other side gives up
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -104,6 +104,9 @@ async def test_an_lnurl_is_paid_also_inside_a_uri_and_after_a_redirect(bank: Ban
         ("html", 503, "destination_unavailable"),
         ("huge", 503, "destination_unavailable"),
         ("slow", 503, "destination_unavailable"),
+        ("drip", 503, "destination_unavailable"),
+        ("gzip", 503, "destination_unavailable"),
+        ("headers", 503, "destination_unavailable"),
     ],
 )
 async def test_a_service_that_misbehaves_costs_nothing_and_leaves_the_key_unused(

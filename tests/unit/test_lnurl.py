@@ -130,6 +130,8 @@ async def test_an_address_is_asked_at_its_domain() -> None:
         ({"callback": None}, "no callback"),
         ({"metadata": [["text/plain", "Tea"]]}, "no metadata"),
         ({"metadata": "x" * 200_001}, "no metadata"),
+        ({"metadata": '[["text/identifier","bob@b.example"]]'}, "what is paid for"),
+        ({"metadata": "Tea"}, "what is paid for"),
         ({"minSendable": "1000"}, "minSendable"),
         ({"minSendable": -1}, "minSendable"),
         ({"maxSendable": 1.5}, "maxSendable"),
