@@ -143,6 +143,20 @@ async def test_a_way_that_is_not_there_is_a_warning(bank: Bank, shop: Outside) -
     assert (huge["fee_source"], huge["warning"]["code"]) == ("estimate", "insufficient_liquidity")
 
 
+async def test_what_is_away_makes_a_quote_less_sure_and_no_error(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=9_000_000)
+    invoice = await shop.invoice(some_msat())
+    with bank.stack.held("redis"):
+        told = await quoted(alice, invoice)
+        assert (told["fee_source"], told["warning"]) == ("estimate", None)
+        assert told["fee_msat"] < told["max_fee_msat"]
+    with bank.stack.held("temporal"):
+        told = await quoted(alice, invoice)
+        assert (told["fee_source"], told["warning"]["code"]) == ("estimate", "node_unavailable")
+        assert told["fee_msat"] == told["max_fee_msat"]
+    assert (await quoted(alice, invoice))["fee_source"] in {"probe", "estimate"}
+
+
 async def test_a_probe_that_is_kept_disturbs_nothing_and_is_not_repeated(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     payee = (await shop.stubs.lightning.GetInfo(ln.GetInfoRequest())).identity_pubkey

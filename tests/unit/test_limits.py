@@ -1,6 +1,8 @@
 """Limits without a database: the rulebook, what counts, other currencies, and the words of a no."""
 
-from decimal import ROUND_CEILING, Decimal
+import math
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -108,8 +110,7 @@ def test_a_keys_cap_counts_a_fee_cap_beyond_the_usual_one(amount: int, max_fee: 
 def test_an_amount_in_another_currency_is_rounded_up_to_the_next_millionth(amount_msat: int, price: Decimal) -> None:
     price_micro = parse_fiat(f"{price:f}")
     assert price_micro is not None
-    exact = Decimal(amount_msat) * Decimal(price_micro) / Decimal(10**11)
-    assert msat_to_fiat_ceil(Msat(amount_msat), price_micro) == exact.to_integral_value(ROUND_CEILING)
+    assert msat_to_fiat_ceil(Msat(amount_msat), price_micro) == math.ceil(Fraction(amount_msat * price_micro, 10**11))
 
 
 @given(st.integers(0, 10**18 - 1))
