@@ -2,14 +2,14 @@
 
 from infra.migrations.sql import execute_file
 
-revision = "0017"
-down_revision = "0013"
+revision = "0016"
+down_revision = "0015"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    execute_file("0017_keysends.sql")
+    execute_file("0016_keysends.sql")
 
 
 def downgrade() -> None:
