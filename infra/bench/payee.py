@@ -182,6 +182,7 @@ class BareNode(Payer):
             amount_msat=None,
             max_fee_msat=MAX_FEE_MSAT,
             known_payment_index=0,
+            keysend=None,
         )
         last = None
         try:
