@@ -75,7 +75,8 @@ async def find_facts(conn: Connection, asked: Sequence[tuple[AccountId, WalletId
         """SELECT a.status, k.body_hash, k.resource_id, k.refusal,
                   ARRAY(SELECT name FROM bank.nodes
                          WHERE reported_at > clock_timestamp() - interval '30 seconds') AS fresh
-             FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY o(account_id, wallet_id, key, place)
+             FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]))
+                  WITH ORDINALITY o(account_id, wallet_id, key, place)
              LEFT JOIN bank.wallets w ON w.id = o.wallet_id AND w.account_id = o.account_id
              LEFT JOIN bank.accounts a ON a.id = w.account_id
              LEFT JOIN bank.idempotency_keys k ON k.account_id = o.account_id AND k.key = o.key ORDER BY o.place""",

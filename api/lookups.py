@@ -2,7 +2,9 @@
 
     await services.lookups.ask(find_api_keys_by_token, token)
 
-A function that finds many is given here with one: the answers of all that come at the same time are of one call.
+A function that finds many is given here with one: the answers of all that come at the same time are of one call. In
+their statements an array stands as `unnest((SELECT $1::text[]))`: Postgres then keeps one plan for arrays of all
+lengths, where it would plan anew for each call.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

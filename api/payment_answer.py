@@ -179,7 +179,7 @@ async def _find_answers(conn: Connection, asked: Sequence[tuple[AccountId, str]]
     """Of each account and key, in their order: all that shared a lane ask at the same moment."""
     rows = await conn.fetch(
         f"""SELECT k.body_hash, k.refusal, {COLUMNS}
-              FROM unnest($1::text[], $2::text[]) WITH ORDINALITY o(account_id, key, place)
+              FROM unnest((SELECT $1::text[]), (SELECT $2::text[])) WITH ORDINALITY o(account_id, key, place)
               LEFT JOIN bank.idempotency_keys k ON k.account_id = o.account_id AND k.key = o.key
               LEFT JOIN ({FROM}) ON p.id = k.resource_id ORDER BY o.place""",  # noqa: S608 - constant
         [account_id for account_id, _key in asked],

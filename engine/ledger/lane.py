@@ -57,7 +57,8 @@ async def find_standings(conn: Connection, asked: Sequence[tuple[AccountId, str,
     with translated():
         rows = await conn.fetch(
             """SELECT coalesce(k.body_hash, b.body_hash) AS body_hash, k.key IS NOT NULL AS is_opened
-                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY o(account_id, key, payment_id, place)
+                 FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]))
+                      WITH ORDINALITY o(account_id, key, payment_id, place)
                  LEFT JOIN bank.idempotency_keys k ON k.account_id = o.account_id AND k.key = o.key
                  LEFT JOIN bank.boarded_payments b ON b.payment_id = o.payment_id ORDER BY o.place""",
             [account_id for account_id, _key, _payment_id in asked],

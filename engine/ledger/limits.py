@@ -75,7 +75,8 @@ async def find_payers(
             """SELECT w.ledger_account_id, a.status, a.level, k.id AS key_id, k.spend_limit_sat AS caps,
                       (SELECT max(version) FROM bank.rulebooks WHERE name = 'limits') AS limits_version,
                       (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_version
-                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY o(account_id, wallet_id, key_id, place)
+                 FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]))
+                      WITH ORDINALITY o(account_id, wallet_id, key_id, place)
                  LEFT JOIN bank.wallets w ON w.account_id = o.account_id AND w.id = coalesce(o.wallet_id, w.id)
                  LEFT JOIN bank.accounts a ON a.id = w.account_id
                  LEFT JOIN bank.api_keys k ON k.id = o.key_id AND k.account_id = a.id ORDER BY o.place""",
