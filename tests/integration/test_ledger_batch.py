@@ -71,6 +71,12 @@ async def test_money_that_comes_later_in_the_batch_is_not_there_yet(bank: Bank) 
     ]
 
 
+async def test_one_reference_for_people_who_have_nothing_in_common_is_a_conflict_too(bank: Bank) -> None:
+    a, b, c, d = await bank.user(100), await bank.user(), await bank.user(100), await bank.user()
+    assert await verdicts(bank, [pay("1", a, b, 5), pay("1", c, d, 5)]) == ["fresh", "reference_conflict"]
+    assert [(await bank.balance(each))[0] for each in (a, b, c, d)] == [95, 5, 100, 0]
+
+
 async def test_repeats_conflicts_and_doubles_each_get_their_word(bank: Bank) -> None:
     a, b = await bank.user(100), await bank.user()
     await bank.post("old", [debit(a, 5), credit(b, 5)])
