@@ -23,6 +23,7 @@ from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunn
 from activities.batch import Batches
 from activities.correction import Corrections
 from activities.counting import CountingInterceptor
+from activities.decision import Decisions
 from activities.failures import FailureInterceptor
 from activities.invoice import InvoiceSweep, Receipts
 from activities.lane import Lanes
@@ -164,13 +165,14 @@ def _node_worker(
     sending, pump = Sending(node, pool), Pump(node, pool, client, settings.receipts_together)
     quotes = Quotes(routes)
     sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
-    places = PlaceReconciliations(node, history, pool, client)
+    places, decisions = PlaceReconciliations(node, history, pool, client), Decisions(node, pool, Chart())
     return Worker(
         client,
         task_queue=queues.lightning_queue(node.name),
         activities=[
             sending.send_payment,
             sending.watch_payment,
+            decisions.carry_out_decision,
             sweep.sweep_invoices,
             pump.pump_invoices,
             pump.pump_payments,

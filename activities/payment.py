@@ -58,15 +58,7 @@ class Payments(PaymentActivities):
             if row.status == PaymentStatus.FAILED:
                 raise InvariantBroken(f"{row.id} was released, but the node has paid it")
             if row.status == PaymentStatus.PENDING:
-                account = await _user_account(conn, row.wallet_id)
-                await post_in_tx(conn, await payment.settled(conn, self._ids, row, account, settle.fee_msat))
-                await payment.mark_settled_in_tx(
-                    conn,
-                    row.id,
-                    fee_msat=Msat(settle.fee_msat + row.service_fee_msat),
-                    preimage=settle.preimage,
-                    payment_index=settle.payment_index,
-                )
+                await settle_in_tx(conn, self._ids, row, settle)
         return PaymentOutcome(body_hash=settle.body_hash, status=PaymentStatus.SETTLED)
 
     @activity.defn
@@ -76,15 +68,7 @@ class Payments(PaymentActivities):
             if row.status == PaymentStatus.SETTLED:
                 raise InvariantBroken(f"{row.id} is settled, but the node says that it failed")
             if row.status == PaymentStatus.PENDING:
-                await withdraw_link.give_use_back_in_tx(conn, row.id)
-                await post_in_tx(conn, payment.released(row))
-                await payment.mark_failed_in_tx(
-                    conn,
-                    row.id,
-                    code=release.failure_code,
-                    detail=release.failure_detail,
-                    payment_index=release.payment_index,
-                )
+                await release_in_tx(conn, row, release)
         return PaymentOutcome(body_hash=release.body_hash, status=PaymentStatus.FAILED)
 
     async def _open_in_tx(self, conn: Connection, asked: PaymentRequest) -> OpenedPayment:
@@ -159,6 +143,28 @@ class Payments(PaymentActivities):
             ):
                 return await _find_opened_in_tx(conn, asked)
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
+
+
+async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentRow, settle: SettlePayment) -> None:
+    """End a pending payment, whose row is locked, as paid."""
+    account = await _user_account(conn, row.wallet_id)
+    await post_in_tx(conn, await payment.settled(conn, ids, row, account, settle.fee_msat))
+    await payment.mark_settled_in_tx(
+        conn,
+        row.id,
+        fee_msat=Msat(settle.fee_msat + row.service_fee_msat),
+        preimage=settle.preimage,
+        payment_index=settle.payment_index,
+    )
+
+
+async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: ReleasePayment) -> None:
+    """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
+    await withdraw_link.give_use_back_in_tx(conn, row.id)
+    await post_in_tx(conn, payment.released(row))
+    await payment.mark_failed_in_tx(
+        conn, row.id, code=release.failure_code, detail=release.failure_detail, payment_index=release.payment_index
+    )
 
 
 async def _find_opened_in_tx(conn: Connection, asked: PaymentRequest) -> OpenedPayment:

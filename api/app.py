@@ -26,6 +26,7 @@ from api import (
     audit,
     batch,
     correction,
+    decision,
     decode,
     errors,
     fees,
@@ -60,7 +61,7 @@ from engine.telemetry import start_telemetry
 
 _PARTS = (
     *(account, wallet, statement, payment, batch, quote, decode, invoice, withdraw_link, limits),
-    *(lifecycle, ledger, fees, prices, reconciliation, correction, audit, health),
+    *(lifecycle, ledger, fees, prices, reconciliation, correction, decision, audit, health),
 )
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _DESCRIPTION = """

@@ -39,7 +39,7 @@ class FailureOut(BaseModel):
 
     code: str = Field(
         description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
-        "invoice_expired, cancelled or lost_attempt"
+        "invoice_expired, cancelled, lost_attempt or released_by_operators"
     )
     detail: str
 

@@ -8,20 +8,27 @@
 Money is held before anything leaves, on a node that is chosen once. "Not known yet" is a state in which the payment may
 stay for days: there is no deadline, and only the node's own final word ends it. Asking an operator's cancel does not
 either. Every step is safe to repeat, so whatever dies, the next worker goes on from the last step that was recorded.
+
+Where the node will never have a final word, two operators may: the update `decide` looks at the node once more and then
+ends the payment. It does so only while nothing is being sent or ended, and meanwhile neither begins.
 """
 
 import asyncio
 from dataclasses import replace
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows.patience import until_done
-from workflows.policies import LEDGER, MOVE_MONEY, WATCH
+from workflows.policies import LEDGER, MOVE_MONEY, NODE, WATCH
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.payment import (
+        Approval,
         AttemptReport,
+        CarryOutDecision,
+        DecisionActivities,
         LightningAttempt,
         NodeVerdict,
         OpenedPayment,
@@ -32,7 +39,10 @@ with workflow.unsafe.imports_passed_through():
         SendingActivities,
         SettlePayment,
     )
+    from engine.domain.decision import LONGEST_REASON
     from engine.domain.sending import Waiting
+
+_NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 
 
 @workflow.defn
@@ -41,9 +51,15 @@ class PaymentWorkflow:
 
     def __init__(self) -> None:
         self._node_has_news = False
+        self._attempt: LightningAttempt | None = None
+        self._body_hash = ""
+        self._turn = asyncio.Lock()
+        """Held while it is sent, ended or decided: two of these never overlap."""
+        self._decided: PaymentOutcome | None = None
 
     @workflow.run
     async def run(self, request: PaymentRequest) -> PaymentOutcome:
+        self._body_hash = request.body_hash
         work = asyncio.create_task(self._pay(request))
         while True:
             try:
@@ -56,16 +72,44 @@ class PaymentWorkflow:
         """The pump saw this payment become final, or the node came back: look again now."""
         self._node_has_news = True
 
+    @workflow.update
+    async def decide(self, approval: Approval) -> PaymentOutcome:
+        """A second operator's yes: the payment ends as the first has proposed. Returns when it has."""
+        attempt = self._attempt
+        if attempt is None or self._turn.locked():
+            raise ApplicationError("it is being sent, ended or decided at this moment", type="PaymentNotStuck")
+        carry = CarryOutDecision(attempt=attempt, approval=approval, body_hash=self._body_hash)
+        async with self._turn:
+            try:
+                self._decided = await workflow.execute_activity_method(
+                    DecisionActivities.carry_out_decision,
+                    carry,
+                    task_queue=queues.lightning_queue(attempt.node),
+                    summary=f"as {approval.operator} approved",
+                    **NODE,
+                )
+            except ActivityError as refused:
+                raise refused.cause or refused from refused
+        self._node_has_news = True
+        return self._decided
+
+    @decide.validator
+    def _check_approval(self, approval: Approval) -> None:
+        if not (approval.decision.strip() and approval.operator.strip() and approval.key_id.strip()):
+            raise ApplicationError("an operator must give a decision, a name and a key", type="Invalid")
+        if len(approval.note) > LONGEST_REASON:
+            raise ApplicationError(f"a note has at most {LONGEST_REASON} characters", type="Invalid")
+
     async def _pay(self, request: PaymentRequest) -> PaymentOutcome:
         opened = await self._open(request)
         if opened.attempt is None:
             _show_end(opened.outcome)
             return opened.outcome
-        attempt = opened.attempt
+        self._attempt = attempt = opened.attempt
         held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
         _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
         report = await self._send(attempt)
-        while report.verdict is NodeVerdict.IN_FLIGHT:
+        while report.verdict is NodeVerdict.IN_FLIGHT and self._decided is None:
             attempt = _show_in_flight(attempt, report.waiting)
             report = await self._watch(attempt)
         if attempt.shown:
@@ -87,21 +131,24 @@ class PaymentWorkflow:
         return await until_done("sending", lambda: self._send_once(attempt), self._news)
 
     async def _send_once(self, attempt: LightningAttempt) -> AttemptReport:
-        self._node_has_news = False
-        return await workflow.execute_activity_method(
-            SendingActivities.send_payment,
-            attempt,
-            task_queue=queues.lightning_queue(attempt.node),
-            summary=f"attempt {attempt.attempt} over {attempt.node}",
-            **MOVE_MONEY,
-        )
+        async with self._turn:
+            if self._decided is not None:
+                return _NO_NEWS
+            self._node_has_news = False
+            return await workflow.execute_activity_method(
+                SendingActivities.send_payment,
+                attempt,
+                task_queue=queues.lightning_queue(attempt.node),
+                summary=f"attempt {attempt.attempt} over {attempt.node}",
+                **MOVE_MONEY,
+            )
 
     async def _watch(self, attempt: LightningAttempt) -> AttemptReport:
         return await until_done("watching", lambda: self._watch_once(attempt), self._news)
 
     async def _watch_once(self, attempt: LightningAttempt) -> AttemptReport:
-        """Poll by activity retry; begin again at once when the pump has news."""
-        while True:
+        """Poll by activity retry; begin again at once when the pump has news. Ends without any when it is decided."""
+        while self._decided is None:
             self._node_has_news = False
             watch = workflow.start_activity_method(
                 SendingActivities.watch_payment,
@@ -114,11 +161,16 @@ class PaymentWorkflow:
             if watch.done():
                 return await watch
             watch.cancel()
+        return _NO_NEWS
 
     async def _until_news_or(self, watch: workflow.ActivityHandle[AttemptReport]) -> None:
         await workflow.wait_condition(lambda: self._node_has_news or watch.done())
 
     async def _finish(self, request: PaymentRequest, report: AttemptReport) -> PaymentOutcome:
+        async with self._turn:
+            return self._decided or await self._book(request, report)
+
+    async def _book(self, request: PaymentRequest, report: AttemptReport) -> PaymentOutcome:
         if report.verdict is NodeVerdict.SUCCEEDED:
             return await until_done(
                 "settling",

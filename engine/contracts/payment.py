@@ -7,7 +7,16 @@ from enum import StrEnum
 
 from temporalio import activity
 
-from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId, WithdrawLinkId
+from engine.domain.ids import (
+    AccountId,
+    ApiKeyId,
+    DecisionId,
+    NodeName,
+    PaymentHash,
+    PaymentId,
+    WalletId,
+    WithdrawLinkId,
+)
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
 
@@ -154,6 +163,26 @@ class ReleasePayment:
     body_hash: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """A second operator's yes to what another one has proposed."""
+
+    decision: DecisionId
+    operator: AccountId
+    """Whose key it was. Two keys of one account are one operator."""
+    key_id: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CarryOutDecision:
+    """End this payment as two operators want it."""
+
+    attempt: LightningAttempt
+    approval: Approval
+    body_hash: str
+
+
 class PaymentActivities(ABC):
     """The ledger's side of a payment. Each method is one transaction and safe to repeat."""
 
@@ -186,3 +215,15 @@ class SendingActivities(ABC):
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
         """Return the final report, or what else than the payee it waits for, once; else fail with the delay after which
         to look again."""
+
+
+class DecisionActivities(ABC):
+    """What two operators decide about a payment: runs on the queue of the pinned node."""
+
+    @activity.defn
+    @abstractmethod
+    async def carry_out_decision(self, carry: CarryOutDecision) -> PaymentOutcome:
+        """Look at the node, and unless it has a word of its own, end the payment in one transaction.
+
+        Refused when the payment can still end by itself, and when it has been decided otherwise.
+        """

@@ -20,6 +20,7 @@ NodeName = NewType("NodeName", str)
 ReconciliationId = NewType("ReconciliationId", str)
 CaseId = NewType("CaseId", str)
 CorrectionId = NewType("CorrectionId", str)
+DecisionId = NewType("DecisionId", str)
 WithdrawLinkId = NewType("WithdrawLinkId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u

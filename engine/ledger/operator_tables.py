@@ -113,6 +113,26 @@ class CorrectionUpdate(SQLModel, table=True):
     at: datetime = moment()
 
 
+class Decision(SQLModel, table=True):
+    """How two operators end a payment whose node cannot tell its end."""
+
+    __tablename__: ClassVar[Any] = "decisions"
+    __table_args__ = BANK
+
+    id: str = text(primary_key=True)
+    payment_id: str = text("bank.payments.id")
+    payment_end: str = text()
+    preimage: str | None = text(nullable=True)
+    fee_msat: int = number()
+    reason: str = text()
+    status: str = text()
+    proposed_by: str = text()
+    decided_by: str | None = text(nullable=True)
+    note: str | None = text(nullable=True)
+    created_at: datetime = moment()
+    decided_at: datetime | None = moment(nullable=True)
+
+
 class AuditLine(SQLModel, table=True):
     """What an operator did: append-only."""
 

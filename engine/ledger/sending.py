@@ -6,6 +6,7 @@ Nothing here is money. A wait is the last that a worker saw and is overwritten; 
 from dataclasses import dataclass
 from datetime import timedelta
 
+from engine.domain.decision import RELEASED
 from engine.domain.errors import Refused
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId
 from engine.domain.sending import LOST_ATTEMPT, Waiting
@@ -86,10 +87,15 @@ async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_ind
 
 
 async def require_never_lost(conn: Connection, payment_hash: PaymentHash) -> None:
-    """Raises Refused for a hash that a node holds to be in flight for ever: it would never send it again."""
+    """Raises Refused for a hash that a node holds to be in flight for ever, or was given up without its word.
+
+    It would never send it again, or could pay it twice.
+    """
     with translated():
         lost = await conn.fetchval(
-            "SELECT true FROM bank.payments WHERE payment_hash = $1 AND failure_code = $2", payment_hash, LOST_ATTEMPT
+            "SELECT true FROM bank.payments WHERE payment_hash = $1 AND failure_code = ANY($2)",
+            payment_hash,
+            [LOST_ATTEMPT, RELEASED],
         )
     if lost:
         raise Refused("A node lost an attempt to pay this invoice; ask for a new one.", code="invoice_unpayable")

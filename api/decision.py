@@ -1,0 +1,308 @@
+"""Decisions: how a payment ends whose node cannot tell its end any more. One operator proposes, another approves.
+
+Nobody can end a payment that can still end by itself: it must wait for something that calls an operator, and when it is
+approved its node is looked at once more. An operator is an account, whichever of its keys it uses; the bootstrap key is
+one operator, too. Only the second word moves money, in the payment's own workflow.
+"""
+
+import asyncio
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
+from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
+
+from api.body import Body, Content, Id, JsonBody, Text, documented
+from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
+from api.errors import Forbidden, problems
+from api.paging import Page, Paging, paged, position
+from engine.contracts.payment import Approval
+from engine.domain.decision import LONGEST_REASON, REASONS, DecisionEnd, DecisionStatus, check_end
+from engine.domain.errors import Conflict, Refused, Unavailable
+from engine.domain.ids import DecisionId, PaymentId, new_id
+from engine.domain.money import MAX_AMOUNT_MSAT, Msat
+from engine.ledger import decision as kept
+from engine.ledger.audit import record_in_tx
+from engine.ledger.database import Connection, transaction
+from workflows.payment import PaymentWorkflow
+
+router = APIRouter(prefix="/v1/admin/decisions", tags=["operators"])
+Operator = Annotated[Caller, Depends(needs_role("finance"))]
+Svc = Annotated[Services, Depends(get_services)]
+Reason = Annotated[Text, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
+_LIMIT_S = 12
+
+
+class DecisionIn(Content):
+    """How the payment is to end, and how that is known."""
+
+    payment_id: Id
+    end: Annotated[DecisionEnd, Field(strict=False)]
+    preimage: Annotated[Text, Field(pattern="^[0-9a-f]{64}$")] | None = Field(
+        default=None, description="The proof that it was paid; needed for 'settled'."
+    )
+    fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] = Field(
+        default=0, description="What the node paid for routing, as far as it is known; only for 'settled'."
+    )
+    reason: Reason
+
+
+class ApprovalIn(Content):
+    """Yes."""
+
+    note: Annotated[Text, Field(max_length=LONGEST_REASON)] = ""
+
+
+class RejectionIn(Content):
+    """No, or taken back."""
+
+    reason: Reason
+
+
+class DecisionOut(BaseModel):
+    """A proposal and what has become of it."""
+
+    id: str = Field(examples=["dec_4t7q2v6x1b0n8r5d01k5y8z3c"])
+    payment_id: str
+    end: DecisionEnd
+    preimage: str | None
+    fee_msat: int
+    reason: str
+    status: DecisionStatus
+    proposed_by: str = Field(description="An account, or 'admin' for the bootstrap key.")
+    decided_by: str | None
+    note: str | None = Field(description="Of whoever approved or rejected it.")
+    created_at: datetime
+    decided_at: datetime | None
+
+
+class DecisionsQuery(Paging):
+    """Which decisions."""
+
+    status: DecisionStatus | None = None
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Propose how a stuck payment ends",
+    responses=problems("forbidden", "not_found", "invalid_request", "payment_not_stuck", "decision_open"),
+    openapi_extra=documented(
+        DecisionIn,
+        nothing_was_paid={
+            "payment_id": "pay_…",
+            "end": "failed",
+            "reason": "the node's data are lost; its channels are closed, and no HTLC was claimed on chain",
+        },
+        paid={
+            "payment_id": "pay_…",
+            "end": "settled",
+            "preimage": "5f…64 hex digits",
+            "fee_msat": 1020,
+            "reason": "the payee has shown the preimage",
+        },
+    ),
+)
+async def propose_decision(
+    response: Response,
+    caller: Operator,
+    body: Annotated[Body[DecisionIn], Depends(JsonBody(DecisionIn))],
+    services: Svc,
+) -> DecisionOut:
+    """Role: `finance`. The payment must call for an operator. Nothing moves yet.
+
+    The same proposal of the same operator again is a repeat, and gets the first; another one is refused until that one
+    is decided.
+    """
+    asked = body.content
+    async with transaction(services.pool) as conn:
+        stuck = await _require_stuck(conn, asked)
+        new = kept.NewDecision(
+            id=DecisionId(new_id("dec")),
+            payment_id=PaymentId(asked.payment_id),
+            payment_end=asked.end,
+            preimage=asked.preimage,
+            fee_msat=Msat(asked.fee_msat),
+            reason=asked.reason,
+            proposed_by=caller.owner,
+        )
+        known = await kept.propose_in_tx(conn, new)
+        if known == new.id:
+            said = {"payment_id": asked.payment_id, "end": asked.end, "fee_msat": asked.fee_msat}
+            act = caller.act("decision.propose", account_id=stuck.account_id, subject=known, **said)
+            await record_in_tx(conn, act)
+    response.headers["Location"] = f"{router.prefix}/{known}"
+    async with services.reading() as conn:
+        return await _read(conn, known)
+
+
+@router.get("", summary="List decisions", responses=problems("forbidden", "invalid_request"))
+async def list_decisions(
+    _caller: Operator, services: Svc, query: Annotated[DecisionsQuery, Query()]
+) -> Page[DecisionOut]:
+    """Role: `finance`. Newest first; `status=proposed` are those that wait for a second operator."""
+    name = f"decisions {query.status}"
+    at, row_id = position(query, name)
+    async with services.reading() as conn:
+        rows = await conn.fetch(
+            """SELECT * FROM bank.decisions
+                WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2)) AND ($4::text IS NULL OR status = $4)
+                ORDER BY created_at DESC, id DESC LIMIT $3""",
+            at,
+            row_id,
+            query.limit + 1,
+            query.status,
+        )
+    page, cursor = paged(rows, query, name)
+    return Page(items=[_shown(row) for row in page], next_cursor=cursor)
+
+
+@router.get("/{decision_id}", summary="Show a decision", responses=problems("forbidden", "not_found"))
+async def show_decision(_caller: Operator, services: Svc, decision_id: PathId) -> DecisionOut:
+    """Role: `finance`."""
+    async with services.reading() as conn:
+        return await _read(conn, decision_id)
+
+
+@router.post(
+    "/{decision_id}/approve",
+    summary="Approve a decision",
+    responses=problems(
+        *("forbidden", "own_proposal", "not_found", "invalid_request", "decision_made", "payment_not_stuck")
+    ),
+    openapi_extra=documented(ApprovalIn, looked_at={"note": "Seen on chain, too."}, bare={}),
+)
+async def approve_decision(
+    caller: Operator,
+    body: Annotated[Body[ApprovalIn], Depends(JsonBody(ApprovalIn))],
+    services: Svc,
+    decision_id: PathId,
+) -> DecisionOut:
+    """Role: `finance`; another operator than the one who proposed it. Answers when the payment has ended.
+
+    The node is looked at once more: a payment that it can end itself is not overruled. A repeat by the same operator
+    gets the same.
+    """
+    async with services.reading() as conn:
+        known = await _read(conn, decision_id)
+        stuck = await kept.find_stuck_payment(conn, PaymentId(known.payment_id))
+    if known.proposed_by == caller.owner:
+        raise _own_proposal()
+    if known.status is DecisionStatus.PROPOSED and stuck is not None:
+        word = Approval(
+            decision=DecisionId(known.id), operator=caller.owner, key_id=caller.key_id, note=body.content.note
+        )
+        await _tell(services.temporal, stuck.workflow_id, word)
+        async with services.reading() as conn:
+            known = await _read(conn, decision_id)
+    return _by(caller, known, DecisionStatus.DONE)
+
+
+@router.post(
+    "/{decision_id}/reject",
+    summary="Reject a decision, or take it back",
+    responses=problems("forbidden", "not_found", "invalid_request", "decision_made"),
+    openapi_extra=documented(RejectionIn, alive={"reason": "The node is back, with its data."}),
+)
+async def reject_decision(
+    caller: Operator,
+    body: Annotated[Body[RejectionIn], Depends(JsonBody(RejectionIn))],
+    services: Svc,
+    decision_id: PathId,
+) -> DecisionOut:
+    """Role: `finance`; the proposer may, too. A repeat by the same operator is one."""
+    async with transaction(services.pool) as conn:
+        known = await _read(conn, decision_id)
+        row = await kept.get_row_in_tx(conn, DecisionId(known.id))
+        if row.status is DecisionStatus.PROPOSED:
+            reason = body.content.reason
+            await kept.mark_in_tx(conn, row.id, DecisionStatus.REJECTED, operator=caller.owner, note=reason)
+            stuck = await kept.find_stuck_payment(conn, row.payment_id)
+            account = None if stuck is None else stuck.account_id
+            await record_in_tx(conn, caller.act("decision.reject", account_id=account, subject=row.id, note=reason))
+        known = await _read(conn, decision_id)
+    return _by(caller, known, DecisionStatus.REJECTED)
+
+
+async def _require_stuck(conn: Connection, asked: DecisionIn) -> kept.StuckPayment:
+    stuck = await kept.find_stuck_payment(conn, PaymentId(asked.payment_id))
+    if stuck is None or stuck.payment_hash is None:
+        raise no_such("Lightning payment")
+    if stuck.status != "pending":
+        raise Refused(f"This payment is {stuck.status}, and that is final.", code="payment_not_stuck")
+    if not stuck.needs_operator or stuck.waits_for not in REASONS:
+        raise Refused("This payment does not wait for an operator's decision.", code="payment_not_stuck")
+    check_end(
+        asked.end,
+        preimage=asked.preimage,
+        fee_msat=Msat(asked.fee_msat),
+        payment_hash=stuck.payment_hash,
+        routing_cap_msat=stuck.routing_cap_msat,
+    )
+    return stuck
+
+
+async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
+    """Returns when the payment has ended by it, or had ended before.
+
+    Raises Forbidden (`own_proposal`), Refused (`payment_not_stuck`), Conflict (`decision_made`), and Unavailable when
+    Temporal or the node does not answer in time: the word stands then, and is carried out when it does.
+    """
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            await client.get_workflow_handle(workflow_id).execute_update(PaymentWorkflow.decide, word)
+    except WorkflowUpdateFailedError as failed:
+        cause = failed.cause
+        code = _code(cause) if isinstance(cause, ApplicationError) else ""
+        if code == "own_proposal":
+            raise _own_proposal() from failed
+        if code == "decision_made":
+            raise _made() from failed
+        if code == "payment_not_stuck":
+            raise Refused(str(getattr(cause, "message", cause)), code=code) from failed
+        raise
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how
+            raise _away(error) from error
+    except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
+        raise _away(error) from error
+
+
+def _code(cause: ApplicationError) -> str:
+    if cause.type == "PaymentNotStuck":
+        return "payment_not_stuck"
+    return str(cause.details[0].get("code", "")) if cause.details else ""
+
+
+def _by(caller: Caller, known: DecisionOut, wanted: DecisionStatus) -> DecisionOut:
+    """The decision when this caller has made it so."""
+    if known.status is not wanted or known.decided_by != caller.owner:
+        raise _made()
+    return known
+
+
+def _own_proposal() -> Forbidden:
+    return Forbidden("Nobody approves what he proposed himself: another operator must.", code="own_proposal")
+
+
+def _made() -> Conflict:
+    return Conflict("This is decided already, or its payment has ended by itself.", code="decision_made")
+
+
+def _away(error: Exception) -> Unavailable:
+    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
+
+
+async def _read(conn: Connection, decision_id: str) -> DecisionOut:
+    row = await conn.fetchrow("SELECT * FROM bank.decisions WHERE id = $1", decision_id)
+    if row is None:
+        raise no_such("decision")
+    return _shown(row)
+
+
+def _shown(row: Any) -> DecisionOut:  # noqa: ANN401 - a record of asyncpg
+    known = dict(row)
+    return DecisionOut(**known, end=known["payment_end"])
