@@ -7,6 +7,7 @@ import asyncio
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ import pytest
 import pytest_asyncio
 
 from engine.clients.lndrpc import lightning_pb2 as ln
+from engine.clients.lndrpc.routerrpc import router_pb2 as router
 from infra.local.home import BANK
 from infra.local.outside import HoldInvoice, Outside
 from infra.local.stack import Stack
+from tests.fault.fault_helpers import looked_anew, node_of, node_says
+from tests.fixtures.hop import Hop
 from tests.fixtures.lnd_proxy import Fault, LndProxy, lnd_proxy
 from tests.fixtures.own_process import OwnWorker, nodes, own_api, own_worker
 from tests.fixtures.stack import Account, Bank, Json, eventually
@@ -229,3 +233,44 @@ async def test_many_that_hang_slow_nobody_until_the_accounts_cap_is_reached(
     ends = await asyncio.gather(*(alice.final(answer.json()["id"]) for answer in sent))
     assert {end["status"] for end in ends} == {"settled"}
     assert (await alice.pay(await shop.invoice(1_000_000))).json()["status"] == "settled"
+
+
+def _in_two_seconds(message: bytes) -> bytes:
+    request = router.SendPaymentRequest.FromString(message)
+    request.timeout_seconds = 2
+    return request.SerializeToString()
+
+
+async def test_the_nodes_time_runs_out_while_a_part_is_on_its_way(
+    bank: Bank, shop: Outside, wire: Wire, middle: Hop, parts: None
+) -> None:
+    """It says why it will fail, and not that it has failed: the part that is kept in the middle may still be paid."""
+    alice = await bank.open_account(funds_msat=60_000_000)
+    for proxy in wire.proxies:
+        proxy.rewrite("SendPaymentV2", _in_two_seconds)
+    invoice = await shop.hold_invoice(50_000_000)
+    middle.keep(invoice.payment_hash)
+    payment_id = (await alice.pay(invoice.bolt11, wait_s=0)).json()["id"]
+    first, second = await middle.kept(invoice.payment_hash, 2)
+    node = await node_of(bank, payment_id)
+
+    async def past() -> bool | None:
+        said = await node_says(bank.stack, node, invoice.payment_hash)
+        return True if said is not None and time.time_ns() > said.creation_time_ns + 3 * 10**9 else None
+
+    await eventually(past, "the node's time to run out")
+    await middle.fail(second)
+
+    async def gave_up() -> ln.Payment | None:
+        said = await node_says(bank.stack, node, invoice.payment_hash)
+        return said if said is not None and said.failure_reason != ln.FAILURE_REASON_NONE else None
+
+    said = await eventually(gave_up, "the node to try no more")
+    assert (said.status, said.failure_reason) == (ln.Payment.IN_FLIGHT, ln.FAILURE_REASON_TIMEOUT)
+    await looked_anew(bank, (await alice.payment(payment_id))["workflow_id"])
+    assert (await alice.payment(payment_id))["status"] == "pending"
+    assert (await alice.wallet())["held_msat"] > 50_000_000
+    await middle.fail(first)
+    failed = await alice.final(payment_id, limit_s=120)
+    assert (failed["status"], failed["failure"]["code"]) == ("failed", "payment_timeout")
+    assert (await alice.wallet())["available_msat"] == 60_000_000

@@ -9,51 +9,25 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import grpc
 import pytest
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local.home import BANK
 from infra.local.lightning import connect
 from infra.local.network import ROLES
-from infra.local.outside import HoldInvoice, Outside, outside, sync_network
-from infra.local.services import node as node_of
+from infra.local.outside import Outside, outside, sync_network
+from infra.local.services import node as local_node
 from infra.local.stack import Stack
+from tests.fault.fault_helpers import held_payment, node_of, waits_for
+from tests.fixtures.lnd_proxy import lnd_proxy
 from tests.fixtures.own_process import nodes, own_worker
-from tests.fixtures.stack import Account, Bank, Json, eventually
+from tests.fixtures.stack import Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 ROOT_KEY = 77
 AWAY = ("node_unavailable", "outcome_unknown")
-
-
-async def _held(alice: Account, shop: Outside, *, expiry_s: int = 3600) -> tuple[str, HoldInvoice]:
-    """A payment that the payee holds: its id and the invoice."""
-    held = await shop.hold_invoice(2_000_000, expiry_s=expiry_s)
-    answer = await alice.pay(held.bolt11, wait_s=0)
-    assert answer.status_code == 202, answer.text
-
-    async def accepted() -> bool | None:
-        return True if (await shop.look_up(held.payment_hash)).state == ln.Invoice.ACCEPTED else None
-
-    await eventually(accepted, "the HTLC to reach the payee")
-    return str(answer.json()["id"]), held
-
-
-async def _waits_for(alice: Account, payment_id: str, *reasons: str) -> Json:
-    async def look() -> Json | None:
-        found = await alice.payment(payment_id)
-        return found if found["waiting"] and found["waiting"]["reason"] in reasons else None
-
-    return await eventually(look, f"the payment to wait for {reasons}")
-
-
-async def _node(bank: Bank, payment_id: str) -> str:
-    async def pinned() -> str | None:
-        found: str | None = await bank.database.fetchval("SELECT node FROM bank.payments WHERE id = $1", payment_id)
-        return found
-
-    return await eventually(pinned, "the payment's row")
 
 
 @asynccontextmanager
@@ -74,14 +48,14 @@ async def test_the_only_peer_is_offline_and_the_payment_waits_for_it(bank: Bank,
     invoice = await shop.invoice(2_000_000)
     async with _down(bank.stack, "outside-1"):
         answer = await alice.pay(invoice, wait_s=0)
-        waiting = (await _waits_for(alice, answer.json()["id"], "node_unavailable"))["waiting"]
+        waiting = (await waits_for(alice, answer.json()["id"], "node_unavailable"))["waiting"]
         assert (waiting["needs_operator"], waiting["detail"]) == (False, "the node cannot take it now")
     assert (await alice.final(answer.json()["id"]))["status"] == "settled"
 
 
 async def test_a_middle_node_dies_with_the_htlc_and_the_payee_settles_meanwhile(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _held(alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     async with _down(bank.stack, "outside-1"):
         await shop.settle(held)
         assert (await alice.payment(payment_id))["status"] == "pending"
@@ -91,10 +65,10 @@ async def test_a_middle_node_dies_with_the_htlc_and_the_payee_settles_meanwhile(
 async def test_our_node_is_stopped_and_wakes_again(bank: Bank, shop: Outside) -> None:
     """It holds its connections and says nothing. One payment is in flight, another one is asked for meanwhile."""
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _held(alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     with bank.stack.frozen("lnd-1"), bank.stack.frozen("lnd-2"):
         answer = await alice.pay(await shop.invoice(1_000_000), wait_s=0)
-        waiting = (await _waits_for(alice, answer.json()["id"], *AWAY))["waiting"]
+        waiting = (await waits_for(alice, answer.json()["id"], *AWAY))["waiting"]
         assert waiting["needs_operator"] is False
         await shop.settle(held)
         assert (await alice.payment(payment_id))["status"] == "pending"
@@ -109,7 +83,7 @@ async def test_our_node_is_killed_right_after_the_payments_row_was_written(bank:
     with bank.stack.frozen("lnd-2"):
         with bank.stack.frozen("lnd-1"):
             answer = await alice.pay(invoice, wait_s=0)
-            node = await _node(bank, answer.json()["id"])
+            node = await node_of(bank, answer.json()["id"])
             if node == "lnd-1":
                 await asyncio.to_thread(bank.stack.kill, node, wait=False)
         if node == "lnd-2":
@@ -130,7 +104,7 @@ async def test_bitcoind_is_away_and_a_node_that_comes_back_cannot_become_active(
         for name in BANK:
             await asyncio.to_thread(bank.stack.kill, name, wait=False)
         answer = await alice.pay(invoice, wait_s=0)
-        assert (await _waits_for(alice, answer.json()["id"], *AWAY))["status"] == "pending"
+        assert (await waits_for(alice, answer.json()["id"], *AWAY))["status"] == "pending"
     finally:
         await asyncio.to_thread(bank.stack.release, "bitcoind")
         for name in BANK:
@@ -139,9 +113,92 @@ async def test_bitcoind_is_away_and_a_node_that_comes_back_cannot_become_active(
     assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
 
 
+async def test_bitcoind_is_away_while_one_payment_ends_and_another_is_asked_for(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=9_000_000)
+    payment_id, held = await held_payment(alice, shop)
+    await asyncio.to_thread(bank.stack.hold, "bitcoind")
+    try:
+        await shop.settle(held)
+        answer = await alice.pay(await shop.invoice(1_000_000), wait_s=0)
+        assert (await waits_for(alice, answer.json()["id"], *AWAY))["waiting"]["needs_operator"] is False
+    finally:
+        await asyncio.to_thread(bank.stack.release, "bitcoind")
+        await sync_network(bank.stack)
+    assert (await alice.final(payment_id, limit_s=120))["status"] == "settled"
+    assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
+
+
+@asynccontextmanager
+async def _without_blocks(stack: Stack) -> AsyncIterator[None]:
+    """bitcoind tells which block is the newest, and gives nobody what is in it: every node falls behind."""
+    settings = stack.home.folder / "bitcoind/bitcoin.conf"
+    usual = await asyncio.to_thread(settings.read_text)
+    listed = str(await asyncio.to_thread(stack.bitcoin().call, "help")).splitlines()
+    commands = [line.split()[0] for line in listed if line and not line.startswith("==")]
+    allowed = ",".join(command for command in commands if command != "getblock")
+    await _restart_bitcoind(stack, settings, f"{usual}rpcwhitelist=millrace:{allowed}\n")
+    try:
+        yield
+    finally:
+        await _restart_bitcoind(stack, settings, usual)
+
+
+async def _restart_bitcoind(stack: Stack, settings: Path, content: str) -> None:
+    await asyncio.to_thread(stack.hold, "bitcoind")
+    await asyncio.to_thread(settings.write_text, content)
+    await asyncio.to_thread(stack.release, "bitcoind")
+
+
+async def test_a_node_behind_the_chain_is_sent_nothing_until_it_has_caught_up(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=9_000_000)
+    async with AsyncExitStack() as entered:
+        ours = [await entered.enter_async_context(outside(bank.stack, name)) for name in BANK]
+
+        async def behind() -> bool | None:
+            infos = [await node.stubs.lightning.GetInfo(ln.GetInfoRequest()) for node in ours]
+            return True if not any(info.synced_to_chain for info in infos) else None
+
+        async with _without_blocks(bank.stack):
+            await asyncio.to_thread(bank.stack.mine, 1)
+            await eventually(behind, "both nodes to fall behind")
+            answer = await alice.pay(await shop.invoice(2_000_000), wait_s=0)
+            waiting = (await waits_for(alice, answer.json()["id"], "node_unavailable"))["waiting"]
+            assert waiting["needs_operator"] is False
+    await sync_network(bank.stack)
+    assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
+
+
+NOT_ITS_OWN = ("SubscribeInvoices", "ListInvoices", "LookupInvoiceV2", "CancelInvoice", "TrackPayments")
+"""What a pump would take from a stranger as its own."""
+
+
+async def test_another_node_at_the_address_is_asked_for_nothing(bank: Bank, shop: Outside) -> None:
+    """The settings lead both names to outside-2, which could pay; it is not the node that was adopted."""
+    alice = await bank.open_account(funds_msat=9_000_000)
+    home = bank.stack.home
+    async with lnd_proxy(bank.stack, "outside-2") as stranger:
+        strange = {
+            "address": stranger.address,
+            "tls_cert": str(home.certificate("outside-2")),
+            "macaroon": str(home.macaroon("outside-2", "admin")),
+        }
+        async with AsyncExitStack() as entered:
+            for method in NOT_ITS_OWN:
+                fault = stranger.refuse(method, grpc.StatusCode.UNAVAILABLE, "not here")
+                entered.enter_context(stranger.always(fault))
+            settings = nodes(bank.stack, "worker", dict.fromkeys(BANK, strange))
+            await entered.enter_async_context(own_worker(bank.stack, settings))
+            async with outside(bank.stack, "outside-1") as payee:
+                answer = await alice.pay(await payee.invoice(2_000_000), wait_s=0)
+            stuck = await waits_for(alice, answer.json()["id"], "node_replaced")
+            assert (stuck["status"], stuck["waiting"]["needs_operator"]) == ("pending", True)
+        assert "SendPaymentV2" not in stranger.calls
+    assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
+
+
 async def test_a_hold_invoice_is_settled_after_it_has_expired(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _held(alice, shop, expiry_s=8)
+    payment_id, held = await held_payment(alice, shop, expiry_s=8)
     asked = await shop.look_up(held.payment_hash)
 
     async def expired() -> bool | None:
@@ -154,7 +211,7 @@ async def test_a_hold_invoice_is_settled_after_it_has_expired(bank: Bank, shop: 
 
 async def test_a_held_payment_that_runs_into_its_height_is_sent_back(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _held(alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     expiry_height = (await shop.look_up(held.payment_hash)).htlcs[0].expiry_height
     height = int(await asyncio.to_thread(bank.stack.bitcoin().call, "getblockcount"))
     await asyncio.to_thread(bank.stack.mine, expiry_height - height - 10)
@@ -200,7 +257,7 @@ async def test_a_revoked_macaroon_calls_an_operator_and_a_new_one_lets_it_go_on(
 ) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     async with AsyncExitStack() as entered:
-        admins = {name: await entered.enter_async_context(connect(node_of(bank.stack.home, name))) for name in BANK}
+        admins = {name: await entered.enter_async_context(connect(local_node(bank.stack.home, name))) for name in BANK}
         permissions = [ln.MacaroonPermission(entity="uri", action=call) for call in ROLES["worker"]]
         macaroons = {}
         for name, admin in admins.items():
@@ -215,7 +272,7 @@ async def test_a_revoked_macaroon_calls_an_operator_and_a_new_one_lets_it_go_on(
             for admin in admins.values():
                 await admin.lightning.DeleteMacaroonID(ln.DeleteMacaroonIDRequest(root_key_id=ROOT_KEY))
             answer = await alice.pay(await shop.invoice(2_000_000), wait_s=0)
-            stuck = await _waits_for(alice, answer.json()["id"], "node_refuses")
+            stuck = await waits_for(alice, answer.json()["id"], "node_refuses")
             assert (stuck["status"], stuck["waiting"]["needs_operator"]) == ("pending", True)
             await worker.restart(nodes(bank.stack, "worker", {}))
             assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from temporalio import activity
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
@@ -17,7 +17,10 @@ from temporalio.worker import Worker
 from activities.failures import FailureInterceptor
 from engine.contracts import queues
 from engine.contracts.payment import (
+    Approval,
     AttemptReport,
+    CarryOutDecision,
+    DecisionActivities,
     LightningAttempt,
     NodeVerdict,
     OpenedPayment,
@@ -30,8 +33,8 @@ from engine.contracts.payment import (
     SendingActivities,
     SettlePayment,
 )
-from engine.domain.errors import InvariantBroken, Unavailable
-from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.errors import InvariantBroken, Refused, Unavailable
+from engine.domain.ids import AccountId, DecisionId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
 from workflows.payment import PaymentWorkflow
@@ -52,6 +55,7 @@ ATTEMPT = LightningAttempt(
 HELD = OpenedPayment(outcome=PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.PENDING), attempt=ATTEMPT)
 IN_FLIGHT = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 PAID = AttemptReport(verdict=NodeVerdict.SUCCEEDED, fee_msat=Msat(350), preimage="ef" * 32, payment_index=7)
+APPROVAL = Approval(decision=DecisionId("dec_1"), operator=AccountId("acct_2"), key_id="key_2")
 NO_ROUTE = AttemptReport(verdict=NodeVerdict.FAILED, failure_code="no_route", failure_detail="none", payment_index=7)
 
 
@@ -79,6 +83,21 @@ class FakeLedger(PaymentActivities):
     @activity.defn
     async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
         self.released.append(release)
+        return PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.FAILED)
+
+
+@dataclass
+class FakeOperators(DecisionActivities):
+    """Carries out what was decided, or is refused by the node's own word."""
+
+    refused: bool = False
+    carried: list[CarryOutDecision] = field(default_factory=list)
+
+    @activity.defn
+    async def carry_out_decision(self, carry: CarryOutDecision) -> PaymentOutcome:
+        self.carried.append(carry)
+        if self.refused:
+            raise Refused("the node knows how it ended", code="payment_not_stuck")
         return PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.FAILED)
 
 
@@ -123,7 +142,7 @@ async def until(fact: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def paying(
-    environment: WorkflowEnvironment, ledger: FakeLedger, node: FakeNode
+    environment: WorkflowEnvironment, ledger: FakeLedger, node: FakeNode, operators: FakeOperators | None = None
 ) -> AsyncIterator[WorkflowHandle[PaymentWorkflow, PaymentOutcome]]:
     """A payment under way, its workers beside it."""
     client, name = environment.client, uuid4().hex
@@ -137,7 +156,7 @@ async def paying(
     node_worker = Worker(
         client,
         task_queue=queues.lightning_queue(ATTEMPT.node),
-        activities=[node.send_payment, node.watch_payment],
+        activities=[node.send_payment, node.watch_payment, (operators or FakeOperators()).carry_out_decision],
         interceptors=[FailureInterceptor()],
     )
     request = PaymentRequest(
@@ -267,3 +286,53 @@ async def test_broken_books_call_an_operator_and_are_tried_again(skipping_tempor
     async with paying(skipping_temporal, ledger, node) as handle:
         assert (await handle.result()).status is PaymentStatus.SETTLED
     assert len(ledger.settled) == 1
+
+
+@pytest.mark.parametrize("sends", [[IN_FLIGHT], [InvariantBroken("another node answers")]])
+async def test_two_operators_end_a_payment_that_waits_for_them(
+    skipping_temporal: WorkflowEnvironment, sends: list[AttemptReport | Exception]
+) -> None:
+    """While it is watched, and while a send that failed for good waits to be tried again."""
+    ledger, operators = FakeLedger(opened=HELD), FakeOperators()
+    node = FakeNode(sends=[*sends, IN_FLIGHT])
+    async with paying(skipping_temporal, ledger, node, operators) as handle:
+        await until(lambda: node.sent > 0)
+        decided = await _decide(handle)
+        assert (decided.status, await handle.result()) == (PaymentStatus.FAILED, decided)
+    assert ([carry.approval for carry in operators.carried], ledger.settled, ledger.released) == ([APPROVAL], [], [])
+
+
+async def _decide(handle: WorkflowHandle[PaymentWorkflow, PaymentOutcome]) -> PaymentOutcome:
+    """Approve; while it is just being sent, ask again."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                return await handle.execute_update(PaymentWorkflow.decide, APPROVAL)
+            except WorkflowUpdateFailedError as refused:
+                if not isinstance(refused.cause, ApplicationError) or refused.cause.type != "PaymentNotStuck":
+                    raise
+
+
+async def test_a_decision_that_the_node_refutes_ends_nothing(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT])
+    async with paying(skipping_temporal, ledger, node, FakeOperators(refused=True)) as handle:
+        await until(lambda: node.looked > 0)
+        with pytest.raises(WorkflowUpdateFailedError) as refused:
+            await handle.execute_update(PaymentWorkflow.decide, APPROVAL)
+        assert isinstance(refused.value.cause, ApplicationError)
+        assert refused.value.cause.details[0]["code"] == "payment_not_stuck"
+        node.final = PAID
+        await handle.signal(PaymentWorkflow.node_reported)
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+
+
+async def test_an_approval_without_a_name_is_not_taken(skipping_temporal: WorkflowEnvironment) -> None:
+    ledger, node, operators = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT]), FakeOperators()
+    async with paying(skipping_temporal, ledger, node, operators) as handle:
+        await until(lambda: node.looked > 0)
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(PaymentWorkflow.decide, replace(APPROVAL, operator=AccountId(" ")))
+        assert operators.carried == []
+        node.final = NO_ROUTE
+        await handle.signal(PaymentWorkflow.node_reported)
+        await handle.result()
