@@ -25,7 +25,7 @@ from engine.ledger.database import Pool, translated
 
 _IDENTITY_S = 1
 """How long a node that can send is held to be the one that answered: no node is replaced or restarted in less."""
-_FOLLOW_S = 15
+_FOLLOW_S = 5
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
 _PATIENT_TRIES = 20
 """So often a send waits for a node without active channels, about a minute, before it lets the node say no."""

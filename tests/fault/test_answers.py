@@ -19,13 +19,13 @@ import pytest_asyncio
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
 from infra.local.home import BANK
-from infra.local.outside import HoldInvoice, Outside
+from infra.local.outside import Outside
 from infra.local.stack import Stack
-from tests.fault.fault_helpers import looked_anew, node_of, node_says
+from tests.fault.fault_helpers import accepted, looked_anew, node_of, node_says, waits_for
 from tests.fixtures.hop import Hop
 from tests.fixtures.lnd_proxy import Fault, LndProxy, lnd_proxy
 from tests.fixtures.own_process import OwnWorker, nodes, own_api, own_worker
-from tests.fixtures.stack import Account, Bank, Json, eventually
+from tests.fixtures.stack import Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
@@ -77,23 +77,6 @@ def _struck(faults: list[Fault]) -> int:
     return sum(fault.hits for fault in faults)
 
 
-async def _accepted(shop: Outside, held: HoldInvoice) -> None:
-    async def look() -> bool | None:
-        return True if (await shop.look_up(held.payment_hash)).state == ln.Invoice.ACCEPTED else None
-
-    await eventually(look, "the HTLC to reach the payee")
-
-
-async def _waits_for(alice: Account, payment_id: str, *reasons: str) -> Json:
-    """The payment once it waits for one of these."""
-
-    async def look() -> Json | None:
-        found = await alice.payment(payment_id)
-        return found if found["waiting"] and found["waiting"]["reason"] in reasons else None
-
-    return await eventually(look, f"the payment to wait for {reasons}")
-
-
 @pytest.mark.parametrize("after", [0, 1])
 async def test_the_answer_to_a_send_is_lost_and_the_payment_is_found_and_settled(
     bank: Bank, shop: Outside, wire: Wire, after: int
@@ -115,8 +98,8 @@ async def test_the_stream_of_a_held_payment_is_cut_again_and_again(bank: Bank, s
     for proxy in wire.proxies:
         cuts += [proxy.lose("TrackPaymentV2"), proxy.truncate("TrackPaymentV2"), proxy.lose("TrackPayments")]
     answer = await alice.pay(held.bolt11, wait_s=0)
-    await _accepted(shop, held)
-    await _waits_for(alice, answer.json()["id"], "node_unavailable", "outcome_unknown", "sending", "in_flight")
+    await accepted(shop, held.payment_hash)
+    await waits_for(alice, answer.json()["id"], "node_unavailable", "outcome_unknown", "sending", "in_flight")
     await shop.settle(held)
     paid = await alice.final(answer.json()["id"])
     assert (paid["status"], paid["preimage"], paid["waiting"]) == ("settled", held.preimage.hex(), None)
@@ -177,14 +160,14 @@ async def test_a_node_that_no_longer_knows_a_payment_gives_nothing_back(bank: Ba
     alice = await bank.open_account(funds_msat=9_000_000)
     held = await shop.hold_invoice(2_000_000)
     answer = await alice.pay(held.bolt11, wait_s=0)
-    await _accepted(shop, held)
+    await accepted(shop, held.payment_hash)
     payment_id = answer.json()["id"]
-    await _waits_for(alice, payment_id, "in_flight")
+    await waits_for(alice, payment_id, "in_flight")
     forgotten = [
         proxy.refuse("TrackPaymentV2", grpc.StatusCode.NOT_FOUND, "payment isn't initiated") for proxy in wire.proxies
     ]
     with wire.proxies[0].always(forgotten[0]), wire.proxies[1].always(forgotten[1]):
-        stuck = await _waits_for(alice, payment_id, "node_forgot")
+        stuck = await waits_for(alice, payment_id, "node_forgot")
         assert (stuck["status"], stuck["waiting"]["needs_operator"]) == ("pending", True)
         assert (await alice.wallet())["held_msat"] > 2_000_000
     await shop.settle(held)
@@ -224,7 +207,7 @@ async def test_many_that_hang_slow_nobody_until_the_accounts_cap_is_reached(
     hanging = await asyncio.gather(*(shop.hold_invoice(1_000_000 + number) for number in range(CAP)))
     sent = await asyncio.gather(*(alice.pay(held.bolt11, wait_s=0) for held in hanging))
     assert {answer.status_code for answer in sent} == {202}
-    await asyncio.gather(*(_accepted(shop, held) for held in hanging))
+    await asyncio.gather(*(accepted(shop, held.payment_hash) for held in hanging))
     refused = await alice.pay(await shop.invoice(1_000_000))
     assert (refused.status_code, refused.json()["code"]) == (409, "too_many_in_flight"), refused.text
     assert (await bob.pay(await shop.invoice(1_000_000))).json()["status"] == "settled"

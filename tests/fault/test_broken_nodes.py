@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local import services
-from infra.local.home import BANK
+from infra.local.home import BANK, NODES
 from infra.local.network import Network
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.proof import prove
@@ -77,8 +77,16 @@ async def _mine(stack: Stack, blocks: int, *names: str) -> None:
         await network.synced()
 
 
+async def _mend(stack: Stack) -> None:
+    """Open the channels anew that an earlier test has cost; nobody books that."""
+    nodes = [services.node(stack.home, name) for name in NODES]
+    async with Network(stack.home, stack.bitcoin(), nodes) as network:
+        await network.prepare()
+
+
 async def _held(broken: Bank, payee: Outside) -> tuple[Account, str, HoldInvoice, str]:
     """A user, her payment in flight, the payee's invoice, and the node that has sent it."""
+    await _mend(broken.stack)
     alice = await broken.open_account(funds_msat=FUNDS_MSAT)
     payment_id, held = await held_payment(alice, payee, AMOUNT_MSAT)
     return alice, payment_id, held, await node_of(broken, payment_id)
@@ -203,6 +211,7 @@ async def test_an_old_copy_of_its_database_gives_nothing_back_until_two_operator
     broken: Bank, payee: Outside, tmp_path: Path
 ) -> None:
     """The payee is paid meanwhile, out of a channel that the node's peer has to close."""
+    await _mend(broken.stack)
     node, old = await _richest(broken), tmp_path / "channel.db"
     await _change_data(broken.stack, node, _copy_to(old))
     await sync_network(broken.stack)

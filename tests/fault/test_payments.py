@@ -10,25 +10,11 @@ import secrets
 import httpx
 import pytest
 
-from infra.local.outside import HoldInvoice, Outside, sync_network
-from tests.fixtures.stack import Account, Bank, eventually
+from infra.local.outside import Outside, sync_network
+from tests.fault.fault_helpers import accepted, held_payment
+from tests.fixtures.stack import Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
-
-
-async def _in_flight(
-    bank: Bank, alice: Account, shop: Outside, amount_msat: int = 2_000_000
-) -> tuple[str, HoldInvoice]:
-    """A payment that the payee holds: its id and the invoice."""
-    held = await shop.hold_invoice(amount_msat)
-    answer = await alice.pay(held.bolt11, wait_s=0)
-    assert answer.status_code == 202, answer.text
-
-    async def accepted() -> bool | None:
-        return True if (await shop.look_up(held.payment_hash)).state == 3 else None
-
-    await eventually(accepted, "the HTLC to reach the payee")
-    return str(answer.json()["id"]), held
 
 
 async def _kill_workers(bank: Bank) -> None:
@@ -60,7 +46,7 @@ async def test_workers_killed_between_hold_and_send(bank: Bank, shop: Outside) -
 
 async def test_workers_killed_after_the_send_and_the_payee_settles_meanwhile(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _in_flight(bank, alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     kills = asyncio.create_task(_kill_workers(bank))
     await shop.settle(held)
     await kills
@@ -70,7 +56,7 @@ async def test_workers_killed_after_the_send_and_the_payee_settles_meanwhile(ban
 
 async def test_workers_killed_after_the_send_and_the_payee_refuses_meanwhile(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _in_flight(bank, alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     kills = asyncio.create_task(_kill_workers(bank))
     await shop.cancel(held.payment_hash)
     await kills
@@ -81,7 +67,7 @@ async def test_workers_killed_after_the_send_and_the_payee_refuses_meanwhile(ban
 async def test_postgres_away_when_the_payee_settles(bank: Bank, shop: Outside) -> None:
     """Before the settle: the node has paid, and the books cannot be reached to say so."""
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _in_flight(bank, alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     await asyncio.to_thread(bank.stack.hold, "postgres")
     try:
         await shop.settle(held)
@@ -99,7 +85,7 @@ async def _kill_workers_softly(bank: Bank) -> None:
 
 async def test_lnd_killed_with_an_htlc_in_flight(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _in_flight(bank, alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     node = await bank.database.fetchval("SELECT node FROM bank.payments WHERE id = $1", payment_id)
     await asyncio.to_thread(bank.stack.kill, node)
     assert (await alice.payment(payment_id))["status"] == "pending"
@@ -136,11 +122,7 @@ async def test_api_killed_while_it_waits_for_the_answer(bank: Bank, shop: Outsid
     alice = await bank.open_account(funds_msat=9_000_000)
     held = await shop.hold_invoice(2_000_000)
     asking = asyncio.create_task(alice.pay(held.bolt11, key="lost", wait_s=60))
-
-    async def accepted() -> bool | None:
-        return True if (await shop.look_up(held.payment_hash)).state == 3 else None
-
-    await eventually(accepted, "the HTLC to reach the payee")
+    await accepted(shop, held.payment_hash)
     await asyncio.gather(*(asyncio.to_thread(bank.stack.kill, f"api-{number}") for number in (1, 2)))
     with pytest.raises(httpx.TransportError):
         await asking
@@ -152,7 +134,7 @@ async def test_api_killed_while_it_waits_for_the_answer(bank: Bank, shop: Outsid
 
 async def test_redis_flushed_and_killed_in_the_middle(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _in_flight(bank, alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     await asyncio.to_thread(bank.stack.kill, "redis")
     await shop.settle(held)
     assert (await alice.final(payment_id))["status"] == "settled"
@@ -161,7 +143,7 @@ async def test_redis_flushed_and_killed_in_the_middle(bank: Bank, shop: Outside)
 
 async def test_temporal_killed_with_a_payment_in_flight(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    payment_id, held = await _in_flight(bank, alice, shop)
+    payment_id, held = await held_payment(alice, shop)
     await asyncio.to_thread(bank.stack.kill, "temporal")
     await shop.settle(held)
     assert (await alice.final(payment_id, limit_s=120))["status"] == "settled"
