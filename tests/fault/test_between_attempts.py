@@ -59,7 +59,7 @@ async def test_killed_after_an_attempt_failed_and_before_the_next_was_written(
     async with _dies_before_its_next_route(bank, node):
         await middle.fail(attempt)
     said, _ = await _states(bank, node, invoice.payment_hash)
-    assert (said.status, said.failure_reason) == (ln.Payment.FAILED, ln.FAILURE_REASON_ERROR)
+    assert (said.status, said.failure_reason) == (ln.Payment.FAILED, ln.FAILURE_REASON_NO_ROUTE)
     assert middle.now(invoice.payment_hash) == []
     assert (await alice.final(payment_id, limit_s=120))["status"] == "failed"
     assert (await alice.wallet())["available_msat"] == 60_000_000

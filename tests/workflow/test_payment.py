@@ -288,6 +288,16 @@ async def test_broken_books_call_an_operator_and_are_tried_again(skipping_tempor
     assert len(ledger.settled) == 1
 
 
+async def test_a_step_that_stays_broken_is_tried_ever_more_rarely(skipping_temporal: WorkflowEnvironment) -> None:
+    """A try a minute would have filled the history, at whose end the workflow with its held money is lost."""
+    ledger, node = FakeLedger(opened=HELD, broken=20), FakeNode(sends=[PAID])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        await handle.result()
+        told = await handle.describe()
+    assert told.close_time is not None
+    assert told.close_time - told.start_time > timedelta(hours=7)
+
+
 @pytest.mark.parametrize("sends", [[IN_FLIGHT], [InvariantBroken("another node answers")]])
 async def test_two_operators_end_a_payment_that_waits_for_them(
     skipping_temporal: WorkflowEnvironment, sends: list[AttemptReport | Exception]
