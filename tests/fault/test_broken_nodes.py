@@ -78,10 +78,14 @@ async def _mine(stack: Stack, blocks: int, *names: str) -> None:
 
 
 async def _mend(stack: Stack) -> None:
-    """Open the channels anew that an earlier test has cost; nobody books that."""
+    """Open the channels anew that an earlier test has cost; nobody books that. What is swept of them needs blocks."""
     nodes = [services.node(stack.home, name) for name in NODES]
     async with Network(stack.home, stack.bitcoin(), nodes) as network:
-        await network.prepare()
+        preparing = asyncio.create_task(network.prepare())
+        while not preparing.done():
+            await asyncio.to_thread(stack.mine, 1)
+            await asyncio.wait({preparing}, timeout=1)
+        await preparing
 
 
 async def _held(broken: Bank, payee: Outside) -> tuple[Account, str, HoldInvoice, str]:
@@ -171,7 +175,8 @@ def _copy_back(old: Path) -> Callable[[Path], None]:
 def _forget_who_it_is(data: Path) -> None:
     """A new wallet and no channels, at the same address and with the same macaroons."""
     shutil.rmtree(data / "graph")
-    (data / "chain/bitcoin/regtest/wallet.db").unlink()
+    for name in ("wallet.db", "channel.backup"):
+        (data / "chain/bitcoin/regtest" / name).unlink()
 
 
 async def _richest(broken: Bank) -> str:
