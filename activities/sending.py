@@ -3,6 +3,9 @@
 Every try, the first as well as the tenth, looks at the node before it sends (TrackPaymentV2), and reads the fence in
 Postgres right before the call: a payment that was settled or released in the meantime, by whichever worker, is not sent
 again. What the node said about an attempt older than this one is no news about this one.
+
+A node that has known an attempt is never sent it again, not even when it does not know it any more: its database may be
+an old copy, and the HTLC of the first send still be on its way.
 """
 
 import asyncio
@@ -13,7 +16,7 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from activities.heartbeat import heartbeats
+from activities.heartbeat import Beats, heartbeats
 from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
@@ -32,6 +35,8 @@ _PATIENT_TRIES = 20
 _FIRST_LOOK_S = 5
 _LAST_LOOK_S = 600
 _NOTE_LIMIT_S = 3
+_BEGUN = "begun"
+"""Noted with the heartbeats: the node has said that it has this attempt."""
 _SUSPICIOUS = 2
 """In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
 
@@ -74,10 +79,12 @@ class Sending(SendingActivities):
 
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        async with heartbeats(), self._noting(attempt):
+        async with heartbeats() as beats, self._noting(attempt):
             known = await self._node.find_payment(attempt.payment_hash)
             if known is not None and _is_news(known, attempt):
-                return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash))
+                return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), beats)
+            if beats.knows(_BEGUN):
+                return AttemptReport(verdict=NodeVerdict.IN_FLIGHT)  # the watch calls an operator, and sends nothing
             without_invoice = await self._find_keysend(attempt)
             await self._pass_fence(attempt)
             if activity.info().attempt > 1:
@@ -93,6 +100,7 @@ class Sending(SendingActivities):
                         max_fee_msat=attempt.max_fee_msat,
                         known_payment_index=attempt.known_payment_index,
                     ),
+                    beats,
                 )
             except SendRefused as refused:
                 return AttemptReport(
@@ -194,7 +202,9 @@ class Sending(SendingActivities):
         self._seen = (now, identity) if identity.synced and identity.active_channels else None
         return identity
 
-    async def _follow(self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None]) -> AttemptReport:
+    async def _follow(
+        self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None], beats: Beats
+    ) -> AttemptReport:
         """The final report, or IN_FLIGHT when the node has the payment and no end of it for a while.
 
         Raises OutcomeUnknown when the node has not even said that it has the payment: the next try looks again.
@@ -205,6 +215,7 @@ class Sending(SendingActivities):
                 async for payment in updates:
                     if _is_news(payment, attempt):
                         begun = True
+                        beats.note(_BEGUN)
                         if payment.status is not NodePaymentStatus.IN_FLIGHT:
                             return await self._report(attempt, payment)
         except TimeoutError:

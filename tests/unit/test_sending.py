@@ -147,6 +147,14 @@ async def _send(lnd: FakeLnd) -> AttemptReport:
     return cast("AttemptReport", await ActivityEnvironment().run(activity.send_payment, ATTEMPT))
 
 
+async def _next_try(lnd: FakeLnd, noted: list[Any]) -> AttemptReport:
+    """A try that is told what an earlier one has noted with its heartbeats."""
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, heartbeat_details=noted)
+    activity = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    return cast("AttemptReport", await environment.run(activity.send_payment, ATTEMPT))
+
+
 async def _watch(lnd: FakeLnd, *, shown: str = "") -> Any:
     return await ActivityEnvironment().run(
         Sending(cast("LndNode", lnd), cast("Pool", FakePool())).watch_payment, replace(ATTEMPT, shown=shown)
@@ -339,3 +347,22 @@ async def test_what_is_noted_for_whoever_asks_names_no_place_of_ours(kept: FakeB
     with pytest.raises(Unavailable):
         await _send(FakeLnd(known=None, says=[Unavailable("lnd-1: failed to connect to ipv4:10.0.0.7:10009")]))
     assert [wait.detail for wait in kept.waits] == ["the node cannot take it now"]
+
+
+async def test_a_node_that_has_known_an_attempt_is_not_sent_it_again() -> None:
+    """Its database was replaced while its stream was followed: the first HTLC may still be paid."""
+    noted: list[Any] = []
+    environment = ActivityEnvironment()
+    environment.on_heartbeat = lambda *details: noted.append(details)
+    broken = FakeLnd(known=None, says=[IN_FLIGHT, OutcomeUnknown("the stream broke")])
+    with pytest.raises(OutcomeUnknown):
+        await environment.run(Sending(cast("LndNode", broken), cast("Pool", FakePool())).send_payment, ATTEMPT)
+    replaced = FakeLnd(known=None, says=[PAID])
+    report = await _next_try(replaced, list(noted[-1]))
+    assert (report.verdict, replaced.sent) == (NodeVerdict.IN_FLIGHT, 0)
+
+
+async def test_a_node_that_never_said_a_word_is_asked_again() -> None:
+    lnd = FakeLnd(known=None, says=[PAID])
+    assert (await _next_try(lnd, [])).verdict is NodeVerdict.SUCCEEDED
+    assert lnd.sent == 1
