@@ -5,7 +5,7 @@ Postgres right before the call: a payment that was settled or released in the me
 again. What the node said about an attempt older than this one is no news about this one.
 
 A node that has known an attempt is never sent it again, not even when it does not know it any more: its database may be
-an old copy, and the HTLC of the first send still be on its way.
+an old copy, and the HTLC of the first send still be on its way. From its first word on the payment is only watched.
 """
 
 import asyncio
@@ -37,6 +37,8 @@ _LAST_LOOK_S = 600
 _NOTE_LIMIT_S = 3
 _BEGUN = "begun"
 """Noted with the heartbeats: the node has said that it has this attempt."""
+_BEGUN_REPORT = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
+"""From here on it is watched, and never sent."""
 _SUSPICIOUS = 2
 """In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
 
@@ -80,11 +82,11 @@ class Sending(SendingActivities):
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
         async with heartbeats() as beats, self._noting(attempt):
+            if beats.knows(_BEGUN):
+                return _BEGUN_REPORT
             known = await self._node.find_payment(attempt.payment_hash)
             if known is not None and _is_news(known, attempt):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), beats)
-            if beats.knows(_BEGUN):
-                return AttemptReport(verdict=NodeVerdict.IN_FLIGHT)  # the watch calls an operator, and sends nothing
             without_invoice = await self._find_keysend(attempt)
             await self._pass_fence(attempt)
             if activity.info().attempt > 1:
@@ -205,9 +207,10 @@ class Sending(SendingActivities):
     async def _follow(
         self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None], beats: Beats
     ) -> AttemptReport:
-        """The final report, or IN_FLIGHT when the node has the payment and no end of it for a while.
+        """The final report, or IN_FLIGHT when the node has the payment and tells no end of it for a while.
 
-        Raises OutcomeUnknown when the node has not even said that it has the payment: the next try looks again.
+        Raises OutcomeUnknown when the node has not even said that it has the payment: the next try looks again. From
+        its first word on nothing is raised: whatever comes, a try that could send must not follow.
         """
         begun = False
         try:
@@ -220,9 +223,13 @@ class Sending(SendingActivities):
                             return await self._report(attempt, payment)
         except TimeoutError:
             activity.logger.info("no end after %s s", _FOLLOW_S)
+        except EngineError as error:
+            if not begun:
+                raise
+            activity.logger.info("the answer ended after it had begun: %s", error)
         if not begun:
             raise OutcomeUnknown(f"{self._node.name} has not confirmed that it has the payment")
-        return AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
+        return _BEGUN_REPORT
 
     async def _report(self, attempt: LightningAttempt, payment: NodePayment) -> AttemptReport:
         if payment.status is NodePaymentStatus.SUCCEEDED:

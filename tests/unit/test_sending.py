@@ -191,8 +191,10 @@ async def test_a_stream_that_never_confirmed_the_payment_is_an_unknown_outcome()
 
 @pytest.mark.parametrize("error", [Unavailable("connection reset"), OutcomeUnknown("deadline exceeded")])
 async def test_a_broken_stream_is_never_a_failure(error: Exception) -> None:
+    """Before the node's first word the next try looks; after it the payment is watched."""
     with pytest.raises(type(error)):
-        await _send(FakeLnd(known=None, says=[IN_FLIGHT, error]))
+        await _send(FakeLnd(known=None, says=[error]))
+    assert (await _send(FakeLnd(known=None, says=[IN_FLIGHT, error]))).verdict is NodeVerdict.IN_FLIGHT
 
 
 async def test_what_the_node_refused_to_begin_has_failed() -> None:
@@ -350,13 +352,13 @@ async def test_what_is_noted_for_whoever_asks_names_no_place_of_ours(kept: FakeB
 
 
 async def test_a_node_that_has_known_an_attempt_is_not_sent_it_again() -> None:
-    """Its database was replaced while its stream was followed: the first HTLC may still be paid."""
+    """Its database was replaced while it was followed. What broke the stream, also for good, makes no other try."""
     noted: list[Any] = []
     environment = ActivityEnvironment()
     environment.on_heartbeat = lambda *details: noted.append(details)
-    broken = FakeLnd(known=None, says=[IN_FLIGHT, OutcomeUnknown("the stream broke")])
-    with pytest.raises(OutcomeUnknown):
-        await environment.run(Sending(cast("LndNode", broken), cast("Pool", FakePool())).send_payment, ATTEMPT)
+    broken = FakeLnd(known=None, says=[IN_FLIGHT, InvariantBroken("permission denied")])
+    activity = Sending(cast("LndNode", broken), cast("Pool", FakePool()))
+    assert (await environment.run(activity.send_payment, ATTEMPT)).verdict is NodeVerdict.IN_FLIGHT
     replaced = FakeLnd(known=None, says=[PAID])
     report = await _next_try(replaced, list(noted[-1]))
     assert (report.verdict, replaced.sent) == (NodeVerdict.IN_FLIGHT, 0)
