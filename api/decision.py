@@ -192,12 +192,15 @@ async def approve_decision(
     if known.proposed_by == caller.owner:
         raise _own_proposal()
     if known.status is DecisionStatus.PROPOSED and stuck is not None:
+        _require_pending(stuck)
         word = Approval(
             decision=DecisionId(known.id), operator=caller.owner, key_id=caller.key_id, note=body.content.note
         )
         await _tell(services.temporal, stuck.workflow_id, word)
         async with services.reading() as conn:
             known = await _read(conn, decision_id)
+    if known.status is DecisionStatus.PROPOSED:  # its workflow has just ended, or there is none
+        raise Unavailable(f"{known.id} is still proposed", code="temporarily_unavailable")
     return _by(caller, known, DecisionStatus.DONE)
 
 
@@ -231,8 +234,7 @@ async def _require_stuck(conn: Connection, asked: DecisionIn) -> kept.StuckPayme
     stuck = await kept.find_stuck_payment(conn, PaymentId(asked.payment_id))
     if stuck is None or stuck.payment_hash is None:
         raise no_such("Lightning payment")
-    if stuck.status != "pending":
-        raise Refused(f"This payment is {stuck.status}, and that is final.", code="payment_not_stuck")
+    _require_pending(stuck)
     if not stuck.needs_operator or stuck.waits_for not in REASONS:
         raise Refused("This payment does not wait for an operator's decision.", code="payment_not_stuck")
     check_end(
@@ -245,8 +247,13 @@ async def _require_stuck(conn: Connection, asked: DecisionIn) -> kept.StuckPayme
     return stuck
 
 
+def _require_pending(stuck: kept.StuckPayment) -> None:
+    if stuck.status != "pending":
+        raise Refused(f"This payment is {stuck.status}, and that is final.", code="payment_not_stuck")
+
+
 async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
-    """Returns when the payment has ended by it, or had ended before.
+    """Returns when the payment has ended by it, or when its workflow has ended before.
 
     Raises Forbidden (`own_proposal`), Refused (`payment_not_stuck`), Conflict (`decision_made`), and Unavailable when
     Temporal or the node does not answer in time: the word stands then, and is carried out when it does.
@@ -289,7 +296,7 @@ def _own_proposal() -> Forbidden:
 
 
 def _made() -> Conflict:
-    return Conflict("This is decided already, or its payment has ended by itself.", code="decision_made")
+    return Conflict("This is decided already; its row says how.", code="decision_made")
 
 
 def _away(error: Exception) -> Unavailable:

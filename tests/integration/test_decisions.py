@@ -226,6 +226,12 @@ async def test_nobody_approves_what_he_proposed(stuck: Stuck) -> None:
         )
 
 
+async def test_while_temporal_is_away_an_approval_says_so_and_changes_nothing(stuck: Stuck) -> None:
+    decision = await stuck.proposed()
+    is_problem(await stuck.dave.post(f"{PATH}/{decision['id']}/approve", {}), 503, "temporarily_unavailable")
+    assert (await stuck.dave.get(f"{PATH}/{decision['id']}")).json() == decision
+
+
 async def test_one_proposal_at_a_time_and_a_repeat_is_one(stuck: Stuck) -> None:
     first = await stuck.proposed()
     assert await stuck.proposed() == first
@@ -244,6 +250,8 @@ async def test_one_proposal_at_a_time_and_a_repeat_is_one(stuck: Stuck) -> None:
 async def test_a_payment_that_has_ended_meanwhile_stays_as_it_is(stuck: Stuck) -> None:
     decision = await stuck.proposed("settled", preimage=stuck.preimage)
     await stuck.payers.release(stuck.opened)
+    is_problem(await stuck.dave.post(f"{PATH}/{decision['id']}/approve", {}), 409, "payment_not_stuck")
+    is_problem(await stuck.propose(), 409, "payment_not_stuck")
     with pytest.raises(EngineError) as refused:
         await stuck.carry_out(decision)
     assert refused.value.code == "payment_not_stuck"
