@@ -119,7 +119,7 @@ class Payments(PaymentActivities):
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
         await sending.require_never_lost(conn, asked.payment_hash)
-        attempts, known_index = await payment.read_earlier_attempts(conn, asked.payment_hash)
+        attempts, known_index = await payment.read_earlier_attempts(conn, asked.payment_hash, sender)
         new = _new_payment(asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)

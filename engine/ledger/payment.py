@@ -323,15 +323,20 @@ async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str |
     return status
 
 
-async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash) -> tuple[int, int]:
-    """(how many times this hash has been tried, the highest LND payment index among them); read from the last one."""
+async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
+    """(how many times this hash has been tried, the highest LND payment index that this node ended one with).
+
+    Each node counts its payments for itself: the index of one says nothing about the news of another.
+    """
     with translated():
-        row = await conn.fetchrow(
-            """SELECT attempt, greatest(known_payment_index, payment_index) AS known FROM bank.payments
-                WHERE payment_hash = $1 AND attempt IS NOT NULL ORDER BY attempt DESC LIMIT 1""",
+        (row,) = await conn.fetch(
+            """SELECT coalesce(max(attempt), 0) AS attempts,
+                      coalesce(max(payment_index) FILTER (WHERE node = $2), 0) AS known
+                 FROM bank.payments WHERE payment_hash = $1 AND attempt IS NOT NULL""",
             payment_hash,
+            node,
         )
-    return (row["attempt"], row["known"]) if row else (0, 0)
+    return row["attempts"], row["known"]
 
 
 async def find_fence(conn: Connection, *, payment_id: PaymentId, attempt: int) -> str | None:

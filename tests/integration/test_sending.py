@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -139,6 +140,25 @@ async def test_what_a_node_lost_once_is_never_sent_again_and_an_ordinary_failure
         await payments.open_payment(asked)
         await payments.release_payment(_release(asked, code))
         assert _code(await payments.open_payment(_request(alice, asked.payment_hash or ""))) == again
+
+
+async def test_what_is_old_news_is_counted_for_each_node(api: Api, teller: Teller) -> None:
+    """The second attempt goes over another node, whose own count of payments is far behind the first one's."""
+    alice, payments = await _rich(api, teller), _payments(teller)
+    await api.database.execute(
+        "INSERT INTO bank.nodes(name, pubkey, outbound_msat) VALUES ('lnd-2', $1, 10)", "03" + "cd" * 32
+    )
+    payment_hash, told = secrets.token_hex(32), []
+    for node, ended_with in (("lnd-1", 29), ("lnd-2", 3), ("lnd-1", 30), ("lnd-2", 4)):
+        await api.database.execute(
+            "UPDATE bank.nodes SET outbound_msat = CASE name WHEN $1 THEN 1000000000000 ELSE 0 END", node
+        )
+        asked = _request(alice, payment_hash)
+        attempt = (await payments.open_payment(asked)).attempt
+        assert attempt is not None
+        told.append((attempt.node, attempt.attempt, attempt.known_payment_index))
+        await payments.release_payment(replace(_release(asked, "no_route"), payment_index=ended_with))
+    assert told == [("lnd-1", 1, 0), ("lnd-2", 2, 0), ("lnd-1", 3, 29), ("lnd-2", 4, 3)]
 
 
 async def test_an_accounts_cap_is_exact_also_when_all_come_at_once(api: Api, teller: Teller) -> None:
