@@ -2,14 +2,14 @@
 
 from infra.migrations.sql import execute_file
 
-revision = "0018"
-down_revision = "0013"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
 
 def upgrade() -> None:
-    execute_file("0018_decisions.sql")
+    execute_file("0017_decisions.sql")
 
 
 def downgrade() -> None:
