@@ -46,6 +46,13 @@ async def broken(broken_stack: Stack) -> AsyncIterator[Bank]:
         assert (await prove(bank.stack)).broken_rules == []
 
 
+@pytest_asyncio.fixture(scope="module")
+async def savings(broken_stack: Stack) -> AsyncIterator[Account]:
+    """Money for every test, from before any node was broken: an old copy of a node tells of no receipt at once."""
+    async with enter_bank(broken_stack) as bank:
+        yield await bank.open_account(funds_msat=4 * FUNDS_MSAT)
+
+
 @pytest_asyncio.fixture
 async def payee(broken_stack: Stack) -> AsyncIterator[Outside]:
     async with outside(broken_stack, "outside-2") as node:
@@ -87,18 +94,20 @@ async def _mend(stack: Stack) -> None:
         await preparing
 
 
-async def _held(broken: Bank, payee: Outside) -> tuple[Account, str, HoldInvoice, str]:
+async def _held(broken: Bank, payee: Outside, savings: Account) -> tuple[Account, str, HoldInvoice, str]:
     """A user, her payment in flight, the payee's invoice, and the node that has sent it."""
     await _mend(broken.stack)
-    alice = await broken.open_account(funds_msat=FUNDS_MSAT)
+    alice = await broken.open_account()
+    saved = await savings.pay(f"wallet:{alice.wallet_id}", amount_msat=FUNDS_MSAT)
+    assert saved.json()["status"] == "settled", saved.text
     payment_id, held = await held_payment(alice, payee, AMOUNT_MSAT)
     return alice, payment_id, held, await node_of(broken, payment_id)
 
 
 async def test_a_middle_node_that_never_returns_until_its_channel_is_closed_on_chain(
-    broken: Bank, payee: Outside
+    broken: Bank, payee: Outside, savings: Account
 ) -> None:
-    alice, payment_id, held, node = await _held(broken, payee)
+    alice, payment_id, held, node = await _held(broken, payee, savings)
     said = await node_says(broken.stack, node, held.payment_hash)
     assert said is not None
     time_lock = said.htlcs[0].route.total_time_lock
@@ -204,14 +213,14 @@ async def _decide(bank: Bank, payment_id: str, **how: str | int) -> Json:
 
 
 async def test_an_old_copy_of_its_database_gives_nothing_back_until_two_operators_settle(
-    broken: Bank, payee: Outside, tmp_path: Path
+    broken: Bank, payee: Outside, savings: Account, tmp_path: Path
 ) -> None:
     """The payee is paid meanwhile, out of a channel that the node's peer has to close."""
     await _mend(broken.stack)
     for name in BANK:
         await _change_data(broken.stack, name, _copy_to(tmp_path / name))
     await sync_network(broken.stack)
-    alice, payment_id, held, node = await _held(broken, payee)
+    alice, payment_id, held, node = await _held(broken, payee, savings)
     await _change_data(broken.stack, node, _copy_back(tmp_path / node))
     stuck = await waits_for(alice, payment_id, "node_forgot", limit_s=PATIENCE_S)
     assert (stuck["status"], stuck["waiting"]["needs_operator"]) == ("pending", True)
@@ -227,9 +236,9 @@ async def test_an_old_copy_of_its_database_gives_nothing_back_until_two_operator
 
 
 async def test_another_identity_at_the_address_gives_nothing_back_until_two_operators_do(
-    broken: Bank, payee: Outside
+    broken: Bank, payee: Outside, savings: Account
 ) -> None:
-    alice, payment_id, held, node = await _held(broken, payee)
+    alice, payment_id, held, node = await _held(broken, payee, savings)
     await _change_data(broken.stack, node, _forget_who_it_is)
     stuck = await waits_for(alice, payment_id, "node_forgot", "node_replaced", limit_s=PATIENCE_S)
     assert (stuck["status"], stuck["waiting"]["needs_operator"]) == ("pending", True)
