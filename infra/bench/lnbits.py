@@ -14,9 +14,9 @@ from pathlib import Path
 
 import asyncpg
 
-from infra.bench.contest import Begin, Contestant, Work, Wrong, eventually, keep_asking
+from infra.bench.contest import Wrong, eventually
 from infra.bench.http import Broken, Wire
-from infra.bench.pairs import LNBITS
+from infra.bench.pairs import LNBITS, OverHttp
 from infra.bench.people import Json, expect
 from infra.bench.servers import Servers
 from infra.local.parts import python
@@ -74,24 +74,17 @@ def _interpreter() -> Path | None:
     return next((Path(found).resolve() for name in names if (found := shutil.which(name))), None)
 
 
-class Lnbits(Contestant):
+class Lnbits(OverHttp):
     """The running server and its wallets."""
 
     name = LNBITS
     components = (COMPONENT, "postgres")
 
     def __init__(self, servers: Servers, port: int, process: asyncio.subprocess.Process) -> None:
-        self._servers, self._port, self._process = servers, port, process
+        super().__init__(port)
+        self._servers, self._process = servers, process
         self._wallets: list[Json] = []
         self._owned_sat: list[int] = []
-        self._wires: dict[int, Wire] = {}
-
-    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        for number in range(len(self._wires), clients):
-            self._wires[number] = Wire(self._port)
-        await asyncio.gather(*(self.operation(number) for number in range(clients)))
-        begin()
-        return await keep_asking(self.operation, clients, seconds)
 
     async def operation(self, client: int) -> None:
         wire, (payer, payee) = self._wires[client], random.sample(range(len(self._wallets)), 2)

@@ -6,6 +6,7 @@ run twice where the API can batch: with the setting off and on, in two API proce
 
 import asyncio
 import random
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, keep_asking
@@ -21,12 +22,11 @@ BATCHED = ", batching"
 PLAIN_API = "plain api"
 
 
-class _OverHttp(Contestant):
-    """Asks one API process; a connection per client, kept from turn to turn."""
+class OverHttp(Contestant):
+    """Asks one server; a connection per client, kept from turn to turn."""
 
-    def __init__(self, name: str, people: People, port: int, components: Sequence[str]) -> None:
-        self.name, self.components = name, components
-        self._people, self._port = people, port
+    def __init__(self, port: int) -> None:
+        self._port = port
         self._wires: dict[int, Wire] = {}
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
@@ -36,14 +36,24 @@ class _OverHttp(Contestant):
         begin()
         return await keep_asking(self.operation, clients, seconds)
 
+    @abstractmethod
     async def operation(self, client: int) -> None:
-        raise NotImplementedError
+        """One of those that are counted, over this client's connection."""
+
+
+class _AtOurs(OverHttp):
+    """Asks one API process of ours."""
+
+    def __init__(self, name: str, people: People, port: int, components: Sequence[str]) -> None:
+        super().__init__(port)
+        self.name, self.components = name, components
+        self._people = people
 
     async def check(self) -> None:
         await self._people.check()
 
 
-class Pairs(_OverHttp):
+class Pairs(_AtOurs):
     """An invoice by one user, paid by another."""
 
     async def operation(self, client: int) -> None:
@@ -53,7 +63,7 @@ class Pairs(_OverHttp):
         await pay(wire, self._people, payer, invoice["bolt11"], payee.number, amount_msat=AMOUNT_MSAT, in_invoice=True)
 
 
-class ByName(_OverHttp):
+class ByName(_AtOurs):
     """A payment to a user's name."""
 
     async def operation(self, client: int) -> None:
