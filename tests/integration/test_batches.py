@@ -4,7 +4,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,12 +18,11 @@ from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import InvariantBroken
 from engine.ledger import limits
 from engine.ledger.chart import Chart
-from engine.ledger.checks import find_broken_rules
-from engine.ledger.database import Connection, open_pool, transaction
+from engine.ledger.database import Connection, transaction
 from engine.ledger.prices import Price, read_prices
 from tests.fixtures.postgres import Database
-from tests.integration.api_helpers import ADMIN, User, bearer, is_problem, running_api
-from tests.integration.payer_helpers import Payers
+from tests.integration.api_helpers import ADMIN, User, bearer, is_problem
+from tests.integration.payer_helpers import Payers, running_payers
 
 pytestmark = pytest.mark.integration
 
@@ -52,17 +50,8 @@ class Worker:
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Payers]:
-    folder: Path = tmp_path_factory.mktemp("api")
-    async with running_api(
-        shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn, folder, rate_limit_per_minute=0
-    ) as api:
-        pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
-        payers = Payers(api, pool)
-        await payers.prepare()
+    async with running_payers(shared_ledger_db, tmp_path_factory.mktemp("api")) as payers:
         yield payers
-        async with pool.acquire() as conn:
-            assert await find_broken_rules(conn) == []
-        await pool.close()
 
 
 @pytest.fixture
