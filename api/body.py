@@ -9,10 +9,11 @@ key. The media type is not asked for: every body is read as JSON.
 import hashlib
 import json
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from api.errors import BadRequest, TooLarge, invalid_fields
@@ -21,6 +22,7 @@ from engine.domain.money import MAX_AMOUNT_MSAT
 
 _MAX_DEPTH = 32
 _MEMO_BYTES = 639
+_LAST_YEAR = 2999
 
 
 def _no_nul(text: str) -> str:
@@ -35,10 +37,23 @@ def _fits_memo(text: str) -> str:
     return text
 
 
+def _is_text(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("a time in RFC 3339, as a string")  # noqa: TRY004 - what pydantic reads as a refusal
+    return value
+
+
+def _is_near(value: datetime) -> datetime:
+    if value.year > _LAST_YEAR:
+        raise ValueError(f"at most the year {_LAST_YEAR}")
+    return value
+
+
 Text = Annotated[str, AfterValidator(_no_nul)]
 Memo = Annotated[Text, AfterValidator(_fits_memo), Field(description="At most 639 bytes of UTF-8.")]
 ExternalId = Annotated[Text, Field(min_length=1, max_length=255, description="Your own reference.")]
 Id = Annotated[Text, Field(min_length=1, max_length=100)]
+Expiry = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_is_near), Field(strict=False)]
 AmountMsat = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MSAT, description="In millisatoshi.")]
 
 
