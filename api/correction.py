@@ -11,13 +11,14 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from api import correction_run
+from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal
 from api.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Role, Services, get_services, needs_role, no_such
 from api.errors import Forbidden, problems
 from api.idempotency import Intent, find_replay, mark_replayed, required_key
 from api.paging import Page, Paging, paged, position
 from engine.contracts.correction import Decision, Proposal
-from engine.domain.correction import LONGEST_REASON, CorrectionKind, CorrectionStatus, check_sides, transfer_refs
+from engine.domain.correction import CorrectionKind, CorrectionStatus, check_sides, transfer_refs
 from engine.domain.errors import Conflict, Invalid, Unavailable
 from engine.domain.ids import CaseId, CorrectionId, id_for_key
 from engine.domain.money import Msat
@@ -29,7 +30,6 @@ Svc = Annotated[Services, Depends(get_services)]
 _ROLES: dict[CorrectionKind, Role] = {CorrectionKind.CORRECTION: "finance", CorrectionKind.CAPITAL: "treasury"}
 _OPEN = (CorrectionStatus.PROPOSED, CorrectionStatus.APPROVED)
 
-Reason = Annotated[Text, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
 Code = Annotated[Text, Field(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["liab:user:wal_…"])]
 
 
@@ -45,18 +45,6 @@ class ProposalIn(Content):
     reference: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
         default=None, description="Of a letter, a payment, a transaction."
     )
-
-
-class ApprovalIn(Content):
-    """Yes."""
-
-    note: Annotated[Text, Field(max_length=LONGEST_REASON)] = ""
-
-
-class RejectionIn(Content):
-    """No, or taken back."""
-
-    reason: Reason
 
 
 class RefusalOut(BaseModel):
@@ -272,7 +260,7 @@ async def _decide(
         known = await _read(conn, correction_id)
     _check_role(caller, known.kind)
     if approve and known.proposed_by == caller.owner:
-        raise correction_run.own_proposal()
+        raise own_proposal()
     if known.status in _OPEN:
         word = Decision(operator=caller.owner, key_id=caller.key_id, approve=approve, note=note)
         await correction_run.tell(services.temporal, known.workflow_id, word)

@@ -17,8 +17,9 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from api.approval import own_proposal
 from api.deps import Services
-from api.errors import Forbidden
+from api.errors import temporal_away
 from api.idempotency import Intent, check_same
 from engine.contracts import queues
 from engine.contracts.correction import Decision, Proposal
@@ -60,7 +61,7 @@ async def start(client: Client, proposal: Proposal) -> bool:
     except WorkflowAlreadyStartedError:
         return False
     except (RPCError, RuntimeError, TimeoutError) as error:
-        raise _away(error) from error
+        raise temporal_away(error) from error
     return True
 
 
@@ -102,15 +103,6 @@ async def tell(client: Client, workflow_id: str, word: Decision) -> None:
         raise Conflict("Another operator has decided this.", code="correction_decided") from refusal
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how
-            raise _away(error) from error
+            raise temporal_away(error) from error
     except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
-        raise _away(error) from error
-
-
-def own_proposal() -> Forbidden:
-    """Two people are needed."""
-    return Forbidden("Nobody approves what he proposed himself: another operator must.", code="own_proposal")
-
-
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
+        raise temporal_away(error) from error

@@ -15,12 +15,13 @@ from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdate
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal
 from api.body import Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
-from api.errors import Forbidden, problems
+from api.errors import problems, temporal_away
 from api.paging import Page, Paging, paged, position
 from engine.contracts.payment import Approval
-from engine.domain.decision import LONGEST_REASON, REASONS, DecisionEnd, DecisionStatus, check_end
+from engine.domain.decision import REASONS, DecisionEnd, DecisionStatus, check_end
 from engine.domain.errors import Conflict, Refused, Unavailable
 from engine.domain.ids import DecisionId, PaymentId, new_id
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
@@ -32,7 +33,6 @@ from workflows.payment import PaymentWorkflow
 router = APIRouter(prefix="/v1/admin/decisions", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance"))]
 Svc = Annotated[Services, Depends(get_services)]
-Reason = Annotated[Text, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
 _LIMIT_S = 12
 
 
@@ -47,18 +47,6 @@ class DecisionIn(Content):
     fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] = Field(
         default=0, description="What the node paid for routing, as far as it is known; only for 'settled'."
     )
-    reason: Reason
-
-
-class ApprovalIn(Content):
-    """Yes."""
-
-    note: Annotated[Text, Field(max_length=LONGEST_REASON)] = ""
-
-
-class RejectionIn(Content):
-    """No, or taken back."""
-
     reason: Reason
 
 
@@ -190,7 +178,7 @@ async def approve_decision(
         known = await _read(conn, decision_id)
         stuck = await kept.find_stuck_payment(conn, PaymentId(known.payment_id))
     if known.proposed_by == caller.owner:
-        raise _own_proposal()
+        raise own_proposal()
     if known.status is DecisionStatus.PROPOSED and stuck is not None:
         _require_pending(stuck)
         word = Approval(
@@ -265,7 +253,7 @@ async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
         cause = failed.cause
         code = _code(cause) if isinstance(cause, ApplicationError) else ""
         if code == "own_proposal":
-            raise _own_proposal() from failed
+            raise own_proposal() from failed
         if code == "decision_made":
             raise _made() from failed
         if code == "payment_not_stuck":
@@ -273,9 +261,9 @@ async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
         raise
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how
-            raise _away(error) from error
+            raise temporal_away(error) from error
     except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
-        raise _away(error) from error
+        raise temporal_away(error) from error
 
 
 def _code(cause: ApplicationError) -> str:
@@ -291,16 +279,8 @@ def _by(caller: Caller, known: DecisionOut, wanted: DecisionStatus) -> DecisionO
     return known
 
 
-def _own_proposal() -> Forbidden:
-    return Forbidden("Nobody approves what he proposed himself: another operator must.", code="own_proposal")
-
-
 def _made() -> Conflict:
     return Conflict("This is decided already; its row says how.", code="decision_made")
-
-
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
 
 
 async def _read(conn: Connection, decision_id: str) -> DecisionOut:

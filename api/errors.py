@@ -151,6 +151,11 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unexpected_error)
 
 
+def temporal_away(error: Exception) -> Unavailable:
+    """Temporal did not answer, or a lazy client could not connect to it."""
+    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
+
+
 def refused(code: str, detail: str, fields: Mapping[str, Any]) -> EngineError:
     """The error that a recorded refusal stands for: its code decides the kind."""
     status, _title = CODES.get(code, (409, ""))

@@ -29,11 +29,12 @@ from temporalio.common import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from api.errors import temporal_away
 from api.waiting import MAX_WAIT_S, Deadline
 from engine.contracts import queues
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest
-from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, new_id
 from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
 from workflows.lane import LaneWorkflow
@@ -228,9 +229,9 @@ async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:
             return None
-        raise _away(error) from error
+        raise temporal_away(error) from error
     except (RPCTimeoutOrCancelledError, RuntimeError) as error:
-        raise _away(error) from error
+        raise temporal_away(error) from error
     return None
 
 
@@ -242,13 +243,9 @@ def starting(workflow_id: str) -> Iterator[None]:
     except RPCError as error:
         if error.status in _OUR_MISTAKE:
             raise InvariantBroken(f"Temporal refused to start {workflow_id}: {error}") from error
-        raise _away(error) from error
+        raise temporal_away(error) from error
     except (RuntimeError, TimeoutError) as error:  # a lazy client that cannot connect says RuntimeError
-        raise _away(error) from error
-
-
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
+        raise temporal_away(error) from error
 
 
 def _search_attributes(asked: PaymentRequest) -> TypedSearchAttributes:

@@ -24,7 +24,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
-from api.errors import problems
+from api.errors import problems, temporal_away
 from api.idempotency import mark_replayed, optional_key
 from api.paging import Page, Paging, paged, position
 from engine.contracts import queues
@@ -259,7 +259,7 @@ async def _start(client: Client, workflow_id: str, asked: Reconcile, *, once: bo
     except WorkflowAlreadyStartedError as known:
         return known.run_id or "", False
     except (RPCError, RuntimeError, TimeoutError) as error:
-        raise _away(error) from error
+        raise temporal_away(error) from error
     return handle.result_run_id or "", True
 
 
@@ -275,18 +275,14 @@ async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> No
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:  # ended since, or the run that opened it has yet to start it
             raise Unavailable(f"{workflow_id} does not run", code="temporarily_unavailable") from error
-        raise _away(error) from error
+        raise temporal_away(error) from error
     except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
-        raise _away(error) from error
+        raise temporal_away(error) from error
 
 
 def _resolved(operator: str | None) -> Conflict:
     by = f" by {operator}" if operator else ""
     return Conflict(f"This case has been resolved{by}; its trail says how.", code="case_resolved")
-
-
-def _away(error: Exception) -> Unavailable:
-    return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")
 
 
 def _run(row: Any) -> RunOut:  # noqa: ANN401 - a record of asyncpg

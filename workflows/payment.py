@@ -39,7 +39,7 @@ with workflow.unsafe.imports_passed_through():
         SendingActivities,
         SettlePayment,
     )
-    from engine.domain.decision import LONGEST_REASON
+    from engine.domain.correction import LONGEST_REASON
     from engine.domain.sending import Waiting
 
 _NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)

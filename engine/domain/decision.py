@@ -16,7 +16,6 @@ from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 
-LONGEST_REASON: Final = 1000
 RELEASED: Final = "released_by_operators"
 """The failure code of a payment that ended so."""
 REASONS: Final = frozenset({"node_forgot", "node_replaced", "lost_attempt", "overdue"})
