@@ -10,7 +10,7 @@ end, then leaves; what was not finished goes on in another process.
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from activities.invoice import InvoiceSweep, Receipts
 from activities.lane import Lanes
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
+from activities.prompt import Openings, PromptSending
 from activities.pump import Pump
 from activities.quote import Quotes
 from activities.reconciliation import PlaceReconciliations, Reconciliations
@@ -90,9 +91,13 @@ async def main() -> None:
             [each.close for each in nodes] + [each.close for each in histories] + [each.close for each in routes]
         ):
             stack.push_async_callback(close)
+        sendings = {node.name: Sending(node, pool) for node in nodes}
         workers = [
-            _payments_worker(client, pool, Reconciliations(pool), settings),
-            *(_node_worker(client, pool, *each, settings) for each in zip(nodes, histories, routes, strict=True)),
+            _payments_worker(client, pool, sendings, settings),
+            *(
+                _node_worker(client, pool, sendings[node.name], node, history, routes_of_it, settings)
+                for node, history, routes_of_it in zip(nodes, histories, routes, strict=True)
+            ),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
@@ -107,10 +112,14 @@ async def main() -> None:
     await asyncio.sleep(_SDK_REST_S)
 
 
-def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliations, settings: WorkerSettings) -> Worker:
-    ids = Chart()
+def _payments_worker(
+    client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], settings: WorkerSettings
+) -> Worker:
+    ids, openings = Chart(), Openings(sendings)
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
-    payments, receipts, books = Payments(pool, ids, caps), Receipts(pool, ids), NodeBooks(pool, ids)
+    payments, receipts, books = Payments(pool, ids, caps, openings), Receipts(pool, ids), NodeBooks(pool, ids)
+    prompt = PromptSending(sendings, openings, most=settings.workflow_task_slots * 3 // 4)
+    reconciliations = Reconciliations(pool)
     lanes, batches = Lanes(pool, ids), Batches(pool, ids)
     corrections = Corrections(pool, ids)
     return Worker(
@@ -134,6 +143,7 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
             payments.open_payment,
             payments.settle_payment,
             payments.release_payment,
+            prompt.send_at_once,
             lanes.open_lane,
             batches.open_batch,
             receipts.credit_receipt,
@@ -160,9 +170,15 @@ def _payments_worker(client: Client, pool: Pool, reconciliations: Reconciliation
 
 
 def _node_worker(
-    client: Client, pool: Pool, node: LndNode, history: LndHistory, routes: LndRoutes, settings: WorkerSettings
+    client: Client,
+    pool: Pool,
+    sending: Sending,
+    node: LndNode,
+    history: LndHistory,
+    routes: LndRoutes,
+    settings: WorkerSettings,
 ) -> Worker:
-    sending, pump = Sending(node, pool), Pump(node, pool, client, settings.receipts_together)
+    pump = Pump(node, pool, client, settings.receipts_together)
     quotes = Quotes(routes)
     sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
     places, decisions = PlaceReconciliations(node, history, pool, client), Decisions(node, pool, Chart())

@@ -4,12 +4,14 @@ Opening claims the idempotency key, writes the row and moves or holds the money 
 moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
 """
 
+import time
 from dataclasses import asdict, replace
 
 from temporalio import activity
 
 from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from activities.internal import InternalPayments
+from activities.prompt import Openings
 from engine.contracts.payment import (
     LightningAttempt,
     OpenedPayment,
@@ -34,10 +36,13 @@ from engine.ledger.store import post_in_tx
 
 
 class Payments(PaymentActivities):
-    """Needs Postgres and nothing else."""
+    """Needs Postgres and nothing else; `openings` learns what can be sent at once."""
 
-    def __init__(self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS) -> None:
+    def __init__(
+        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, openings: Openings | None = None
+    ) -> None:
         self._pool = pool
+        self._openings = openings or Openings()
         self._ids = ids
         self._internal = InternalPayments(ids)
         self._limits = LimitBooks()
@@ -45,11 +50,15 @@ class Payments(PaymentActivities):
 
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
+        began = time.monotonic()
         try:
             async with transaction(self._pool) as conn:
-                return await self._open_in_tx(conn, request)
+                opened = await self._open_in_tx(conn, request)
         except (Refused, Invalid, NotFound) as refused:
             return await self._refuse(request, refused)
+        if opened.at_once:
+            self._openings.add(request.payment_id, began)
+        return opened
 
     @activity.defn
     async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
@@ -133,7 +142,7 @@ class Payments(PaymentActivities):
         await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         row = await payment.get_row_in_tx(conn, new.id)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
-        return OpenedPayment(outcome=outcome, attempt=_attempt(row))
+        return OpenedPayment(outcome=outcome, attempt=_attempt(row), at_once=self._openings.can_send(sender))
 
     async def _refuse(self, asked: PaymentRequest, refused: EngineError) -> OpenedPayment:
         refusal = in_the_callers_words(refused)

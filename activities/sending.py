@@ -5,7 +5,8 @@ Postgres right before the call: a payment that was settled or released in the me
 again. What the node said about an attempt older than this one is no news about this one.
 
 A node that has known an attempt is never sent it again, not even when it does not know it any more: its database may be
-an old copy, and the HTLC of the first send still be on its way. From its first word on the payment is only watched.
+an old copy, and the HTLC of the first send still be on its way. Its first word is noted in Postgres, and from then on
+the payment is only watched.
 """
 
 import asyncio
@@ -16,14 +17,13 @@ from datetime import timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
-from activities.heartbeat import Beats, heartbeats
+from activities.heartbeat import heartbeats
 from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.sending import IN_FLIGHT, LOST_ATTEMPT, Waiting, is_proven_lost, release_height
 from engine.ledger import keysend, sending
-from engine.ledger import payment as payments
 from engine.ledger.database import Pool, translated
 
 _IDENTITY_S = 1
@@ -35,9 +35,7 @@ _PATIENT_TRIES = 20
 _FIRST_LOOK_S = 5
 _LAST_LOOK_S = 600
 _NOTE_LIMIT_S = 3
-_BEGUN = "begun"
-"""Noted with the heartbeats: the node has said that it has this attempt."""
-_BEGUN_REPORT = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
+_BEGUN = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 """From here on it is watched, and never sent."""
 _SUSPICIOUS = 2
 """In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
@@ -81,14 +79,19 @@ class Sending(SendingActivities):
 
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        async with heartbeats() as beats, self._noting(attempt):
-            if beats.knows(_BEGUN):
-                return _BEGUN_REPORT
-            known = await self._node.find_payment(attempt.payment_hash)
-            if known is not None and _is_news(known, attempt):
-                return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), beats)
+        async with heartbeats():
+            return await self.send(attempt)
+
+    async def send(
+        self, attempt: LightningAttempt, *, is_new: bool = False, follow_s: float = _FOLLOW_S
+    ) -> AttemptReport:
+        """`is_new` spares the look: the money for it has just been held here, and nobody can have sent it yet."""
+        async with self._noting(attempt):
+            if attempt.begun or (not is_new and await self._is_known(attempt)):
+                return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), follow_s)
             without_invoice = await self._find_keysend(attempt)
-            await self._pass_fence(attempt)
+            if not await self._pass_fence(attempt):
+                return _BEGUN
             if activity.info().attempt > 1:
                 await self._note(attempt, Waiting(reason="sending", detail="the node is being asked again"))
             try:
@@ -102,7 +105,7 @@ class Sending(SendingActivities):
                         max_fee_msat=attempt.max_fee_msat,
                         known_payment_index=attempt.known_payment_index,
                     ),
-                    beats,
+                    follow_s,
                 )
             except SendRefused as refused:
                 return AttemptReport(
@@ -136,6 +139,10 @@ class Sending(SendingActivities):
             next_retry_delay=timedelta(seconds=delay_s),
             category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
         )
+
+    async def _is_known(self, attempt: LightningAttempt) -> bool:
+        known = await self._node.find_payment(attempt.payment_hash)
+        return known is not None and _is_news(known, attempt)
 
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
         """The heights at which this payment was in flight and in no channel; none when it is in one now."""
@@ -179,21 +186,33 @@ class Sending(SendingActivities):
             preimage = await keysend.get_preimage(conn, attempt.payment_id)
         return Keysend(payee=attempt.payee_node, preimage=preimage)
 
-    async def _pass_fence(self, attempt: LightningAttempt) -> None:
-        """Raises unless the node is the adopted one and can send, and, read last, the money is still held for this."""
+    async def _pass_fence(self, attempt: LightningAttempt) -> bool:
+        """Whether it may be sent: False when the node has had it once.
+
+        Raises unless the node is the adopted one and can send, and, read last, the money is still held for this.
+        """
         identity = await self._get_identity()
         if identity.active_channels == 0 and activity.info().attempt <= _PATIENT_TRIES:
             raise Unavailable(f"{self._node.name} has no active channel; it may have just been started")
         if not identity.synced:
             raise Unavailable(f"{self._node.name} is behind the chain")
         async with self._pool.acquire() as conn:
-            pubkey = await payments.find_fence(conn, payment_id=attempt.payment_id, attempt=attempt.attempt)
-        if pubkey is None:
+            fence = await sending.find_fence(conn, attempt.payment_id, attempt=attempt.attempt)
+        if fence is None:
             raise InvariantBroken(f"{attempt.payment_id} is not waiting to be sent any more")
-        if identity.pubkey != pubkey:
+        if identity.pubkey != fence.pubkey:
             raise InvariantBroken(
                 f"{self._node.name} is not the node that was adopted: {identity.pubkey} answers", code="node_replaced"
             )
+        return not fence.begun
+
+    async def _note_begun(self, attempt: LightningAttempt) -> None:
+        """Before anything else happens to it, if that can be: books that are away must not end the following."""
+        try:
+            async with asyncio.timeout(_NOTE_LIMIT_S), self._pool.acquire() as conn:
+                await sending.note_begun(conn, attempt.payment_id)
+        except (EngineError, TimeoutError) as error:
+            activity.logger.warning("%s is in flight, and it could not be noted: %s", attempt.payment_id, error)
 
     async def _get_identity(self) -> NodeIdentity:
         """Who answers; asked once a second for all that send then, because it costs the node more than a look does."""
@@ -205,31 +224,33 @@ class Sending(SendingActivities):
         return identity
 
     async def _follow(
-        self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None], beats: Beats
+        self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None], follow_s: float
     ) -> AttemptReport:
         """The final report, or IN_FLIGHT when the node has the payment and tells no end of it for a while.
 
         Raises OutcomeUnknown when the node has not even said that it has the payment: the next try looks again. From
         its first word on nothing is raised: whatever comes, a try that could send must not follow.
         """
-        begun = False
+        begun = attempt.begun
         try:
-            async with asyncio.timeout(_FOLLOW_S), aclosing(updates):
+            async with asyncio.timeout(follow_s), aclosing(updates):
                 async for payment in updates:
-                    if _is_news(payment, attempt):
+                    if not _is_news(payment, attempt):
+                        continue
+                    if payment.status is not NodePaymentStatus.IN_FLIGHT:
+                        return await self._report(attempt, payment)
+                    if not begun:
                         begun = True
-                        beats.note(_BEGUN)
-                        if payment.status is not NodePaymentStatus.IN_FLIGHT:
-                            return await self._report(attempt, payment)
+                        await self._note_begun(attempt)
         except TimeoutError:
-            activity.logger.info("no end after %s s", _FOLLOW_S)
+            activity.logger.info("no end after %s s", follow_s)
         except EngineError as error:
             if not begun:
                 raise
             activity.logger.info("the answer ended after it had begun: %s", error)
         if not begun:
             raise OutcomeUnknown(f"{self._node.name} has not confirmed that it has the payment")
-        return _BEGUN_REPORT
+        return _BEGUN
 
     async def _report(self, attempt: LightningAttempt, payment: NodePayment) -> AttemptReport:
         if payment.status is NodePaymentStatus.SUCCEEDED:

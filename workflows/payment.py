@@ -5,6 +5,9 @@
            └─ held ── send ── in flight … ──┬─ settled    the node said so: actual fee booked, rest released
                                             └─ failed     the node said so: everything released
 
+Where the process that holds the money calls the node as well, it sends at once: what ends within two seconds is one
+workflow task from beginning to end. Everything else goes over the node's own queue.
+
 Money is held before anything leaves, on a node that is chosen once. "Not known yet" is a state in which the payment may
 stay for days: there is no deadline, and only the node's own final word ends it. Asking an operator's cancel does not
 either. Every step is safe to repeat, so whatever dies, the next worker goes on from the last step that was recorded.
@@ -14,13 +17,14 @@ ends the payment. It does so only while nothing is being sent or ended, and mean
 """
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows.patience import until_done
-from workflows.policies import LEDGER, MOVE_MONEY, NODE, WATCH
+from workflows.policies import LEDGER, MOVE_MONEY, NODE, PROMPT, WATCH
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -35,6 +39,7 @@ with workflow.unsafe.imports_passed_through():
         PaymentActivities,
         PaymentOutcome,
         PaymentRequest,
+        PromptActivities,
         ReleasePayment,
         SendingActivities,
         SettlePayment,
@@ -106,9 +111,12 @@ class PaymentWorkflow:
             _show_end(opened.outcome)
             return opened.outcome
         self._attempt = attempt = opened.attempt
-        held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
-        _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
-        report = await self._send(attempt)
+        report = await self._send_at_once(attempt) if opened.at_once else None
+        if report is None or report.verdict is NodeVerdict.IN_FLIGHT:
+            attempt = replace(attempt, begun=report is not None)
+            held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
+            _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
+            report = await self._send(attempt)
         while report.verdict is NodeVerdict.IN_FLIGHT and self._decided is None:
             attempt = _show_in_flight(attempt, report.waiting)
             report = await self._watch(attempt)
@@ -126,6 +134,12 @@ class PaymentWorkflow:
 
     def _news(self) -> bool:
         return self._node_has_news
+
+    async def _send_at_once(self, attempt: LightningAttempt) -> AttemptReport | None:
+        async with self._turn:
+            with suppress(ActivityError, ApplicationError):  # whatever went wrong: the next one looks first
+                return await workflow.execute_local_activity_method(PromptActivities.send_at_once, attempt, **PROMPT)
+        return None
 
     async def _send(self, attempt: LightningAttempt) -> AttemptReport:
         return await until_done("sending", lambda: self._send_once(attempt), self._news)

@@ -90,6 +90,8 @@ class OpenedPayment:
 
     outcome: PaymentOutcome
     attempt: "LightningAttempt | None" = None
+    at_once: bool = False
+    """Whether the process that holds the money also calls the attempt's node, and can send with this very task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,8 @@ class LightningAttempt:
     """The node that gets a keysend: its public key."""
     shown: str = ""
     """The reason to wait that the workflow shows already: a look that finds another one comes back to say so."""
+    begun: bool = False
+    """The node has said that it has this attempt: it is followed, and never sent."""
 
 
 class NodeVerdict(StrEnum):
@@ -200,6 +204,15 @@ class PaymentActivities(ABC):
     @abstractmethod
     async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
         """Void the hold and record why the payment failed."""
+
+
+class PromptActivities(ABC):
+    """The node's side of a payment, for the first seconds: runs in the process that holds the money for it."""
+
+    @activity.defn
+    @abstractmethod
+    async def send_at_once(self, attempt: LightningAttempt) -> AttemptReport | None:
+        """As `send_payment`, for a shorter while. None: no word of the node came, and whoever sends must look first."""
 
 
 class SendingActivities(ABC):

@@ -190,6 +190,16 @@ class SuccessActionRow(SQLModel, table=True):
     action: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
 
 
+class BegunSend(SQLModel, table=True):
+    """The node has said that it has this attempt: append-only."""
+
+    __tablename__: ClassVar[Any] = "begun_sends"
+    __table_args__ = BANK
+
+    payment_id: str = text("bank.payments.id", primary_key=True)
+    at: datetime = moment()
+
+
 class LostSighting(SQLModel, table=True):
     """In flight at the node, and in none of its channels at this height: append-only."""
 

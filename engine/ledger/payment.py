@@ -339,18 +339,6 @@ async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash, nod
     return row["attempts"], row["known"]
 
 
-async def find_fence(conn: Connection, *, payment_id: PaymentId, attempt: int) -> str | None:
-    """The pubkey of the pinned node while this very attempt may be sent; None when its money is no longer held."""
-    with translated():
-        pubkey: str | None = await conn.fetchval(
-            """SELECT n.pubkey FROM bank.payments p JOIN bank.nodes n ON n.name = p.node
-                WHERE p.id = $1 AND p.attempt = $2 AND p.status = 'pending'""",
-            payment_id,
-            attempt,
-        )
-    return pubkey
-
-
 async def list_in_flight(conn: Connection, node: NodeName) -> list[str]:
     """The workflows of all payments that wait for this node."""
     with translated():

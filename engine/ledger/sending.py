@@ -29,6 +29,35 @@ NO_CAPS = Caps(per_account=2**31, per_node=2**31)
 """As many as the money allows."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """What stands between an attempt and its node, while the money is held for it."""
+
+    pubkey: str
+    """Of the node that was adopted: none but this one may be told to send."""
+    begun: bool
+    """Whether the node has said that it has the attempt: then it may not be sent."""
+
+
+async def find_fence(conn: Connection, payment_id: PaymentId, *, attempt: int) -> Fence | None:
+    """None when this very attempt may not be sent any more: its money is no longer held."""
+    with translated():
+        row = await conn.fetchrow(
+            """SELECT n.pubkey, EXISTS (SELECT FROM bank.begun_sends b WHERE b.payment_id = p.id) AS begun
+                 FROM bank.payments p JOIN bank.nodes n ON n.name = p.node
+                WHERE p.id = $1 AND p.attempt = $2 AND p.status = 'pending'""",
+            payment_id,
+            attempt,
+        )
+    return Fence(**row) if row else None
+
+
+async def note_begun(conn: Connection, payment_id: PaymentId) -> None:
+    """The node has said that it has the attempt. A repeat changes nothing."""
+    with translated():
+        await conn.execute("INSERT INTO bank.begun_sends(payment_id) VALUES ($1) ON CONFLICT DO NOTHING", payment_id)
+
+
 async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> None:
     """What the payment waits for now. A repeat changes nothing; another reason begins its time anew."""
     with translated():

@@ -20,7 +20,7 @@ from engine.contracts.invoice import Receipt
 from engine.contracts.payment import PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
-from engine.ledger import invoice, node, payment, reads, reconciliation
+from engine.ledger import invoice, node, payment, reads, reconciliation, sending
 from engine.ledger.chart import Chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.closing import close_in_tx
@@ -170,7 +170,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
     recently = datetime.now(UTC) - timedelta(minutes=22)
     some = ["ln:" + "ab" * 32 + ":settle"]
     return {
-        "fence": read(lambda conn: payment.find_fence(conn, payment_id=PaymentId("pay_new1"), attempt=1)),
+        "fence": read(lambda conn: sending.find_fence(conn, PaymentId("pay_new1"), attempt=1)),
         "waiting": read(lambda conn: payment.find_waiting_workflow(conn, PaymentHash("ab" * 32))),
         "in flight": read(lambda conn: payment.list_in_flight(conn, name)),
         "sweep": read(lambda conn: invoice.list_overdue(conn, name, after=InvoiceId(""), grace_s=30, limit=100)),

@@ -1,8 +1,7 @@
 """Reading a node's word about an attempt, with a fake node for what a real one cannot be made to say on demand."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -11,148 +10,35 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import sending as sends
 from activities.sending import Sending
-from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
+from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
-from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
-from engine.domain.ids import NodeName, PaymentHash, PaymentId
-from engine.domain.money import Msat
-from engine.domain.sending import Waiting
-from engine.ledger import payment as payments
-from engine.ledger import sending
+from engine.domain.errors import InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.ledger.database import Pool
-
-pytestmark = pytest.mark.unit
-
-PUBKEY = "02" + "ab" * 32
-ATTEMPT = LightningAttempt(
-    payment_id=PaymentId("pay_1"),
-    node=NodeName("lnd-1"),
-    bolt11="lnbcrt1…",
-    payment_hash=PaymentHash("cd" * 32),
-    amount_msat=Msat(100_000),
-    amount_in_invoice=True,
-    max_fee_msat=Msat(1_000),
-    attempt=2,
-    known_payment_index=7,
+from tests.unit.sending_helpers import (
+    ATTEMPT,
+    EMPTY,
+    IN_FLIGHT,
+    OLD_FAILURE,
+    PAID,
+    FakeBank,
+    FakeLnd,
+    FakePool,
+    fake_bank,
+    payment,
 )
 
-
-def _payment(status: NodePaymentStatus, index: int, reason: str = "FAILURE_REASON_NONE") -> NodePayment:
-    return NodePayment(
-        payment_hash=ATTEMPT.payment_hash,
-        status=status,
-        fee_msat=Msat(350),
-        preimage="ef" * 32 if status is NodePaymentStatus.SUCCEEDED else None,
-        failure_reason=reason,
-        payment_index=index,
-    )
-
-
-OLD_FAILURE = _payment(NodePaymentStatus.FAILED, 7)
-IN_FLIGHT = _payment(NodePaymentStatus.IN_FLIGHT, 8)
-PAID = _payment(NodePaymentStatus.SUCCEEDED, 8)
-
-
-EMPTY = NodeHtlcs(height=500, synced=True, outgoing=frozenset(), closing=0)
-
-
-@dataclass
-class FakeBank:
-    """What the activity reads and writes in Postgres."""
-
-    pubkey: str | None = PUBKEY
-    heights: list[int] = field(default_factory=list)
-    waits: list[Waiting] = field(default_factory=list)
-
-
-@dataclass
-class FakeLnd:
-    """Behind the interface of LndNode: says what it was given, and remembers whether it was told to send."""
-
-    known: NodePayment | None
-    says: list[NodePayment | Exception]
-    pubkey: str = PUBKEY
-    active_channels: int = 1
-    synced: bool = True
-    name: NodeName = ATTEMPT.node
-    htlcs: NodeHtlcs = EMPTY
-    sent: int = 0
-    asked_who: int = 0
-    order: list[str] = field(default_factory=list)
-
-    async def find_payment(self, _payment_hash: PaymentHash) -> NodePayment | None:
-        self.order.append("look")
-        return self.known
-
-    async def get_identity(self) -> NodeIdentity:
-        self.asked_who += 1
-        return NodeIdentity(pubkey=self.pubkey, active_channels=self.active_channels, synced=self.synced)
-
-    async def read_htlcs(self) -> NodeHtlcs:
-        self.order.append("channels")
-        return self.htlcs
-
-    def send_payment(self, **_order: object) -> AsyncGenerator[NodePayment, None]:
-        self.sent += 1
-        self.order.append("send")
-        return self._updates()
-
-    def follow_payment(self, _payment_hash: PaymentHash) -> AsyncGenerator[NodePayment, None]:
-        return self._updates()
-
-    async def has_route_above(self, **_query: object) -> bool:
-        return False
-
-    async def _updates(self) -> AsyncGenerator[NodePayment, None]:
-        for line in self.says:
-            if isinstance(line, Exception):
-                raise line
-            yield line
-
-
-class FakePool:
-    """Gives connections that nobody reads."""
-
-    @asynccontextmanager
-    async def acquire(self, **_limits: object) -> AsyncIterator[None]:
-        yield None
+pytestmark = pytest.mark.unit
 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
-    """The fence is open for the adopted node, until a test closes it."""
-    state = FakeBank()
-
-    async def find_fence(_conn: object, **_which: object) -> str | None:
-        return state.pubkey
-
-    async def note_wait(_conn: object, _payment_id: PaymentId, waiting: Waiting) -> None:
-        state.waits.append(waiting)
-
-    async def add_sighting(_conn: object, _payment_id: PaymentId, *, height: int, **_seen: object) -> None:
-        state.heights.append(height)
-
-    async def list_sightings(_conn: object, _payment_id: PaymentId, **_which: object) -> list[int]:
-        return state.heights
-
-    monkeypatch.setattr(payments, "find_fence", find_fence)
-    for replaced in (note_wait, add_sighting, list_sightings):
-        monkeypatch.setattr(sending, replaced.__name__, replaced)
-    return state
+    return fake_bank(monkeypatch)
 
 
-async def _send(lnd: FakeLnd) -> AttemptReport:
+async def _send(lnd: FakeLnd, attempt: LightningAttempt = ATTEMPT) -> AttemptReport:
     activity = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
-    return cast("AttemptReport", await ActivityEnvironment().run(activity.send_payment, ATTEMPT))
-
-
-async def _next_try(lnd: FakeLnd, noted: list[Any]) -> AttemptReport:
-    """A try that is told what an earlier one has noted with its heartbeats."""
-    environment = ActivityEnvironment()
-    environment.info = replace(environment.info, heartbeat_details=noted)
-    activity = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
-    return cast("AttemptReport", await environment.run(activity.send_payment, ATTEMPT))
+    return cast("AttemptReport", await ActivityEnvironment().run(activity.send_payment, attempt))
 
 
 async def _watch(lnd: FakeLnd, *, shown: str = "") -> Any:
@@ -214,7 +100,7 @@ async def test_what_the_node_refused_to_begin_has_failed() -> None:
     ],
 )
 async def test_every_reason_has_a_stable_code(reason: str, code: str) -> None:
-    report = await _send(FakeLnd(known=None, says=[_payment(NodePaymentStatus.FAILED, 8, reason)]))
+    report = await _send(FakeLnd(known=None, says=[payment(NodePaymentStatus.FAILED, 8, reason)]))
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, code)
 
 
@@ -353,18 +239,23 @@ async def test_what_is_noted_for_whoever_asks_names_no_place_of_ours(kept: FakeB
 
 async def test_a_node_that_has_known_an_attempt_is_not_sent_it_again() -> None:
     """Its database was replaced while it was followed. What broke the stream, also for good, makes no other try."""
-    noted: list[Any] = []
-    environment = ActivityEnvironment()
-    environment.on_heartbeat = lambda *details: noted.append(details)
     broken = FakeLnd(known=None, says=[IN_FLIGHT, InvariantBroken("permission denied")])
-    activity = Sending(cast("LndNode", broken), cast("Pool", FakePool()))
-    assert (await environment.run(activity.send_payment, ATTEMPT)).verdict is NodeVerdict.IN_FLIGHT
+    assert (await _send(broken)).verdict is NodeVerdict.IN_FLIGHT
     replaced = FakeLnd(known=None, says=[PAID])
-    report = await _next_try(replaced, list(noted[-1]))
-    assert (report.verdict, replaced.sent) == (NodeVerdict.IN_FLIGHT, 0)
+    assert ((await _send(replaced)).verdict, replaced.sent) == (NodeVerdict.IN_FLIGHT, 0)
 
 
-async def test_a_node_that_never_said_a_word_is_asked_again() -> None:
-    lnd = FakeLnd(known=None, says=[PAID])
-    assert (await _next_try(lnd, [])).verdict is NodeVerdict.SUCCEEDED
-    assert lnd.sent == 1
+@pytest.mark.parametrize("says", [[PAID], [IN_FLIGHT, Unavailable("connection reset")], [NotFound("forgotten")]])
+async def test_what_was_begun_at_once_is_followed_and_never_sent(says: list[NodePayment | Exception]) -> None:
+    lnd = FakeLnd(known=None, says=says)
+    report = await _send(lnd, replace(ATTEMPT, begun=True))
+    assert report.verdict is (NodeVerdict.SUCCEEDED if says == [PAID] else NodeVerdict.IN_FLIGHT)
+    assert lnd.sent == 0
+
+
+async def test_a_node_that_never_said_a_word_is_asked_again(kept: FakeBank) -> None:
+    scripts: list[list[NodePayment | Exception]] = [[OutcomeUnknown("deadline exceeded")], [PAID]]
+    for says in scripts:
+        assert not kept.begun
+        with suppress(OutcomeUnknown):
+            assert (await _send(FakeLnd(known=None, says=says))).verdict is NodeVerdict.SUCCEEDED

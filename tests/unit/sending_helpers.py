@@ -1,0 +1,134 @@
+"""A node and a bank behind the interfaces of the real ones, for what a real node cannot be made to say on demand."""
+
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+
+from engine.clients.lnd import NodeIdentity, NodePayment, NodePaymentStatus
+from engine.clients.lnd_htlcs import NodeHtlcs
+from engine.contracts.payment import LightningAttempt
+from engine.domain.ids import NodeName, PaymentHash, PaymentId
+from engine.domain.money import Msat
+from engine.domain.sending import Waiting
+from engine.ledger import sending
+
+PUBKEY = "02" + "ab" * 32
+ATTEMPT = LightningAttempt(
+    payment_id=PaymentId("pay_1"),
+    node=NodeName("lnd-1"),
+    bolt11="lnbcrt1…",
+    payment_hash=PaymentHash("cd" * 32),
+    amount_msat=Msat(100_000),
+    amount_in_invoice=True,
+    max_fee_msat=Msat(1_000),
+    attempt=2,
+    known_payment_index=7,
+)
+
+
+def payment(status: NodePaymentStatus, index: int, reason: str = "FAILURE_REASON_NONE") -> NodePayment:
+    return NodePayment(
+        payment_hash=ATTEMPT.payment_hash,
+        status=status,
+        fee_msat=Msat(350),
+        preimage="ef" * 32 if status is NodePaymentStatus.SUCCEEDED else None,
+        failure_reason=reason,
+        payment_index=index,
+    )
+
+
+OLD_FAILURE = payment(NodePaymentStatus.FAILED, 7)
+IN_FLIGHT = payment(NodePaymentStatus.IN_FLIGHT, 8)
+PAID = payment(NodePaymentStatus.SUCCEEDED, 8)
+
+
+EMPTY = NodeHtlcs(height=500, synced=True, outgoing=frozenset(), closing=0)
+
+
+@dataclass
+class FakeBank:
+    """What the activity reads and writes in Postgres."""
+
+    pubkey: str | None = PUBKEY
+    heights: list[int] = field(default_factory=list)
+    waits: list[Waiting] = field(default_factory=list)
+    begun: set[PaymentId] = field(default_factory=set)
+
+
+@dataclass
+class FakeLnd:
+    """Behind the interface of LndNode: says what it was given, and remembers whether it was told to send."""
+
+    known: NodePayment | None
+    says: list[NodePayment | Exception]
+    pubkey: str = PUBKEY
+    active_channels: int = 1
+    synced: bool = True
+    name: NodeName = ATTEMPT.node
+    htlcs: NodeHtlcs = EMPTY
+    sent: int = 0
+    asked_who: int = 0
+    order: list[str] = field(default_factory=list)
+
+    async def find_payment(self, _payment_hash: PaymentHash) -> NodePayment | None:
+        self.order.append("look")
+        return self.known
+
+    async def get_identity(self) -> NodeIdentity:
+        self.asked_who += 1
+        return NodeIdentity(pubkey=self.pubkey, active_channels=self.active_channels, synced=self.synced)
+
+    async def read_htlcs(self) -> NodeHtlcs:
+        self.order.append("channels")
+        return self.htlcs
+
+    def send_payment(self, **_order: object) -> AsyncGenerator[NodePayment, None]:
+        self.sent += 1
+        self.order.append("send")
+        return self._updates()
+
+    def follow_payment(self, _payment_hash: PaymentHash) -> AsyncGenerator[NodePayment, None]:
+        return self._updates()
+
+    async def has_route_above(self, **_query: object) -> bool:
+        return False
+
+    async def _updates(self) -> AsyncGenerator[NodePayment, None]:
+        for line in self.says:
+            if isinstance(line, Exception):
+                raise line
+            yield line
+
+
+class FakePool:
+    """Gives connections that nobody reads."""
+
+    @asynccontextmanager
+    async def acquire(self, **_limits: object) -> AsyncIterator[None]:
+        yield None
+
+
+def fake_bank(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
+    """The fence is open for the adopted node, until a test closes it."""
+    state = FakeBank()
+
+    async def find_fence(_conn: object, payment_id: PaymentId, **_which: object) -> sending.Fence | None:
+        return sending.Fence(pubkey=state.pubkey, begun=payment_id in state.begun) if state.pubkey else None
+
+    async def note_begun(_conn: object, payment_id: PaymentId) -> None:
+        state.begun.add(payment_id)
+
+    async def note_wait(_conn: object, _payment_id: PaymentId, waiting: Waiting) -> None:
+        state.waits.append(waiting)
+
+    async def add_sighting(_conn: object, _payment_id: PaymentId, *, height: int, **_seen: object) -> None:
+        state.heights.append(height)
+
+    async def list_sightings(_conn: object, _payment_id: PaymentId, **_which: object) -> list[int]:
+        return state.heights
+
+    for replaced in (find_fence, note_begun, note_wait, add_sighting, list_sightings):
+        monkeypatch.setattr(sending, replaced.__name__, replaced)
+    return state
