@@ -29,7 +29,7 @@ from activities.invoice import InvoiceSweep, Receipts
 from activities.lane import Lanes
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
-from activities.prompt import Openings, PromptSending
+from activities.prompt import Prompt
 from activities.pump import Pump
 from activities.quote import Quotes
 from activities.reconciliation import PlaceReconciliations, Reconciliations
@@ -115,10 +115,10 @@ async def main() -> None:
 def _payments_worker(
     client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], settings: WorkerSettings
 ) -> Worker:
-    ids, openings = Chart(), Openings(sendings)
+    ids = Chart()
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
-    payments, receipts, books = Payments(pool, ids, caps, openings), Receipts(pool, ids), NodeBooks(pool, ids)
-    prompt = PromptSending(sendings, openings, most=settings.workflow_task_slots * 3 // 4)
+    prompt = Prompt(sendings, most=settings.workflow_task_slots * 3 // 4)
+    payments, receipts, books = Payments(pool, ids, caps, prompt), Receipts(pool, ids), NodeBooks(pool, ids)
     reconciliations = Reconciliations(pool)
     lanes, batches = Lanes(pool, ids), Batches(pool, ids)
     corrections = Corrections(pool, ids)
@@ -143,7 +143,6 @@ def _payments_worker(
             payments.open_payment,
             payments.settle_payment,
             payments.release_payment,
-            prompt.send_at_once,
             lanes.open_lane,
             batches.open_batch,
             receipts.credit_receipt,

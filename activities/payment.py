@@ -1,19 +1,23 @@
-"""The ledger's side of a payment. One transaction each, safe to repeat: the second call finds what the first did.
+"""The ledger's side of a payment, safe to repeat: the second call finds what the first did.
 
 Opening claims the idempotency key, writes the row and moves or holds the money in one transaction, so there is no
 moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
+What has just been opened here is sent at once where it can be, and ended with the node's word.
 """
 
 import time
+from contextlib import suppress
 from dataclasses import asdict, replace
 
 from temporalio import activity
 
 from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from activities.internal import InternalPayments
-from activities.prompt import Openings
+from activities.prompt import NO_NODES, Prompt
 from engine.contracts.payment import (
+    AttemptReport,
     LightningAttempt,
+    NodeVerdict,
     OpenedPayment,
     PaymentActivities,
     PaymentOutcome,
@@ -21,6 +25,8 @@ from engine.contracts.payment import (
     PaymentStatus,
     ReleasePayment,
     SettlePayment,
+    release,
+    settlement,
 )
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
@@ -36,13 +42,13 @@ from engine.ledger.store import post_in_tx
 
 
 class Payments(PaymentActivities):
-    """Needs Postgres and nothing else; `openings` learns what can be sent at once."""
+    """Needs Postgres, and nodes only to be quicker."""
 
     def __init__(
-        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, openings: Openings | None = None
+        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, prompt: Prompt = NO_NODES
     ) -> None:
         self._pool = pool
-        self._openings = openings or Openings()
+        self._prompt = prompt
         self._ids = ids
         self._internal = InternalPayments(ids)
         self._limits = LimitBooks()
@@ -53,12 +59,12 @@ class Payments(PaymentActivities):
         began = time.monotonic()
         try:
             async with transaction(self._pool) as conn:
+                if not (await requests.claim_keys_in_tx(conn, [claim_of(request)]))[0]:
+                    return await _find_opened_in_tx(conn, request)
                 opened = await self._open_in_tx(conn, request)
         except (Refused, Invalid, NotFound) as refused:
             return await self._refuse(request, refused)
-        if opened.at_once:
-            self._openings.add(request.payment_id, began)
-        return opened
+        return opened if opened.attempt is None else await self._send(request, opened, opened.attempt, began)
 
     @activity.defn
     async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
@@ -81,15 +87,12 @@ class Payments(PaymentActivities):
         return PaymentOutcome(body_hash=release.body_hash, status=PaymentStatus.FAILED)
 
     async def _open_in_tx(self, conn: Connection, asked: PaymentRequest) -> OpenedPayment:
-        claim = claim_of(asked)
-        if not (await requests.claim_keys_in_tx(conn, [claim]))[0]:
-            return await _find_opened_in_tx(conn, asked)
         if asked.payee_node is not None:
             asked = replace(asked, payment_hash=await keysend.draw_in_tx(conn, asked.payment_id))
         if asked.withdraw_link_id is not None:
             await withdraw_link.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
-            return await self._settle_internally_in_tx(conn, asked, claim)
+            return await self._settle_internally_in_tx(conn, asked)
         (payer,) = await find_payers(conn, [(asked.account_id, asked.wallet_id, asked.api_key_id)])
         if payer is None:
             raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
@@ -105,15 +108,13 @@ class Payments(PaymentActivities):
             raise InvariantBroken(f"{asked.payment_id} has no destination")
         return await invoice.find_row_in_tx(conn, asked.payment_hash) is not None
 
-    async def _settle_internally_in_tx(
-        self, conn: Connection, asked: PaymentRequest, claim: requests.Claim
-    ) -> OpenedPayment:
+    async def _settle_internally_in_tx(self, conn: Connection, asked: PaymentRequest) -> OpenedPayment:
         workflow_id = payment_workflow_id(asked.account_id, asked.idempotency_key)
         (refusal,) = await self._internal.settle_in_tx(conn, [asked], [workflow_id])
         if refusal is not None and asked.withdraw_link_id is not None:  # the use that was taken must be taken back
             raise Refused(refusal.detail, code=refusal.code, **refusal.fields)
         if refusal is not None:
-            await requests.refuse_claims_in_tx(conn, [(claim, asdict(refusal))])
+            await requests.refuse_claims_in_tx(conn, [(claim_of(asked), asdict(refusal))])
             return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.SETTLED))
 
@@ -142,7 +143,24 @@ class Payments(PaymentActivities):
         await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         row = await payment.get_row_in_tx(conn, new.id)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
-        return OpenedPayment(outcome=outcome, attempt=_attempt(row), at_once=self._openings.can_send(sender))
+        return OpenedPayment(outcome=outcome, attempt=_attempt(row))
+
+    async def _send(
+        self, asked: PaymentRequest, opened: OpenedPayment, attempt: LightningAttempt, began: float
+    ) -> OpenedPayment:
+        """It is this call that has opened it. What has no end here goes on from the node's queue."""
+        report = await self._prompt.send(attempt, opening_since=began)
+        if report is None:
+            return opened
+        if report.verdict is not NodeVerdict.IN_FLIGHT:
+            with suppress(EngineError):  # it is followed once more, and ended with patience
+                return OpenedPayment(outcome=await self._end(asked, report))
+        return replace(opened, attempt=replace(attempt, begun=True))
+
+    async def _end(self, asked: PaymentRequest, report: AttemptReport) -> PaymentOutcome:
+        if report.verdict is NodeVerdict.SUCCEEDED:
+            return await self.settle_payment(settlement(asked, report))
+        return await self.release_payment(release(asked, report))
 
     async def _refuse(self, asked: PaymentRequest, refused: EngineError) -> OpenedPayment:
         refusal = in_the_callers_words(refused)

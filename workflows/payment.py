@@ -5,8 +5,8 @@
            └─ held ── send ── in flight … ──┬─ settled    the node said so: actual fee booked, rest released
                                             └─ failed     the node said so: everything released
 
-Where the process that holds the money calls the node as well, it sends at once: what ends within two seconds is one
-workflow task from beginning to end. Everything else goes over the node's own queue.
+Where the process that holds the money calls the node as well, it sends at once, and what ends within two seconds has
+ended with its opening. Everything else is sent, followed and watched over the node's own queue.
 
 Money is held before anything leaves, on a node that is chosen once. "Not known yet" is a state in which the payment may
 stay for days: there is no deadline, and only the node's own final word ends it. Asking an operator's cancel does not
@@ -17,14 +17,13 @@ ends the payment. It does so only while nothing is being sent or ended, and mean
 """
 
 import asyncio
-from contextlib import suppress
 from dataclasses import replace
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows.patience import until_done
-from workflows.policies import LEDGER, MOVE_MONEY, NODE, PROMPT, WATCH
+from workflows.policies import LEDGER, MOVE_MONEY, NODE, WATCH
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -39,10 +38,9 @@ with workflow.unsafe.imports_passed_through():
         PaymentActivities,
         PaymentOutcome,
         PaymentRequest,
-        PromptActivities,
-        ReleasePayment,
         SendingActivities,
-        SettlePayment,
+        release,
+        settlement,
     )
     from engine.domain.correction import LONGEST_REASON
     from engine.domain.sending import Waiting
@@ -111,12 +109,9 @@ class PaymentWorkflow:
             _show_end(opened.outcome)
             return opened.outcome
         self._attempt = attempt = opened.attempt
-        report = await self._send_at_once(attempt) if opened.at_once else None
-        if report is None or report.verdict is NodeVerdict.IN_FLIGHT:
-            attempt = replace(attempt, begun=report is not None)
-            held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
-            _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
-            report = await self._send(attempt)
+        held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
+        _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
+        report = await self._send(attempt)
         while report.verdict is NodeVerdict.IN_FLIGHT and self._decided is None:
             attempt = _show_in_flight(attempt, report.waiting)
             report = await self._watch(attempt)
@@ -134,12 +129,6 @@ class PaymentWorkflow:
 
     def _news(self) -> bool:
         return self._node_has_news
-
-    async def _send_at_once(self, attempt: LightningAttempt) -> AttemptReport | None:
-        async with self._turn:
-            with suppress(ActivityError, ApplicationError):  # whatever went wrong: the next one looks first
-                return await workflow.execute_local_activity_method(PromptActivities.send_at_once, attempt, **PROMPT)
-        return None
 
     async def _send(self, attempt: LightningAttempt) -> AttemptReport:
         return await until_done("sending", lambda: self._send_once(attempt), self._news)
@@ -189,35 +178,15 @@ class PaymentWorkflow:
             return await until_done(
                 "settling",
                 lambda: workflow.execute_local_activity_method(
-                    PaymentActivities.settle_payment, _settlement(request, report), **LEDGER
+                    PaymentActivities.settle_payment, settlement(request, report), **LEDGER
                 ),
             )
         return await until_done(
             "releasing",
             lambda: workflow.execute_local_activity_method(
-                PaymentActivities.release_payment, _release(request, report), **LEDGER
+                PaymentActivities.release_payment, release(request, report), **LEDGER
             ),
         )
-
-
-def _settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
-    return SettlePayment(
-        payment_id=request.payment_id,
-        fee_msat=report.fee_msat,
-        preimage=report.preimage or "",
-        payment_index=report.payment_index,
-        body_hash=request.body_hash,
-    )
-
-
-def _release(request: PaymentRequest, report: AttemptReport) -> ReleasePayment:
-    return ReleasePayment(
-        payment_id=request.payment_id,
-        failure_code=report.failure_code or "no_route",
-        failure_detail=report.failure_detail or "",
-        payment_index=report.payment_index,
-        body_hash=request.body_hash,
-    )
 
 
 def _show_in_flight(attempt: LightningAttempt, waiting: Waiting | None) -> LightningAttempt:

@@ -42,13 +42,6 @@ LEDGER = LocalPolicy(
 )
 """One short transaction in Postgres."""
 
-PROMPT = LocalPolicy(
-    start_to_close_timeout=timedelta(seconds=4),
-    local_retry_threshold=timedelta(seconds=1),
-    retry_policy=RetryPolicy(maximum_attempts=1),
-)
-"""The first try of a send, from the process that holds the money. MOVE_MONEY goes on where it ends."""
-
 MOVE_MONEY = Policy(
     start_to_close_timeout=timedelta(minutes=2),
     heartbeat_timeout=timedelta(seconds=6),

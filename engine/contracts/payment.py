@@ -86,12 +86,10 @@ class PaymentOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPayment:
-    """What `open_payment` did: an outcome that is final at once, or money held for `attempt`."""
+    """What `open_payment` did: an outcome that is final already, or money held for `attempt`."""
 
     outcome: PaymentOutcome
     attempt: "LightningAttempt | None" = None
-    at_once: bool = False
-    """Whether the process that holds the money also calls the attempt's node, and can send with this very task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +165,28 @@ class ReleasePayment:
     body_hash: str
 
 
+def settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
+    """How the payment ends when the node has paid."""
+    return SettlePayment(
+        payment_id=request.payment_id,
+        fee_msat=report.fee_msat,
+        preimage=report.preimage or "",
+        payment_index=report.payment_index,
+        body_hash=request.body_hash,
+    )
+
+
+def release(request: PaymentRequest, report: AttemptReport) -> ReleasePayment:
+    """How the payment ends when the node has failed it."""
+    return ReleasePayment(
+        payment_id=request.payment_id,
+        failure_code=report.failure_code or "no_route",
+        failure_detail=report.failure_detail or "",
+        payment_index=report.payment_index,
+        body_hash=request.body_hash,
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
     """A second operator's yes to what another one has proposed."""
@@ -188,12 +208,15 @@ class CarryOutDecision:
 
 
 class PaymentActivities(ABC):
-    """The ledger's side of a payment. Each method is one transaction and safe to repeat."""
+    """The ledger's side of a payment. Each method is safe to repeat."""
 
     @activity.defn
     @abstractmethod
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
-        """Claim the key; settle an internal payment at once or hold the money of a Lightning one."""
+        """Claim the key; settle an internal payment, or hold the money of a Lightning one and begin to send it.
+
+        A Lightning payment has ended as well where this process calls its node and the node was quick.
+        """
 
     @activity.defn
     @abstractmethod
@@ -204,15 +227,6 @@ class PaymentActivities(ABC):
     @abstractmethod
     async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
         """Void the hold and record why the payment failed."""
-
-
-class PromptActivities(ABC):
-    """The node's side of a payment, for the first seconds: runs in the process that holds the money for it."""
-
-    @activity.defn
-    @abstractmethod
-    async def send_at_once(self, attempt: LightningAttempt) -> AttemptReport | None:
-        """As `send_payment`, for a shorter while. None: no word of the node came, and whoever sends must look first."""
 
 
 class SendingActivities(ABC):

@@ -28,7 +28,6 @@ from engine.contracts.payment import (
     PaymentOutcome,
     PaymentRequest,
     PaymentStatus,
-    PromptActivities,
     Refusal,
     ReleasePayment,
     SendingActivities,
@@ -54,7 +53,6 @@ ATTEMPT = LightningAttempt(
     attempt=1,
 )
 HELD = OpenedPayment(outcome=PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.PENDING), attempt=ATTEMPT)
-AT_ONCE = replace(HELD, at_once=True)
 IN_FLIGHT = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 PAID = AttemptReport(verdict=NodeVerdict.SUCCEEDED, fee_msat=Msat(350), preimage="ef" * 32, payment_index=7)
 APPROVAL = Approval(decision=DecisionId("dec_1"), operator=AccountId("acct_2"), key_id="key_2")
@@ -104,18 +102,6 @@ class FakeOperators(DecisionActivities):
 
 
 @dataclass
-class FakePrompt(PromptActivities):
-    """The node as the process that holds the money meets it: answers from a script."""
-
-    says: list[AttemptReport | Exception | None] = field(default_factory=list)
-
-    @activity.defn
-    async def send_at_once(self, attempt: LightningAttempt) -> AttemptReport | None:
-        line = self.says.pop(0)
-        return None if line is None else _say(line)
-
-
-@dataclass
 class FakeNode(SendingActivities):
     """Answers sends from a script; looks find the payment in flight until `final` is set and the days are over."""
 
@@ -125,12 +111,10 @@ class FakeNode(SendingActivities):
     looked: int = 0
     told: list[str] = field(default_factory=list)
     sent: int = 0
-    begun: list[bool] = field(default_factory=list)
 
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
         self.sent += 1
-        self.begun.append(attempt.begun)
         return _say(self.sends.pop(0))
 
     @activity.defn
@@ -158,11 +142,7 @@ async def until(fact: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def paying(
-    environment: WorkflowEnvironment,
-    ledger: FakeLedger,
-    node: FakeNode,
-    operators: FakeOperators | None = None,
-    prompt: FakePrompt | None = None,
+    environment: WorkflowEnvironment, ledger: FakeLedger, node: FakeNode, operators: FakeOperators | None = None
 ) -> AsyncIterator[WorkflowHandle[PaymentWorkflow, PaymentOutcome]]:
     """A payment under way, its workers beside it."""
     client, name = environment.client, uuid4().hex
@@ -170,12 +150,7 @@ async def paying(
         client,
         task_queue=name,
         workflows=[PaymentWorkflow],
-        activities=[
-            ledger.open_payment,
-            ledger.settle_payment,
-            ledger.release_payment,
-            (prompt or FakePrompt()).send_at_once,
-        ],
+        activities=[ledger.open_payment, ledger.settle_payment, ledger.release_payment],
         interceptors=[FailureInterceptor()],
     )
     node_worker = Worker(
@@ -230,29 +205,6 @@ async def test_an_authoritative_failure_releases_the_money(skipping_temporal: Wo
         assert (await handle.result()).status is PaymentStatus.FAILED
     assert [release.failure_code for release in ledger.released] == ["no_route"]
     assert ledger.settled == []
-
-
-@pytest.mark.parametrize(("word", "end"), [(PAID, PaymentStatus.SETTLED), (NO_ROUTE, PaymentStatus.FAILED)])
-async def test_what_ends_at_once_is_one_task_of_the_workflow(
-    skipping_temporal: WorkflowEnvironment, word: AttemptReport, end: PaymentStatus
-) -> None:
-    ledger, node = FakeLedger(opened=AT_ONCE), FakeNode(sends=[])
-    async with paying(skipping_temporal, ledger, node, prompt=FakePrompt(says=[word])) as handle:
-        assert (await handle.result()).status is end
-        history = await handle.fetch_history()
-    tasks = [event for event in history.events if event.HasField("workflow_task_started_event_attributes")]
-    assert (len(tasks), len(ledger.settled) + len(ledger.released), node.sent) == (1, 1, 0)
-
-
-@pytest.mark.parametrize(("word", "begun"), [(IN_FLIGHT, [True]), (None, [False]), (InvariantBroken("a bug"), [False])])
-async def test_what_does_not_end_at_once_goes_on_from_the_nodes_queue(
-    skipping_temporal: WorkflowEnvironment, word: AttemptReport | Exception | None, begun: list[bool]
-) -> None:
-    """And is never sent again when the node has said that it has it."""
-    ledger, node = FakeLedger(opened=AT_ONCE), FakeNode(sends=[IN_FLIGHT], final=PAID)
-    async with paying(skipping_temporal, ledger, node, prompt=FakePrompt(says=[word])) as handle:
-        assert (await handle.result()).status is PaymentStatus.SETTLED
-    assert (node.begun, len(ledger.settled)) == (begun, 1)
 
 
 async def test_an_error_of_the_node_is_no_failure_of_the_payment(skipping_temporal: WorkflowEnvironment) -> None:
