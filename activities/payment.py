@@ -30,12 +30,12 @@ from engine.contracts.payment import (
 )
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
-from engine.domain.ids import NodeName, WalletId
+from engine.domain.ids import NodeName
 from engine.domain.money import Msat
 from engine.ledger import chart, invoice, keysend, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.accounts import may_not_send
-from engine.ledger.database import Connection, Pool, transaction, translated
+from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.fees import Charge
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.store import post_in_tx
@@ -128,8 +128,7 @@ class Payments(PaymentActivities):
         )
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
-        await sending.require_never_lost(conn, asked.payment_hash)
-        attempts, known_index = await payment.read_earlier_attempts(conn, asked.payment_hash, sender)
+        attempts, known_index = await sending.read_earlier_attempts(conn, asked.payment_hash, sender)
         new = _new_payment(asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index)
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
@@ -141,9 +140,8 @@ class Payments(PaymentActivities):
         )
         await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
         await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
-        row = await payment.get_row_in_tx(conn, new.id)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
-        return OpenedPayment(outcome=outcome, attempt=_attempt(row))
+        return OpenedPayment(outcome=outcome, attempt=_attempt(new))
 
     async def _send(
         self, asked: PaymentRequest, opened: OpenedPayment, attempt: LightningAttempt, began: float
@@ -174,8 +172,7 @@ class Payments(PaymentActivities):
 
 async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentRow, settle: SettlePayment) -> None:
     """End a pending payment, whose row is locked, as paid."""
-    account = await _user_account(conn, row.wallet_id)
-    await post_in_tx(conn, await payment.settled(conn, ids, row, account, settle.fee_msat))
+    await post_in_tx(conn, await payment.settled(conn, ids, row, settle.fee_msat))
     await payment.mark_settled_in_tx(
         conn,
         row.id,
@@ -206,11 +203,6 @@ async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> Non
     if status == PaymentStatus.SETTLED:
         raise Refused("This invoice has been paid.", code="invoice_already_paid")
     raise Refused("This invoice is being paid right now.", code="payment_in_progress")
-
-
-async def _user_account(conn: Connection, wallet_id: WalletId) -> int:
-    with translated():
-        return int(await conn.fetchval("SELECT ledger_account_id FROM bank.wallets WHERE id = $1", wallet_id))
 
 
 def _max_fee(asked: PaymentRequest, charge: Charge) -> Msat:
@@ -244,7 +236,7 @@ def _new_payment(
     )
 
 
-def _attempt(row: payment.PaymentRow) -> LightningAttempt:
+def _attempt(row: payment.PaymentRow | payment.NewPayment) -> LightningAttempt:
     if row.payment_hash is None or row.node is None or row.attempt is None:
         raise InvariantBroken(f"{row.id} is pending and no Lightning payment")
     return LightningAttempt(

@@ -34,6 +34,8 @@ class PaymentRow:
 
     id: PaymentId
     wallet_id: WalletId
+    ledger_account_id: int
+    """The wallet's, from which it is paid."""
     kind: str
     status: str
     destination: str
@@ -92,6 +94,11 @@ class NewPayment:
         return self.charge.fee_msat if self.charge else Msat(0)
 
     @property
+    def routing_cap_msat(self) -> Msat:
+        """F: the most that the network may take."""
+        return Msat(self.max_fee_msat - self.service_fee_msat)
+
+    @property
     def fee_facts(self) -> dict[str, Fact]:
         """What its posting says about B."""
         return fee_facts(self.charge.fee_msat, self.charge.version, self.charge.level) if self.charge else {}
@@ -130,16 +137,14 @@ async def reserved(
     )
 
 
-async def settled(
-    conn: Connection, ids: chart.Chart, payment: PaymentRow, user_account: int, fee_msat: Msat
-) -> Posting:
+async def settled(conn: Connection, ids: chart.Chart, payment: PaymentRow, fee_msat: Msat) -> Posting:
     """The node paid, `fee_msat` for routing: amount and both fees leave, the rest of the hold is the user's again."""
     payment_hash, node, attempt = _lightning(payment)
     if fee_msat > payment.routing_cap_msat:
         raise InvariantBroken(f"{payment.id}: the node paid a fee of {fee_msat} msat above {payment.routing_cap_msat}")
     income_msat = fee_msat + payment.service_fee_msat
     legs = [
-        debit(user_account, payment.amount_msat + income_msat),
+        debit(payment.ledger_account_id, payment.amount_msat + income_msat),
         credit(await ids.get_id(conn, chart.channels(node)), payment.amount_msat + fee_msat),
     ]
     if fee_msat > 0:
@@ -224,9 +229,10 @@ SELECT n.*, CASE n.status WHEN 'settled' THEN n.service_fee_msat ELSE 0 END,
             workflow_id, service_fee_msat, fee_version, fee_level, batch_id, batch_place)
 ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id"""
 
-_GET_ROW = """SELECT id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash, bolt11,
-    amount_in_invoice, node, attempt, known_payment_index, workflow_id, service_fee_msat, fee_version, fee_level
-    FROM bank.payments WHERE id = $1 FOR UPDATE"""
+_GET_ROW = """SELECT p.id, p.wallet_id, w.ledger_account_id, p.kind, p.status, p.destination, p.amount_msat,
+    p.max_fee_msat, p.payment_hash, p.bolt11, p.amount_in_invoice, p.node, p.attempt, p.known_payment_index,
+    p.workflow_id, p.service_fee_msat, p.fee_version, p.fee_level
+    FROM bank.payments p JOIN bank.wallets w ON w.id = p.wallet_id WHERE p.id = $1 FOR UPDATE OF p"""
 
 
 async def add_rows_in_tx(conn: Connection, payments: Sequence[NewPayment]) -> set[PaymentId]:
@@ -321,22 +327,6 @@ async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str |
             payment_hash,
         )
     return status
-
-
-async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
-    """(how many times this hash has been tried, the highest LND payment index that this node ended one with).
-
-    Each node counts its payments for itself: the index of one says nothing about the news of another.
-    """
-    with translated():
-        (row,) = await conn.fetch(
-            """SELECT coalesce(max(attempt), 0) AS attempts,
-                      coalesce(max(payment_index) FILTER (WHERE node = $2), 0) AS known
-                 FROM bank.payments WHERE payment_hash = $1 AND attempt IS NOT NULL""",
-            payment_hash,
-            node,
-        )
-    return row["attempts"], row["known"]
 
 
 async def list_in_flight(conn: Connection, node: NodeName) -> list[str]:

@@ -115,19 +115,27 @@ async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_ind
     return [row["height"] for row in rows]
 
 
-async def require_never_lost(conn: Connection, payment_hash: PaymentHash) -> None:
-    """Raises Refused for a hash that a node holds to be in flight for ever, or was given up without its word.
+async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
+    """(how many times this hash has been tried, the highest LND payment index that this node ended one with).
 
-    It would never send it again, or could pay it twice.
+    Each node counts its payments for itself: the index of one says nothing about the news of another.
+
+    Raises Refused for a hash that a node holds to be in flight for ever, or was given up without its word: it would
+    never send it again, or could pay it twice.
     """
     with translated():
-        lost = await conn.fetchval(
-            "SELECT true FROM bank.payments WHERE payment_hash = $1 AND failure_code = ANY($2)",
+        (row,) = await conn.fetch(
+            """SELECT coalesce(max(attempt), 0) AS attempts,
+                      coalesce(max(payment_index) FILTER (WHERE node = $2), 0) AS known,
+                      coalesce(bool_or(failure_code = ANY($3)), false) AS lost
+                 FROM bank.payments WHERE payment_hash = $1 AND attempt IS NOT NULL""",
             payment_hash,
+            node,
             [LOST_ATTEMPT, RELEASED],
         )
-    if lost:
+    if row["lost"]:
         raise Refused("A node lost an attempt to pay this invoice; ask for a new one.", code="invoice_unpayable")
+    return row["attempts"], row["known"]
 
 
 async def require_room_in_tx(conn: Connection, account_id: AccountId, node: NodeName, caps: Caps) -> None:
@@ -136,15 +144,17 @@ async def require_room_in_tx(conn: Connection, account_id: AccountId, node: Node
     Exact per account, whose payments follow each other behind the lock on its balance. Payments of several accounts
     that are opened at the same moment may pass the node's cap by their number.
     """
-    for cap, where, whose, name in (
-        (caps.per_account, "account_id", "this account", account_id),
-        (caps.per_node, "node", "the bank's Lightning node", node),
+    with translated():
+        (counts,) = await conn.fetch(
+            """SELECT (SELECT count(*) FROM bank.payments WHERE account_id = $1 AND status = 'pending') AS of_account,
+                      (SELECT count(*) FROM bank.payments WHERE node = $2 AND status = 'pending') AS of_node""",
+            account_id,
+            node,
+        )
+    for cap, count, whose in (
+        (caps.per_account, counts["of_account"], "this account"),
+        (caps.per_node, counts["of_node"], "the bank's Lightning node"),
     ):
-        with translated():
-            count = await conn.fetchval(
-                f"SELECT count(*) FROM bank.payments WHERE {where} = $1 AND status = 'pending'",  # noqa: S608 - constant
-                name,
-            )
         if count > cap:
             detail = f"There may be {cap} payments of {whose} in flight at once; wait until some have ended."
             raise Refused(detail, code="too_many_in_flight", max_in_flight=cap)

@@ -46,7 +46,7 @@ async def alice(api: Api, teller: Teller) -> User:
     """A user with one of everything."""
     alice, bob = await api.open_account(), await api.open_account()
     await teller.receive(alice, 250_000, "tip")
-    await teller.settle(alice, await teller.hold(alice, 100_000, 1_000, '=1+1 "quoted" \\ and\nmore'), 350)
+    await teller.settle(await teller.hold(alice, 100_000, 1_000, '=1+1 "quoted" \\ and\nmore'), 350)
     await teller.release(await teller.hold(alice, 10_000, 100))
     await teller.pay_user(alice, bob, 20_000, "@lunch, with friends")
     await teller.hold(alice, 5_000, 50)
@@ -164,7 +164,7 @@ async def test_a_hold_and_its_settlement_have_one_story(api: Api, teller: Teller
     row = await teller.hold(user, 100_000, 1_000, "held")
     opened = await tell(api, f"/transfers/ln:{row.payment_hash}:hold:1")
     assert (opened["status"], len(opened["steps"]), opened["payment_ids"]) == ("open", 1, [row.id])
-    await teller.settle(user, row, 350)
+    await teller.settle(row, 350)
     told = await tell(api, f"/transfers/ln:{row.payment_hash}:hold:1")
     assert told["steps"] == (await tell(api, f"/transfers/ln:{row.payment_hash}:settle"))["steps"]
     assert (told["status"], told["payment_ids"], told["invoice_ids"]) == ("settled", [row.id], [])
@@ -225,7 +225,7 @@ async def test_a_long_story_has_the_transfer_that_was_asked_for(
     user = await api.open_account()
     await teller.receive(user, 250_000)
     row = await teller.hold(user, 100_000, 1_000)
-    await teller.settle(user, row, 0)
+    await teller.settle(row, 0)
     for ref in (f"ln:{row.payment_hash}:hold:1", f"ln:{row.payment_hash}:settle"):
         assert [step["ref"] for step in (await tell(api, f"/transfers/{ref}"))["steps"]] == [ref]
 

@@ -65,7 +65,7 @@ async def test_every_kind_of_line_says_what_it_was(api: Api, teller: Teller) -> 
     invoice_id = await teller.receive(alice, 250_000, "tip")
     row = await teller.hold(alice, 100_000, 1_000, "=cmd|' /C calc'!A0")
     assert [line["amount_msat"] for line in (await statement(alice))["movements"]] == [250_000]
-    await teller.settle(alice, row, 350)
+    await teller.settle(row, 350)
     await teller.release(await teller.hold(alice, 10_000, 100))
     paid = await teller.pay_user(alice, bob, 20_000, 'lunch, with "friends"\nand more')
     back = await teller.pay_user(bob, alice, 5_000)
@@ -173,7 +173,7 @@ async def test_opening_and_movements_are_closing_for_any_two_moments(
             await teller.receive(user, amount)
         elif deed in ("send", "fail"):
             row = await teller.hold(user, amount, 100)
-            await (teller.settle(user, row, amount % 100) if deed == "send" else teller.release(row))
+            await (teller.settle(row, amount % 100) if deed == "send" else teller.release(row))
         else:
             await teller.pay_user(*((user, other) if deed == "pay" else (other, user)), amount)
 

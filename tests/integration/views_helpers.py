@@ -117,10 +117,9 @@ class Teller:
             await post_in_tx(conn, await payment.reserved(conn, self.ids, new, await _account(conn, payer)))
             return await payment.get_row_in_tx(conn, new.id)
 
-    async def settle(self, payer: User, row: payment.PaymentRow, fee_msat: int) -> None:
+    async def settle(self, row: payment.PaymentRow, fee_msat: int) -> None:
         async with transaction(self.pool) as conn:
-            account = await _account(conn, payer)
-            await post_in_tx(conn, await payment.settled(conn, self.ids, row, account, Msat(fee_msat)))
+            await post_in_tx(conn, await payment.settled(conn, self.ids, row, Msat(fee_msat)))
             await payment.mark_settled_in_tx(
                 conn,
                 row.id,
