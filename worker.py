@@ -35,9 +35,11 @@ from activities.quote import Quotes
 from activities.reconciliation import PlaceReconciliations, Reconciliations
 from activities.sending import Sending
 from activities.standing import ensure_standing
+from activities.telling import TellingInterceptor
 from engine.clients.lnd import LndNode
 from engine.clients.lnd_history import LndHistory
 from engine.clients.lnd_routes import LndRoutes
+from engine.clients.words import Speaker
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
@@ -91,9 +93,11 @@ async def main() -> None:
             [each.close for each in nodes] + [each.close for each in histories] + [each.close for each in routes]
         ):
             stack.push_async_callback(close)
+        speaker = Speaker(settings.redis_url.get_secret_value())
+        stack.push_async_callback(speaker.close)
         sendings = {node.name: Sending(node, pool) for node in nodes}
         workers = [
-            _payments_worker(client, pool, sendings, settings),
+            _payments_worker(client, pool, sendings, speaker, settings),
             *(
                 _node_worker(client, pool, sendings[node.name], node, history, routes_of_it, settings)
                 for node, history, routes_of_it in zip(nodes, histories, routes, strict=True)
@@ -113,7 +117,7 @@ async def main() -> None:
 
 
 def _payments_worker(
-    client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], settings: WorkerSettings
+    client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], speaker: Speaker, settings: WorkerSettings
 ) -> Worker:
     ids = Chart()
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
@@ -158,7 +162,7 @@ def _payments_worker(
             corrections.expire_correction,
         ],
         workflow_runner=UnsandboxedWorkflowRunner(),  # tests/workflow run the same code in the sandbox: decision 19
-        interceptors=[CountingInterceptor(), FailureInterceptor()],
+        interceptors=[TellingInterceptor(speaker), CountingInterceptor(), FailureInterceptor()],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=4),

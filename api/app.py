@@ -6,6 +6,7 @@ made when they are first needed, so it starts, answers `/healthz` and tells at `
 `/docs` is Swagger UI, served from an installed package: the page of a bank loads nothing from anybody else.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -52,6 +53,7 @@ from api.lookups import Lookups
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
+from engine.clients.words import Listener
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
@@ -134,6 +136,10 @@ async def _connect(
     stack.push_async_callback(pool.close)
     cache = Cache(settings.redis_url.get_secret_value())
     stack.push_async_callback(cache.close)
+    listener = Listener(settings.redis_url.get_secret_value())
+    stack.push_async_callback(listener.close)
+    listening = asyncio.create_task(listener.listen())
+    stack.callback(listening.cancel)
     invoices: dict[NodeName, InvoiceNode] = {}
     for name, node in settings.nodes.items():
         invoices[NodeName(name)] = InvoiceNode(NodeName(name), node)
@@ -151,7 +157,8 @@ async def _connect(
         settings=settings,
         pool=pool,
         temporal=temporal,
-        lanes=Lanes(temporal, settings.payment_lanes),
+        listener=listener,
+        lanes=Lanes(temporal, listener, settings.payment_lanes),
         lookups=Lookups(pool, cache),
         cache=cache,
         invoices=invoices,

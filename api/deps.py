@@ -26,6 +26,7 @@ from api.lookups import Lookups
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
+from engine.clients.words import Listener
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
 from engine.domain.limits import Window
@@ -66,6 +67,7 @@ class Services:
     settings: ApiSettings
     pool: Pool
     temporal: Client
+    listener: Listener
     lanes: Lanes
     lookups: Lookups
     cache: Cache

@@ -12,11 +12,13 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from temporalio.client import Client
 
 from api import payment_run
 from api.payment_run import Run
+from engine.clients.words import Listener
 from engine.contracts.lane import MAX_ITEMS
 from engine.contracts.payment import PaymentRequest
 
@@ -44,8 +46,9 @@ class _Rider:
 class Lanes:
     """One per process."""
 
-    def __init__(self, client: Client, width: int) -> None:
+    def __init__(self, client: Client, listener: Listener, width: int) -> None:
         self._client = client
+        self._listener = listener
         self._width = width
         self._on_their_way = 0
         self._waiting: deque[_Rider] = deque()
@@ -54,7 +57,7 @@ class Lanes:
     async def start(self, asked: PaymentRequest, *, payee: str) -> Run:
         """Start an internal payment, alone or in company. Raises Unavailable when Temporal did not answer."""
         if self._width == 0:
-            return await payment_run.start(self._client, asked, payee=payee)
+            return await payment_run.start(self._client, self._listener, asked, payee=payee)
         rider = _Rider(asked, payee)
         self._waiting.append(rider)
         self._dispatch()
@@ -90,7 +93,8 @@ class Lanes:
             for rider, run in zip(riders, runs, strict=True):
                 if not rider.boarded.done():
                     rider.boarded.set_result(run)
-            await asyncio.wait({runs[0].ended}, timeout=_PATIENCE_S)
+            ends: set[asyncio.Future[Any]] = {runs[0].ended, *(run.word for run in runs if run.word is not None)}
+            await asyncio.wait(ends, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         except Exception as error:  # noqa: BLE001 - each that waits raises it
             for rider in riders:
                 if not rider.boarded.done():
@@ -101,6 +105,6 @@ class Lanes:
 
     async def _start(self, riders: Sequence[_Rider]) -> list[Run]:
         if len(riders) == 1:
-            run = await payment_run.start(self._client, riders[0].asked, payee=riders[0].payee)
+            run = await payment_run.start(self._client, self._listener, riders[0].asked, payee=riders[0].payee)
             return [replace(run, place=0)]  # a caller that leaves does not end it: it is on its way, and counts as that
-        return await payment_run.start_lane(self._client, [rider.asked for rider in riders])
+        return await payment_run.start_lane(self._client, self._listener, [rider.asked for rider in riders])

@@ -3,11 +3,13 @@
 It is the payment's own, or a lane's that carries others as well; both are a `Run`. Starting is repeatable: the same id
 finds the running workflow, or says that it has ended. Whatever goes wrong between us and Temporal leaves either no
 workflow or exactly one, so the caller may always repeat with its key.
+
+The worker that ends a payment says so to whoever listens, and Temporal is asked only where no such word comes.
 """
 
 import asyncio
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.errors import temporal_away
 from api.waiting import MAX_WAIT_S, Deadline
+from engine.clients.words import Listener, Word
 from engine.contracts import queues
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest
@@ -48,6 +51,8 @@ T = TypeVar("T")
 PAYMENT_ID = re.compile(r"pay_[0-9a-z]{25}")
 CALL_LIMIT = timedelta(seconds=5)
 START_LIMIT_S = 12
+_WORD_S = 0.25
+"""So long the word of an end is waited for alone; then Temporal is asked as well, which is slower and loses nothing."""
 _LISTED = 100
 _OUR_MISTAKE = {
     RPCStatusCode.INVALID_ARGUMENT,
@@ -72,7 +77,9 @@ class Run:
 
     workflow_id: str
     ended: "asyncio.Task[Sequence[PaymentOutcome] | None]"
-    """How it ended, with all that shared it; None when Temporal cannot tell (then Postgres may)."""
+    """How it ended, with all that shared it; None when Postgres may tell: all words came, or Temporal is silent."""
+    word: Word | None = None
+    """Done when a worker has said that this payment has ended: Postgres knows how."""
     started_here: bool = True
     """Whether this request started it, or found it."""
     place: int | None = None
@@ -86,13 +93,13 @@ class Run:
             self.ended.cancel()
 
 
-async def start(client: Client, asked: PaymentRequest, *, payee: str) -> Run:
+async def start(client: Client, listener: Listener, asked: PaymentRequest, *, payee: str) -> Run:
     """Start the payment in a workflow of its own, or find it.
 
     Raises Unavailable when Temporal did not answer: a repeat with the same key finds whatever there is.
     """
     workflow_id = queues.payment_workflow_id(asked.account_id, asked.idempotency_key)
-    with starting(workflow_id):
+    with _expected(listener, [asked]) as words, starting(workflow_id):
         try:
             async with asyncio.timeout(START_LIMIT_S):
                 handle = await client.start_workflow(
@@ -108,20 +115,24 @@ async def start(client: Client, asked: PaymentRequest, *, payee: str) -> Run:
                     rpc_timeout=CALL_LIMIT,
                 )
         except WorkflowAlreadyStartedError:
+            words[0].cancel()
             return find(client, workflow_id)
     # Private in the SDK, and the only place that tells a start from a find; without it a find is not marked as one.
     response = vars(handle).get("_start_workflow_response")
-    return _own(handle, started_here=bool(getattr(response, "started", True)))
+    ended = _ended(_own_end(handle), words, listener)
+    return Run(
+        workflow_id=workflow_id, ended=ended, word=words[0], started_here=bool(getattr(response, "started", True))
+    )
 
 
-async def start_lane(client: Client, asked: Sequence[PaymentRequest]) -> list[Run]:
+async def start_lane(client: Client, listener: Listener, asked: Sequence[PaymentRequest]) -> list[Run]:
     """Start internal payments of different keys in one workflow; their runs, in the same order.
 
     Raises Unavailable when Temporal did not answer: a repeat with the same key is answered by whichever comes first.
     """
     workflow_id = queues.lane_workflow_id(new_id("lane"))
     total_msat = Msat(sum(each.amount_msat for each in asked))
-    with starting(workflow_id):
+    with _expected(listener, asked) as words, starting(workflow_id):
         async with asyncio.timeout(START_LIMIT_S):
             handle = await client.start_workflow(
                 LaneWorkflow.run,
@@ -143,17 +154,18 @@ async def start_lane(client: Client, asked: Sequence[PaymentRequest]) -> list[Ru
                 task_timeout=queues.TASK_TIMEOUT,
                 rpc_timeout=CALL_LIMIT,
             )
-    ended = asyncio.create_task(_lane_end(handle))
+    ended = _ended(_lane_end(handle), words, listener)
     now = datetime.now(UTC)
     return [
-        Run(workflow_id=workflow_id, ended=ended, place=place, boarded=Started(each, now))
+        Run(workflow_id=workflow_id, ended=ended, word=words[place], place=place, boarded=Started(each, now))
         for place, each in enumerate(asked)
     ]
 
 
 def find(client: Client, workflow_id: str) -> Run:
-    """The workflow of this id, if there is one."""
-    return _own(client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id), started_here=False)
+    """The workflow of this id, if there is one. Its word may have been said already."""
+    handle = client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id)
+    return Run(workflow_id=workflow_id, ended=asyncio.create_task(_own_end(handle)), started_here=False)
 
 
 def workflow_id_of(account_id: AccountId, payment_id: str) -> str:
@@ -162,8 +174,9 @@ def workflow_id_of(account_id: AccountId, payment_id: str) -> str:
 
 
 async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
-    """How it ended. None when it has not by then, or Temporal cannot tell (then Postgres may)."""
-    await asyncio.wait({run.ended}, timeout=deadline.left_s)
+    """How it ended. None when Postgres may tell, or it has not by then."""
+    told: set[asyncio.Future[Any]] = {run.ended} if run.word is None else {run.ended, run.word}
+    await asyncio.wait(told, timeout=deadline.left_s, return_when=asyncio.FIRST_COMPLETED)
     if not run.ended.done():
         run.leave()
         return None
@@ -171,8 +184,38 @@ async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
     return None if outcomes is None else outcomes[run.place or 0]
 
 
-def _own(handle: Handle, *, started_here: bool) -> Run:
-    return Run(workflow_id=handle.id, ended=asyncio.create_task(_own_end(handle)), started_here=started_here)
+@contextmanager
+def _expected(listener: Listener, asked: Sequence[PaymentRequest]) -> Iterator[list[Word]]:
+    """The words of their ends, waited for from before they are started."""
+    words = [listener.expect(each.payment_id) for each in asked]
+    try:
+        yield words
+    except BaseException:
+        for word in words:
+            word.cancel()
+        raise
+
+
+def _ended(
+    temporals: Coroutine[Any, Any, Sequence[PaymentOutcome] | None], words: Sequence[Word], listener: Listener
+) -> "asyncio.Task[Sequence[PaymentOutcome] | None]":
+    """Temporal's answer, or None when all words came before it was asked."""
+
+    async def end() -> Sequence[PaymentOutcome] | None:
+        if listener.hears:
+            _heard, missing = await asyncio.wait(words, timeout=_WORD_S)
+            if not missing:
+                return None
+        return await temporals
+
+    def forget(_: object) -> None:
+        temporals.close()
+        for word in words:
+            word.cancel()
+
+    task = asyncio.create_task(end())
+    task.add_done_callback(forget)
+    return task
 
 
 async def _own_end(handle: Handle) -> Sequence[PaymentOutcome] | None:

@@ -206,7 +206,9 @@ async def claim(
         invoice = _invoice(services, link, pr)
         await _require_prices(services, link, invoice)
         asked = _payment(link, k1, body_hash, invoice)
-        run = await payment_run.start(services.temporal, asked, payee="whoever has the withdraw link")
+        run = await payment_run.start(
+            services.temporal, services.listener, asked, payee="whoever has the withdraw link"
+        )
         run.leave()
         await _accepted(services, link, k1, body_hash)
     return {"status": "OK"}

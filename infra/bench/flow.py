@@ -13,6 +13,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from api import payment_run
+from engine.clients.words import Listener
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.payment import PaymentRequest, PaymentStatus
@@ -93,6 +94,8 @@ class Payments(Contestant):
 
     def __init__(self, client: Client, people: People) -> None:
         self._client, self._people = client, people
+        self._nobody = Listener("redis://nowhere")
+        """Does not listen: here Temporal tells the end, as to the workflows beside."""
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
         await asyncio.gather(*(self.operation(number) for number in range(clients)))
@@ -103,7 +106,7 @@ class Payments(Contestant):
         """One payment to its end."""
         payer, payee = random.sample(self._people.everybody, 2)
         asked = request(payer.account_id, payer.wallet_id, payee.wallet_id, self._people.new_key())
-        run = await payment_run.start(self._client, asked, payee=f"@{payee.username}")
+        run = await payment_run.start(self._client, self._nobody, asked, payee=f"@{payee.username}")
         outcomes = await run.ended
         outcome = outcomes[0] if outcomes else None
         if outcome is None or outcome.status != PaymentStatus.SETTLED:

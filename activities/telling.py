@@ -1,0 +1,58 @@
+"""Who waits for a payment is told at once that it has ended: around every activity that may end one.
+
+Said after the activity, and so after its commit. What is not said is found out without it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
+
+from engine.clients.words import Speaker
+from engine.contracts.lane import LaneOutcome, LaneRequest
+from engine.contracts.payment import (
+    OpenedPayment,
+    PaymentOutcome,
+    PaymentRequest,
+    PaymentStatus,
+    ReleasePayment,
+    SettlePayment,
+)
+from engine.domain.ids import PaymentId
+
+
+def ended(asked: object, result: object) -> Sequence[PaymentId]:
+    """The payments whose end an activity's result tells; its input names them."""
+    if isinstance(asked, LaneRequest) and isinstance(result, LaneOutcome):
+        return [each.payment_id for each, end in zip(asked.items, result.outcomes, strict=True) if _is_end(end)]
+    outcome = result.outcome if isinstance(result, OpenedPayment) else result
+    if isinstance(asked, PaymentRequest | SettlePayment | ReleasePayment) and isinstance(outcome, PaymentOutcome):
+        return [asked.payment_id] if _is_end(outcome) else []
+    return []
+
+
+def _is_end(outcome: PaymentOutcome) -> bool:
+    if outcome.status is None:
+        return outcome.refusal is not None or outcome.key_conflict
+    return outcome.status is not PaymentStatus.PENDING
+
+
+class _Telling(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, speaker: Speaker) -> None:  # noqa: A002 - the SDK's signature
+        super().__init__(next)
+        self._speaker = speaker
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002, ANN401 - the SDK's signature
+        result = await self.next.execute_activity(input)
+        self._speaker.say(ended(input.args[0] if input.args else None, result))
+        return result
+
+
+class TellingInterceptor(Interceptor):
+    """For the worker whose activities end payments."""
+
+    def __init__(self, speaker: Speaker) -> None:
+        self._speaker = speaker
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's signature
+        return _Telling(next, self._speaker)
