@@ -124,7 +124,7 @@ def _payments_worker(
     prompt = Prompt(sendings, most=settings.workflow_task_slots * 3 // 4)
     payments, receipts, books = Payments(pool, ids, caps, prompt), Receipts(pool, ids), NodeBooks(pool, ids)
     reconciliations = Reconciliations(pool)
-    lanes, batches = Lanes(pool, ids), Batches(pool, ids)
+    lanes, batches = Lanes(pool, ids, payments, speaker), Batches(pool, ids)
     corrections = Corrections(pool, ids)
     return Worker(
         client,

@@ -4,6 +4,7 @@ Each key is claimed in it, and each payment settled or its claim turned into a r
 its answer, or none has. A second call finds what the first did.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -11,23 +12,35 @@ from temporalio import activity
 
 from activities.answers import claim_of, find_answer_in_tx
 from activities.internal import BrokenItemsError, InternalPayments
+from activities.payment import Payments
+from activities.telling import ended
+from engine.clients.words import Speaker
 from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus
-from engine.ledger import chart
+from engine.contracts.queues import payment_workflow_id
+from engine.domain.errors import EngineError
+from engine.ledger import chart, payment
 from engine.ledger import request as requests
 from engine.ledger.database import Connection, Pool, transaction
 
 
 class Lanes(LaneActivities):
-    """Needs Postgres and nothing else."""
+    """Those over Lightning are `payments`' own, one by one."""
 
-    def __init__(self, pool: Pool, ids: chart.Chart) -> None:
+    def __init__(self, pool: Pool, ids: chart.Chart, payments: Payments, speaker: Speaker) -> None:
         self._pool = pool
         self._internal = InternalPayments(ids)
+        self._payments = payments
+        self._speaker = speaker
 
     @activity.defn
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
         """What contradicts the books is left out, and handed to a workflow of its own that calls an operator."""
+        if lane.over_lightning:
+            with self._payments.prompt.place() as may_wait:
+                async with asyncio.TaskGroup() as side_by_side:
+                    pays = [side_by_side.create_task(self._pay(each, may_wait=may_wait)) for each in lane.items]
+            return LaneOutcome(outcomes=[each.result() for each in pays])
         left = set(range(len(lane.items)))
         while True:
             places = sorted(left)
@@ -45,6 +58,20 @@ class Lanes(LaneActivities):
                         for place, each in enumerate(lane.items)
                     ]
                 )
+
+    async def _pay(self, asked: PaymentRequest, *, may_wait: bool) -> PaymentOutcome:
+        """Opened, sent and ended for itself, and its caller is told whatever the others wait for."""
+        try:
+            opened = await self._payments.open(asked, activity.info().workflow_id or "", may_wait=may_wait)
+            if opened.attempt is None:
+                self._speaker.say(ended(asked, opened))
+                return opened.outcome
+            async with self._pool.acquire() as conn:
+                own = payment_workflow_id(asked.account_id, asked.idempotency_key)
+                await payment.hand_over(conn, asked.payment_id, own)
+        except EngineError as error:
+            activity.logger.warning("%s goes on alone: %s", asked.payment_id, error)
+        return PaymentOutcome(body_hash=asked.body_hash)
 
     async def _open_in_tx(self, conn: Connection, asked: Sequence[PaymentRequest]) -> list[PaymentOutcome]:
         claims = [claim_of(each) for each in asked]

@@ -48,7 +48,7 @@ class Payments(PaymentActivities):
         self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, prompt: Prompt = NO_NODES
     ) -> None:
         self._pool = pool
-        self._prompt = prompt
+        self.prompt = prompt
         self._ids = ids
         self._internal = InternalPayments(ids)
         self._limits = LimitBooks()
@@ -56,15 +56,26 @@ class Payments(PaymentActivities):
 
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
+        workflow_id = payment_workflow_id(request.account_id, request.idempotency_key)
+        with self.prompt.place() as may_wait:
+            return await self.open(request, workflow_id, may_wait=may_wait)
+
+    async def open(self, request: PaymentRequest, workflow_id: str, *, may_wait: bool) -> OpenedPayment:
+        """As `open_payment`, in the workflow of this id, where whoever looks for the payment finds it.
+
+        What may not wait for its node is opened and not sent.
+        """
         began = time.monotonic()
         try:
             async with transaction(self._pool) as conn:
                 if not (await requests.claim_keys_in_tx(conn, [claim_of(request)]))[0]:
-                    return await _find_opened_in_tx(conn, request)
-                opened = await self._open_in_tx(conn, request)
+                    return await _find_opened_in_tx(conn, request, workflow_id)
+                opened = await self._open_in_tx(conn, request, workflow_id)
         except (Refused, Invalid, NotFound) as refused:
-            return await self._refuse(request, refused)
-        return opened if opened.attempt is None else await self._send(request, opened, opened.attempt, began)
+            return await self._refuse(request, workflow_id, refused)
+        if opened.attempt is None or not may_wait:
+            return opened
+        return await self._send(request, opened, opened.attempt, began)
 
     @activity.defn
     async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
@@ -86,20 +97,20 @@ class Payments(PaymentActivities):
                 await release_in_tx(conn, row, release)
         return PaymentOutcome(body_hash=release.body_hash, status=PaymentStatus.FAILED)
 
-    async def _open_in_tx(self, conn: Connection, asked: PaymentRequest) -> OpenedPayment:
+    async def _open_in_tx(self, conn: Connection, asked: PaymentRequest, workflow_id: str) -> OpenedPayment:
         if asked.payee_node is not None:
             asked = replace(asked, payment_hash=await keysend.draw_in_tx(conn, asked.payment_id))
         if asked.withdraw_link_id is not None:
             await withdraw_link.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
-            return await self._settle_internally_in_tx(conn, asked)
+            return await self._settle_internally_in_tx(conn, asked, workflow_id)
         (payer,) = await find_payers(conn, [(asked.account_id, asked.wallet_id, asked.api_key_id)])
         if payer is None:
             raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
         if payer.status != "active":
             raise may_not_send(payer.status)
         try:
-            return await self._reserve_in_tx(conn, asked, payer)
+            return await self._reserve_in_tx(conn, asked, payer, workflow_id)
         except Refused as refused:
             raise about_accounts(refused, payer) from refused
 
@@ -108,8 +119,9 @@ class Payments(PaymentActivities):
             raise InvariantBroken(f"{asked.payment_id} has no destination")
         return await invoice.find_row_in_tx(conn, asked.payment_hash) is not None
 
-    async def _settle_internally_in_tx(self, conn: Connection, asked: PaymentRequest) -> OpenedPayment:
-        workflow_id = payment_workflow_id(asked.account_id, asked.idempotency_key)
+    async def _settle_internally_in_tx(
+        self, conn: Connection, asked: PaymentRequest, workflow_id: str
+    ) -> OpenedPayment:
         (refusal,) = await self._internal.settle_in_tx(conn, [asked], [workflow_id])
         if refusal is not None and asked.withdraw_link_id is not None:  # the use that was taken must be taken back
             raise Refused(refusal.detail, code=refusal.code, **refusal.fields)
@@ -118,7 +130,9 @@ class Payments(PaymentActivities):
             return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.SETTLED))
 
-    async def _reserve_in_tx(self, conn: Connection, asked: PaymentRequest, payer: Payer) -> OpenedPayment:
+    async def _reserve_in_tx(
+        self, conn: Connection, asked: PaymentRequest, payer: Payer, workflow_id: str
+    ) -> OpenedPayment:
         if asked.payment_hash is None:
             raise InvariantBroken(f"{asked.payment_id} has no payment hash")
         charge = await self._internal.charge(conn, "lightning_out", asked, payer)
@@ -129,7 +143,9 @@ class Payments(PaymentActivities):
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
         attempts, known_index = await sending.read_earlier_attempts(conn, asked.payment_hash, sender)
-        new = _new_payment(asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index)
+        new = _new_payment(
+            asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index, workflow_id=workflow_id
+        )
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
         if asked.success_action is not None:
@@ -147,7 +163,7 @@ class Payments(PaymentActivities):
         self, asked: PaymentRequest, opened: OpenedPayment, attempt: LightningAttempt, began: float
     ) -> OpenedPayment:
         """It is this call that has opened it. What has no end here goes on from the node's queue."""
-        report = await self._prompt.send(attempt, opening_since=began)
+        report = await self.prompt.send(attempt, opening_since=began)
         if report is None:
             return opened
         if report.verdict is not NodeVerdict.IN_FLIGHT:
@@ -160,13 +176,13 @@ class Payments(PaymentActivities):
             return await self.settle_payment(settlement(asked, report))
         return await self.release_payment(release(asked, report))
 
-    async def _refuse(self, asked: PaymentRequest, refused: EngineError) -> OpenedPayment:
+    async def _refuse(self, asked: PaymentRequest, workflow_id: str, refused: EngineError) -> OpenedPayment:
         refusal = in_the_callers_words(refused)
         async with transaction(self._pool) as conn:
             if not await requests.refuse_key_in_tx(
                 conn, asked.account_id, asked.idempotency_key, bytes.fromhex(asked.body_hash), asdict(refusal)
             ):
-                return await _find_opened_in_tx(conn, asked)
+                return await _find_opened_in_tx(conn, asked, workflow_id)
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
 
 
@@ -191,11 +207,14 @@ async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: Rele
     )
 
 
-async def _find_opened_in_tx(conn: Connection, asked: PaymentRequest) -> OpenedPayment:
-    """What an earlier call with this key did: this very request, or another one."""
+async def _find_opened_in_tx(conn: Connection, asked: PaymentRequest, workflow_id: str) -> OpenedPayment:
+    """What an earlier call with this key did: this very request, which goes on in this workflow, or another one."""
     outcome, row = await find_answer_in_tx(conn, asked)
-    pending = row is not None and row.status == PaymentStatus.PENDING
-    return OpenedPayment(outcome=outcome, attempt=_attempt(row) if row is not None and pending else None)
+    if row is None or row.status != PaymentStatus.PENDING:
+        return OpenedPayment(outcome=outcome)
+    if row.workflow_id != workflow_id and not await payment.take_over_in_tx(conn, row.id, workflow_id):
+        raise Unavailable(f"{row.id} has just been opened by {row.workflow_id}, which may be sending it")
+    return OpenedPayment(outcome=outcome, attempt=_attempt(row))
 
 
 async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> None:
@@ -211,7 +230,13 @@ def _max_fee(asked: PaymentRequest, charge: Charge) -> Msat:
 
 
 def _new_payment(
-    asked: PaymentRequest, charge: Charge, sender: NodeName, *, attempt: int, known_payment_index: int
+    asked: PaymentRequest,
+    charge: Charge,
+    sender: NodeName,
+    *,
+    attempt: int,
+    known_payment_index: int,
+    workflow_id: str,
 ) -> payment.NewPayment:
     return payment.NewPayment(
         id=asked.payment_id,
@@ -231,7 +256,7 @@ def _new_payment(
         node=sender,
         attempt=attempt,
         known_payment_index=known_payment_index,
-        workflow_id=payment_workflow_id(asked.account_id, asked.idempotency_key),
+        workflow_id=workflow_id,
         charge=charge,
     )
 

@@ -10,6 +10,7 @@ the payment is only watched.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import timedelta
@@ -83,15 +84,20 @@ class Sending(SendingActivities):
             return await self.send(attempt)
 
     async def send(
-        self, attempt: LightningAttempt, *, is_new: bool = False, follow_s: float = _FOLLOW_S
+        self, attempt: LightningAttempt, *, new_until: float | None = None, follow_s: float = _FOLLOW_S
     ) -> AttemptReport:
-        """`is_new` spares the look: the money for it has just been held here, and nobody can have sent it yet."""
+        """Until `new_until`, by the monotonic clock, nobody else can have sent it: that spares the look.
+
+        Raises Unavailable when the node was not told by then.
+        """
         async with self._noting(attempt):
-            if attempt.begun or (not is_new and await self._is_known(attempt)):
+            if attempt.begun or (new_until is None and await self._is_known(attempt)):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), follow_s)
             without_invoice = await self._find_keysend(attempt)
             if not await self._pass_fence(attempt):
                 return _BEGUN
+            if new_until is not None and time.monotonic() > new_until:
+                raise Unavailable(f"{self._node.name} was too slow to be told without a look")
             if activity.info().attempt > 1:
                 await self._note(attempt, Waiting(reason="sending", detail="the node is being asked again"))
             try:

@@ -14,7 +14,6 @@ from engine.contracts.payment import (
     OpenedPayment,
     PaymentOutcome,
     PaymentRequest,
-    PaymentStatus,
     ReleasePayment,
     SettlePayment,
 )
@@ -24,17 +23,11 @@ from engine.domain.ids import PaymentId
 def ended(asked: object, result: object) -> Sequence[PaymentId]:
     """The payments whose end an activity's result tells; its input names them."""
     if isinstance(asked, LaneRequest) and isinstance(result, LaneOutcome):
-        return [each.payment_id for each, end in zip(asked.items, result.outcomes, strict=True) if _is_end(end)]
+        return [each.payment_id for each, end in zip(asked.items, result.outcomes, strict=True) if end.is_final]
     outcome = result.outcome if isinstance(result, OpenedPayment) else result
     if isinstance(asked, PaymentRequest | SettlePayment | ReleasePayment) and isinstance(outcome, PaymentOutcome):
-        return [asked.payment_id] if _is_end(outcome) else []
+        return [asked.payment_id] if outcome.is_final else []
     return []
-
-
-def _is_end(outcome: PaymentOutcome) -> bool:
-    if outcome.status is None:
-        return outcome.refusal is not None or outcome.key_conflict
-    return outcome.status is not PaymentStatus.PENDING
 
 
 class _Telling(ActivityInboundInterceptor):

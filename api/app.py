@@ -66,6 +66,8 @@ _PARTS = (
     *(lifecycle, ledger, fees, prices, reconciliation, correction, decision, audit, health),
 )
 _DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
+_LANE_S, _LIGHTNING_LANE_S = 1, 0.2
+"""How long those that wait for a lane do so at the most; over Lightning a payment takes long by itself."""
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors
 are problem documents (RFC 9457) with a stable `code`. Send an `Idempotency-Key` with every POST: a repeat gives the
@@ -158,7 +160,10 @@ async def _connect(
         pool=pool,
         temporal=temporal,
         listener=listener,
-        lanes=Lanes(temporal, listener, settings.payment_lanes),
+        lanes=Lanes(temporal, listener, width=settings.payment_lanes, patience_s=_LANE_S),
+        lightning_lanes=Lanes(
+            temporal, listener, width=settings.lightning_lanes, patience_s=_LIGHTNING_LANE_S, over_lightning=True
+        ),
         lookups=Lookups(pool, cache),
         cache=cache,
         invoices=invoices,

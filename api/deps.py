@@ -69,6 +69,7 @@ class Services:
     temporal: Client
     listener: Listener
     lanes: Lanes
+    lightning_lanes: Lanes
     lookups: Lookups
     cache: Cache
     invoices: dict[NodeName, InvoiceNode]

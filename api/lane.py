@@ -1,11 +1,12 @@
-"""Natural batching: internal payments that come while others are being started go together through one workflow.
+"""Natural batching: payments that come while others are being started go together through one workflow.
 
     nothing on its way    a workflow of its own, at once: a lone payment never waits for company
     meanwhile             wait for one of those on their way to end, then go together with all that wait
 
 At most `width` workflows are on their way from one process, so the lanes fill by themselves as the load grows, and the
-price of a start, an activity and a commit is shared. One that takes long holds nobody up: after a second the next goes.
-What waits here has not been accepted: nobody was told anything, and a process that dies leaves nothing behind.
+price of a start, an activity and a commit is shared. One that takes long holds nobody up: after `patience_s` the next
+goes. Payments between our users and those over Lightning have lanes of their own: each kind has its own pace. What
+waits here has not been accepted: nobody was told anything, and a process that dies leaves nothing behind.
 """
 
 import asyncio
@@ -22,7 +23,6 @@ from engine.clients.words import Listener
 from engine.contracts.lane import MAX_ITEMS
 from engine.contracts.payment import PaymentRequest
 
-_PATIENCE_S = 1.0
 _MAX_BYTES = 500_000
 """Of texts in one lane; Temporal takes messages of 2 MB."""
 
@@ -44,18 +44,22 @@ class _Rider:
 
 
 class Lanes:
-    """One per process."""
+    """One per process and kind."""
 
-    def __init__(self, client: Client, listener: Listener, width: int) -> None:
+    def __init__(
+        self, client: Client, listener: Listener, *, width: int, patience_s: float, over_lightning: bool = False
+    ) -> None:
         self._client = client
         self._listener = listener
         self._width = width
+        self._patience_s = patience_s
+        self._over_lightning = over_lightning
         self._on_their_way = 0
         self._waiting: deque[_Rider] = deque()
         self._drives: set[asyncio.Task[None]] = set()
 
     async def start(self, asked: PaymentRequest, *, payee: str) -> Run:
-        """Start an internal payment, alone or in company. Raises Unavailable when Temporal did not answer."""
+        """Start a payment, alone or in company. Raises Unavailable when Temporal did not answer."""
         if self._width == 0:
             return await payment_run.start(self._client, self._listener, asked, payee=payee)
         rider = _Rider(asked, payee)
@@ -94,7 +98,7 @@ class Lanes:
                 if not rider.boarded.done():
                     rider.boarded.set_result(run)
             ends: set[asyncio.Future[Any]] = {runs[0].ended, *(run.word for run in runs if run.word is not None)}
-            await asyncio.wait(ends, timeout=_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self._patience_s, return_when=asyncio.FIRST_COMPLETED)
         except Exception as error:  # noqa: BLE001 - each that waits raises it
             for rider in riders:
                 if not rider.boarded.done():
@@ -107,4 +111,5 @@ class Lanes:
         if len(riders) == 1:
             run = await payment_run.start(self._client, self._listener, riders[0].asked, payee=riders[0].payee)
             return [replace(run, place=0)]  # a caller that leaves does not end it: it is on its way, and counts as that
-        return await payment_run.start_lane(self._client, self._listener, [rider.asked for rider in riders])
+        asked = [rider.asked for rider in riders]
+        return await payment_run.start_lane(self._client, self._listener, asked, over_lightning=self._over_lightning)

@@ -244,4 +244,4 @@ async def _start(
         return await services.lanes.start(request, payee=payee)
     node = resolved.invoice.payee if resolved.invoice else resolved.payee_node
     payee = f"{node[:6]}…" if node else resolved.text
-    return await payment_run.start(services.temporal, services.listener, request, payee=payee)
+    return await services.lightning_lanes.start(request, payee=payee)

@@ -115,6 +115,9 @@ async def follow(
 ) -> PaymentOut:
     """Wait for the end, through Temporal or, where that cannot tell, through Postgres; then answer from Postgres."""
     outcome = await payment_run.wait_for_end(run, deadline)
+    if outcome is not None and not outcome.is_final:  # a lane has left it alone
+        run = payment_run.find(services.temporal, payment_run.workflow_id_of(asked.account_id, asked.payment_id))
+        outcome = await payment_run.wait_for_end(run, deadline)
     known = await find_answer(services, asked.account_id, asked.key)
     while outcome is None and (known is None or not known.is_final) and deadline.left_s > 0:
         await asyncio.sleep(min(_POLL_S, deadline.left_s))

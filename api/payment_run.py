@@ -125,23 +125,26 @@ async def start(client: Client, listener: Listener, asked: PaymentRequest, *, pa
     )
 
 
-async def start_lane(client: Client, listener: Listener, asked: Sequence[PaymentRequest]) -> list[Run]:
-    """Start internal payments of different keys in one workflow; their runs, in the same order.
+async def start_lane(
+    client: Client, listener: Listener, asked: Sequence[PaymentRequest], *, over_lightning: bool
+) -> list[Run]:
+    """Start payments of different keys in one workflow; their runs, in the same order.
 
     Raises Unavailable when Temporal did not answer: a repeat with the same key is answered by whichever comes first.
     """
     workflow_id = queues.lane_workflow_id(new_id("lane"))
     total_msat = Msat(sum(each.amount_msat for each in asked))
+    kind = "Lightning" if over_lightning else "internal"
     with _expected(listener, asked) as words, starting(workflow_id):
         async with asyncio.timeout(START_LIMIT_S):
             handle = await client.start_workflow(
                 LaneWorkflow.run,
-                LaneRequest(items=list(asked)),
+                LaneRequest(items=list(asked), over_lightning=over_lightning),
                 id=workflow_id,
                 task_queue=queues.PAYMENTS,
                 id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=f"{len(asked)} internal payments, {amount_text(total_msat)} in all",
+                static_summary=f"{len(asked)} {kind} payments, {amount_text(total_msat)} in all",
                 static_details=_listed(asked),
                 search_attributes=TypedSearchAttributes(
                     [

@@ -127,6 +127,12 @@ class ApiSettings(CommonSettings):
         le=16,
         description="workflows of internal payments on their way before others go together; 0: each alone",
     )
+    lightning_lanes: int = Field(
+        default=2,
+        ge=0,
+        le=64,
+        description="workflows of Lightning payments on their way before others go together; 0: each alone",
+    )
     public_rate_limit_per_minute: int = Field(
         default=300, ge=0, le=1_000_000, description="requests without a key per client address and minute; 0: no limit"
     )

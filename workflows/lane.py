@@ -1,9 +1,10 @@
-"""Internal payments that came at the same time, from the callers' requests to their ends, which come all at once.
+"""Payments that came at the same time, from the callers' requests to their ends.
 
-Each is what it would be in a workflow of its own: settled or refused, once, with the answer kept under its key. They
-share a start, an activity and a commit, which is what most of a payment costs. Nothing of one depends on another, but
-for the money: they are booked in the order in which they came. One that contradicts the books gets a workflow of its
-own, so that an operator is called and the others need not wait.
+Each is what it would be in a workflow of its own: settled, failed or refused, once, with the answer kept under its key.
+Internal ones share a start, an activity and a commit, which is what most of a payment costs, and end all at once;
+nothing of one depends on another, but for the money: they are booked in the order in which they came. Those over
+Lightning share a start and an activity. One that has no end in the activity gets a workflow of its own, in which it
+waits for its node's final word, or calls an operator because it contradicts the books; the others need not wait.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
     from engine.contracts.payment import PaymentOutcome, PaymentRequest
+    from engine.domain.money import msat_to_sat_floor
 
 
 @workflow.defn
@@ -43,11 +45,12 @@ class LaneWorkflow:
             lambda: workflow.execute_local_activity_method(LaneActivities.open_lane, lane, **LEDGER),
         )
         for asked, end in zip(lane.items, outcome.outcomes, strict=True):
-            if end.status is None and end.refusal is None and not end.key_conflict:
+            if not end.is_final:
                 await _leave_alone(asked)
         ends = Counter(_name(each) for each in outcome.outcomes)
         workflow.set_current_details(", ".join(f"**{count} {end}**" for end, count in sorted(ends.items())) + ": final")
-        workflow.upsert_search_attributes([queues.STATUS.value_set("settled" if "settled" in ends else "refused")])
+        status = next((end for end in ("settled", "failed", "refused") if end in ends), "left_alone")
+        workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
         return outcome
 
 
@@ -65,6 +68,7 @@ async def _leave_alone(asked: PaymentRequest) -> None:
                     SearchAttributePair(queues.KIND, "payment"),
                     SearchAttributePair(queues.STATUS, "pending"),
                     SearchAttributePair(queues.ACCOUNT, asked.account_id),
+                    SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
                     SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
                 ]
             ),
@@ -73,6 +77,4 @@ async def _leave_alone(asked: PaymentRequest) -> None:
 
 
 def _name(end: PaymentOutcome) -> str:
-    if end.status is None and end.refusal is None and not end.key_conflict:
-        return "left alone"
-    return str(end.status or "refused")
+    return str(end.status or "refused") if end.is_final else "left alone"

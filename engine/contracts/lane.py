@@ -1,4 +1,4 @@
-"""Messages of a lane: internal payments that were asked for at the same time and go through one workflow together.
+"""Messages of a lane: payments that were asked for at the same time and go through one workflow together.
 Durable: add fields with defaults, never rename or remove."""
 
 from abc import ABC, abstractmethod
@@ -14,23 +14,28 @@ MAX_ITEMS = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRequest:
-    """Payments between users of ours, in the order in which they came. No two have the same account and key."""
+    """Payments in the order in which they came. No two have the same account and key."""
 
     items: list[PaymentRequest]
+    over_lightning: bool = False
+    """Whether they go out over our nodes; else all are between users of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOutcome:
-    """How each ended, in the same order. Without status, refusal or conflict: it contradicts the books, nothing of it
-    was done, and it is handed to a workflow of its own."""
+    """How each ended, in the same order. Without status, refusal or conflict: it is handed to a workflow of its own,
+    because it contradicts the books and nothing of it was done, or because its node has no final word yet."""
 
     outcomes: list[PaymentOutcome]
 
 
 class LaneActivities(ABC):
-    """The ledger's side: one transaction for all, safe to repeat."""
+    """Safe to repeat."""
 
     @activity.defn
     @abstractmethod
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
-        """Claim each key; settle or refuse each payment, whatever becomes of the others."""
+        """Claim each key; settle or refuse each payment, whatever becomes of the others.
+
+        Internal payments are one transaction. Those over Lightning are opened and sent side by side, each for itself.
+        """

@@ -83,6 +83,13 @@ class PaymentOutcome:
     key_conflict: bool = False
     """The key was used before for another request; nothing was done."""
 
+    @property
+    def is_final(self) -> bool:
+        """Whether this is the answer of the key for ever."""
+        if self.status is None:
+            return self.refusal is not None or self.key_conflict
+        return self.status is not PaymentStatus.PENDING
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPayment:

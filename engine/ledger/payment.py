@@ -15,6 +15,7 @@ a row says `pending` exactly while its hold is open.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import BatchId, NodeName, PaymentHash, PaymentId, WalletId
@@ -215,6 +216,8 @@ def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:
 
 # Rows
 
+_OPENERS_OWN = timedelta(seconds=10)
+"""So long whoever has opened a payment may be sending it without a look; he is done after half of it."""
 _ADD_ROWS = """
 INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
        bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index, workflow_id,
@@ -287,6 +290,27 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
     if row is None:
         raise InvariantBroken(f"there is no payment {payment_id}")
     return PaymentRow(**row)
+
+
+async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -> None:
+    """From now on it is this workflow that sends a pending payment and waits for its end."""
+    with translated():
+        await conn.execute(
+            "UPDATE bank.payments SET workflow_id = $2 WHERE id = $1 AND status = 'pending'", payment_id, workflow_id
+        )
+
+
+async def take_over_in_tx(conn: Connection, payment_id: PaymentId, workflow_id: str) -> bool:
+    """As `hand_over`, when whoever opened it did not: refused while he may still be sending it."""
+    with translated():
+        taken: bool | None = await conn.fetchval(
+            """UPDATE bank.payments SET workflow_id = $2
+                WHERE id = $1 AND created_at < clock_timestamp() - $3::interval RETURNING true""",
+            payment_id,
+            workflow_id,
+            _OPENERS_OWN,
+        )
+    return bool(taken)
 
 
 async def mark_settled_in_tx(

@@ -3,21 +3,29 @@
 The same over real nodes is in `test_payments.py`, and with whatever can break in `tests/fault`.
 """
 
-from collections.abc import AsyncIterator
-from dataclasses import replace
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
+from activities import prompt
+from activities.lane import Lanes
 from activities.payment import Payments
 from activities.prompt import Prompt
 from activities.sending import Sending
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
-from engine.contracts.payment import OpenedPayment, PaymentRequest, PaymentStatus
-from engine.domain.errors import InvariantBroken, OutcomeUnknown
+from engine.clients.words import Speaker
+from engine.contracts.lane import LaneRequest
+from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus
+from engine.contracts.queues import payment_workflow_id
+from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart, payment
@@ -66,10 +74,13 @@ def _request(payer: User) -> PaymentRequest:
     )
 
 
-async def _open(teller: Teller, lnd: FakeLnd, asked: PaymentRequest) -> OpenedPayment:
+def _payments(teller: Teller, lnd: FakeLnd) -> Payments:
     nodes = {NODE: Sending(cast("LndNode", lnd), teller.pool)}
-    payments = Payments(teller.pool, chart.Chart(), prompt=Prompt(nodes, most=4))
-    return cast("OpenedPayment", await ActivityEnvironment().run(payments.open_payment, asked))
+    return Payments(teller.pool, chart.Chart(), prompt=Prompt(nodes, most=4))
+
+
+async def _open(teller: Teller, lnd: FakeLnd, asked: PaymentRequest) -> OpenedPayment:
+    return await ActivityEnvironment().run(_payments(teller, lnd).open_payment, asked)
 
 
 async def _balance(user: User) -> tuple[int, int]:
@@ -122,4 +133,125 @@ async def test_an_end_that_cannot_be_booked_at_once_is_left_to_those_who_have_pa
     opened = await _open(teller, FakeLnd(known=None, says=[IN_FLIGHT, NEW]), _request(alice))
     assert opened.attempt is not None
     assert opened.attempt.begun
+    assert await _balance(alice) == (50_000_000, 1_010_000)
+
+
+# In a lane
+
+
+@dataclass
+class ByHash(FakeLnd):
+    """Says something else about each payment hash; what it has no words for it keeps in flight."""
+
+    words: dict[str, list[NodePayment | Exception]] = field(default_factory=dict)
+
+    def send_payment(self, **order: object) -> AsyncGenerator[NodePayment, None]:
+        self.sent += 1
+        return self._say(str(order["payment_hash"]))
+
+    async def _say(self, payment_hash: str) -> AsyncGenerator[NodePayment, None]:
+        yield IN_FLIGHT
+        for word in self.words.get(payment_hash, ()):
+            if isinstance(word, Exception):
+                raise word
+            yield word
+        if payment_hash not in self.words:
+            await asyncio.Event().wait()
+
+
+class FakeSpeaker:
+    """Remembers what it was told to say."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, payments: Sequence[PaymentId]) -> None:
+        self.said += payments
+
+
+async def _ride(teller: Teller, lnd: FakeLnd, speaker: FakeSpeaker, lane: str, *asked: PaymentRequest) -> list[str]:
+    """How each ended for the lane."""
+    lanes = Lanes(teller.pool, chart.Chart(), _payments(teller, lnd), cast("Speaker", speaker))
+    environment = ActivityEnvironment()
+    environment.info = replace(environment.info, workflow_id=lane)
+    done = await environment.run(lanes.open_lane, LaneRequest(items=list(asked), over_lightning=True))
+    return [_end(each) for each in done.outcomes]
+
+
+def _end(outcome: PaymentOutcome) -> str:
+    return outcome.refusal.code if outcome.refusal else str(outcome.status or "left alone")
+
+
+def _another(asked: PaymentRequest, number: int, **changes: Any) -> PaymentRequest:
+    return replace(
+        asked,
+        payment_id=PaymentId("pay_" + 25 * str(number)),
+        idempotency_key=str(number),
+        payment_hash=PaymentHash(64 * str(number)),
+        **changes,
+    )
+
+
+async def test_each_of_a_lane_ends_for_itself_and_is_told_when_it_has(
+    teller: Teller, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt, "_FOLLOW_S", 0.5)
+    asked = [_another(_request(alice), number) for number in range(4)]
+    asked.append(_another(_request(alice), 4, amount_msat=Msat(90_000_000)))
+    paid, failed, unknown, slow, dear = asked
+    words: dict[str, list[NodePayment | Exception]] = {
+        str(paid.payment_hash): [NEW],
+        str(failed.payment_hash): [FAILED],
+        str(unknown.payment_hash): [OutcomeUnknown("lost")],
+    }
+    speaker, lnd = FakeSpeaker(), ByHash(known=None, says=[], words=words)
+    ends = await _ride(teller, lnd, speaker, "lane-1", *asked)
+    assert ends == ["settled", "failed", "left alone", "left alone", "insufficient_funds"]
+    assert sorted(speaker.said) == sorted([paid.payment_id, failed.payment_id, dear.payment_id])
+    assert await _balance(alice) == (50_000_000 - 1_000_350, 2 * 1_010_000)
+    for each, lane in ((paid, "lane-1"), (failed, "lane-1"), (unknown, _own(unknown)), (slow, _own(slow))):
+        assert (await alice.get(f"/v1/payments/{each.payment_id}")).json()["workflow_id"] == lane
+    told = await _open(teller, lnd, slow)
+    assert told.attempt is not None
+    assert lnd.sent == 4
+
+
+def _own(asked: PaymentRequest) -> str:
+    return payment_workflow_id(asked.account_id, asked.idempotency_key)
+
+
+async def test_what_a_lane_may_be_sending_no_other_workflow_takes_up(teller: Teller, alice: User) -> None:
+    """A repeat of the request met another API while the lane was under way. Later the lane has surely done with it."""
+    asked, lnd = _request(alice), FakeLnd(known=None, says=[OutcomeUnknown("lost")])
+    await ActivityEnvironment().run(partial(_payments(teller, lnd).open, asked, "lane-1", may_wait=True))
+    with pytest.raises(Unavailable, match="may be sending it"):
+        await _open(teller, lnd, asked)
+    await teller.pool.execute("UPDATE bank.payments SET created_at = created_at - interval '10 seconds'")
+    opened = await _open(teller, lnd, asked)
+    assert opened.attempt is not None
+    shown = (await alice.get(f"/v1/payments/{asked.payment_id}")).json()
+    assert (lnd.sent, shown["workflow_id"]) == (1, _own(asked))
+
+
+async def test_a_lane_that_died_with_its_worker_sends_nothing_when_it_is_done_again(
+    teller: Teller, alice: User
+) -> None:
+    asked, lnd, speaker = _request(alice), FakeLnd(known=None, says=[OutcomeUnknown("lost")]), FakeSpeaker()
+    await ActivityEnvironment().run(partial(_payments(teller, lnd).open, asked, "lane-1", may_wait=True))
+    assert await _ride(teller, lnd, speaker, "lane-1", asked) == ["left alone"]
+    opened = await _open(teller, lnd, asked)
+    assert opened.attempt is not None
+    assert (lnd.sent, speaker.said) == (1, [])
+
+
+async def test_with_every_place_taken_a_lane_is_opened_and_sent_from_the_queue(teller: Teller, alice: User) -> None:
+    asked, lnd = _request(alice), FakeLnd(known=None, says=[NEW])
+    payments = _payments(teller, lnd)
+    with ExitStack() as places:
+        for _ in range(4):
+            assert places.enter_context(payments.prompt.place())
+        lanes = Lanes(teller.pool, chart.Chart(), payments, cast("Speaker", FakeSpeaker()))
+        lane = LaneRequest(items=[asked], over_lightning=True)
+        (end,) = (await ActivityEnvironment().run(lanes.open_lane, lane)).outcomes
+    assert (_end(end), lnd.sent) == ("left alone", 0)
     assert await _balance(alice) == (50_000_000, 1_010_000)

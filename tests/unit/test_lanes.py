@@ -45,7 +45,9 @@ class MadeUpTemporal:
     async def start(self, client: Any, listener: Any, each: PaymentRequest, *, payee: str) -> Run:
         return replace((await self.start_lane(client, listener, [each]))[0], place=None)
 
-    async def start_lane(self, _client: Any, _listener: Any, items: Sequence[PaymentRequest]) -> list[Run]:
+    async def start_lane(
+        self, _client: Any, _listener: Any, items: Sequence[PaymentRequest], **_kind: bool
+    ) -> list[Run]:
         await asyncio.sleep(0)
         if self.away:
             raise Unavailable("Temporal is away")
@@ -78,7 +80,7 @@ async def turn() -> None:
 
 
 async def test_a_lone_payment_goes_at_once_and_those_that_come_meanwhile_go_together(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     first = ride(lanes, asked(1))
     await turn()
     others = ride(lanes, asked(2), asked(3), asked(4))
@@ -92,7 +94,7 @@ async def test_a_lone_payment_goes_at_once_and_those_that_come_meanwhile_go_toge
 
 
 async def test_width_is_how_many_go_side_by_side(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=2)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=2, patience_s=1)
     ride(lanes, asked(1), asked(2), asked(3))
     await turn()
     assert temporal.started == [["pay_1"], ["pay_2"]]
@@ -101,9 +103,8 @@ async def test_width_is_how_many_go_side_by_side(temporal: MadeUpTemporal) -> No
     assert temporal.started[2:] == [["pay_3"]]
 
 
-async def test_one_that_takes_long_holds_nobody_up(temporal: MadeUpTemporal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.lane._PATIENCE_S", 0.01)
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+async def test_one_that_takes_long_holds_nobody_up(temporal: MadeUpTemporal) -> None:
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=0.01)
     riders = ride(lanes, asked(1), asked(2))
     async with asyncio.timeout(5):
         await asyncio.gather(*riders)
@@ -111,7 +112,7 @@ async def test_one_that_takes_long_holds_nobody_up(temporal: MadeUpTemporal, mon
 
 
 async def test_the_same_key_twice_never_shares_a_lane(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     ride(lanes, asked(1))
     await turn()
     ride(lanes, asked(2, key="same"), asked(3, key="same"), asked(4))
@@ -123,7 +124,7 @@ async def test_the_same_key_twice_never_shares_a_lane(temporal: MadeUpTemporal) 
 
 
 async def test_a_lane_takes_only_so_many_and_only_so_much_text(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     ride(lanes, asked(0))
     await turn()
     ride(lanes, *(asked(number) for number in range(1, MAX_ITEMS + 2)))
@@ -137,7 +138,7 @@ async def test_a_lane_takes_only_so_many_and_only_so_much_text(temporal: MadeUpT
 
 
 async def test_when_temporal_is_away_all_of_a_lane_are_told_and_the_next_is_tried(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     temporal.away = True
     riders = ride(lanes, asked(1), asked(2), asked(3))
     told = await asyncio.gather(*riders, return_exceptions=True)
@@ -147,7 +148,7 @@ async def test_when_temporal_is_away_all_of_a_lane_are_told_and_the_next_is_trie
 
 
 async def test_a_caller_that_leaves_while_it_waits_disturbs_nobody(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     ride(lanes, asked(1))
     await turn()
     leaving, staying = ride(lanes, asked(2), asked(3))
@@ -159,7 +160,7 @@ async def test_a_caller_that_leaves_while_it_waits_disturbs_nobody(temporal: Mad
 
 
 async def test_a_caller_that_does_not_wait_for_the_end_leaves_its_payment_on_its_way(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     (first,) = ride(lanes, asked(1))
     assert await payment_run.wait_for_end(await first, Deadline(0)) is None
     ride(lanes, asked(2), asked(3))
@@ -177,7 +178,7 @@ async def test_what_nobody_foresaw_is_told_to_all_of_a_lane(
         raise ZeroDivisionError
 
     monkeypatch.setattr(payment_run, "start", fail)
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=1)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=1)
     async with asyncio.timeout(5):
         with pytest.raises(ZeroDivisionError):
             await lanes.start(asked(1), payee="bob")
@@ -186,7 +187,7 @@ async def test_what_nobody_foresaw_is_told_to_all_of_a_lane(
 
 
 async def test_width_zero_is_off(temporal: MadeUpTemporal) -> None:
-    lanes = Lanes(cast("Any", None), cast("Any", None), width=0)
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=0, patience_s=1)
     ride(lanes, *(asked(number) for number in range(5)))
     await turn()
     assert [len(each) for each in temporal.started] == [1] * 5

@@ -141,7 +141,8 @@ async def test_what_could_not_be_started_is_not_waited_for(listener: Listener) -
 
 
 async def test_each_of_a_lane_hears_its_own_word(listener: Listener) -> None:
-    runs = await payment_run.start_lane(cast("Client", FakeTemporal()), listener, [asked(1), asked(2)])
+    temporal = cast("Client", FakeTemporal())
+    runs = await payment_run.start_lane(temporal, listener, [asked(1), asked(2)], over_lightning=True)
     _say(listener, b"pay_2")
     assert await payment_run.wait_for_end(runs[1], Deadline(10)) is None
     assert not runs[0].ended.done()

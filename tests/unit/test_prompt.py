@@ -33,7 +33,8 @@ def _prompt(lnd: FakeLnd, *, most: int = 4) -> Prompt:
 
 async def _send(sender: Prompt, attempt: LightningAttempt = ATTEMPT, *, age_s: float = 0) -> AttemptReport | None:
     async def opening() -> AttemptReport | None:
-        return await sender.send(attempt, opening_since=time.monotonic() - age_s)
+        with sender.place() as may_wait:
+            return await sender.send(attempt, opening_since=time.monotonic() - age_s) if may_wait else None
 
     return cast("AttemptReport | None", await ActivityEnvironment().run(opening))
 
@@ -47,7 +48,7 @@ async def test_what_was_opened_a_moment_ago_is_sent_without_a_look() -> None:
 
 async def test_what_another_worker_may_have_taken_up_is_left_to_the_nodes_queue() -> None:
     lnd = FakeLnd(known=None, says=[PAID])
-    assert (await _send(_prompt(lnd), age_s=1.1), lnd.order) == (None, [])
+    assert (await _send(_prompt(lnd), age_s=2.1), lnd.order) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,20 @@ async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wa
     assert [report and report.verdict for report in reports] == [NodeVerdict.IN_FLIGHT, NodeVerdict.IN_FLIGHT, None]
     assert (lnd.sent, kept.begun) == (2, {"pay_0", "pay_1"})
     assert await _send(sender, attempts[2]) is not None
+
+
+async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Meanwhile another worker may have told it."""
+    monkeypatch.setattr(prompt, "_NEW_S", 0.05)
+
+    @dataclass
+    class Sluggish(FakeLnd):
+        async def get_identity(self) -> NodeIdentity:
+            await asyncio.sleep(0.1)
+            return await FakeLnd.get_identity(self)
+
+    lnd = Sluggish(known=None, says=[PAID])
+    assert (await _send(_prompt(lnd)), lnd.sent) == (None, 0)
 
 
 async def test_a_silent_node_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
