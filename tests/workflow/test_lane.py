@@ -26,6 +26,7 @@ pytestmark = pytest.mark.workflow
 
 BODY_HASH = "ab" * 32
 SETTLED = PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED)
+FAILED = PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.FAILED)
 REFUSED = PaymentOutcome(body_hash=BODY_HASH, refusal=Refusal(code="insufficient_funds", detail="too little"))
 CONFLICT = PaymentOutcome(body_hash="cd" * 32, key_conflict=True)
 LEFT_ALONE = PaymentOutcome(body_hash=BODY_HASH)
@@ -98,6 +99,23 @@ async def test_each_gets_its_end_in_the_order_in_which_they_came(skipping_tempor
     assert ledger.carried == [[f"pay_{number}" for number in range(4)]]
     assert ledger.alone == []
     assert len(history.events) < 12
+
+
+@pytest.mark.parametrize(
+    ("ends", "status"),
+    [
+        ([FAILED, SETTLED, REFUSED], "settled"),
+        ([REFUSED, FAILED, LEFT_ALONE], "failed"),
+        ([CONFLICT, LEFT_ALONE], "refused"),
+        ([LEFT_ALONE], "left_alone"),
+    ],
+)
+async def test_what_operators_find_it_by_is_the_best_of_its_ends(
+    skipping_temporal: WorkflowEnvironment, ends: list[PaymentOutcome], status: str
+) -> None:
+    async with riding(skipping_temporal, FakeLedger(ends)) as (handle, _):
+        await handle.result()
+        assert (await handle.describe()).typed_search_attributes.get(queues.STATUS) == status
 
 
 async def test_a_ledger_that_is_away_is_asked_again_with_the_same_payments(
