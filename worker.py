@@ -20,6 +20,8 @@ from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
+from activities.announcing import AnnouncingInterceptor
+from activities.at_once import AtOnce
 from activities.batch import Batches
 from activities.correction import Corrections
 from activities.counting import CountingInterceptor
@@ -29,17 +31,15 @@ from activities.invoice import InvoiceSweep, Receipts
 from activities.lane import Lanes
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
-from activities.prompt import Prompt
 from activities.pump import Pump
 from activities.quote import Quotes
 from activities.reconciliation import PlaceReconciliations, Reconciliations
 from activities.sending import Sending
 from activities.standing import ensure_standing
-from activities.telling import TellingInterceptor
+from engine.clients.announcements import Announcer
 from engine.clients.lnd import LndNode
 from engine.clients.lnd_history import LndHistory
 from engine.clients.lnd_routes import LndRoutes
-from engine.clients.words import Speaker
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
@@ -93,11 +93,11 @@ async def main() -> None:
             [each.close for each in nodes] + [each.close for each in histories] + [each.close for each in routes]
         ):
             stack.push_async_callback(close)
-        speaker = Speaker(settings.redis_url.get_secret_value())
-        stack.push_async_callback(speaker.close)
+        announcer = Announcer(settings.redis_url.get_secret_value())
+        stack.push_async_callback(announcer.close)
         sendings = {node.name: Sending(node, pool) for node in nodes}
         workers = [
-            _payments_worker(client, pool, sendings, speaker, settings),
+            _payments_worker(client, pool, sendings, announcer, settings),
             *(
                 _node_worker(client, pool, sendings[node.name], node, history, routes_of_it, settings)
                 for node, history, routes_of_it in zip(nodes, histories, routes, strict=True)
@@ -117,14 +117,14 @@ async def main() -> None:
 
 
 def _payments_worker(
-    client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], speaker: Speaker, settings: WorkerSettings
+    client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], announcer: Announcer, settings: WorkerSettings
 ) -> Worker:
     ids = Chart()
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
-    prompt = Prompt(sendings, most=settings.workflow_task_slots * 3 // 4)
-    payments, receipts, books = Payments(pool, ids, caps, prompt), Receipts(pool, ids), NodeBooks(pool, ids)
+    at_once = AtOnce(sendings, most=settings.workflow_task_slots * 3 // 4)
+    payments, receipts, books = Payments(pool, ids, caps, at_once), Receipts(pool, ids), NodeBooks(pool, ids)
     reconciliations = Reconciliations(pool)
-    lanes, batches = Lanes(pool, ids, payments, speaker), Batches(pool, ids)
+    lanes, batches = Lanes(pool, ids, payments, announcer), Batches(pool, ids)
     corrections = Corrections(pool, ids)
     return Worker(
         client,
@@ -162,7 +162,7 @@ def _payments_worker(
             corrections.expire_correction,
         ],
         workflow_runner=UnsandboxedWorkflowRunner(),  # tests/workflow run the same code in the sandbox: decision 19
-        interceptors=[TellingInterceptor(speaker), CountingInterceptor(), FailureInterceptor()],
+        interceptors=[AnnouncingInterceptor(announcer), CountingInterceptor(), FailureInterceptor()],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=4),

@@ -10,11 +10,11 @@ from dataclasses import asdict
 
 from temporalio import activity
 
+from activities.announcing import ended
 from activities.answers import claim_of, find_answer_in_tx
 from activities.internal import BrokenItemsError, InternalPayments
 from activities.payment import Payments
-from activities.telling import ended
-from engine.clients.words import Speaker
+from engine.clients.announcements import Announcer
 from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus
 from engine.contracts.queues import payment_workflow_id
@@ -27,17 +27,17 @@ from engine.ledger.database import Connection, Pool, transaction
 class Lanes(LaneActivities):
     """Those over Lightning are `payments`' own, one by one."""
 
-    def __init__(self, pool: Pool, ids: chart.Chart, payments: Payments, speaker: Speaker) -> None:
+    def __init__(self, pool: Pool, ids: chart.Chart, payments: Payments, announcer: Announcer) -> None:
         self._pool = pool
         self._internal = InternalPayments(ids)
         self._payments = payments
-        self._speaker = speaker
+        self._announcer = announcer
 
     @activity.defn
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
         """What contradicts the books is left out, and handed to a workflow of its own that calls an operator."""
         if lane.over_lightning:
-            with self._payments.prompt.place() as may_wait:
+            with self._payments.at_once.place() as may_wait:
                 async with asyncio.TaskGroup() as side_by_side:
                     pays = [side_by_side.create_task(self._pay(each, may_wait=may_wait)) for each in lane.items]
             return LaneOutcome(outcomes=[each.result() for each in pays])
@@ -64,7 +64,7 @@ class Lanes(LaneActivities):
         try:
             opened = await self._payments.open(asked, activity.info().workflow_id or "", may_wait=may_wait)
             if opened.attempt is None:
-                self._speaker.say(ended(asked, opened))
+                self._announcer.announce(ended(asked, opened))
                 return opened.outcome
             async with self._pool.acquire() as conn:
                 own = payment_workflow_id(asked.account_id, asked.idempotency_key)

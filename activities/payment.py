@@ -12,8 +12,8 @@ from dataclasses import asdict, replace
 from temporalio import activity
 
 from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
+from activities.at_once import NO_NODES, AtOnce
 from activities.internal import InternalPayments
-from activities.prompt import NO_NODES, Prompt
 from engine.contracts.payment import (
     AttemptReport,
     LightningAttempt,
@@ -45,10 +45,10 @@ class Payments(PaymentActivities):
     """Needs Postgres, and nodes only to be quicker."""
 
     def __init__(
-        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, prompt: Prompt = NO_NODES
+        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, at_once: AtOnce = NO_NODES
     ) -> None:
         self._pool = pool
-        self.prompt = prompt
+        self.at_once = at_once
         self._ids = ids
         self._internal = InternalPayments(ids)
         self._limits = LimitBooks()
@@ -57,7 +57,7 @@ class Payments(PaymentActivities):
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
         workflow_id = payment_workflow_id(request.account_id, request.idempotency_key)
-        with self.prompt.place() as may_wait:
+        with self.at_once.place() as may_wait:
             return await self.open(request, workflow_id, may_wait=may_wait)
 
     async def open(self, request: PaymentRequest, workflow_id: str, *, may_wait: bool) -> OpenedPayment:
@@ -163,7 +163,7 @@ class Payments(PaymentActivities):
         self, asked: PaymentRequest, opened: OpenedPayment, attempt: LightningAttempt, began: float
     ) -> OpenedPayment:
         """It is this call that has opened it. What has no end here goes on from the node's queue."""
-        report = await self.prompt.send(attempt, opening_since=began)
+        report = await self.at_once.send(attempt, opening_since=began)
         if report is None:
             return opened
         if report.verdict is not NodeVerdict.IN_FLIGHT:

@@ -50,10 +50,10 @@ from api import (
 from api.deps import Services
 from api.lane import Lanes
 from api.lookups import Lookups
+from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
-from engine.clients.words import Listener
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool

@@ -23,10 +23,10 @@ from temporalio.client import Client
 from api.errors import Forbidden, RateLimited, Unauthenticated
 from api.lane import Lanes
 from api.lookups import Lookups
+from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
-from engine.clients.words import Listener
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, NodeName
 from engine.domain.limits import Window

@@ -19,7 +19,7 @@ from temporalio.client import Client
 
 from api import payment_run
 from api.payment_run import Run
-from engine.clients.words import Listener
+from engine.clients.announcements import Listener
 from engine.contracts.lane import MAX_ITEMS
 from engine.contracts.payment import PaymentRequest
 

@@ -33,7 +33,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from api.errors import temporal_away
 from api.waiting import MAX_WAIT_S, Deadline
-from engine.clients.words import Listener, Word
+from engine.clients.announcements import Listener, Word
 from engine.contracts import queues
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest

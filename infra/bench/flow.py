@@ -13,7 +13,7 @@ from pathlib import Path
 from temporalio.client import Client
 
 from api import payment_run
-from engine.clients.words import Listener
+from engine.clients.announcements import Listener
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.payment import PaymentRequest, PaymentStatus

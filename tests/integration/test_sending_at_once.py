@@ -15,13 +15,13 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
-from activities import prompt
+from activities import at_once
+from activities.at_once import AtOnce
 from activities.lane import Lanes
 from activities.payment import Payments
-from activities.prompt import Prompt
 from activities.sending import Sending
+from engine.clients.announcements import Announcer
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.words import Speaker
 from engine.contracts.lane import LaneRequest
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus
 from engine.contracts.queues import payment_workflow_id
@@ -76,7 +76,7 @@ def _request(payer: User) -> PaymentRequest:
 
 def _payments(teller: Teller, lnd: FakeLnd) -> Payments:
     nodes = {NODE: Sending(cast("LndNode", lnd), teller.pool)}
-    return Payments(teller.pool, chart.Chart(), prompt=Prompt(nodes, most=4))
+    return Payments(teller.pool, chart.Chart(), at_once=AtOnce(nodes, most=4))
 
 
 async def _open(teller: Teller, lnd: FakeLnd, asked: PaymentRequest) -> OpenedPayment:
@@ -159,19 +159,19 @@ class ByHash(FakeLnd):
             await asyncio.Event().wait()
 
 
-class FakeSpeaker:
+class FakeAnnouncer:
     """Remembers what it was told to say."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
-    def say(self, payments: Sequence[PaymentId]) -> None:
+    def announce(self, payments: Sequence[PaymentId]) -> None:
         self.said += payments
 
 
-async def _ride(teller: Teller, lnd: FakeLnd, speaker: FakeSpeaker, lane: str, *asked: PaymentRequest) -> list[str]:
+async def _ride(teller: Teller, lnd: FakeLnd, announcer: FakeAnnouncer, lane: str, *asked: PaymentRequest) -> list[str]:
     """How each ended for the lane."""
-    lanes = Lanes(teller.pool, chart.Chart(), _payments(teller, lnd), cast("Speaker", speaker))
+    lanes = Lanes(teller.pool, chart.Chart(), _payments(teller, lnd), cast("Announcer", announcer))
     environment = ActivityEnvironment()
     environment.info = replace(environment.info, workflow_id=lane)
     done = await environment.run(lanes.open_lane, LaneRequest(items=list(asked), over_lightning=True))
@@ -195,7 +195,7 @@ def _another(asked: PaymentRequest, number: int, **changes: Any) -> PaymentReque
 async def test_each_of_a_lane_ends_for_itself_and_is_told_when_it_has(
     teller: Teller, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prompt, "_FOLLOW_S", 0.5)
+    monkeypatch.setattr(at_once, "_FOLLOW_S", 0.5)
     asked = [_another(_request(alice), number) for number in range(4)]
     asked.append(_another(_request(alice), 4, amount_msat=Msat(90_000_000)))
     paid, failed, unknown, slow, dear = asked
@@ -204,10 +204,10 @@ async def test_each_of_a_lane_ends_for_itself_and_is_told_when_it_has(
         str(failed.payment_hash): [FAILED],
         str(unknown.payment_hash): [OutcomeUnknown("lost")],
     }
-    speaker, lnd = FakeSpeaker(), ByHash(known=None, says=[], words=words)
-    ends = await _ride(teller, lnd, speaker, "lane-1", *asked)
+    announcer, lnd = FakeAnnouncer(), ByHash(known=None, says=[], words=words)
+    ends = await _ride(teller, lnd, announcer, "lane-1", *asked)
     assert ends == ["settled", "failed", "left alone", "left alone", "insufficient_funds"]
-    assert sorted(speaker.said) == sorted([paid.payment_id, failed.payment_id, dear.payment_id])
+    assert sorted(announcer.said) == sorted([paid.payment_id, failed.payment_id, dear.payment_id])
     assert await _balance(alice) == (50_000_000 - 1_000_350, 2 * 1_010_000)
     for each, lane in ((paid, "lane-1"), (failed, "lane-1"), (unknown, _own(unknown)), (slow, _own(slow))):
         assert (await alice.get(f"/v1/payments/{each.payment_id}")).json()["workflow_id"] == lane
@@ -236,12 +236,12 @@ async def test_what_a_lane_may_be_sending_no_other_workflow_takes_up(teller: Tel
 async def test_a_lane_that_died_with_its_worker_sends_nothing_when_it_is_done_again(
     teller: Teller, alice: User
 ) -> None:
-    asked, lnd, speaker = _request(alice), FakeLnd(known=None, says=[OutcomeUnknown("lost")]), FakeSpeaker()
+    asked, lnd, announcer = _request(alice), FakeLnd(known=None, says=[OutcomeUnknown("lost")]), FakeAnnouncer()
     await ActivityEnvironment().run(partial(_payments(teller, lnd).open, asked, "lane-1", may_wait=True))
-    assert await _ride(teller, lnd, speaker, "lane-1", asked) == ["left alone"]
+    assert await _ride(teller, lnd, announcer, "lane-1", asked) == ["left alone"]
     opened = await _open(teller, lnd, asked)
     assert opened.attempt is not None
-    assert (lnd.sent, speaker.said) == (1, [])
+    assert (lnd.sent, announcer.said) == (1, [])
 
 
 async def test_with_every_place_taken_a_lane_is_opened_and_sent_from_the_queue(teller: Teller, alice: User) -> None:
@@ -249,8 +249,8 @@ async def test_with_every_place_taken_a_lane_is_opened_and_sent_from_the_queue(t
     payments = _payments(teller, lnd)
     with ExitStack() as places:
         for _ in range(4):
-            assert places.enter_context(payments.prompt.place())
-        lanes = Lanes(teller.pool, chart.Chart(), payments, cast("Speaker", FakeSpeaker()))
+            assert places.enter_context(payments.at_once.place())
+        lanes = Lanes(teller.pool, chart.Chart(), payments, cast("Announcer", FakeAnnouncer()))
         lane = LaneRequest(items=[asked], over_lightning=True)
         (end,) = (await ActivityEnvironment().run(lanes.open_lane, lane)).outcomes
     assert (_end(end), lnd.sent) == ("left alone", 0)

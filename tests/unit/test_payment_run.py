@@ -7,10 +7,10 @@ import pytest
 from temporalio.client import Client, RPCError
 from temporalio.service import RPCStatusCode
 
-from activities.telling import ended
+from activities.announcing import ended
 from api import payment_run
 from api.waiting import Deadline
-from engine.clients.words import Listener
+from engine.clients.announcements import Listener
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import (
     LightningAttempt,

@@ -9,8 +9,8 @@ from typing import cast
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities import prompt
-from activities.prompt import NO_NODES, Prompt
+from activities import at_once
+from activities.at_once import NO_NODES, AtOnce
 from activities.sending import Sending
 from engine.clients.lnd import LndNode, NodeIdentity, NodePayment
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
@@ -27,11 +27,11 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
     return fake_bank(monkeypatch)
 
 
-def _prompt(lnd: FakeLnd, *, most: int = 4) -> Prompt:
-    return Prompt({ATTEMPT.node: Sending(cast("LndNode", lnd), cast("Pool", FakePool()))}, most=most)
+def _at_once(lnd: FakeLnd, *, most: int = 4) -> AtOnce:
+    return AtOnce({ATTEMPT.node: Sending(cast("LndNode", lnd), cast("Pool", FakePool()))}, most=most)
 
 
-async def _send(sender: Prompt, attempt: LightningAttempt = ATTEMPT, *, age_s: float = 0) -> AttemptReport | None:
+async def _send(sender: AtOnce, attempt: LightningAttempt = ATTEMPT, *, age_s: float = 0) -> AttemptReport | None:
     async def opening() -> AttemptReport | None:
         with sender.place() as may_wait:
             return await sender.send(attempt, opening_since=time.monotonic() - age_s) if may_wait else None
@@ -41,32 +41,32 @@ async def _send(sender: Prompt, attempt: LightningAttempt = ATTEMPT, *, age_s: f
 
 async def test_what_was_opened_a_moment_ago_is_sent_without_a_look() -> None:
     lnd = FakeLnd(known=None, says=[IN_FLIGHT, PAID])
-    report = await _send(_prompt(lnd))
+    report = await _send(_at_once(lnd))
     assert report is not None
     assert (report.verdict, lnd.order) == (NodeVerdict.SUCCEEDED, ["send"])
 
 
 async def test_what_another_worker_may_have_taken_up_is_left_to_the_nodes_queue() -> None:
     lnd = FakeLnd(known=None, says=[PAID])
-    assert (await _send(_prompt(lnd), age_s=2.1), lnd.order) == (None, [])
+    assert (await _send(_at_once(lnd), age_s=2.1), lnd.order) == (None, [])
 
 
 @pytest.mark.parametrize(
     "error", [Unavailable("connection reset"), OutcomeUnknown("deadline exceeded"), InvariantBroken("not ours")]
 )
 async def test_what_goes_wrong_is_left_to_the_nodes_queue(error: EngineError) -> None:
-    assert await _send(_prompt(FakeLnd(known=None, says=[error]))) is None
+    assert await _send(_at_once(FakeLnd(known=None, says=[error]))) is None
 
 
 async def test_the_fence_stands_before_this_send_as_before_every_one(kept: FakeBank) -> None:
     kept.pubkey = None
     lnd = FakeLnd(known=None, says=[PAID])
-    assert (await _send(_prompt(lnd)), lnd.sent) == (None, 0)
+    assert (await _send(_at_once(lnd)), lnd.sent) == (None, 0)
 
 
 async def test_a_node_of_another_process_is_left_to_it() -> None:
     lnd = FakeLnd(known=None, says=[PAID])
-    assert await _send(_prompt(lnd), replace(ATTEMPT, node=NodeName("lnd-9"))) is None
+    assert await _send(_at_once(lnd), replace(ATTEMPT, node=NodeName("lnd-9"))) is None
     assert (await _send(NO_NODES), lnd.order) == (None, [])
 
 
@@ -91,9 +91,9 @@ class SilentLnd(FakeLnd):
 async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wait(
     monkeypatch: pytest.MonkeyPatch, kept: FakeBank
 ) -> None:
-    monkeypatch.setattr(prompt, "_FOLLOW_S", 0.2)
+    monkeypatch.setattr(at_once, "_FOLLOW_S", 0.2)
     lnd = SlowLnd(known=None, says=[])
-    sender = _prompt(lnd, most=2)
+    sender = _at_once(lnd, most=2)
     attempts = [replace(ATTEMPT, payment_id=PaymentId(f"pay_{number}")) for number in range(3)]
     reports = await asyncio.gather(*(_send(sender, each) for each in attempts))
     assert [report and report.verdict for report in reports] == [NodeVerdict.IN_FLIGHT, NodeVerdict.IN_FLIGHT, None]
@@ -103,7 +103,7 @@ async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wa
 
 async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Meanwhile another worker may have told it."""
-    monkeypatch.setattr(prompt, "_NEW_S", 0.05)
+    monkeypatch.setattr(at_once, "_NEW_S", 0.05)
 
     @dataclass
     class Sluggish(FakeLnd):
@@ -112,9 +112,9 @@ async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: py
             return await FakeLnd.get_identity(self)
 
     lnd = Sluggish(known=None, says=[PAID])
-    assert (await _send(_prompt(lnd)), lnd.sent) == (None, 0)
+    assert (await _send(_at_once(lnd)), lnd.sent) == (None, 0)
 
 
 async def test_a_silent_node_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt, "_ALL_S", 0.1)
-    assert await _send(_prompt(SilentLnd(known=None, says=[]))) is None
+    monkeypatch.setattr(at_once, "_ALL_S", 0.1)
+    assert await _send(_at_once(SilentLnd(known=None, says=[]))) is None

@@ -8,7 +8,7 @@ from typing import Any
 
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
-from engine.clients.words import Speaker
+from engine.clients.announcements import Announcer
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import (
     OpenedPayment,
@@ -30,22 +30,22 @@ def ended(asked: object, result: object) -> Sequence[PaymentId]:
     return []
 
 
-class _Telling(ActivityInboundInterceptor):
-    def __init__(self, next: ActivityInboundInterceptor, speaker: Speaker) -> None:  # noqa: A002 - the SDK's signature
+class _Announcing(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, announcer: Announcer) -> None:  # noqa: A002 - the SDK's signature
         super().__init__(next)
-        self._speaker = speaker
+        self._announcer = announcer
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:  # noqa: A002, ANN401 - the SDK's signature
         result = await self.next.execute_activity(input)
-        self._speaker.say(ended(input.args[0] if input.args else None, result))
+        self._announcer.announce(ended(input.args[0] if input.args else None, result))
         return result
 
 
-class TellingInterceptor(Interceptor):
+class AnnouncingInterceptor(Interceptor):
     """For the worker whose activities end payments."""
 
-    def __init__(self, speaker: Speaker) -> None:
-        self._speaker = speaker
+    def __init__(self, announcer: Announcer) -> None:
+        self._announcer = announcer
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002 - the SDK's signature
-        return _Telling(next, self._speaker)
+        return _Announcing(next, self._announcer)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from engine.clients.words import Listener, Speaker
+from engine.clients.announcements import Announcer, Listener
 from engine.domain.ids import AccountId, PaymentId, id_for_key, new_id
 from tests.fixtures.stack import Bank, eventually
 
@@ -53,11 +53,11 @@ async def test_who_waits_is_told_of_each_end_and_the_answer_stands_in_the_books_
 
 async def test_while_redis_is_away_nobody_hears_and_every_payment_is_answered(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
-    speaker = Speaker(bank.stack.environment()["MILLRACE_REDIS_URL"])
+    announcer = Announcer(bank.stack.environment()["MILLRACE_REDIS_URL"])
     async with listening(bank) as listener:
         with bank.stack.held("redis"):
             await hears(listener, it=False)
-            speaker.say([PaymentId(new_id("pay"))])
+            announcer.announce([PaymentId(new_id("pay"))])
             paid = await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=1_000)
             assert (paid.status_code, paid.json()["status"]) == (201, "settled")
         await hears(listener, it=True)
@@ -65,8 +65,8 @@ async def test_while_redis_is_away_nobody_hears_and_every_payment_is_answered(ba
         word = listener.expect(again)
 
         async def heard() -> bool | None:
-            speaker.say([again])
+            announcer.announce([again])
             return True if word.done() else None
 
         await eventually(heard, "the word to come through again")
-    await speaker.close()
+    await announcer.close()

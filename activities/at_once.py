@@ -27,7 +27,7 @@ _NEW_S = 2
 after five seconds, and what a lane has opened to another workflow after ten."""
 
 
-class Prompt:
+class AtOnce:
     """For the nodes that this process calls. At most `most` tasks wait here."""
 
     def __init__(self, nodes: Mapping[NodeName, Sending], *, most: int) -> None:
@@ -63,5 +63,5 @@ class Prompt:
             return None
 
 
-NO_NODES = Prompt({}, most=0)
+NO_NODES = AtOnce({}, most=0)
 """For a process that calls none."""

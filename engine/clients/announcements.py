@@ -21,14 +21,14 @@ _LIMIT_S = 0.5
 _AGAIN_S = 1
 
 
-class Speaker:
+class Announcer:
     """Says that payments have ended. Never raises, and nobody waits for it."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.from_url(url, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S)
         self._saying: set[asyncio.Task[None]] = set()
 
-    def say(self, payments: Sequence[PaymentId]) -> None:
+    def announce(self, payments: Sequence[PaymentId]) -> None:
         """These have ended, and Postgres knows how."""
         if payments:
             task = asyncio.create_task(self._say(" ".join(payments)))
