@@ -73,8 +73,7 @@ async def find_facts(conn: Connection, asked: Sequence[tuple[AccountId, WalletId
     """Of each account with its wallet and the key of its request, in their order."""
     rows = await conn.fetch(
         """SELECT a.status, k.body_hash, k.resource_id, k.refusal,
-                  ARRAY(SELECT name FROM bank.nodes
-                         WHERE reported_at > clock_timestamp() - interval '30 seconds') AS fresh
+                  ARRAY(SELECT name FROM bank.nodes WHERE bank.has_reported(reported_at)) AS fresh
              FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]))
                   WITH ORDINALITY o(account_id, wallet_id, key, place)
              LEFT JOIN bank.wallets w ON w.id = o.wallet_id AND w.account_id = o.account_id

@@ -41,7 +41,7 @@ from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, new_id
 from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
 from workflows.lane import LaneWorkflow
-from workflows.payment import PaymentWorkflow
+from workflows.payment import PaymentWorkflow, found_by
 
 Handle = WorkflowHandle[PaymentWorkflow, PaymentOutcome]
 LaneHandle = WorkflowHandle[LaneWorkflow, LaneOutcome]
@@ -110,7 +110,7 @@ async def start(client: Client, listener: Listener, asked: PaymentRequest, *, pa
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
                     id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                     static_summary=f"pay {amount_text(asked.amount_msat)} to {payee} for {asked.account_id}",
-                    search_attributes=_search_attributes(asked),
+                    search_attributes=found_by(asked),
                     task_timeout=queues.TASK_TIMEOUT,
                     rpc_timeout=CALL_LIMIT,
                 )
@@ -292,19 +292,6 @@ def starting(workflow_id: str) -> Iterator[None]:
         raise temporal_away(error) from error
     except (RuntimeError, TimeoutError) as error:  # a lazy client that cannot connect says RuntimeError
         raise temporal_away(error) from error
-
-
-def _search_attributes(asked: PaymentRequest) -> TypedSearchAttributes:
-    pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
-        SearchAttributePair(queues.KIND, "payment"),
-        SearchAttributePair(queues.STATUS, "pending"),
-        SearchAttributePair(queues.ACCOUNT, asked.account_id),
-        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
-        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
-    ]
-    if asked.payment_hash is not None:
-        pairs.append(SearchAttributePair(queues.PAYMENT_HASH, asked.payment_hash))
-    return TypedSearchAttributes(pairs)
 
 
 def _listed(asked: Sequence[PaymentRequest]) -> str:

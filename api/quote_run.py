@@ -40,7 +40,6 @@ _WAIT_S = 12
 _RUN_LIMIT = timedelta(seconds=30)
 _PROBING_S = 30
 _REST_S = 86_400
-_NODE_SILENCE_S = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,10 +136,9 @@ async def _find_node(services: Services, total_msat: Msat) -> NodeName | None:
     async with services.reading() as conn:
         with translated():
             name: str | None = await conn.fetchval(
-                """SELECT name FROM bank.nodes WHERE reported_at > clock_timestamp() - make_interval(secs => $2)
+                """SELECT name FROM bank.nodes WHERE bank.has_reported(reported_at)
                     ORDER BY outbound_msat >= $1 DESC, outbound_msat DESC, name LIMIT 1""",
                 total_msat,
-                _NODE_SILENCE_S,
             )
     return None if name is None else NodeName(name)
 

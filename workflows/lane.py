@@ -12,18 +12,17 @@ from collections import Counter
 from contextlib import suppress
 
 from temporalio import workflow
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from workflows.patience import until_done
-from workflows.payment import PaymentWorkflow
+from workflows.payment import PaymentWorkflow, found_by
 from workflows.policies import LEDGER
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
     from engine.contracts.payment import PaymentOutcome, PaymentRequest
-    from engine.domain.money import msat_to_sat_floor
 
 
 @workflow.defn
@@ -55,7 +54,7 @@ class LaneWorkflow:
 
 
 async def _leave_alone(asked: PaymentRequest) -> None:
-    """It goes on by itself and calls an operator, however long that takes."""
+    """It goes on by itself, however long that takes, and calls an operator where it must."""
     with suppress(WorkflowAlreadyStartedError):
         await workflow.start_child_workflow(
             PaymentWorkflow.run,
@@ -63,15 +62,8 @@ async def _leave_alone(asked: PaymentRequest) -> None:
             id=queues.payment_workflow_id(asked.account_id, asked.idempotency_key),
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            search_attributes=TypedSearchAttributes(
-                [
-                    SearchAttributePair(queues.KIND, "payment"),
-                    SearchAttributePair(queues.STATUS, "pending"),
-                    SearchAttributePair(queues.ACCOUNT, asked.account_id),
-                    SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
-                    SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
-                ]
-            ),
+            search_attributes=found_by(asked),
+            task_timeout=queues.TASK_TIMEOUT,
             static_summary=f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}",
         )
 

@@ -20,6 +20,7 @@ import asyncio
 from dataclasses import replace
 
 from temporalio import workflow
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows.patience import until_done
@@ -43,6 +44,7 @@ with workflow.unsafe.imports_passed_through():
         settlement,
     )
     from engine.domain.correction import LONGEST_REASON
+    from engine.domain.money import msat_to_sat_floor
     from engine.domain.sending import Waiting
 
 _NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
@@ -187,6 +189,20 @@ class PaymentWorkflow:
                 PaymentActivities.release_payment, release(request, report), **LEDGER
             ),
         )
+
+
+def found_by(asked: PaymentRequest) -> TypedSearchAttributes:
+    """What operators find a payment's own workflow by, from its start on."""
+    pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
+        SearchAttributePair(queues.KIND, "payment"),
+        SearchAttributePair(queues.STATUS, "pending"),
+        SearchAttributePair(queues.ACCOUNT, asked.account_id),
+        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
+        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+    ]
+    if asked.payment_hash is not None:
+        pairs.append(SearchAttributePair(queues.PAYMENT_HASH, asked.payment_hash))
+    return TypedSearchAttributes(pairs)
 
 
 def _show_in_flight(attempt: LightningAttempt, waiting: Waiting | None) -> LightningAttempt:

@@ -10,6 +10,8 @@ from contextlib import suppress
 from typing import TypeAlias
 
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from engine.domain.ids import PaymentId
@@ -17,7 +19,8 @@ from engine.domain.ids import PaymentId
 Word: TypeAlias = asyncio.Future[None]
 
 _CHANNEL = "millrace:ended"
-_LIMIT_S = 0.5
+_LIMIT_S = 3
+"""Of one try: nobody waits for it, and what took so long is news no more."""
 _AGAIN_S = 1
 
 
@@ -25,7 +28,9 @@ class Announcer:
     """Says that payments have ended. Never raises, and nobody waits for it."""
 
     def __init__(self, url: str) -> None:
-        self._redis = redis.from_url(url, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S)
+        # One repeat: the pool may still hold connections to a Redis that has been restarted since.
+        once_more = Retry(NoBackoff(), retries=1)
+        self._redis = redis.from_url(url, socket_timeout=_LIMIT_S, socket_connect_timeout=_LIMIT_S, retry=once_more)
         self._saying: set[asyncio.Task[None]] = set()
 
     def announce(self, payments: Sequence[PaymentId]) -> None:

@@ -97,7 +97,7 @@ async def choose_sender(conn: Connection, total_msat: Msat, *, max_in_flight: in
     with translated():
         name: str | None = await conn.fetchval(
             """SELECT name FROM bank.nodes n
-                ORDER BY reported_at > clock_timestamp() - interval '30 seconds' DESC,
+                ORDER BY bank.has_reported(reported_at) DESC,
                          $2 > (SELECT count(*) FROM bank.payments WHERE node = n.name AND status = 'pending') DESC,
                          outbound_msat >= $1 DESC, outbound_msat DESC, name LIMIT 1""",
             total_msat,
