@@ -45,7 +45,10 @@ class Announcer:
             await self._redis.publish(_CHANNEL, word)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Let go of the connections, with what is not said yet."""
+        for task in self._saying:
+            task.cancel()
+        await asyncio.gather(*self._saying, return_exceptions=True)
         await self._redis.aclose()
 
 
