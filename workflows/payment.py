@@ -5,7 +5,7 @@
            └─ held ── send ── in flight … ──┬─ settled    the node said so: actual fee booked, rest released
                                             └─ failed     the node said so: everything released
 
-Where the process that holds the money calls the node as well, it sends at once, and what ends within two seconds has
+Where the process that holds the money calls the node as well, it sends at once, and what ends within some seconds has
 ended with its opening. Everything else is sent, followed and watched over the node's own queue.
 
 Money is held before anything leaves, on a node that is chosen once. "Not known yet" is a state in which the payment may

@@ -40,7 +40,7 @@ LEDGER = LocalPolicy(
         initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_interval=timedelta(seconds=3)
     ),
 )
-"""One short transaction in Postgres."""
+"""One short transaction in Postgres. An opening may wait for a node as well, for some four seconds after its commit."""
 
 MOVE_MONEY = Policy(
     start_to_close_timeout=timedelta(minutes=2),
