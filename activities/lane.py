@@ -21,7 +21,7 @@ from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError
 from engine.ledger import chart, payment
 from engine.ledger import request as requests
-from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.database import Connection, Pool, borrowed, transaction
 
 
 class Lanes(LaneActivities):
@@ -66,7 +66,7 @@ class Lanes(LaneActivities):
             if opened.attempt is None:
                 self._announcer.announce(ended(asked, opened))
                 return opened.outcome
-            async with self._pool.acquire() as conn:
+            async with borrowed(self._pool) as conn:
                 own = payment_workflow_id(asked.account_id, asked.idempotency_key)
                 await payment.hand_over(conn, asked.payment_id, own)
         except EngineError as error:

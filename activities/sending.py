@@ -25,7 +25,7 @@ from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdic
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.sending import IN_FLIGHT, LOST_ATTEMPT, Waiting, is_proven_lost, release_height
 from engine.ledger import keysend, sending
-from engine.ledger.database import Pool, translated
+from engine.ledger.database import Pool, borrowed
 
 _IDENTITY_S = 1
 """How long a node that can send is held to be the one that answered: no node is replaced or restarted in less."""
@@ -155,7 +155,7 @@ class Sending(SendingActivities):
         seen = payment.payment_hash in htlcs.outgoing or payment.preimage_seen
         if seen or htlcs.closing or not htlcs.synced or payment.time_lock == 0:
             return []
-        async with self._pool.acquire() as conn:
+        async with borrowed(self._pool) as conn:
             await sending.add_sighting(
                 conn,
                 attempt.payment_id,
@@ -180,15 +180,15 @@ class Sending(SendingActivities):
 
     async def _note(self, attempt: LightningAttempt, waiting: Waiting) -> None:
         """For people: whoever cannot write it goes on without."""
-        with suppress(EngineError), translated():
-            async with self._pool.acquire(timeout=_NOTE_LIMIT_S) as conn:
+        with suppress(EngineError):
+            async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
                 await sending.note_wait(conn, attempt.payment_id, waiting)
 
     async def _find_keysend(self, attempt: LightningAttempt) -> Keysend | None:
         """The preimage is read for each try, and the same for all."""
         if attempt.payee_node is None:
             return None
-        async with self._pool.acquire() as conn:
+        async with borrowed(self._pool) as conn:
             preimage = await keysend.get_preimage(conn, attempt.payment_id)
         return Keysend(payee=attempt.payee_node, preimage=preimage)
 
@@ -202,7 +202,7 @@ class Sending(SendingActivities):
             raise Unavailable(f"{self._node.name} has no active channel; it may have just been started")
         if not identity.synced:
             raise Unavailable(f"{self._node.name} is behind the chain")
-        async with self._pool.acquire() as conn:
+        async with borrowed(self._pool) as conn:
             fence = await sending.find_fence(conn, attempt.payment_id, attempt=attempt.attempt)
         if fence is None:
             raise InvariantBroken(f"{attempt.payment_id} is not waiting to be sent any more")
@@ -215,7 +215,7 @@ class Sending(SendingActivities):
     async def _note_begun(self, attempt: LightningAttempt) -> None:
         """Before anything else happens to it, if that can be: books that are away must not end the following."""
         try:
-            async with asyncio.timeout(_NOTE_LIMIT_S), self._pool.acquire() as conn:
+            async with asyncio.timeout(_NOTE_LIMIT_S), borrowed(self._pool) as conn:
                 await sending.note_begun(conn, attempt.payment_id)
         except (EngineError, TimeoutError) as error:
             activity.logger.warning("%s is in flight, and it could not be noted: %s", attempt.payment_id, error)

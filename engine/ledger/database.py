@@ -93,6 +93,14 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
+async def borrowed(pool: Pool, *, timeout_s: int = 10) -> AsyncIterator[Connection]:
+    """A connection for single statements, each committed by itself. Raises Unavailable when there is none in time."""
+    with translated():
+        async with pool.acquire(timeout=timeout_s) as conn:
+            yield conn
+
+
+@asynccontextmanager
 async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
     """One REPEATABLE READ transaction for reads: all its statements see the books of one moment. Raises Unavailable."""
     with translated():

@@ -1,6 +1,7 @@
 """Reading a node's word about an attempt, with a fake node for what a real one cannot be made to say on demand."""
 
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -251,6 +252,24 @@ async def test_what_was_begun_at_once_is_followed_and_never_sent(says: list[Node
     report = await _send(lnd, replace(ATTEMPT, begun=True))
     assert report.verdict is (NodeVerdict.SUCCEEDED if says == [PAID] else NodeVerdict.IN_FLIGHT)
     assert lnd.sent == 0
+
+
+async def test_books_that_are_away_at_the_nodes_first_word_make_no_other_try() -> None:
+    """What the node has is followed, noted or not: a try that could send must not follow."""
+
+    class Away(FakePool):
+        fenced = False
+
+        @asynccontextmanager
+        async def acquire(self, **_limits: object) -> AsyncIterator[None]:
+            if self.fenced:
+                raise ConnectionRefusedError
+            self.fenced = True
+            yield None
+
+    activity = Sending(cast("LndNode", FakeLnd(known=None, says=[IN_FLIGHT])), cast("Pool", Away()))
+    report = await ActivityEnvironment().run(activity.send_payment, ATTEMPT)
+    assert report.verdict is NodeVerdict.IN_FLIGHT
 
 
 async def test_a_node_that_never_said_a_word_is_asked_again(kept: FakeBank) -> None:
