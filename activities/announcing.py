@@ -21,8 +21,11 @@ from engine.domain.ids import PaymentId
 
 
 def ended(asked: object, result: object) -> Sequence[PaymentId]:
-    """The payments whose end an activity's result tells; its input names them."""
-    if isinstance(asked, LaneRequest) and isinstance(result, LaneOutcome):
+    """The payments whose end an activity's result tells; its input names them.
+
+    Those of a lane over Lightning were announced one by one, each at its own end.
+    """
+    if isinstance(asked, LaneRequest) and isinstance(result, LaneOutcome) and not asked.over_lightning:
         return [each.payment_id for each, end in zip(asked.items, result.outcomes, strict=True) if end.is_final]
     outcome = result.outcome if isinstance(result, OpenedPayment) else result
     if isinstance(asked, PaymentRequest | SettlePayment | ReleasePayment) and isinstance(outcome, PaymentOutcome):

@@ -19,13 +19,13 @@ from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, 
 
 from engine.contracts.batch import BatchOutcome
 from engine.contracts.lane import LaneOutcome
-from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus
+from engine.contracts.payment import OpenedPayment, PaymentOutcome
 
 
 def outcome_of(result: object) -> str | None:
     """How a payment ended with this result of an activity; None when it goes on, or when it is about something else."""
     outcome = result.outcome if isinstance(result, OpenedPayment) else result
-    if not isinstance(outcome, PaymentOutcome) or outcome.status is PaymentStatus.PENDING:
+    if not isinstance(outcome, PaymentOutcome) or not outcome.is_final:
         return None
     if outcome.status is not None:
         return outcome.status.value
@@ -35,7 +35,7 @@ def outcome_of(result: object) -> str | None:
 def outcomes_of(result: object) -> Mapping[str, int]:
     """How many payments ended how with this result of an activity. A batch ends for all of its payments alike."""
     if isinstance(result, LaneOutcome):
-        ends = (outcome_of(each) for each in result.outcomes if each.status or each.refusal or each.key_conflict)
+        ends = (outcome_of(each) for each in result.outcomes)
         return Counter(end for end in ends if end is not None)
     if isinstance(result, BatchOutcome):
         end = "refused" if result.refusal else "key_conflict" if result.key_conflict else "settled"

@@ -10,7 +10,6 @@ from dataclasses import asdict
 
 from temporalio import activity
 
-from activities.announcing import ended
 from activities.answers import claim_of, find_answer_in_tx
 from activities.internal import BrokenItemsError, InternalPayments
 from activities.payment import Payments
@@ -64,7 +63,7 @@ class Lanes(LaneActivities):
         try:
             opened = await self._payments.open(asked, activity.info().workflow_id or "", may_wait=may_wait)
             if opened.attempt is None:
-                self._announcer.announce(ended(asked, opened))
+                self._announcer.announce([asked.payment_id])
                 return opened.outcome
             async with borrowed(self._pool) as conn:
                 own = payment_workflow_id(asked.account_id, asked.idempotency_key)

@@ -1,6 +1,7 @@
 """How an end is heard of: by the word of a worker, by Temporal where it does not come, and never too late."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,6 @@ from api.waiting import Deadline
 from engine.clients.announcements import Listener
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import (
-    LightningAttempt,
     OpenedPayment,
     PaymentOutcome,
     PaymentRequest,
@@ -22,8 +22,9 @@ from engine.contracts.payment import (
     ReleasePayment,
 )
 from engine.domain.errors import Unavailable
-from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.ids import AccountId, PaymentId, WalletId
 from engine.domain.money import Msat
+from tests.unit.sending_helpers import ATTEMPT
 
 pytestmark = pytest.mark.unit
 
@@ -153,17 +154,7 @@ async def test_each_of_a_lane_hears_its_own_word(listener: Listener) -> None:
 
 @pytest.mark.parametrize(("outcome", "is_end"), [(PENDING, 0), (SETTLED, 1), (REFUSED, 1), (CONFLICT, 1)])
 def test_an_opening_is_an_end_unless_it_holds_the_money(outcome: PaymentOutcome, is_end: int) -> None:
-    attempt = LightningAttempt(
-        payment_id=PaymentId("pay_1"),
-        node=NodeName("lnd-1"),
-        bolt11="lnbcrt1…",
-        payment_hash=PaymentHash("cd" * 32),
-        amount_msat=Msat(1),
-        amount_in_invoice=True,
-        max_fee_msat=Msat(0),
-        attempt=1,
-    )
-    opened = OpenedPayment(outcome=outcome, attempt=None if is_end else attempt)
+    opened = OpenedPayment(outcome=outcome, attempt=None if is_end else ATTEMPT)
     assert ended(asked(1), opened) == ["pay_1"] * is_end
 
 
@@ -175,4 +166,5 @@ def test_other_ends_are_told_of_those_that_they_are_about() -> None:
     lane = LaneRequest(items=[asked(number) for number in range(4)])
     ends = LaneOutcome(outcomes=[SETTLED, LEFT_ALONE, REFUSED, CONFLICT])
     assert ended(lane, ends) == ["pay_0", "pay_2", "pay_3"]
+    assert ended(replace(lane, over_lightning=True), ends) == []
     assert ended("something else", SETTLED) == []
