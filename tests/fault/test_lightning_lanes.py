@@ -1,10 +1,11 @@
 """Something dies while payments over Lightning go together: each is paid once or not at all, and its answer says which.
 
-The moments: in the transaction of one of them; with all of them held by the payee; after the payee's word, with
-Temporal frozen so that nobody can be told.
+The moments: with all of them held by the payee; after the payee's word, with Temporal frozen so that nobody is told.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
@@ -17,6 +18,20 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 WORKERS = ["worker-1", "worker-2"]
 FUNDS_MSAT = 20_000_000
+
+
+@asynccontextmanager
+async def in_flight(
+    bank: Bank, shop: Outside, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[Account, list[HoldInvoice], list[Answering]]]:
+    """A lane whose payments the payee has, all of them, and keeps."""
+    alice = await bank.open_account(funds_msat=FUNDS_MSAT)
+    held = [await shop.hold_invoice(1_000_000 + number) for number in range(4)]
+    async with lightning_lane(bank, shop, monkeypatch) as together:
+        asked = await together(alice, [each.bolt11 for each in held])
+        for each in held:
+            await shop.accepted(each)
+        yield alice, held, asked
 
 
 async def settled_once(alice: Account, held: list[HoldInvoice], asked: list[Answering]) -> None:
@@ -44,12 +59,7 @@ async def settled_once(alice: Account, held: list[HoldInvoice], asked: list[Answ
 async def test_killed_with_a_lane_of_payments_in_flight(
     bank: Bank, shop: Outside, monkeypatch: pytest.MonkeyPatch, victims: list[str]
 ) -> None:
-    alice = await bank.open_account(funds_msat=FUNDS_MSAT)
-    held = [await shop.hold_invoice(1_000_000 + number) for number in range(4)]
-    async with lightning_lane(bank, shop, monkeypatch) as together:
-        asked = await together(alice, [each.bolt11 for each in held])
-        for each in held:
-            await shop.accepted(each)
+    async with in_flight(bank, shop, monkeypatch) as (alice, held, asked):
         await bank.kill(*victims)
         for each in held:
             await shop.settle(each)
@@ -60,12 +70,7 @@ async def test_workers_killed_after_the_payees_word_and_before_anybody_was_told(
     bank: Bank, shop: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lane is done again: what has ended is found so, and what has not gets a workflow of its own."""
-    alice = await bank.open_account(funds_msat=FUNDS_MSAT)
-    held = [await shop.hold_invoice(1_000_000 + number) for number in range(4)]
-    async with lightning_lane(bank, shop, monkeypatch) as together:
-        asked = await together(alice, [each.bolt11 for each in held])
-        for each in held:
-            await shop.accepted(each)
+    async with in_flight(bank, shop, monkeypatch) as (alice, held, asked):
         with bank.stack.frozen("temporal"):
             for each in held[:2]:
                 await shop.settle(each)
