@@ -83,10 +83,9 @@ async def test_the_sweep_and_a_page_that_find_the_same_receipts_at_once_credit_e
     alice = await bank.open_account()
     async with locked_wallet(bank, alice) as holder:
         async with arriving(bank, shop, alice, 4) as invoices:
-            pass
+            for invoice in invoices:  # now: a page holds their rows
+                node = await _let_expire(bank, invoice)
         await waiting_for(bank, holder)
-        for invoice in invoices:
-            node = await _let_expire(bank, invoice)
         await _sweep(bank, node)
 
         async def begun() -> bool | None:
