@@ -1,10 +1,13 @@
 """What the stories of accidents have in common: a payment that is held somewhere, and what is known of it meanwhile."""
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 
 import grpc
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
@@ -81,6 +84,29 @@ async def looked_anew(bank: Bank, workflow_id: str) -> None:
     earlier = await eventually(watch, "the payment to be watched")
     await workflow.signal("node_reported")
     await eventually(partial(watch, after=earlier), "a worker to look anew")
+
+
+async def look_now(bank: Bank, payments: Sequence[Json]) -> None:
+    """What the pump does when its node has news. A payment that has ended meanwhile needs no look."""
+    told = bank.stack.environment()
+    temporal = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
+    for payment in payments:
+        with suppress(RPCError):
+            await temporal.get_workflow_handle(payment["workflow_id"]).signal("node_reported")
+
+
+async def sighted(bank: Bank, payments: Sequence[Json], height: int) -> None:
+    """Wait until a worker has found each of these in no channel at this height."""
+    await look_now(bank, payments)
+    ids = [payment["id"] for payment in payments]
+
+    async def seen() -> bool | None:
+        count = await bank.database.fetchval(
+            "SELECT count(*) FROM bank.lost_sightings WHERE payment_id = ANY($1) AND height = $2", ids, height
+        )
+        return True if count == len(ids) else None
+
+    await eventually(seen, f"a look at block {height}")
 
 
 async def mine(bank: Bank, blocks: int) -> int:
