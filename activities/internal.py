@@ -21,6 +21,7 @@ from engine.ledger.book import Posting
 from engine.ledger.database import Connection
 from engine.ledger.fees import Charge, FeeBook
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
+from engine.ledger.payable import already_paid, cancelled
 from engine.ledger.store import post_batch_in_tx
 
 
@@ -181,9 +182,9 @@ def _payable(asked: PaymentRequest, invoices: Mapping[PaymentHash, invoice.Invoi
     if ours is None:
         raise InvariantBroken(f"{asked.payment_id} pays neither a wallet nor an invoice of ours")
     if ours.status == "settled":
-        raise Refused("This invoice has been paid.", code="invoice_already_paid")
+        raise already_paid()
     if ours.status == "cancelled":
-        raise Refused("This invoice was cancelled by its owner.", code="invoice_cancelled")
+        raise cancelled()
     if ours.status == "expired" or ours.expires_at <= datetime.now(UTC):
         raise Invalid("This invoice has expired.", code="invoice_expired")
     if ours.amount_msat is not None and ours.amount_msat != asked.amount_msat:

@@ -38,6 +38,7 @@ from engine.ledger.accounts import may_not_send
 from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.fees import Charge
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
+from engine.ledger.payable import already_paid, in_progress
 from engine.ledger.store import post_in_tx
 
 
@@ -220,8 +221,8 @@ async def _find_opened_in_tx(conn: Connection, asked: PaymentRequest, workflow_i
 async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> None:
     status = await payment.find_live_status(conn, asked.payment_hash) if asked.payment_hash else None
     if status == PaymentStatus.SETTLED:
-        raise Refused("This invoice has been paid.", code="invoice_already_paid")
-    raise Refused("This invoice is being paid right now.", code="payment_in_progress")
+        raise already_paid()
+    raise in_progress()
 
 
 def _max_fee(asked: PaymentRequest, charge: Charge) -> Msat:

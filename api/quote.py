@@ -8,7 +8,8 @@ A lightning network fee is asked of a node (quote_run.py) and remembered for a m
 outside, its server is asked what it takes, and for no invoice, so there the estimate is the most that is allowed.
 
 `max_fee_msat` is what to send with the payment, which then costs no more than that, or is refused or fails. A quote
-binds nobody otherwise: between it and the payment the schedule and the network may change.
+binds nobody otherwise: between it and the payment the schedule and the network may change. An invoice that cannot be
+paid any more is refused here as it would be there.
 """
 
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from engine.domain.fees import Kind, default_routing_cap, fee, parse_schedule
 from engine.domain.ids import AccountId
 from engine.domain.money import Msat
 from engine.ledger.accounts import find_account, find_payees, may_not_send, payee_closed
+from engine.ledger.payable import require_payable
 from engine.ledger.rulebook import read_current
 
 router = APIRouter(tags=["payments"])
@@ -80,6 +82,7 @@ class QuoteOut(BaseModel):
         *("forbidden", "not_found", "invalid_request", "request_too_large", "invalid_destination", "wrong_network"),
         *("use_withdrawals", "invoice_expired", "amount_required", "amount_mismatch", "amount_too_small"),
         *("self_payment", "destination_unavailable", "account_locked", "payee_closed", "keysend_disabled"),
+        *("invoice_already_paid", "payment_in_progress", "invoice_cancelled", "invoice_unpayable"),
     ),
     openapi_extra=documented(
         QuoteIn,
@@ -103,6 +106,9 @@ async def quote(
     now = datetime.now(UTC)
     given = None if asked.amount_msat is None else Msat(asked.amount_msat)
     amount_msat = amount_to_pay(resolved, given, now)
+    if resolved.request is not None:
+        async with services.reading() as conn:
+            await require_payable(conn, resolved.request.payment_hash)
     ours_msat = await _our_fee(services, caller.account_id, resolved, amount_msat)
     routing = await _routing_fee(services, resolved, amount_msat)
     return QuoteOut(

@@ -6,11 +6,11 @@ Nothing here is money. A wait is the last that a worker saw and is overwritten; 
 from dataclasses import dataclass
 from datetime import timedelta
 
-from engine.domain.decision import RELEASED
 from engine.domain.errors import Refused
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId
-from engine.domain.sending import LOST_ATTEMPT, Waiting
+from engine.domain.sending import Waiting
 from engine.ledger.database import Connection, translated
+from engine.ledger.payable import NEVER_AGAIN, unpayable
 
 _PATIENCE = timedelta(minutes=15)
 """After so long an operator should look, whatever it waits for, unless the wait is the payee's."""
@@ -131,10 +131,10 @@ async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash, nod
                  FROM bank.payments WHERE payment_hash = $1 AND attempt IS NOT NULL""",
             payment_hash,
             node,
-            [LOST_ATTEMPT, RELEASED],
+            NEVER_AGAIN,
         )
     if row["lost"]:
-        raise Refused("A node lost an attempt to pay this invoice; ask for a new one.", code="invoice_unpayable")
+        raise unpayable()
     return row["attempts"], row["known"]
 
 

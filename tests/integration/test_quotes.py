@@ -117,6 +117,38 @@ async def test_who_asks_again_gets_the_same_answer_and_causes_no_second_probe(ba
     assert await quoted(alice, await shop.invoice(together[0]["amount_msat"])) == together[0]
 
 
+async def test_an_invoice_that_cannot_be_paid_any_more_is_refused_as_its_payment_would_be(
+    bank: Bank, shop: Outside
+) -> None:
+    """Whoever asks. Until it is paid, and again once a payment of it has failed, it is quoted."""
+    alice, bob = await bank.open_account(funds_msat=9_000_000), await bank.open_account()
+
+    async def told(destination: str) -> list[str]:
+        bodies = [{"wallet_id": user.wallet_id, "destination": destination} for user in (alice, bob)]
+        answers = [await user.post("/v1/payments/quote", body) for user, body in zip((alice, bob), bodies, strict=True)]
+        return [answer.json().get("code") or answer.json()["kind"] for answer in answers]
+
+    held = await shop.hold_invoice(some_msat())
+    assert await told(held.bolt11) == ["lightning"] * 2
+    payment_id = (await alice.pay(held.bolt11, wait_s=0)).json()["id"]
+    await shop.accepted(held)
+    assert await told(held.bolt11) == ["payment_in_progress"] * 2
+    await shop.cancel(held.payment_hash)
+    assert (await alice.final(payment_id))["status"] == "failed"
+    assert await told(held.bolt11) == ["lightning"] * 2
+    invoice = await shop.invoice(some_msat())
+    assert (await alice.pay(invoice)).json()["status"] == "settled"
+    assert await told(invoice) == ["invoice_already_paid"] * 2
+
+    carol = await bank.open_account()
+    paid, called_off = await carol.invoice(1_000), await carol.invoice(1_000)
+    assert await told(paid["bolt11"]) == ["internal"] * 2
+    assert (await alice.pay(paid["bolt11"])).json()["status"] == "settled"
+    assert (await carol.post(f"/v1/invoices/{called_off['id']}/cancel")).status_code == 200
+    assert await told(paid["bolt11"]) == ["invoice_already_paid"] * 2
+    assert await told(called_off["bolt11"]) == ["invoice_cancelled"] * 2
+
+
 async def test_an_amount_of_the_payers_choice_is_probed_as_well(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account()
     told = await quoted(alice, await shop.invoice(0), amount_msat=some_msat())

@@ -12,10 +12,12 @@ import pytest_asyncio
 
 from activities.payment import Payments
 from engine.contracts.payment import OpenedPayment, PaymentRequest, ReleasePayment
+from engine.domain.errors import Refused
 from engine.domain.ids import AccountId, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.domain.sending import LOST_ATTEMPT, Waiting
 from engine.ledger import chart, sending
+from engine.ledger.payable import require_payable
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, running_api
 from tests.integration.views_helpers import Teller, open_teller
@@ -140,6 +142,10 @@ async def test_what_a_node_lost_once_is_never_sent_again_and_an_ordinary_failure
         await payments.open_payment(asked)
         await payments.release_payment(_release(asked, code))
         assert _code(await payments.open_payment(_request(alice, asked.payment_hash or ""))) == again
+    assert asked.payment_hash is not None
+    async with teller.pool.acquire() as conn:
+        with pytest.raises(Refused, match="lost an attempt"):  # so a quote tells it, too
+            await require_payable(conn, asked.payment_hash)
 
 
 async def test_what_is_old_news_is_counted_for_each_node(api: Api, teller: Teller) -> None:
