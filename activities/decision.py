@@ -63,6 +63,8 @@ class Decisions(DecisionActivities):
             return
         if known.status is not NodePaymentStatus.IN_FLIGHT or known.preimage_seen:
             raise _not_stuck("the node knows how it ended")
+        if known.time_lock == 0:
+            raise _not_stuck("the node has made no attempt, and would end it after a restart")
         if htlcs.height <= release_height(known.time_lock):
             raise _not_stuck(f"its time lock ends at block {known.time_lock}: not decided before it is past")
 

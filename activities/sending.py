@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
@@ -23,12 +23,21 @@ from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, Node
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
-from engine.domain.sending import IN_FLIGHT, LOST_ATTEMPT, Waiting, is_proven_lost, release_height
+from engine.domain.sending import (
+    IN_FLIGHT,
+    LOST_ATTEMPT,
+    NOT_TRIED,
+    SIGHTINGS,
+    TRIED_AFTER_S,
+    Waiting,
+    is_proven_lost,
+    release_height,
+)
 from engine.ledger import keysend, sending
 from engine.ledger.database import Pool, borrowed
 
-_IDENTITY_S = 1
-"""How long a node that can send is held to be the one that answered: no node is replaced or restarted in less."""
+_IDENTITY_S = 0.25
+"""How long a node that could send is held to be able to: what loses its chain in between keeps a payment untried."""
 _FOLLOW_S = 5
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
 _PATIENT_TRIES = 20
@@ -121,14 +130,12 @@ class Sending(SendingActivities):
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
         async with self._noting(attempt):
-            htlcs = await self._node.read_htlcs()  # before the payment: what has ended in between is no longer there
-            payment = await self._node.find_payment(attempt.payment_hash)
-            if payment is None or not _is_news(payment, attempt):
-                raise InvariantBroken(
-                    f"{self._node.name} does not know a payment that it was sending: was its database replaced? "
-                    "The money stays held.",
-                    code="node_forgot",
-                )
+            payment = await self._find(attempt)
+            if payment.status is not NodePaymentStatus.IN_FLIGHT:
+                return await self._report(attempt, payment)
+            # Only now: without its chain a node does not answer this, and may still know the end.
+            htlcs = await self._node.read_htlcs()
+            payment = await self._find(attempt)  # once more: what has ended meanwhile is in no channel
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
             heights = await self._sight(attempt, payment, htlcs)
@@ -146,6 +153,17 @@ class Sending(SendingActivities):
             category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
         )
 
+    async def _find(self, attempt: LightningAttempt) -> NodePayment:
+        """Raises InvariantBroken (`node_forgot`) when the node knows nothing of this attempt."""
+        payment = await self._node.find_payment(attempt.payment_hash)
+        if payment is None or not _is_news(payment, attempt):
+            raise InvariantBroken(
+                f"{self._node.name} does not know a payment that it was sending: was its database replaced? "
+                "The money stays held.",
+                code="node_forgot",
+            )
+        return payment
+
     async def _is_known(self, attempt: LightningAttempt) -> bool:
         known = await self._node.find_payment(attempt.payment_hash)
         return known is not None and _is_news(known, attempt)
@@ -153,7 +171,7 @@ class Sending(SendingActivities):
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
         """The heights at which this payment was in flight and in no channel; none when it is in one now."""
         seen = payment.payment_hash in htlcs.outgoing or payment.preimage_seen
-        if seen or htlcs.closing or not htlcs.synced or payment.time_lock == 0:
+        if seen or htlcs.closing or not htlcs.synced or _may_be_tried(payment):
             return []
         async with borrowed(self._pool) as conn:
             await sending.add_sighting(
@@ -293,10 +311,20 @@ def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
     return payment.payment_index > attempt.known_payment_index
 
 
+def _may_be_tried(payment: NodePayment) -> bool:
+    """Whether the node may still make the first attempt."""
+    return payment.time_lock == 0 and datetime.now(UTC) < payment.created_at + timedelta(seconds=TRIED_AFTER_S)
+
+
 def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Waiting:
     """In words: the payee's turn, the time lock's, or an operator's."""
+    if _may_be_tried(payment):
+        return Waiting(reason=IN_FLIGHT, detail="the node has it, and has made no attempt yet")
+    if payment.time_lock == 0:
+        detail = f"the node stopped before the first attempt; released by rule when {SIGHTINGS} blocks have shown that"
+        return Waiting(reason=NOT_TRIED, detail=detail, impatient=True)
     due = release_height(payment.time_lock)
-    overdue = payment.time_lock > 0 and htlcs.height > due
+    overdue = htlcs.height > due
     if len(heights) >= _SUSPICIOUS:
         detail = (
             f"the node holds it to be in flight, and has it in no channel; by rule it is released from block {due} on"
@@ -312,10 +340,10 @@ def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Wa
 def _lost(payment: NodePayment, heights: list[int]) -> AttemptReport:
     """The proof is complete: nothing of this attempt can be paid any more."""
     seen = ", ".join(str(height) for height in heights if height > payment.time_lock)
+    left = f"its time lock ended at block {payment.time_lock}" if payment.time_lock else "it was never tried"
     return AttemptReport(
         verdict=NodeVerdict.FAILED,
         failure_code=LOST_ATTEMPT,
-        failure_detail=f"the node lost the attempt before it left: its time lock ended at block {payment.time_lock}, "
-        f"and at {seen} it was in no channel",
+        failure_detail=f"the node lost the attempt before it left: {left}, and at {seen} it was in no channel",
         payment_index=payment.payment_index,
     )

@@ -48,8 +48,8 @@ class WaitingOut(BaseModel):
     """What a pending payment waits for, as a worker last saw it. Its money stays held meanwhile."""
 
     reason: str = Field(
-        description="opening, sending, in_flight, lost_attempt, overdue, node_unavailable, outcome_unknown, "
-        "node_refuses, node_replaced, node_forgot, or another word for people"
+        description="opening, sending, in_flight, not_tried, lost_attempt, overdue, node_unavailable, "
+        "outcome_unknown, node_refuses, node_replaced, node_forgot, or another word for people"
     )
     detail: str
     since: datetime

@@ -55,10 +55,11 @@ WATCH = Policy(
     start_to_close_timeout=timedelta(seconds=20),
     heartbeat_timeout=None,
     retry_policy=RetryPolicy(
-        initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(minutes=10)
+        initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=15)
     ),
 )
-"""A look at something that may take days. It chooses its own delays (`next_retry_delay`), which add no history."""
+"""A look at something that may take days. It chooses its own delays (`next_retry_delay`), which add no history; these
+here are for a node that does not answer, whose return nobody may announce."""
 
 NODE = Policy(
     start_to_close_timeout=timedelta(seconds=60),

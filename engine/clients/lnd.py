@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import NoReturn
 
@@ -72,6 +73,8 @@ class NodePayment:
     preimage: str | None
     failure_reason: str
     payment_index: int
+    created_at: datetime
+    """By the node's clock."""
     time_lock: int = 0
     """The last block until which any of its attempts can be taken; 0 before the first."""
     preimage_seen: bool = False
@@ -353,6 +356,7 @@ def _read_payment(payment: ln.Payment) -> NodePayment:
         preimage=payment.payment_preimage if status is NodePaymentStatus.SUCCEEDED else None,
         failure_reason=ln.PaymentFailureReason.Name(payment.failure_reason),
         payment_index=payment.payment_index,
+        created_at=datetime.fromtimestamp(payment.creation_time_ns // 1_000_000_000, UTC),
         time_lock=max((attempt.route.total_time_lock for attempt in payment.htlcs), default=0),
         preimage_seen=any(attempt.preimage for attempt in payment.htlcs),
     )

@@ -4,6 +4,7 @@ import hashlib
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -188,6 +189,7 @@ def _known(stuck: Stuck, status: NodePaymentStatus, **more: Any) -> NodePayment:
         preimage=None,
         failure_reason="FAILURE_REASON_NONE",
         payment_index=9,
+        created_at=datetime.now(UTC),
         **more,
     )
 
@@ -199,6 +201,7 @@ async def test_what_the_node_knows_or_may_still_have_is_not_overruled(stuck: Stu
         MadeUpLnd(known=_known(stuck, NodePaymentStatus.FAILED)),
         MadeUpLnd(known=_known(stuck, NodePaymentStatus.IN_FLIGHT, time_lock=400, preimage_seen=True)),
         MadeUpLnd(known=_known(stuck, NodePaymentStatus.IN_FLIGHT, time_lock=488)),
+        MadeUpLnd(known=_known(stuck, NodePaymentStatus.IN_FLIGHT)),
         MadeUpLnd(htlcs=replace(EMPTY, outgoing=frozenset({stuck.attempt.payment_hash}))),
         MadeUpLnd(htlcs=replace(EMPTY, closing=1)),
         MadeUpLnd(htlcs=replace(EMPTY, synced=False)),

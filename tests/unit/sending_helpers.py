@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import pytest
 
@@ -36,6 +37,7 @@ def payment(status: NodePaymentStatus, index: int, reason: str = "FAILURE_REASON
         preimage="ef" * 32 if status is NodePaymentStatus.SUCCEEDED else None,
         failure_reason=reason,
         payment_index=index,
+        created_at=datetime.now(UTC),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
@@ -29,6 +30,7 @@ PAID = NodePayment(
     preimage="ef" * 32,
     failure_reason="FAILURE_REASON_NONE",
     payment_index=1,
+    created_at=datetime.now(UTC),
 )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefu
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import InvariantBroken, NotFound, OutcomeUnknown, Unavailable
+from engine.domain.sending import TRIED_AFTER_S
 from engine.ledger.database import Pool
 from tests.unit.sending_helpers import (
     ATTEMPT,
@@ -171,13 +173,20 @@ async def test_a_look_at_what_is_in_flight_says_when_to_look_again() -> None:
 LOST = replace(IN_FLIGHT, time_lock=400)
 
 
+async def test_a_final_word_is_taken_from_a_node_that_cannot_tell_of_its_channels() -> None:
+    """While its bitcoind is away."""
+    lnd = FakeLnd(known=PAID, says=[])
+    assert (await _watch(lnd)).verdict is NodeVerdict.SUCCEEDED
+    assert lnd.order == ["look"]
+
+
 async def test_a_lost_attempt_is_released_when_the_proof_is_complete(kept: FakeBank) -> None:
     kept.heights = [401, 405]
     lnd = FakeLnd(known=LOST, says=[], htlcs=replace(EMPTY, height=412))
     report = await _watch(lnd)
     assert (report.verdict, report.failure_code, report.payment_index) == (NodeVerdict.FAILED, "lost_attempt", 8)
     assert "401, 405, 412" in report.failure_detail
-    assert lnd.order == ["channels", "look"]
+    assert lnd.order == ["look", "channels", "look"]
 
 
 @pytest.mark.parametrize(
@@ -224,6 +233,22 @@ async def test_an_htlc_that_stays_in_a_channel_past_its_time_lock_needs_an_opera
     report = await _watch(FakeLnd(known=LOST, says=[], htlcs=held))
     assert (report.waiting.reason, report.waiting.needs_operator) == ("overdue", True)
     assert kept.heights == []
+
+
+async def test_what_its_node_never_tried_is_released_when_three_blocks_have_shown_that(kept: FakeBank) -> None:
+    """Not while it may still look for a way, and nothing that it may have in a channel all the same."""
+    with pytest.raises(ApplicationError, match="no attempt yet"):
+        await _watch(FakeLnd(known=IN_FLIGHT, says=[]))
+    assert kept.heights == []
+    old = replace(IN_FLIGHT, created_at=IN_FLIGHT.created_at - timedelta(seconds=TRIED_AFTER_S))
+    for height in (500, 501):
+        report = await _watch(FakeLnd(known=old, says=[], htlcs=replace(EMPTY, height=height)))
+        assert (report.verdict, report.waiting.reason) == (NodeVerdict.IN_FLIGHT, "not_tried")
+    held = replace(EMPTY, height=502, outgoing=frozenset({ATTEMPT.payment_hash}))
+    assert (await _watch(FakeLnd(known=old, says=[], htlcs=held))).verdict is NodeVerdict.IN_FLIGHT
+    report = await _watch(FakeLnd(known=old, says=[], htlcs=replace(EMPTY, height=503)))
+    assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "lost_attempt")
+    assert "it was never tried, and at 500, 501, 503" in report.failure_detail
 
 
 async def test_what_needs_an_operator_is_noted_for_whoever_asks(kept: FakeBank) -> None:
