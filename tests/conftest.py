@@ -1,12 +1,35 @@
 """Fixtures for every layer; each lives in a module of its own under tests/fixtures. And how a run ends."""
 
+import asyncio
 import os
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.stack", "tests.fixtures.hop", "tests.fixtures.temporal"]
 
+_WHOLE_LENGTH = "--whole-length"
 _ENDED = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        _WHOLE_LENGTH, action="store_true", help="accidents last for minutes, not only until their effect has shown"
+    )
+
+
+@pytest.fixture
+def lasts(request: pytest.FixtureRequest) -> Callable[[float], Awaitable[None]]:
+    """Let an accident, whose effect has shown, last for so many seconds; at once over unless that is asked for."""
+    whole = request.config.getoption(_WHOLE_LENGTH)
+    return lambda seconds: asyncio.sleep(seconds if whole else 0)
+
+
+@pytest.fixture
+def whole_length(request: pytest.FixtureRequest) -> None:
+    """For a test that shows nothing in less."""
+    if not request.config.getoption(_WHOLE_LENGTH):
+        pytest.skip(f"it takes minutes: {_WHOLE_LENGTH}")
 
 
 @pytest.hookimpl(trylast=True)

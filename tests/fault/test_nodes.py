@@ -6,9 +6,10 @@ Each test puts back what it took down. What a pending payment waits for must be 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import httpx
@@ -32,6 +33,7 @@ from tests.fixtures.stack import Account, Bank, eventually
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 ROOT_KEY = 77
+Lasts: TypeAlias = Callable[[float], Awaitable[None]]
 AWAY = ("node_unavailable", "outcome_unknown")
 
 
@@ -67,7 +69,8 @@ async def test_a_middle_node_dies_with_the_htlc_and_the_payee_settles_meanwhile(
     assert (await alice.final(payment_id))["status"] == "settled"
 
 
-async def test_our_node_is_stopped_and_wakes_again(bank: Bank, shop: Outside) -> None:
+@pytest.mark.timeout(480)
+async def test_our_node_is_stopped_and_wakes_again(bank: Bank, shop: Outside, lasts: Lasts) -> None:
     """It holds its connections and says nothing. One payment is in flight, another one is asked for meanwhile."""
     alice = await bank.open_account(funds_msat=9_000_000)
     payment_id, held = await held_payment(alice, shop)
@@ -76,7 +79,9 @@ async def test_our_node_is_stopped_and_wakes_again(bank: Bank, shop: Outside) ->
         waiting = (await waits_for(alice, answer.json()["id"], *AWAY))["waiting"]
         assert waiting["needs_operator"] is False
         await shop.settle(held)
-        assert (await alice.payment(payment_id))["status"] == "pending"
+        await lasts(120)
+        pending = [(await alice.payment(each))["status"] for each in (payment_id, answer.json()["id"])]
+        assert pending == ["pending"] * 2
     assert (await alice.final(payment_id, limit_s=120))["status"] == "settled"
     assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
 
@@ -118,17 +123,27 @@ async def test_bitcoind_is_away_and_a_node_that_comes_back_cannot_become_active(
     assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
 
 
-async def test_bitcoind_is_away_while_one_payment_ends_and_another_is_asked_for(bank: Bank, shop: Outside) -> None:
+@pytest.mark.timeout(660)
+async def test_bitcoind_is_away_while_payments_end_and_another_is_asked_for(
+    bank: Bank, shop: Outside, lasts: Lasts
+) -> None:
+    """One is settled by its payee meanwhile, one is cancelled afterwards."""
     alice = await bank.open_account(funds_msat=9_000_000)
     payment_id, held = await held_payment(alice, shop)
+    called_off_id, called_off = await held_payment(alice, shop)
     await asyncio.to_thread(bank.stack.hold, "bitcoind")
     try:
         await shop.settle(held)
         answer = await alice.pay(await shop.invoice(1_000_000), wait_s=0)
         assert (await waits_for(alice, answer.json()["id"], *AWAY))["waiting"]["needs_operator"] is False
+        await lasts(300)
     finally:
         await asyncio.to_thread(bank.stack.release, "bitcoind")
         await sync_network(bank.stack)
+    assert (await alice.payment(called_off_id))["status"] == "pending"
+    await shop.cancel(called_off.payment_hash)
+    told = (await alice.final(called_off_id, limit_s=120))["failure"]["code"]
+    assert told in {"incorrect_payment_details", "payment_timeout"}  # the latter when the node's minute is over
     assert (await alice.final(payment_id, limit_s=120))["status"] == "settled"
     assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
 
