@@ -42,8 +42,7 @@ _FOLLOW_S = 5
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
 _PATIENT_TRIES = 20
 """So often a send waits for a node without active channels, about a minute, before it lets the node say no."""
-_FIRST_LOOK_S = 5
-_LAST_LOOK_S = 600
+_FIRST_LOOK, _LAST_LOOK = timedelta(seconds=5), timedelta(minutes=10)
 _NOTE_LIMIT_S = 3
 _BEGUN = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 """From here on it is watched, and never sent."""
@@ -145,11 +144,10 @@ class Sending(SendingActivities):
         await self._note(attempt, waiting)
         if waiting.reason != (attempt.shown or IN_FLIGHT):
             return AttemptReport(verdict=NodeVerdict.IN_FLIGHT, waiting=waiting)
-        delay_s = min(_FIRST_LOOK_S * 2 ** min(activity.info().attempt - 1, 10), _LAST_LOOK_S)
         raise ApplicationError(
             f"still in flight on {self._node.name}: {waiting.detail}",
             type="InFlight",
-            next_retry_delay=timedelta(seconds=delay_s),
+            next_retry_delay=min(max(_FIRST_LOOK, _age(payment) / 2), _LAST_LOOK),
             category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
         )
 
@@ -313,7 +311,11 @@ def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
 
 def _may_be_tried(payment: NodePayment) -> bool:
     """Whether the node may still make the first attempt."""
-    return payment.time_lock == 0 and datetime.now(UTC) < payment.created_at + timedelta(seconds=TRIED_AFTER_S)
+    return payment.time_lock == 0 and _age(payment) < timedelta(seconds=TRIED_AFTER_S)
+
+
+def _age(payment: NodePayment) -> timedelta:
+    return datetime.now(UTC) - payment.created_at
 
 
 def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Waiting:
