@@ -155,7 +155,7 @@ class LndNode:
 
     async def get_identity(self) -> NodeIdentity:
         """Raises Unavailable while the node is down or still starting."""
-        with translated(self.name):
+        with translated(self.name, looks=True):
             info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
         return NodeIdentity(
             pubkey=info.identity_pubkey, active_channels=info.num_active_channels, synced=info.synced_to_chain

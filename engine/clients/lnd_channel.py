@@ -61,17 +61,21 @@ def open_channel(node: NodeSettings) -> grpc.aio.Channel:
 
 
 @contextmanager
-def translated(node: str) -> Iterator[None]:
-    """Raise the engine's error for any gRPC error inside the block, with LND's own words as detail."""
+def translated(node: str, *, looks: bool = False) -> Iterator[None]:
+    """Raise the engine's error for any gRPC error inside the block, with LND's own words as detail.
+
+    What only `looks` has no outcome that could be unknown: that the node did not answer is Unavailable.
+    """
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise_translated(node, error)
+        raise_translated(node, error, looks=looks)
 
 
-def raise_translated(node: str, error: grpc.aio.AioRpcError) -> Never:
-    """Raise the engine's error for this one."""
-    raise _translate(node, error.code(), error.details() or "no details") from error
+def raise_translated(node: str, error: grpc.aio.AioRpcError, *, looks: bool = False) -> Never:
+    """Raise the engine's error for this one, as `translated` does."""
+    found = _translate(node, error.code(), error.details() or "no details")
+    raise (Unavailable(found.detail) if looks and isinstance(found, OutcomeUnknown) else found) from error
 
 
 _MACAROON_REFUSED = ("permission denied", "cannot get macaroon", "verification failed", "macaroon")

@@ -29,7 +29,7 @@ class NodeHtlcs:
 
 async def read_htlcs(lightning: "lightning_pb2_grpc.LightningAsyncStub", node: NodeName) -> NodeHtlcs:
     """Look at every channel, open and closing. The height is read first: what is said holds there or later."""
-    with translated(node):
+    with translated(node, looks=True):
         info = await lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
         channels = (await lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
         pending = await lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)

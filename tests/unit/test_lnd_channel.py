@@ -1,4 +1,4 @@
-"""Every call to a node carries the macaroon, whatever its kind, and none goes without TLS."""
+"""Every call to a node carries the macaroon, whatever its kind, and none goes without TLS. What its errors mean."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +7,8 @@ from typing import Any
 import grpc
 import pytest
 
-from engine.clients.lnd_channel import open_channel
+from engine.clients.lnd_channel import open_channel, translated
+from engine.domain.errors import EngineError, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.settings import NodeSettings
 
 pytestmark = pytest.mark.unit
@@ -50,3 +51,25 @@ def test_the_macaroon_goes_with_the_call(kind: str, tmp_path: Path, monkeypatch:
     }
     assert [address for address, _ in opened] == ["node:1"]
     assert isinstance(opened[0][1], grpc.ChannelCredentials)
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "of_an_act", "of_a_look"),
+    [
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "too late", OutcomeUnknown, Unavailable),
+        (grpc.StatusCode.UNKNOWN, "something", OutcomeUnknown, Unavailable),
+        (grpc.StatusCode.UNAVAILABLE, "refused", Unavailable, Unavailable),
+        (grpc.StatusCode.NOT_FOUND, "no such thing", NotFound, NotFound),
+        (grpc.StatusCode.UNKNOWN, "cannot get macaroon", InvariantBroken, InvariantBroken),
+    ],
+)
+def test_only_what_acts_has_an_outcome_that_can_be_unknown(
+    code: grpc.StatusCode, words: str, of_an_act: type[EngineError], of_a_look: type[EngineError]
+) -> None:
+    broken = grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=words, debug_error_string=None
+    )
+    for looks, expected in ((False, of_an_act), (True, of_a_look)):
+        with pytest.raises(EngineError, match=words) as told, translated("lnd-1", looks=looks):
+            raise broken
+        assert type(told.value) is expected
