@@ -29,6 +29,10 @@ ATTEMPT = LightningAttempt(
 )
 
 
+_JUST_NOW = datetime(2100, 1, 1, tzinfo=UTC)
+"""However long a run of tests takes."""
+
+
 def payment(status: NodePaymentStatus, index: int, reason: str = "FAILURE_REASON_NONE") -> NodePayment:
     return NodePayment(
         payment_hash=ATTEMPT.payment_hash,
@@ -37,7 +41,7 @@ def payment(status: NodePaymentStatus, index: int, reason: str = "FAILURE_REASON
         preimage="ef" * 32 if status is NodePaymentStatus.SUCCEEDED else None,
         failure_reason=reason,
         payment_index=index,
-        created_at=datetime.now(UTC),
+        created_at=_JUST_NOW,
     )
 
 

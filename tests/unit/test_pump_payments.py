@@ -30,7 +30,7 @@ PAID = NodePayment(
     preimage="ef" * 32,
     failure_reason="FAILURE_REASON_NONE",
     payment_index=1,
-    created_at=datetime.now(UTC),
+    created_at=datetime(2026, 11, 21, tzinfo=UTC),
 )
 
 
