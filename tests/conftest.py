@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -34,16 +35,19 @@ def whole_length(request: pytest.FixtureRequest) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    """From here on only pytest speaks, and it writes to standard output.
+
+    Temporal's core leaves a timer behind for each failed try of a local activity, and writes about it when it fires
+    after its worker has ended.
+    """
     session.config.stash[_ENDED] = int(session.exitstatus)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """End at once, so that pytest's closing line is the last one.
-
-    Temporal's core leaves a timer behind for each failed try of a local activity, and writes about it when it fires
-    after its worker has ended; the interpreter may take seconds to stop after a long run.
-    """
+    """End at once: the interpreter may take seconds to stop after a long run."""
     reporter, status = config.pluginmanager.getplugin("terminalreporter"), config.stash.get(_ENDED, None)
     if isinstance(reporter, pytest.TerminalReporter) and status is not None:
         reporter.flush()
