@@ -84,7 +84,8 @@ class Sending(SendingActivities):
     def __init__(self, node: LndNode, pool: Pool) -> None:
         self._node = node
         self._pool = pool
-        self._seen: tuple[float, NodeIdentity] | None = None
+        self._asked: asyncio.Task[NodeIdentity | EngineError] | None = None
+        self._good_until = 0.0
 
     @activity.defn
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
@@ -237,13 +238,25 @@ class Sending(SendingActivities):
             activity.logger.warning("%s is in flight, and it could not be noted: %s", attempt.payment_id, error)
 
     async def _get_identity(self) -> NodeIdentity:
-        """Who answers; asked once a second for all that send then, because it costs the node more than a look does."""
-        now = asyncio.get_running_loop().time()
-        if self._seen is not None and now < self._seen[0] + _IDENTITY_S:
-            return self._seen[1]
-        identity = await self._node.get_identity()
-        self._seen = (now, identity) if identity.synced and identity.active_channels else None
-        return identity
+        """Who answers; asked once for all that send then, because it costs the node more than a look does."""
+        if self._asked is None or time.monotonic() > self._good_until:
+            self._good_until = time.monotonic() + _IDENTITY_S
+            self._asked = asyncio.create_task(self._ask())
+        answer = await asyncio.shield(self._asked)
+        if isinstance(answer, EngineError):
+            raise answer
+        return answer
+
+    async def _ask(self) -> NodeIdentity | EngineError:
+        """Whoever cannot send is asked again by the next try. Raises nothing: perhaps nobody waits any more."""
+        try:
+            answer = await self._node.get_identity()
+        except EngineError as error:
+            self._good_until = 0.0
+            return error
+        if not (answer.synced and answer.active_channels):
+            self._good_until = 0.0
+        return answer
 
     async def _follow(
         self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None], follow_s: float

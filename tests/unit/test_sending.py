@@ -1,5 +1,6 @@
 """Reading a node's word about an attempt, with a fake node for what a real one cannot be made to say on demand."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
@@ -134,8 +135,7 @@ async def test_all_that_send_at_the_same_time_ask_once_who_answers(monkeypatch: 
     monkeypatch.setattr(sends, "_IDENTITY_S", 3600)
     lnd = FakeLnd(known=None, says=[PAID])
     sending = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
-    for _ in range(3):
-        await ActivityEnvironment().run(sending.send_payment, ATTEMPT)
+    await asyncio.gather(*(ActivityEnvironment().run(sending.send_payment, ATTEMPT) for _ in range(3)))
     assert (lnd.sent, lnd.asked_who) == (3, 1)
 
 
