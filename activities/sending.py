@@ -27,7 +27,6 @@ from engine.domain.sending import (
     IN_FLIGHT,
     LOST_ATTEMPT,
     NOT_TRIED,
-    SIGHTINGS,
     TRIED_AFTER_S,
     Waiting,
     is_proven_lost,
@@ -138,6 +137,11 @@ class Sending(SendingActivities):
             payment = await self._find(attempt)  # once more: what has ended meanwhile is in no channel
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
+            if _is_untried(payment):
+                await self._end_untried(attempt)
+                payment = await self._find(attempt)
+                if payment.status is not NodePaymentStatus.IN_FLIGHT:
+                    return await self._report(attempt, payment)
             heights = await self._sight(attempt, payment, htlcs)
             if is_proven_lost(heights, payment.time_lock):
                 return _lost(payment, heights)
@@ -163,6 +167,13 @@ class Sending(SendingActivities):
             )
         return payment
 
+    async def _end_untried(self, attempt: LightningAttempt) -> None:
+        """What came of it is the node's to say. A node that cannot do it is restarted by an operator."""
+        try:
+            await self._node.end_untried(attempt.payment_hash, attempt.amount_msat)
+        except EngineError as error:
+            activity.logger.warning("%s was never tried, and is not ended: %s", attempt.payment_id, error)
+
     async def _is_known(self, attempt: LightningAttempt) -> bool:
         known = await self._node.find_payment(attempt.payment_hash)
         return known is not None and _is_news(known, attempt)
@@ -170,7 +181,7 @@ class Sending(SendingActivities):
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
         """The heights at which this payment was in flight and in no channel; none when it is in one now."""
         seen = payment.payment_hash in htlcs.outgoing or payment.preimage_seen
-        if seen or htlcs.closing or not htlcs.synced or _may_be_tried(payment):
+        if seen or htlcs.closing or not htlcs.synced or payment.time_lock == 0:
             return []
         async with borrowed(self._pool) as conn:
             await sending.add_sighting(
@@ -322,9 +333,9 @@ def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
     return payment.payment_index > attempt.known_payment_index
 
 
-def _may_be_tried(payment: NodePayment) -> bool:
-    """Whether the node may still make the first attempt."""
-    return payment.time_lock == 0 and _age(payment) < timedelta(seconds=TRIED_AFTER_S)
+def _is_untried(payment: NodePayment) -> bool:
+    """Whether the node has made no attempt, and would have made one long ago."""
+    return payment.time_lock == 0 and _age(payment) > timedelta(seconds=TRIED_AFTER_S)
 
 
 def _age(payment: NodePayment) -> timedelta:
@@ -333,11 +344,11 @@ def _age(payment: NodePayment) -> timedelta:
 
 def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Waiting:
     """In words: the payee's turn, the time lock's, or an operator's."""
-    if _may_be_tried(payment):
-        return Waiting(reason=IN_FLIGHT, detail="the node has it, and has made no attempt yet")
+    if _is_untried(payment):
+        detail = "the node stopped before the first attempt, and does not end it; its restart would"
+        return Waiting(reason=NOT_TRIED, detail=detail, needs_operator=True)
     if payment.time_lock == 0:
-        detail = f"the node stopped before the first attempt; released by rule when {SIGHTINGS} blocks have shown that"
-        return Waiting(reason=NOT_TRIED, detail=detail, impatient=True)
+        return Waiting(reason=IN_FLIGHT, detail="the node has it, and has made no attempt yet")
     due = release_height(payment.time_lock)
     overdue = htlcs.height > due
     if len(heights) >= _SUSPICIOUS:
@@ -355,10 +366,10 @@ def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Wa
 def _lost(payment: NodePayment, heights: list[int]) -> AttemptReport:
     """The proof is complete: nothing of this attempt can be paid any more."""
     seen = ", ".join(str(height) for height in heights if height > payment.time_lock)
-    left = f"its time lock ended at block {payment.time_lock}" if payment.time_lock else "it was never tried"
     return AttemptReport(
         verdict=NodeVerdict.FAILED,
         failure_code=LOST_ATTEMPT,
-        failure_detail=f"the node lost the attempt before it left: {left}, and at {seen} it was in no channel",
+        failure_detail=f"the node lost the attempt before it left: its time lock ended at block {payment.time_lock}, "
+        f"and at {seen} it was in no channel",
         payment_index=payment.payment_index,
     )

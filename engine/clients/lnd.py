@@ -24,6 +24,7 @@ from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
 from engine.clients.lnd_commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
 from engine.clients.lnd_htlcs import NodeHtlcs, read_htlcs
+from engine.clients.lnd_untried import end_untried
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
@@ -164,6 +165,10 @@ class LndNode:
     async def read_htlcs(self) -> NodeHtlcs:
         """As `lnd_htlcs.read_htlcs`."""
         return await read_htlcs(self._lightning, self.name)
+
+    async def end_untried(self, payment_hash: PaymentHash, amount_msat: Msat) -> None:
+        """As `lnd_untried.end_untried`."""
+        await end_untried(self._lightning, self._router, self.name, payment_hash, amount_msat)
 
     async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
         """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""

@@ -5,10 +5,6 @@ A lost attempt is in flight in the node's records for ever, and in no channel.
 LND writes an attempt down before it hands it to a channel. Killed between the two, it keeps the attempt as "in flight"
 through every restart, and no new block ends it (seen). Nothing of it can be paid any more when the chain is past the
 time lock of all attempts, because no channel takes an HTLC that has expired, and when it was in no channel then.
-
-A payment without any attempt is lost as well, when the node's time for making attempts is over. LND writes a payment
-down, asks its chain for the height, and when the chain does not answer just then it stops, and keeps the payment as "in
-flight" until it is restarted (seen). Nothing of it has left, because an attempt is written down before it leaves.
 """
 
 from collections.abc import Collection
@@ -20,7 +16,7 @@ LOST_ATTEMPT = "lost_attempt"
 """The reason to wait, and then the failure code, of a payment whose attempt the node has lost."""
 NOT_TRIED = "not_tried"
 """The reason to wait of a payment that its node has taken, and stopped to work on before the first attempt."""
-TRIED_AFTER_S = 180
+TRIED_AFTER_S = 75
 """So long after it took a payment the node makes no first attempt any more: it is given a minute for all of them."""
 CLTV_LIMIT = 1008
 """Blocks a payment, or a probe, may be locked for in the worst case: a week."""
@@ -47,6 +43,6 @@ def release_height(time_lock: int) -> int:
 
 
 def is_proven_lost(heights: Collection[int], time_lock: int) -> bool:
-    """Whether looks at these heights, each of which found it in no channel, are enough. `time_lock` 0: no attempt."""
+    """Whether looks at these heights, each of which found it in no channel, are enough."""
     past = {height for height in heights if height > time_lock}
     return len(past) >= SIGHTINGS and max(past) >= release_height(time_lock)

@@ -55,7 +55,7 @@ LIGHTNING = (
     "GetInfo ChannelBalance WalletBalance ListChannels PendingChannels SubscribeInvoices DecodePayReq LookupInvoice "
     "ListInvoices ListPayments ClosedChannels GetTransactions QueryRoutes"
 )
-ROUTER = "SendPaymentV2 TrackPaymentV2 TrackPayments EstimateRouteFee"
+ROUTER = "SendPaymentV2 SendToRouteV2 TrackPaymentV2 TrackPayments EstimateRouteFee"
 ROLES = {
     "receive": RECEIVE,
     "worker": (

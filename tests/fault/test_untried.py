@@ -6,17 +6,21 @@ bitcoind is gone, what the node answered before.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import TypeAlias
 
 import pytest
 
-from engine.clients.lndrpc import lightning_pb2 as ln
-from engine.domain.sending import SIGHTINGS
+from engine.clients.lnd import LndNode, NodePaymentStatus
+from engine.domain.errors import EngineError
+from engine.domain.ids import NodeName, PaymentHash
+from engine.domain.money import Msat
+from engine.settings import NodeSettings
 from infra.local.home import BANK
 from infra.local.outside import Outside, sync_network
-from tests.fault.fault_helpers import mine, node_of, node_says, sighted, waits_for
+from tests.fault.fault_helpers import node_of
 from tests.fixtures.lnd_proxy import lnd_proxy
 from tests.fixtures.own_process import nodes, own_worker
 from tests.fixtures.stack import Account, Bank, Json, eventually
@@ -59,45 +63,62 @@ async def _told_without_its_chain(bank: Bank, shop: Outside, alice: Account) -> 
             await sync_network(bank.stack)
 
 
-async def test_what_a_node_took_without_its_chain_is_paid_or_ended_by_its_restart(bank: Bank, shop: Outside) -> None:
+async def _paid_or_untried(alice: Account, payment: Json) -> Json:
     """Whether LND has found its chain again in time is luck: it gives up at the first word of one that starts."""
-    alice = await bank.open_account(funds_msat=9_000_000)
-    async with _told_without_its_chain(bank, shop, alice) as payment:
-        assert (await alice.payment(payment["id"]))["status"] == "pending"
 
-    async def paid_or_untried() -> Json | None:
+    async def look() -> Json | None:
         found = await alice.payment(payment["id"])
         untried = found["waiting"] and found["waiting"]["detail"].endswith("no attempt yet")
         return found if untried or found["status"] != "pending" else None
 
-    found = await eventually(paid_or_untried, "the node to pay, or to have made no attempt")
-    if found["status"] == "pending":
+    return await eventually(look, "the node to pay, or to have made no attempt")
+
+
+async def _require_all_back(alice: Account, ended: Json) -> None:
+    """All but what was paid."""
+    paid_msat = 2_000_000 + ended["fee_msat"] if ended["status"] == "settled" else 0
+    wallet = await alice.wallet()
+    assert (wallet["held_msat"], wallet["available_msat"]) == (0, 9_000_000 - paid_msat)
+
+
+async def test_a_restart_of_the_node_ends_what_it_took_without_its_chain(bank: Bank, shop: Outside) -> None:
+    alice = await bank.open_account(funds_msat=9_000_000)
+    async with _told_without_its_chain(bank, shop, alice) as payment:
+        assert (await alice.payment(payment["id"]))["status"] == "pending"
+    if (await _paid_or_untried(alice, payment))["status"] == "pending":
         await bank.kill(await node_of(bank, payment["id"]))
         await sync_network(bank.stack)
-    ended = await alice.final(payment["id"], limit_s=120)
-    assert (await alice.wallet())["held_msat"] == 0
-    assert (await alice.wallet())["available_msat"] == 9_000_000 - (ended["status"] == "settled") * (
-        2_000_000 + ended["fee_msat"]
-    )
+    await _require_all_back(alice, await alice.final(payment["id"], limit_s=120))
+
+
+async def test_the_node_ends_what_it_took_without_its_chain_when_it_is_made_to(bank: Bank, shop: Outside) -> None:
+    """As a worker does when the node's minute is over. What it has ended or paid it leaves as it is."""
+    alice = await bank.open_account(funds_msat=9_000_000)
+    async with _told_without_its_chain(bank, shop, alice) as payment:
+        pass
+    await _paid_or_untried(alice, payment)
+    name = await node_of(bank, payment["id"])
+    settings = nodes(bank.stack, "worker", {})["MILLRACE_NODES"]
+    node = LndNode(NodeName(name), NodeSettings.model_validate(json.loads(settings)[name]))
+    payment_hash = PaymentHash(payment["payment_hash"])
+    try:
+        for _ in range(2):
+            with suppress(EngineError):
+                await node.end_untried(payment_hash, Msat(2_000_000))
+            known = await node.find_payment(payment_hash)
+            assert known is not None
+            assert known.status is not NodePaymentStatus.IN_FLIGHT
+    finally:
+        await node.close()
+    await _require_all_back(alice, await alice.final(payment["id"]))
 
 
 @pytest.mark.usefixtures("whole_length")
-async def test_what_a_node_never_tried_is_released_by_proof_once(bank: Bank, shop: Outside, lasts: Lasts) -> None:
-    """While the node says that it is in flight. Its restart, afterwards, changes nothing."""
+async def test_what_a_node_never_tried_ends_by_itself(bank: Bank, shop: Outside, lasts: Lasts) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     async with _told_without_its_chain(bank, shop, alice) as payment:
         await lasts(60)
-    stuck = await waits_for(alice, payment["id"], "not_tried", limit_s=240)
-    assert stuck["status"] == "pending"
-    for _ in range(SIGHTINGS - 1):  # one look has shown it
-        await sighted(bank, [payment], await mine(bank, 1))
-    ended = await alice.final(payment["id"])
-    assert (ended["status"], ended["failure"]["code"]) == ("failed", "lost_attempt")
-    assert (await alice.wallet())["available_msat"] == 9_000_000
-    assert (await alice.pay(payment["destination"])).json()["code"] == "invoice_unpayable"
-    node = await node_of(bank, payment["id"])
-    said = await node_says(bank.stack, node, bytes.fromhex(payment["payment_hash"]))
-    assert said is not None
-    assert (said.status, len(said.htlcs)) == (ln.Payment.IN_FLIGHT, 0)
-    await bank.kill(node)
-    await sync_network(bank.stack)
+    ended = await alice.final(payment["id"], limit_s=240)
+    assert ended["failure"]["code"] == "no_route"
+    await _require_all_back(alice, ended)
+    assert (await alice.pay(payment["destination"])).json()["status"] == "settled"

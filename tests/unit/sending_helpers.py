@@ -74,6 +74,8 @@ class FakeLnd:
     synced: bool = True
     name: NodeName = ATTEMPT.node
     htlcs: NodeHtlcs = EMPTY
+    ends: NodePayment | Exception | None = None
+    """What comes of `end_untried`; None: nothing."""
     sent: int = 0
     asked_who: int = 0
     order: list[str] = field(default_factory=list)
@@ -89,6 +91,12 @@ class FakeLnd:
     async def read_htlcs(self) -> NodeHtlcs:
         self.order.append("channels")
         return self.htlcs
+
+    async def end_untried(self, _payment_hash: PaymentHash, _amount_msat: Msat) -> None:
+        self.order.append("end")
+        if isinstance(self.ends, Exception):
+            raise self.ends
+        self.known = self.ends or self.known
 
     def send_payment(self, **_order: object) -> AsyncGenerator[NodePayment, None]:
         self.sent += 1

@@ -238,20 +238,23 @@ async def test_an_htlc_that_stays_in_a_channel_past_its_time_lock_needs_an_opera
     assert kept.heights == []
 
 
-async def test_what_its_node_never_tried_is_released_when_three_blocks_have_shown_that(kept: FakeBank) -> None:
-    """Not while it may still look for a way, and nothing that it may have in a channel all the same."""
+async def test_what_its_node_never_tried_is_ended_by_the_node_when_its_time_is_over(kept: FakeBank) -> None:
+    """Not while it may still look for a way. A node that does not end it needs its restart; nothing is released."""
     with pytest.raises(ApplicationError, match="no attempt yet"):
         await _watch(FakeLnd(known=IN_FLIGHT, says=[]))
-    assert kept.heights == []
     old = replace(IN_FLIGHT, created_at=datetime.now(UTC) - timedelta(seconds=TRIED_AFTER_S))
-    for height in (500, 501):
-        report = await _watch(FakeLnd(known=old, says=[], htlcs=replace(EMPTY, height=height)))
-        assert (report.verdict, report.waiting.reason) == (NodeVerdict.IN_FLIGHT, "not_tried")
-    held = replace(EMPTY, height=502, outgoing=frozenset({ATTEMPT.payment_hash}))
-    assert (await _watch(FakeLnd(known=old, says=[], htlcs=held))).verdict is NodeVerdict.IN_FLIGHT
-    report = await _watch(FakeLnd(known=old, says=[], htlcs=replace(EMPTY, height=503)))
-    assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "lost_attempt")
-    assert "it was never tried, and at 500, 501, 503" in report.failure_detail
+    lnd = FakeLnd(known=old, says=[], ends=payment(NodePaymentStatus.FAILED, 8, "FAILURE_REASON_ERROR"))
+    report = await _watch(lnd)
+    assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "no_route")
+    assert lnd.order == ["look", "channels", "look", "end", "look"]
+    for ends in (None, Unavailable("no answer"), InvariantBroken("permission denied")):
+        report = await _watch(FakeLnd(known=old, says=[], ends=ends))
+        assert (report.verdict, report.waiting.reason, report.waiting.needs_operator) == (
+            NodeVerdict.IN_FLIGHT,
+            "not_tried",
+            True,
+        )
+    assert kept.heights == []
 
 
 async def test_what_needs_an_operator_is_noted_for_whoever_asks(kept: FakeBank) -> None:
