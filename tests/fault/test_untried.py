@@ -37,18 +37,17 @@ async def _told_without_its_chain(bank: Bank, shop: Outside, alice: Account) -> 
         proxies = {name: await entered.enter_async_context(lnd_proxy(bank.stack, name)) for name in BANK}
         addresses = {name: {"address": proxy.address} for name, proxy in proxies.items()}
         await entered.enter_async_context(own_worker(bank.stack, nodes(bank.stack, "worker", addresses)))
-        late = [entered.enter_context(proxy.always(proxy.delay("GetInfo"))) for proxy in proxies.values()]
-        answer = await alice.pay(await shop.invoice(2_000_000), wait_s=0)
-        assert answer.status_code == 202, answer.text
 
-        async def asked_in_peace() -> bool | None:
-            return True if sum(each.hits for each in late) > 1 else None
+        async def known() -> bool | None:
+            return True if all("GetInfo" in proxy.answers for proxy in proxies.values()) else None
 
-        await eventually(asked_in_peace, "the node to be asked without haste")
+        await eventually(known, "both nodes to have told that they can pay")
+        for proxy in proxies.values():
+            entered.enter_context(proxy.stale("GetInfo"))
         await asyncio.to_thread(bank.stack.hold, "bitcoind")
         try:
-            for each in late:
-                each.over.set()
+            answer = await alice.pay(await shop.invoice(2_000_000), wait_s=0)
+            assert answer.status_code == 202, answer.text
 
             async def begun() -> bool | None:
                 found: bool | None = await bank.database.fetchval(
