@@ -1,9 +1,10 @@
 """What the stories of accidents have in common: a payment that is held somewhere, and what is known of it meanwhile."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from typing import TypeAlias
 
 import grpc
 from temporalio.client import Client
@@ -14,6 +15,9 @@ from engine.clients.lndrpc.routerrpc import router_pb2 as router
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
 from tests.fixtures.stack import Account, Bank, Json, eventually
+
+Lasts: TypeAlias = Callable[[float], Awaitable[None]]
+"""The fixture `lasts`."""
 
 
 async def accepted(shop: Outside, payment_hash: bytes) -> None:

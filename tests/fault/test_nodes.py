@@ -6,10 +6,9 @@ Each test puts back what it took down. What a pending payment waits for must be 
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
 
 import grpc
 import httpx
@@ -24,7 +23,7 @@ from infra.local.network import ROLES
 from infra.local.outside import Outside, outside, sync_network
 from infra.local.services import node as local_node
 from infra.local.stack import Stack
-from tests.fault.fault_helpers import held_payment, node_of, waits_for
+from tests.fault.fault_helpers import Lasts, held_payment, node_of, waits_for
 from tests.fixtures.lnd_proxy import lnd_proxy
 from tests.fixtures.own_process import nodes, own_worker
 from tests.fixtures.reconciliation import temporal
@@ -33,7 +32,6 @@ from tests.fixtures.stack import Account, Bank, eventually
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 ROOT_KEY = 77
-Lasts: TypeAlias = Callable[[float], Awaitable[None]]
 AWAY = ("node_unavailable", "outcome_unknown")
 
 

@@ -7,9 +7,8 @@ bitcoind is gone, what the node answered before.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import TypeAlias
 
 import pytest
 
@@ -20,14 +19,12 @@ from engine.domain.money import Msat
 from engine.settings import NodeSettings
 from infra.local.home import BANK
 from infra.local.outside import Outside, sync_network
-from tests.fault.fault_helpers import node_of
+from tests.fault.fault_helpers import Lasts, node_of
 from tests.fixtures.lnd_proxy import lnd_proxy
 from tests.fixtures.own_process import nodes, own_worker
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(480)]
-
-Lasts: TypeAlias = Callable[[float], Awaitable[None]]
 
 
 @asynccontextmanager
