@@ -7,7 +7,6 @@ others are measured all the same, and what was measured is shown.
 
 import argparse
 import asyncio
-import os
 import subprocess
 import sys
 import time
@@ -195,7 +194,7 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
 
 async def run(options: argparse.Namespace, console: Console) -> Report:
     """Start, measure, prove, stop."""
-    tools = Tools.from_json(os.environ["MILLRACE_TOOLS"])
+    tools = Tools.given()
     began = time.monotonic()
     print(f"bench: starting a stack in {folder()}", file=sys.stderr, flush=True)
     stack = await asyncio.to_thread(start)

@@ -50,8 +50,11 @@ def folder(home: Home) -> Path:
     return home.folder / "postgres"
 
 
-def prefix(home: Home, tools: Tools) -> list[str]:
-    """The words before PostgreSQL's programs that make them run as somebody who is not root; none when we are not."""
+def prefix(place: Path, tools: Tools) -> list[str]:
+    """The words before PostgreSQL's programs that make them run as somebody who is not root; none when we are not.
+
+    `place`, made if need be, becomes that user's own. Raises `Failed` when this machine offers no such user.
+    """
     if os.geteuid() != 0:
         return []
     who = pwd.getpwnam("nobody")
@@ -63,8 +66,8 @@ def prefix(home: Home, tools: Tools) -> list[str]:
     )
     for way in ways:
         owner = 0 if way[0] == "unshare" else who.pw_uid
-        _own(folder(home), owner)
-        probe = [str(word) for word in (tools.python, "-I", "-S", "-c", PROBE, tools.postgres / "initdb", folder(home))]
+        _own(place, owner)
+        probe = [str(word) for word in (tools.python, "-I", "-S", "-c", PROBE, tools.postgres / "initdb", place)]
         tried = subprocess.run([*way, *probe], capture_output=True, check=False)
         if tried.returncode == 0:
             return way
@@ -91,10 +94,8 @@ async def initialise(home: Home, tools: Tools, words: Sequence[str]) -> None:
     secret.touch(mode=0o600)
     secret.write_text(home.secrets()["postgres_password"])
     os.chown(secret, place.stat().st_uid, -1)
-    options = [f"--username={SUPERUSER}", f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
-    if await asyncio.to_thread(_version, tools) >= BUILTIN_LOCALE:
-        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
-    command = [*words, str(tools.postgres / "initdb"), "-D", str(place / "new"), "--no-instructions", *options]
+    options = [f"--pwfile={secret}", "--auth=scram-sha-256", *await asyncio.to_thread(cluster_options, tools)]
+    command = [*words, str(tools.postgres / "initdb"), "-D", str(place / "new"), *options]
     with home.log("postgres").open("ab") as log:
         child = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
@@ -103,6 +104,14 @@ async def initialise(home: Home, tools: Tools, words: Sequence[str]) -> None:
             raise Failed(f"PostgreSQL's data folder could not be made: the end of {home.log('postgres')} says why.")
     secret.unlink()
     (place / "new").rename(place / "data")
+
+
+def cluster_options(tools: Tools) -> list[str]:
+    """What initdb is told of every data folder of ours, a test's too: its owner, and UTF-8 whatever the machine has."""
+    options = [f"--username={SUPERUSER}", "--no-instructions", "--encoding=UTF8", "--locale=C"]
+    if _version(tools) >= BUILTIN_LOCALE:
+        options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    return options
 
 
 def _version(tools: Tools) -> tuple[int, ...]:

@@ -11,7 +11,6 @@ Stopping goes the other way, and works at every moment.
 
 import argparse
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -85,8 +84,8 @@ class Stack:
         self._supervisor.say("ready")
 
     async def _database(self) -> None:
-        words = await asyncio.to_thread(database.prefix, self._home, self._tools)
         database.folder(self._home).mkdir(mode=0o700, exist_ok=True)
+        words = await asyncio.to_thread(database.prefix, database.folder(self._home), self._tools)
         await database.initialise(self._home, self._tools, words)
         await self._supervisor.start(services.postgres(self._home, self._tools, words))
         await database.have_roles(self._home)
@@ -201,7 +200,7 @@ def main() -> int:
         home.settle_ports(cache_folder() / "ports")
         for held in (home.folder / "hold").iterdir():
             held.unlink()
-        return asyncio.run(Stack(home, Tools.from_json(os.environ["MILLRACE_TOOLS"]), options).run())
+        return asyncio.run(Stack(home, Tools.given(), options).run())
 
 
 if __name__ == "__main__":
