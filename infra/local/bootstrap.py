@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from infra.local import commands
+from infra.local import call, commands
 from infra.local.parts.provision import Provision, cache_folder
 from infra.local.parts.store import Failed, Store
 from infra.local.tools import Tools
@@ -27,6 +27,8 @@ USAGE = """Usage: ./run COMMAND
   reset                stop the stack, throw its data away
   status               one line per process
   env                  export lines for any client: eval "$(./run env)"
+  call METHOD PATH [KEY] [--json BODY] [-H HEADER] [-i]
+                       one request to the running stack's API, in the words of curl
   mine [N]             mine N blocks (1)
   outside invoice MSAT | pay BOLT11
                        what a Lightning node that is not ours does, for trying things out
@@ -47,6 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     command, rest = arguments[0], list(arguments[1:])
     if command in commands.QUICK:
         return commands.QUICK[command](rest)
+    if command == "call":
+        return call.call(rest)
     if command == "up":
         return commands.up(rest, everything)
     if command == "test":

@@ -196,9 +196,7 @@ class Demo:
         """Where to look, and what to try next."""
         told = self.stack.environment()
         self.console.print(f"API docs      {told['MILLRACE_API_URL']}/docs", highlight=False)
-        self.console.print(
-            f"Temporal UI   {told['MILLRACE_TEMPORAL_UI_URL']}/namespaces/millrace/workflows", highlight=False
-        )
+        self.console.print(f"Temporal UI   {told['MILLRACE_TEMPORAL_UI_URL']}", highlight=False)
         self.console.print(
             f"Metrics       {told['MILLRACE_API_URL']}/metrics: millrace_reconciliation_status, _difference_msat, "
             "millrace_cases_open",

@@ -92,7 +92,7 @@ def exported(home: Home, state: State) -> dict[str, str]:
         "MILLRACE_ADMIN_KEY": home.secrets()["admin_key"],
         **of_processes(home),
         "MILLRACE_POSTGRES_OWNER_DSN": dsn(home, OWNER),
-        "MILLRACE_TEMPORAL_UI_URL": f"http://127.0.0.1:{ports['temporal-ui']}",
+        "MILLRACE_TEMPORAL_UI_URL": f"http://127.0.0.1:{ports['temporal-ui']}/namespaces/{NAMESPACE}/workflows",
         "MILLRACE_BITCOIND_URL": bitcoind_url(home, with_credentials=True),
     }
     for node in NODES:

@@ -52,7 +52,10 @@ healthcheck.chainbackend.attempts=0
 minbackoff=200ms
 maxbackoff=1s
 logging.file.disable=true
-"""
+restlisten=127.0.0.1:8080
+tor.socks=127.0.0.1:9050
+tor.control=127.0.0.1:9051
+"""  # The last three are never used; LND looks `localhost` up for them, which fails where there is no hosts file.
 KEEP_ALIVE_S = 75  # Longer than clients (5 s) and proxies (60 s) keep an idle connection; the image says the same.
 STALE_TIP_S = 3600  # LND holds itself to be out of date when the tip is two hours old.
 
