@@ -9,14 +9,25 @@ import pytest
 
 pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.stack", "tests.fixtures.hop", "tests.fixtures.temporal"]
 
+_TESTS = Path(__file__).parent
 _WHOLE_LENGTH = "--whole-length"
 _ENDED = pytest.StashKey[int]()
+_SIDE_BY_SIDE = 2
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         _WHOLE_LENGTH, action="store_true", help="accidents last for minutes, not only until their effect has shown"
     )
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """All tests run in two processes, each with a stack and a database server of its own; a part of them in one.
+
+    MILLRACE_TEST_PROCESSES says otherwise, and pytest's `-n` before it.
+    """
+    whole = all(Path(word.split("::")[0]).resolve() in (_TESTS, _TESTS.parent) for word in config.args)
+    return int(os.environ.get("MILLRACE_TEST_PROCESSES") or (_SIDE_BY_SIDE if whole else 0))
 
 
 @pytest.fixture

@@ -117,12 +117,14 @@ class Home:
         ports = self.ports()
         if set(ports) == set(PORTS) and _wait_free(ports, limit_s=10):
             return ports
-        ports = self._new_block(registry)
-        replace(self.folder / "ports.json", ports)
+        registry.mkdir(parents=True, exist_ok=True)
+        with (registry / "lock").open("w") as turn:  # Two that look at the same moment would take the same block.
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            ports = self._new_block(registry)
+            replace(self.folder / "ports.json", ports)
         return ports
 
     def _new_block(self, registry: Path) -> dict[str, int]:
-        registry.mkdir(parents=True, exist_ok=True)
         blocks = list(range(FIRST_PORT, LAST_PORT - len(PORTS), len(PORTS)))
         random.shuffle(blocks)
         for first in blocks:
@@ -133,9 +135,9 @@ class Home:
                 and (Path(owner.read_text()) / "ports.json").exists()
             ):
                 continue
-            owner.write_text(str(self.folder))
             ports = {name: first + number for number, name in enumerate(PORTS)}
-            if owner.read_text() == str(self.folder) and _wait_free(ports, limit_s=0):
+            if _wait_free(ports, limit_s=0):
+                owner.write_text(str(self.folder))
                 return ports
         raise Failed(f"No free ports between {FIRST_PORT} and {LAST_PORT}: stop other stacks with ./run down.")
 

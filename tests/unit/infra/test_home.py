@@ -1,9 +1,11 @@
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from infra.local import environment
+from infra.local import home as home_module
 from infra.local.home import Home, ProcessState, State
 from infra.local.parts.store import Failed
 
@@ -17,6 +19,21 @@ def test_two_homes_never_share_a_port_and_each_keeps_its_own(tmp_path: Path) -> 
     assert not set(first.values()) & set(second.values())
     assert len(set(first.values())) == len(first)
     assert Home(tmp_path / "one").settle_ports(tmp_path / "registry") == first
+
+
+def test_homes_that_look_for_ports_at_the_same_moment_take_different_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are as many blocks as homes, so that two which do not wait for each other's choice meet in one."""
+    many = 12
+    monkeypatch.setattr(home_module, "LAST_PORT", home_module.FIRST_PORT + (many + 1) * len(home_module.PORTS))
+    monkeypatch.setattr(home_module, "_free", lambda _port: True)
+    homes = [Home(tmp_path / f"home-{number}") for number in range(many)]
+
+    with ThreadPoolExecutor(many) as threads:
+        taken = list(threads.map(lambda home: home.settle_ports(tmp_path / "registry")["postgres"], homes))
+
+    assert len(set(taken)) == many
 
 
 def test_secrets_are_made_once_and_only_their_owner_reads_them(tmp_path: Path) -> None:
@@ -94,3 +111,14 @@ def test_clients_are_told_every_process_and_every_api(tmp_path: Path) -> None:
     assert (told["MILLRACE_PID_API"], told["MILLRACE_PID_API_1"], told["MILLRACE_PID_API_2"]) == ("100", "100", "101")
     assert (told["MILLRACE_PID_WORKER"], told["MILLRACE_PID_LND_1"]) == ("102", "103")
     assert told["MILLRACE_LND_1_MACAROON"].endswith("admin.macaroon")
+
+
+def test_the_temporal_ui_opens_where_the_workflows_of_this_stack_are(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    ports = home.settle_ports(tmp_path / "registry")
+
+    told = environment.exported(home, State())
+
+    namespace = environment.of_processes(home)["MILLRACE_TEMPORAL_NAMESPACE"]
+    here = f"http://127.0.0.1:{ports['temporal-ui']}/namespaces/{namespace}/workflows"
+    assert told["MILLRACE_TEMPORAL_UI_URL"] == here
