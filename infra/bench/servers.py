@@ -13,7 +13,7 @@ import asyncpg
 from engine.settings import ApiSettings
 from infra.local import database, environment
 from infra.local.commands import ROOT
-from infra.local.parts.store import Failed, remove
+from infra.local.parts.store import Failed, end_of, remove
 from infra.local.stack import Stack
 from infra.local.tools import Tools
 
@@ -134,11 +134,12 @@ class Servers:
         command = [str(self.tools.python), "-m", "alembic", "-c", "infra/migrations/alembic.ini", "upgrade", "head"]
         log = self.stack.home.log("bench-migrations")
         with log.open("ab") as out:
+            begin = out.tell()
             child = await asyncio.create_subprocess_exec(
                 *command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=out
             )
             if await child.wait() != 0:
-                raise Failed(f"The bench's books could not be made: the end of {log} says why.")
+                raise Failed(f"The bench's books could not be made: the end of {log} says why.{end_of(log, begin)}")
         connection = await asyncpg.connect(self.dsn(name))
         try:
             await connection.execute(f"GRANT CONNECT ON DATABASE {name} TO {environment.APP}")

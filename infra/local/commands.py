@@ -12,7 +12,7 @@ from pathlib import Path
 from infra.local import environment
 from infra.local.bitcoin_rpc import BitcoinRpc, RpcError
 from infra.local.home import Home, State
-from infra.local.parts.store import Failed, remove
+from infra.local.parts.store import Failed, end_of, remove
 from infra.local.tools import Tools
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,8 +60,10 @@ def _follow(home: Home, child: "subprocess.Popen[bytes] | None", begin: int) -> 
                 sys.stdout.write(log.read().decode(errors="replace"))
                 sys.stdout.flush()
                 state = home.read_state()
+                if over and child is not None and state.failure is not None and state.pid == child.pid:
+                    return 1  # It has just said why.
                 if over:
-                    return 1
+                    raise Failed(f"The stack is not up: {why_over(home, 0, begin)}")
                 if state.ready and (child is None or state.pid == child.pid):
                     sys.stdout.write(log.read().decode(errors="replace"))
                     return 0
@@ -71,6 +73,14 @@ def _follow(home: Home, child: "subprocess.Popen[bytes] | None", begin: int) -> 
             child.terminate()
             child.wait()
         raise
+
+
+def why_over(home: Home, pid: int, begin: int) -> str:
+    """What the supervisor `pid` gave as its reason to end, or else the last that was said from byte `begin` on."""
+    state, log = home.read_state(), home.log("supervisor")
+    if state.failure is not None and state.pid == pid:
+        return state.failure
+    return f"the end of {log} says why.{end_of(log, begin)}"
 
 
 def down(_arguments: Sequence[str]) -> int:

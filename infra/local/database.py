@@ -19,7 +19,7 @@ import asyncpg
 from infra.local.environment import APP, DATABASE, OWNER, inherited
 from infra.local.home import Home
 from infra.local.parts import find
-from infra.local.parts.store import Failed
+from infra.local.parts.store import Failed, end_of
 from infra.local.tools import Tools
 
 SUPERUSER = "postgres"
@@ -97,11 +97,13 @@ async def initialise(home: Home, tools: Tools, words: Sequence[str]) -> None:
     options = [f"--pwfile={secret}", "--auth=scram-sha-256", *await asyncio.to_thread(cluster_options, tools)]
     command = [*words, str(tools.postgres / "initdb"), "-D", str(place / "new"), *options]
     with home.log("postgres").open("ab") as log:
+        begin = log.tell()
         child = await asyncio.create_subprocess_exec(
             *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment()
         )
         if await child.wait() != 0:
-            raise Failed(f"PostgreSQL's data folder could not be made: the end of {home.log('postgres')} says why.")
+            failure = f"PostgreSQL's data folder could not be made: the end of {home.log('postgres')} says why."
+            raise Failed(failure + end_of(home.log("postgres"), begin))
     secret.unlink()
     (place / "new").rename(place / "data")
 

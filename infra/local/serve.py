@@ -21,7 +21,7 @@ from infra.local.commands import STOP_SIGNALS
 from infra.local.home import BANK, MOST_APIS, NODES, Home
 from infra.local.network import MATURE, Network
 from infra.local.parts.provision import cache_folder
-from infra.local.parts.store import Failed
+from infra.local.parts.store import Failed, end_of
 from infra.local.supervisor import Supervisor
 from infra.local.tools import Tools
 
@@ -50,20 +50,26 @@ class Stack:
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done() and (error := _first(starting.exception())) is not None:
-            sentence = (
-                str(error)
-                if isinstance(error, Failed)
-                else f"The stack could not start: {error!r}; see {self._home.folder / 'logs'}."
-            )
-            self._supervisor.state.failure = sentence
-            print(f"run: {sentence}", file=sys.stderr, flush=True)
+            self._supervisor.state.failure = self._told(error)
         elif starting.done():
             await stopping
         for task in (starting, stopping, *self._chores):
             task.cancel()
         await asyncio.gather(starting, *self._chores, return_exceptions=True)
         await self._stop()
-        return 1 if self._supervisor.state.failure else 0
+        if self._supervisor.state.failure:
+            print(f"run: {self._supervisor.state.failure}", file=sys.stderr, flush=True)
+            return 1
+        return 0
+
+    def _told(self, error: BaseException) -> str:
+        """What a person is told of a start that failed, with the last words of what was not ready, or else of the nodes."""
+        sentence = str(error) if isinstance(error, Failed) else f"The stack could not start: {error!r}."
+        if "\n" in sentence:
+            return sentence
+        late = [name for name, process in self._supervisor.state.processes.items() if process.state != "ready"]
+        ends = [f"\nThe end of {self._home.log(name)}:{end_of(self._home.log(name))}" for name in late or NODES]
+        return f"{sentence} The logs are in {self._home.folder / 'logs'}." + "".join(ends)
 
     async def _start(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -99,12 +105,14 @@ class Stack:
             "MILLRACE_POSTGRES_OWNER_DSN": environment.dsn(self._home, environment.OWNER),
         }
         with self._home.log("migrations").open("ab") as log:
+            begin = log.tell()
             command = [str(self._tools.python), "-m", "alembic", "-c", str(MIGRATIONS), "upgrade", "head"]
             child = await asyncio.create_subprocess_exec(
                 *command, cwd=ROOT, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log
             )
             if await child.wait() != 0:
-                raise Failed(f"The database could not be migrated: the end of {self._home.log('migrations')} says why.")
+                failure = f"The database could not be migrated: the end of {self._home.log('migrations')} says why."
+                raise Failed(failure + end_of(self._home.log("migrations"), begin))
 
     async def _temporal(self) -> None:
         await self._supervisor.start(

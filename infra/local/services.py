@@ -11,7 +11,7 @@ from infra.local import database, environment
 from infra.local.bitcoin_rpc import BitcoinRpc, RpcError
 from infra.local.home import BANK, NODES, Home
 from infra.local.lightning import Node, active
-from infra.local.parts.store import Failed
+from infra.local.parts.store import Failed, end_of
 from infra.local.supervisor import Process
 from infra.local.tools import Tools
 
@@ -134,7 +134,8 @@ async def keep_histories(home: Home, tools: Tools) -> None:
     """Closed workflows are kept for 30 days; the development server's own namespace keeps them for one."""
     command = ["operator", "namespace", "update", "--retention", "30d", "--namespace", environment.NAMESPACE]
     if not await _temporal_says(home, tools, *command):
-        raise Failed(f"Temporal's namespace could not be set up: the end of {home.log('temporal')} says why.")
+        failure = f"Temporal's namespace could not be set up: the end of {home.log('temporal')} says why."
+        raise Failed(failure + end_of(home.log("temporal")))
 
 
 def bitcoind(home: Home, tools: Tools) -> Process:

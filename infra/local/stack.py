@@ -21,7 +21,7 @@ from typing import Self
 
 from infra.local import environment
 from infra.local.bitcoin_rpc import BitcoinRpc
-from infra.local.commands import ROOT
+from infra.local.commands import ROOT, why_over
 from infra.local.home import Home, ProcessState
 from infra.local.parts.store import Failed
 
@@ -82,6 +82,7 @@ class Stack:
             str(workers),
         ]
         with home.log("supervisor").open("ab") as log:
+            begin = log.tell()
             child = subprocess.Popen(
                 [*command, *(["--bare"] if bare else [])], env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
@@ -93,11 +94,14 @@ class Stack:
 
         try:
             wait_until(ready_or_over, f"the stack in {home.folder}", START_LIMIT_S)
+        except TimeoutError:
+            stack.stop()
+            raise Failed(f"The stack was not ready after {START_LIMIT_S} s: {why_over(home, 0, begin)}") from None
         except BaseException:
             stack.stop()
             raise
         if child.poll() is not None:
-            raise Failed(f"The stack did not start: {_last_line(home.log('supervisor'))}")
+            raise Failed(f"The stack did not start: {why_over(home, child.pid, begin)}")
         return stack
 
     def __enter__(self) -> Self:
@@ -194,8 +198,3 @@ class Stack:
     def mine(self, blocks: int = 1) -> list[str]:
         """Mine to the miner's wallet; the blocks are on disk when this returns. Gives their hashes."""
         return self.bitcoin().mine(blocks)
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").splitlines()
-    return lines[-1].removeprefix("run: ") if lines else "it said nothing"

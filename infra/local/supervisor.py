@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.local.home import Home, ProcessState, State
-from infra.local.parts.store import Failed
+from infra.local.parts.store import Failed, end_of
 
 POLL_S = 0.05
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
@@ -52,6 +52,7 @@ class Kept:
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     task: "asyncio.Task[None] | None" = None
+    trouble: str = ""  # What kept the last try from starting it at all.
     failure: str | None = None
 
 
@@ -89,11 +90,10 @@ class Supervisor:
         until = time.monotonic() + kept.process.ready_limit_s
         while not kept.was_ready.is_set():
             if kept.failure is not None:
-                raise Failed(f"{name} cannot start ({kept.failure}): the end of {log} says why.")
+                raise Failed(f"{name} cannot start ({kept.failure}): the end of {log} says why.{end_of(log)}")
             if time.monotonic() > until:
-                raise Failed(
-                    f"{name} was not ready after {kept.process.ready_limit_s:.0f} s: the end of {log} says why."
-                )
+                late = f"{name} was not ready after {kept.process.ready_limit_s:.0f} s"
+                raise Failed(f"{late}: the end of {log} says why.{end_of(log)}")
             await asyncio.sleep(POLL_S)
 
     async def stop(self, *names: str) -> None:
@@ -109,6 +109,7 @@ class Supervisor:
 
     def failed_hooks(self, kept: Kept, error: BaseException) -> None:
         """A hook's failure is said in the log; the next start tries it again."""
+        kept.trouble = f": {error!r}"
         print(f"{kept.process.name}: {error!r}", flush=True)
 
     async def _keep(self, kept: Kept) -> None:
@@ -124,7 +125,7 @@ class Supervisor:
             kept.state.restarts += 1
             early_deaths += not kept.was_ready.is_set()
             if early_deaths >= EARLY_DEATHS:
-                kept.failure = f"it ended {early_deaths} times, last with exit code {code}"
+                kept.failure = f"it ended {early_deaths} times, last with exit code {code}{kept.trouble}"
                 break
             pause_s = FIRST_PAUSE_S if served else pause_s
             self._note(kept, "failing" if pause_s >= 1 else "starting", None)
@@ -136,6 +137,7 @@ class Supervisor:
 
     async def _live(self, kept: Kept) -> tuple[int | None, bool]:
         """One life of the process, whoever ends it; gives its exit code and whether it was ever ready."""
+        kept.trouble = ""
         try:
             await kept.process.before()
             child = await self._spawn(kept.process)

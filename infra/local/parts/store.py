@@ -19,8 +19,22 @@ from pathlib import Path
 from typing import ClassVar
 
 
+LINES_OF_A_LOG, LONGEST_LINE = 20, 400
+
+
 class Failed(Exception):
-    """Something could not be had; the message is one sentence that says what to do."""
+    """Something could not be had. One sentence says what to do; a program's own last words may follow it."""
+
+
+def end_of(log: Path, begin: int = 0) -> str:
+    """What was last written to a log from byte `begin` on, set apart line by line; nothing when nothing was."""
+    if not log.exists():
+        return ""
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(begin, size - LINES_OF_A_LOG * LONGEST_LINE))
+        lines = [line.rstrip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    return "".join(f"\n  | {line[:LONGEST_LINE]}" for line in lines[-LINES_OF_A_LOG:])
 
 
 class Progress:
@@ -166,14 +180,15 @@ class Store:
         env: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> None:
-        """Run a program with its output in the log `name`; when it fails, raise `Failed` with the sentence `cure`."""
+        """Run a program with its output in the log `name`; when it fails, raise `Failed`: `cure` and its last words."""
         log = self.folder / "logs" / f"{name}.log"
+        begin = log.stat().st_size if log.exists() else 0
         try:
             self.children.run(command, log=log, env=env, cwd=cwd)
         except FileNotFoundError:
             raise Failed(f"{cure} ({command[0]} is not installed here).") from None
         except subprocess.CalledProcessError as error:
-            raise Failed(f"{cure} (exit {error.returncode}; details: {log}).") from None
+            raise Failed(f"{cure} (exit {error.returncode}; details: {log}).{end_of(log, begin)}") from None
 
 
 def remove(folder: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from infra.local.parts import find, lnd
-from infra.local.parts.store import Failed, Store
+from infra.local.parts.store import LONGEST_LINE, Failed, Store, end_of
 
 pytestmark = pytest.mark.unit
 
@@ -57,15 +57,31 @@ def test_two_runs_at_once_build_an_item_once(tmp_path: Path) -> None:
     assert built == ["once"]
 
 
-def test_a_failing_program_is_told_in_one_sentence_with_the_place_of_its_log(tmp_path: Path) -> None:
+def test_a_failing_program_is_told_with_the_place_of_its_log_and_its_own_last_words(tmp_path: Path) -> None:
     store = Store(tmp_path)
+    store.run("tool", "It did not work: do this", ["sh", "-c", "echo of another run"])
 
-    with pytest.raises(Failed, match=r"^It did not work: do this \(exit 3; details: .*/logs/tool\.log\)\.$"):
+    told = r"^It did not work: do this \(exit 3; details: .*/logs/tool\.log\)\.\n  \| why$"
+    with pytest.raises(Failed, match=told):
         store.run("tool", "It did not work: do this", ["sh", "-c", "echo why; exit 3"])
-    assert (tmp_path / "logs" / "tool.log").read_text() == "why\n"
+    assert (tmp_path / "logs" / "tool.log").read_text() == "of another run\nwhy\n"
 
     with pytest.raises(Failed, match="not installed"):
         store.run("tool", "It did not work: do this", ["no-such-program-here"])
+
+
+def test_the_end_of_a_log_is_short_whatever_was_written(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert end_of(log) == ""
+
+    log.write_bytes(b"".join(b"%d \xff\n\n" % number for number in range(10_000)))
+    assert end_of(log).splitlines()[1:] == [f"  | {number} \N{REPLACEMENT CHARACTER}" for number in range(9_980, 10_000)]
+
+    log.write_bytes(b"x" * 1_000_000)
+    assert end_of(log) == "\n  | " + "x" * LONGEST_LINE
+
+    log.write_text("old\nnew\n")
+    assert end_of(log, len("old\n")) == "\n  | new"
 
 
 def test_after_an_interruption_nothing_more_is_started(tmp_path: Path) -> None:

@@ -102,14 +102,34 @@ async def test_a_frozen_process_is_stopped_all_the_same(home: Home, supervisor: 
     assert not alive(pid)
 
 
-async def test_a_process_that_cannot_start_is_given_up_with_the_place_of_its_log(supervisor: Supervisor) -> None:
-    async def never() -> bool:
-        return False
+async def never() -> bool:
+    return False
 
-    broken = Process("broken", ("sh", "-c", "exit 4"), ready=never, environment=dict(os.environ))
 
-    with pytest.raises(Failed, match=r"broken cannot start .*exit code 4.*broken\.log says why"):
+async def test_a_process_that_cannot_start_is_given_up_with_the_end_of_its_log(supervisor: Supervisor) -> None:
+    command = ("sh", "-c", "seq 100; echo 'no left hand' >&2; exit 4")
+    broken = Process("broken", command, ready=never, environment=dict(os.environ))
+
+    with pytest.raises(Failed, match=r"broken cannot start .*exit code 4.*broken\.log says why\.\n(.*\n)*  \| no left hand$"):
         await supervisor.start(broken)
+
+
+async def test_a_process_that_is_never_ready_is_given_up_with_the_end_of_its_log(supervisor: Supervisor) -> None:
+    command = ("sh", "-c", "echo 'still looking for a left hand'; sleep 600")
+    slow = Process("slow", command, ready=never, environment=dict(os.environ), ready_limit_s=1)
+
+    with pytest.raises(Failed, match=r"slow was not ready after 1 s: .*\n  \| still looking for a left hand$"):
+        await supervisor.start(slow)
+
+
+async def test_a_program_that_is_not_there_is_told_as_the_reason(supervisor: Supervisor) -> None:
+    async def prepare() -> None:
+        raise FileNotFoundError("no left hand")
+
+    missing = Process("missing", ("true",), ready=never, environment=dict(os.environ), before=prepare)
+
+    with pytest.raises(Failed, match=r"missing cannot start .*FileNotFoundError\('no left hand'\)"):
+        await supervisor.start(missing)
 
 
 def test_nothing_outlives_a_killed_supervisor(tmp_path: Path) -> None:
