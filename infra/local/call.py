@@ -36,7 +36,10 @@ def call(arguments: Sequence[str]) -> int:
     finally:
         connection.close()
     if options.include:
-        head = [f"HTTP/1.1 {answer.status} {answer.reason}", *(f"{name}: {value}" for name, value in answer.getheaders())]
+        head = [
+            f"HTTP/1.1 {answer.status} {answer.reason}",
+            *(f"{name}: {value}" for name, value in answer.getheaders()),
+        ]
         print(*head, "", sep="\n")
     sys.stdout.write(body if body.endswith("\n") else f"{body}\n")
     return 0

@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from infra.local.commands import ROOT
-from infra.local.stack import Stack
 from infra.local.parts.store import Failed
+from infra.local.stack import Stack
 from infra.local.tools import VARIABLE
 
 pytestmark = pytest.mark.integration
 
 WORDS = "initdb: this machine has no left hand"
-TOLD = re.compile(rf"PostgreSQL's data folder could not be made: the end of \S+/postgres\.log says why\.\n  \| {WORDS}$", re.M)
+TOLD = re.compile(
+    rf"PostgreSQL's data folder could not be made: the end of \S+/postgres\.log says why\.\n  \| {WORDS}$", re.MULTILINE
+)
 
 
 @pytest.fixture

@@ -163,11 +163,12 @@ async def test_the_checks_outlast_the_time_that_other_statements_have(ledger_db:
     """They wait here for a lock as they would for a big book; the pool gives its statements a second."""
     pool = await open_pool(ledger_db.app_dsn, min_size=0, max_size=1, command_timeout_s=1)
     other = await asyncpg.connect(ledger_db.superuser_dsn)
+    watcher = await asyncpg.connect(ledger_db.superuser_dsn)  # A transaction sees one moment of what the others do.
 
     async def waits_for_long() -> bool | None:
         query = """SELECT true FROM pg_stat_activity
                     WHERE wait_event_type = 'Lock' AND clock_timestamp() - query_start > interval '1.5 s'"""
-        return True if checking.done() or await other.fetchval(query) else None
+        return True if checking.done() or await watcher.fetchval(query) else None
 
     try:
         async with pool.acquire() as conn:
@@ -178,6 +179,7 @@ async def test_the_checks_outlast_the_time_that_other_statements_have(ledger_db:
                 assert not checking.done()
             assert await checking == []
     finally:
+        await watcher.close()
         await other.close()
         await pool.close()
 

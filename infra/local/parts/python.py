@@ -53,6 +53,11 @@ def environment(store: Store, pip_python: Path, lock: Path) -> Path:
     return store.item(key, build, what="Python packages", usually="1–2 minutes") / "bin" / "python"
 
 
+def wheel_key(name: str) -> str:
+    """Names the item of a tool in the cache."""
+    return f"{name}-{_interpreter()}-{digest(LOCKS / f'{name}.lock')}"
+
+
 def wheel(store: Store, pip_python: Path, name: str, usually: str) -> Path:
     """The folder of a tool that is published as a wheel; its programs are in `bin`."""
     lock = LOCKS / f"{name}.lock"
@@ -62,4 +67,4 @@ def wheel(store: Store, pip_python: Path, name: str, usually: str) -> Path:
         only = ("--no-deps", "--only-binary", ":all:")
         store.run(name, cure, [pip_python, "-m", "pip", *INSTALL, *only, "--target", folder, "-r", lock])
 
-    return store.item(f"{name}-{_interpreter()}-{digest(lock)}", build, what=f"package {name}", usually=usually)
+    return store.item(wheel_key(name), build, what=f"package {name}", usually=usually)

@@ -18,7 +18,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-
 LINES_OF_A_LOG, LONGEST_LINE = 20, 400
 
 
@@ -152,6 +151,10 @@ class Store:
                 build(folder)
             mark.touch()
         return folder
+
+    def has(self, key: str) -> bool:
+        """Whether the item is there, complete."""
+        return (self.folder / key / ".complete").exists()
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

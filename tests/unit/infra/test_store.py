@@ -75,7 +75,9 @@ def test_the_end_of_a_log_is_short_whatever_was_written(tmp_path: Path) -> None:
     assert end_of(log) == ""
 
     log.write_bytes(b"".join(b"%d \xff\n\n" % number for number in range(10_000)))
-    assert end_of(log).splitlines()[1:] == [f"  | {number} \N{REPLACEMENT CHARACTER}" for number in range(9_980, 10_000)]
+    assert end_of(log).splitlines()[1:] == [
+        f"  | {number} \N{REPLACEMENT CHARACTER}" for number in range(9_980, 10_000)
+    ]
 
     log.write_bytes(b"x" * 1_000_000)
     assert end_of(log) == "\n  | " + "x" * LONGEST_LINE

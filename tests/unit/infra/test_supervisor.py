@@ -110,7 +110,9 @@ async def test_a_process_that_cannot_start_is_given_up_with_the_end_of_its_log(s
     command = ("sh", "-c", "seq 100; echo 'no left hand' >&2; exit 4")
     broken = Process("broken", command, ready=never, environment=dict(os.environ))
 
-    with pytest.raises(Failed, match=r"broken cannot start .*exit code 4.*broken\.log says why\.\n(.*\n)*  \| no left hand$"):
+    with pytest.raises(
+        Failed, match=r"broken cannot start .*exit code 4.*broken\.log says why\.\n(.*\n)*  \| no left hand$"
+    ):
         await supervisor.start(broken)
 
 
