@@ -63,7 +63,7 @@ class Stack:
         return 0
 
     def _told(self, error: BaseException) -> str:
-        """What a person is told of a start that failed: why, and the last words of what was not ready, or of the nodes."""
+        """What a person is told of a start that failed: why, and the last words of what was not ready."""
         sentence = str(error) if isinstance(error, Failed) else f"The stack could not start: {error!r}."
         if "\n" in sentence:
             return sentence
