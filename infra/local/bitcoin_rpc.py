@@ -36,6 +36,8 @@ class BitcoinRpc:
             )
             answer = connection.getresponse()
             content = answer.read()
+        except TimeoutError:
+            raise TimeoutError(f"bitcoind gave no answer to {method} within {self._timeout_s:.0f} s") from None
         except http.client.HTTPException as error:
             raise ConnectionError(f"bitcoind broke the connection: {error!r}") from None
         finally:

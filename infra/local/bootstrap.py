@@ -32,12 +32,13 @@ USAGE = """Usage: ./run COMMAND
   mine [N]             mine N blocks (1)
   outside invoice MSAT | pay BOLT11
                        what a Lightning node that is not ours does, for trying things out
-  test [ARGUMENTS]     run pytest
+  test [ARGUMENTS]     run pytest; without arguments everything, in two processes
   check                run the linters and type checkers
   bench [--quick] [--only SCENARIO] [--json FILE]
                        measure payments, workflows and books beside others
 
-MILLRACE_HOME names the folder of a stack (.millrace), MILLRACE_CACHE that of downloads and builds."""
+MILLRACE_HOME names the folder of a stack (.millrace), MILLRACE_CACHE that of downloads and builds.
+MILLRACE_DEBIAN_SUITES names the suites of Debian that servers are taken from, in order; empty: none."""
 MODULES = {"bench": "infra.bench.main", "demo": "infra.local.demo", "outside": "infra.local.outside"}
 
 

@@ -28,6 +28,7 @@ from infra.local.tools import Tools
 ROOT = Path(__file__).resolve().parent.parent.parent
 MIGRATIONS = Path("infra/migrations/alembic.ini")
 TIP_CHECK_S = 60
+CHAIN_LIMIT_S = 90  # A busy disk takes its time over a wallet and a hundred blocks.
 
 
 class Stack:
@@ -68,7 +69,8 @@ class Stack:
         if "\n" in sentence:
             return sentence
         late = [name for name, process in self._supervisor.state.processes.items() if process.state != "ready"]
-        ends = [f"\nThe end of {self._home.log(name)}:{end_of(self._home.log(name))}" for name in late or NODES]
+        logs = [self._home.log(name) for name in late or ("bitcoind", *NODES)]
+        ends = [f"\nThe end of {log}:{end}" for log in logs if (end := end_of(log))]
         return f"{sentence} The logs are in {self._home.folder / 'logs'}." + "".join(ends)
 
     async def _start(self) -> None:
@@ -123,7 +125,7 @@ class Stack:
 
     async def _network(self) -> None:
         await self._supervisor.start(services.bitcoind(self._home, self._tools))
-        chain = services.rpc(self._home)
+        chain = services.rpc(self._home, timeout_s=CHAIN_LIMIT_S)
         self._chores += [asyncio.create_task(self._stay_fresh()), asyncio.create_task(self._keep_blocks())]
         await asyncio.to_thread(chain.have_miner)
         height = await asyncio.to_thread(chain.call, "getblockcount")

@@ -60,9 +60,9 @@ KEEP_ALIVE_S = 75  # Longer than clients (5 s) and proxies (60 s) keep an idle c
 STALE_TIP_S = 3600  # LND holds itself to be out of date when the tip is two hours old.
 
 
-def rpc(home: Home) -> BitcoinRpc:
+def rpc(home: Home, timeout_s: float = 10) -> BitcoinRpc:
     """This stack's bitcoind."""
-    return BitcoinRpc(environment.bitcoind_url(home, with_credentials=True), timeout_s=10)
+    return BitcoinRpc(environment.bitcoind_url(home, with_credentials=True), timeout_s)
 
 
 def node(home: Home, name: str) -> Node:

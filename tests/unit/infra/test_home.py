@@ -1,3 +1,4 @@
+import socket
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,6 +7,7 @@ import pytest
 
 from infra.local import environment
 from infra.local import home as home_module
+from infra.local.bitcoin_rpc import BitcoinRpc
 from infra.local.home import Home, ProcessState, State
 from infra.local.parts.store import Failed
 
@@ -122,3 +124,10 @@ def test_the_temporal_ui_opens_where_the_workflows_of_this_stack_are(tmp_path: P
     namespace = environment.of_processes(home)["MILLRACE_TEMPORAL_NAMESPACE"]
     here = f"http://127.0.0.1:{ports['temporal-ui']}/namespaces/{namespace}/workflows"
     assert told["MILLRACE_TEMPORAL_UI_URL"] == here
+
+
+def test_a_bitcoind_that_is_silent_is_named_with_what_it_was_asked() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(TimeoutError, match="bitcoind gave no answer to createwallet within 0 s"):
+            BitcoinRpc(f"http://user:secret@127.0.0.1:{port}", timeout_s=0.1).call("createwallet")
