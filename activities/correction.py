@@ -23,7 +23,7 @@ from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction, translated
 from engine.ledger.request import Claim, claim_keys_in_tx, find_key
-from engine.ledger.store import post_in_tx
+from engine.ledger.store import post_new_in_tx
 
 
 class Corrections(CorrectionActivities):
@@ -88,7 +88,7 @@ class Corrections(CorrectionActivities):
         await kept.require_open_payee(conn, row.credit)
         postings = await kept.corrected(conn, self._ids, row)
         for posting in postings:
-            await post_in_tx(conn, posting)
+            await post_new_in_tx(conn, posting)
         await kept.mark_posted_in_tx(conn, row.id, [posting.ref for posting in postings])
 
 

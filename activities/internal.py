@@ -22,7 +22,7 @@ from engine.ledger.database import Connection
 from engine.ledger.fees import Charge, FeeBook
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.payable import already_paid, cancelled
-from engine.ledger.store import post_batch_in_tx
+from engine.ledger.store import post_new_batch_in_tx
 
 
 class BrokenItemsError(InvariantBroken):
@@ -127,12 +127,12 @@ class InternalPayments:
                 verdicts[place] = in_the_callers_words(refused)
             except InvariantBroken as error:
                 broken[place] = error
-        results = await post_batch_in_tx(conn, [plan.posting for plan in plans]) if plans else []
+        results = await post_new_batch_in_tx(conn, [plan.posting for plan in plans]) if plans else []
         settled: list[_Plan] = []
         for plan, result in zip(plans, results, strict=True):
             if isinstance(result, Refused):
                 verdicts[plan.place] = in_the_callers_words(about_accounts(result, plan.payer))
-            elif isinstance(result, EngineError):
+            elif result is not None:
                 broken[plan.place] = result
             else:
                 settled.append(plan)

@@ -37,7 +37,7 @@ from engine.ledger import chart, invoice
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.fees import FeeBook
-from engine.ledger.store import post_batch_in_tx, post_in_tx
+from engine.ledger.store import post_in_tx, post_new_batch_in_tx, post_new_in_tx
 
 _GRACE_S = 30
 """After our expiry, before the node is asked: LND has then closed the invoice itself."""
@@ -86,8 +86,9 @@ class Receipts(InvoiceActivities):
             rows = await invoice.find_rows_in_tx(conn, [receipt.payment_hash for receipt in page.receipts])
             verdicts = [_verdict(rows.get(receipt.payment_hash)) for receipt in page.receipts]
             plans: list[_Plan] = []
+            firsts: dict[Receipt, int] = {}
             for place, receipt in enumerate(page.receipts):
-                if verdicts[place] is ReceiptVerdict.CREDITED:
+                if verdicts[place] is ReceiptVerdict.CREDITED and firsts.setdefault(receipt, place) == place:
                     try:
                         received = await self._received(conn, rows[receipt.payment_hash], receipt)
                         posting = await self._posting(conn, receipt, received, workflow_id)
@@ -95,13 +96,14 @@ class Receipts(InvoiceActivities):
                         verdicts[place] = _left_alone(receipt, error)
                     else:
                         plans.append(_Plan(place, posting, received))
-            results = await post_batch_in_tx(conn, [plan.posting for plan in plans]) if plans else []
+            results = await post_new_batch_in_tx(conn, [plan.posting for plan in plans]) if plans else []
             for plan, result in zip(plans, results, strict=True):
-                if isinstance(result, EngineError):
+                if result is not None:
                     verdicts[plan.place] = _left_alone(page.receipts[plan.place], result)
             credited = [plan.received for plan in plans if verdicts[plan.place] is ReceiptVerdict.CREDITED]
             await invoice.mark_received_in_tx(conn, credited)
-        return CreditedPage(verdicts=verdicts)
+        # What is in the page twice is credited once, and has one verdict.
+        return CreditedPage(verdicts=[verdicts[firsts.get(each, at)] for at, each in enumerate(page.receipts)])
 
     async def _credit(self, receipt: Receipt) -> CreditedReceipt:
         async with transaction(self._pool) as conn:
@@ -112,11 +114,11 @@ class Receipts(InvoiceActivities):
             received = None if ours is None or ours.payee_closed else await self._received(conn, ours, receipt)
             workflow_id = queues.receive_workflow_id(receipt.payment_hash)
             posting = await self._posting(conn, receipt, received, workflow_id, beside_internal=paid_inside)
-            posted = await post_in_tx(conn, posting)
-            if received is None:
-                return CreditedReceipt(credited=posted.fresh)
+            if received is None:  # there is no row that knows whether it has come before
+                return CreditedReceipt(credited=(await post_in_tx(conn, posting)).fresh)
+            await post_new_in_tx(conn, posting)
             await invoice.mark_received_in_tx(conn, [received])
-        return CreditedReceipt(credited=posted.fresh, wallet_id=received.invoice.wallet_id, paid_twice=paid_inside)
+        return CreditedReceipt(credited=True, wallet_id=received.invoice.wallet_id, paid_twice=paid_inside)
 
     async def _received(self, conn: Connection, ours: invoice.InvoiceRow, receipt: Receipt) -> invoice.Received:
         charge = await self._fees.charge(

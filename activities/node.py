@@ -8,7 +8,7 @@ from engine.contracts.node import AdoptNode, NodeActivities, NodePosition, NodeP
 from engine.domain.errors import Unavailable
 from engine.ledger import chart, node
 from engine.ledger.database import Pool, transaction
-from engine.ledger.store import post_in_tx
+from engine.ledger.store import post_new_in_tx
 
 
 class NodeBooks(NodeActivities):
@@ -34,7 +34,7 @@ class NodeBooks(NodeActivities):
                 (position.channels_msat, position.commit_escrow_msat, position.onchain_msat),
             )
             if posting is not None:
-                await post_in_tx(conn, posting)
+                await post_new_in_tx(conn, posting)
         return True
 
 

@@ -39,7 +39,7 @@ from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.fees import Charge
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.payable import already_paid, in_progress
-from engine.ledger.store import post_in_tx
+from engine.ledger.store import post_new_in_tx
 
 
 class Payments(PaymentActivities):
@@ -155,7 +155,7 @@ class Payments(PaymentActivities):
         counts = await counts_of(
             conn, self._limits, payer, "lightning", asked.amount_msat, asked.max_fee_msat, prices_micro
         )
-        await post_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
+        await post_new_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
         await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(new))
@@ -189,7 +189,7 @@ class Payments(PaymentActivities):
 
 async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentRow, settle: SettlePayment) -> None:
     """End a pending payment, whose row is locked, as paid."""
-    await post_in_tx(conn, await payment.settled(conn, ids, row, settle.fee_msat))
+    await post_new_in_tx(conn, await payment.settled(conn, ids, row, settle.fee_msat))
     await payment.mark_settled_in_tx(
         conn,
         row.id,
@@ -202,7 +202,7 @@ async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentR
 async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: ReleasePayment) -> None:
     """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
     await withdraw_link.give_use_back_in_tx(conn, row.id)
-    await post_in_tx(conn, payment.released(row))
+    await post_new_in_tx(conn, payment.released(row))
     await payment.mark_failed_in_tx(
         conn, row.id, code=release.failure_code, detail=release.failure_detail, payment_index=release.payment_index
     )

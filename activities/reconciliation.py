@@ -77,7 +77,8 @@ class Reconciliations(ReconciliationActivities):
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:
         async with heartbeats(), transaction(self._pool) as conn:
-            await close_in_tx(conn)
+            if await close_in_tx(conn) is None:
+                activity.logger.info("the books are not closed at this hour yet: somebody is posting")
         async with heartbeats():
             await self._prune_counters()
         async with heartbeats(), self._pool.acquire() as conn:

@@ -29,7 +29,7 @@ from engine.clients.invoices import InvoiceNode
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Refused, Unavailable
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, WalletId, id_for_key, new_id
 from engine.domain.money import Msat
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, translated
 
 router = APIRouter(tags=["invoices"])
 Receive = Annotated[Caller, Depends(needs("receive"))]
@@ -274,7 +274,8 @@ async def _cancel_at_its_node(services: Services, invoice: InvoiceOut) -> bool:
 
 async def _cancel_in_tx(conn: Connection, invoice_id: str) -> None:
     """Raises Refused when a user of ours has paid it between the node's answer and now."""
-    await conn.execute(
+    await change_any(
+        conn,
         """UPDATE bank.invoices SET status = 'cancelled'
             WHERE id = $1 AND status = 'open' AND expires_at > clock_timestamp()""",
         invoice_id,

@@ -26,10 +26,10 @@ class Act:
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-async def record_in_tx(conn: Connection, act: Act) -> int:
-    """Write the line, last in the transaction: the trail is locked until it ends. Gives its number."""
+async def record_in_tx(conn: Connection, act: Act) -> None:
+    """Write the line, last in the transaction: the trail is locked until it ends."""
     with translated():
-        number: int = await conn.fetchval(
+        await conn.execute(
             "SELECT bank.record_act($1, $2, $3, $4, $5, $6)",
             act.operator,
             act.key_id,
@@ -38,4 +38,3 @@ async def record_in_tx(conn: Connection, act: Act) -> int:
             act.subject,
             dict(act.detail),
         )
-    return number

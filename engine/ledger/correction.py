@@ -18,7 +18,7 @@ from engine.domain.ids import CorrectionId
 from engine.domain.money import Msat
 from engine.ledger.book import Fact, Posting, credit, debit
 from engine.ledger.chart import Chart
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_one, translated
 
 ACTOR = "correction"
 
@@ -126,25 +126,25 @@ async def get_row_in_tx(conn: Connection, correction: CorrectionId) -> Correctio
 
 async def mark_approved_in_tx(conn: Connection, correction: CorrectionId, *, operator: str, note: str) -> None:
     """A second operator wants it too. Nothing has moved yet."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.corrections SET status = 'approved', approved_by = $2, decided_at = clock_timestamp()
-                WHERE id = $1""",
-            correction,
-            operator,
-        )
+    await change_one(
+        conn,
+        """UPDATE bank.corrections SET status = 'approved', approved_by = $2, decided_at = clock_timestamp()
+            WHERE id = $1 AND status = 'proposed'""",
+        correction,
+        operator,
+    )
     await _note_in_tx(conn, correction, CorrectionStatus.APPROVED, operator, note)
 
 
 async def mark_rejected_in_tx(conn: Connection, correction: CorrectionId, *, operator: str, note: str) -> None:
     """Final: not wanted, or taken back."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.corrections SET status = 'rejected', rejected_by = $2, decided_at = clock_timestamp(),
-                   ended_at = clock_timestamp() WHERE id = $1""",
-            correction,
-            operator,
-        )
+    await change_one(
+        conn,
+        """UPDATE bank.corrections SET status = 'rejected', rejected_by = $2, decided_at = clock_timestamp(),
+               ended_at = clock_timestamp() WHERE id = $1 AND status = 'proposed'""",
+        correction,
+        operator,
+    )
     await _note_in_tx(conn, correction, CorrectionStatus.REJECTED, operator, note)
 
 
@@ -156,14 +156,14 @@ async def mark_posted_in_tx(conn: Connection, correction: CorrectionId, refs: li
 
 async def mark_refused_in_tx(conn: Connection, correction: CorrectionId, refusal: Refused) -> None:
     """Final: the books did not take it, and why."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.corrections SET status = 'refused', refusal_code = $2, refusal_detail = $3,
-                   ended_at = clock_timestamp() WHERE id = $1""",
-            correction,
-            refusal.code,
-            refusal.detail,
-        )
+    await change_one(
+        conn,
+        """UPDATE bank.corrections SET status = 'refused', refusal_code = $2, refusal_detail = $3,
+               ended_at = clock_timestamp() WHERE id = $1 AND status = 'approved'""",
+        correction,
+        refusal.code,
+        refusal.detail,
+    )
     await _note_in_tx(conn, correction, CorrectionStatus.REFUSED, ACTOR, f"{refusal.code}: {refusal.detail}")
 
 
@@ -186,10 +186,13 @@ async def require_open_payee(conn: Connection, code: str) -> None:
 
 
 async def _end_in_tx(conn: Connection, correction: CorrectionId, status: CorrectionStatus) -> None:
-    with translated():
-        await conn.execute(
-            "UPDATE bank.corrections SET status = $2, ended_at = clock_timestamp() WHERE id = $1", correction, status
-        )
+    await change_one(
+        conn,
+        """UPDATE bank.corrections SET status = $2, ended_at = clock_timestamp()
+            WHERE id = $1 AND status IN ('proposed', 'approved')""",
+        correction,
+        status,
+    )
 
 
 async def _note_in_tx(

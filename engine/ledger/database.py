@@ -108,6 +108,25 @@ async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
             yield conn
 
 
+async def change_one(conn: Connection, query: str, *args: object) -> None:
+    """Run a statement that changes one row. Raises InvariantBroken when it has changed none, or more than one."""
+    await change_rows(conn, 1, query, *args)
+
+
+async def change_rows(conn: Connection, count: int, query: str, *args: object) -> None:
+    """Run a statement that changes so many rows. Raises InvariantBroken when it has changed another number."""
+    with translated():
+        said = await conn.execute(query, *args)
+    if said.split()[-1] != str(count):
+        raise InvariantBroken(f"{count} rows were to be changed, and Postgres says {said}: {' '.join(query.split())}")
+
+
+async def change_any(conn: Connection, query: str, *args: object) -> None:
+    """Run a statement that changes whatever is left to change: after a repeat that is nothing."""
+    with translated():
+        await conn.execute(query, *args)
+
+
 @contextmanager
 def translated(*, committing: bool = False) -> Iterator[None]:
     """Turn what the driver raises into the engine's tree; other exceptions pass."""

@@ -10,7 +10,7 @@ from engine.domain.decision import DecisionEnd, DecisionStatus
 from engine.domain.errors import Conflict, NotFound
 from engine.domain.ids import AccountId, DecisionId, PaymentHash, PaymentId
 from engine.domain.money import Msat
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_one, translated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,13 +103,13 @@ async def get_row_in_tx(conn: Connection, decision: DecisionId) -> DecisionRow:
 async def mark_in_tx(
     conn: Connection, decision: DecisionId, status: DecisionStatus, *, operator: AccountId, note: str
 ) -> None:
-    """A word on it, which is final."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.decisions SET status = $2, decided_by = $3, note = $4, decided_at = clock_timestamp()
-                WHERE id = $1""",
-            decision,
-            status,
-            operator,
-            note,
-        )
+    """A word on it, which is final. It must be proposed."""
+    await change_one(
+        conn,
+        """UPDATE bank.decisions SET status = $2, decided_by = $3, note = $4, decided_at = clock_timestamp()
+            WHERE id = $1 AND status = 'proposed'""",
+        decision,
+        status,
+        operator,
+        note,
+    )

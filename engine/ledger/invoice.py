@@ -18,7 +18,7 @@ from engine.domain.ids import InvoiceId, NodeName, PaymentHash, PaymentId, Walle
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.book import Posting, credit, debit
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, change_rows, translated
 from engine.ledger.fees import Charge, fee_facts
 from engine.ledger.payment import receive_ref
 
@@ -133,10 +133,13 @@ async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidIntern
     if not paid:
         return
     with translated():
-        await conn.execute(
+        await change_rows(
+            conn,
+            len(paid),
             """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + p.amount_msat,
                    paid_by = p.payment_id, settled_at = coalesce(i.settled_at, clock_timestamp())
-                 FROM unnest($1::text[], $2::text[], $3::bigint[]) p(id, payment_id, amount_msat) WHERE i.id = p.id""",
+                 FROM unnest($1::text[], $2::text[], $3::bigint[]) p(id, payment_id, amount_msat)
+                WHERE i.id = p.id AND i.status = 'open'""",
             [each.invoice.id for each in paid],
             [each.payment_id for each in paid],
             [each.amount_msat for each in paid],
@@ -151,29 +154,31 @@ async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidIntern
 
 async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) -> None:
     """Settled from outside, whatever the rows said before: money that came is money. Keeps our fees and their rules."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + r.amount_msat,
-                   outside_msat = r.amount_msat, outside_at = clock_timestamp(), service_fee_msat = r.fee_msat,
-                   fee_version = r.version, fee_level = r.level,
-                   settled_at = coalesce(i.settled_at, clock_timestamp())
-                 FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::int[], $5::int[])
-                      r(id, amount_msat, fee_msat, version, level) WHERE i.id = r.id""",
-            [each.invoice.id for each in received],
-            [each.amount_msat for each in received],
-            [each.charge.fee_msat if each.charge else 0 for each in received],
-            [each.charge and each.charge.version for each in received],
-            [each.charge and each.charge.level for each in received],
-        )
+    await change_rows(
+        conn,
+        len(received),
+        """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + r.amount_msat,
+               outside_msat = r.amount_msat, outside_at = clock_timestamp(), service_fee_msat = r.fee_msat,
+               fee_version = r.version, fee_level = r.level,
+               settled_at = coalesce(i.settled_at, clock_timestamp())
+             FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::int[], $5::int[])
+                  r(id, amount_msat, fee_msat, version, level)
+            WHERE i.id = r.id AND i.outside_msat = 0""",
+        [each.invoice.id for each in received],
+        [each.amount_msat for each in received],
+        [each.charge.fee_msat if each.charge else 0 for each in received],
+        [each.charge and each.charge.version for each in received],
+        [each.charge and each.charge.level for each in received],
+    )
 
 
 async def mark_expired(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
     """Closed at the node without a payment. What is settled or cancelled stays so."""
-    with translated():
-        await conn.execute(
-            "UPDATE bank.invoices SET status = 'expired' WHERE payment_hash = ANY($1) AND status = 'open'",
-            payment_hashes,
-        )
+    await change_any(
+        conn,
+        "UPDATE bank.invoices SET status = 'expired' WHERE payment_hash = ANY($1) AND status = 'open'",
+        payment_hashes,
+    )
 
 
 async def list_overdue(
@@ -207,8 +212,8 @@ async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> li
 
 async def mark_cancellations_done(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
     """Nobody can pay these at the node any more, or somebody has."""
-    with translated():
-        await conn.execute(
-            "UPDATE bank.node_cancellations SET done_at = clock_timestamp() WHERE payment_hash = ANY($1)",
-            payment_hashes,
-        )
+    await change_any(
+        conn,
+        "UPDATE bank.node_cancellations SET done_at = clock_timestamp() WHERE payment_hash = ANY($1)",
+        payment_hashes,
+    )

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from engine.domain.errors import NotFound, Refused
 from engine.domain.ids import AccountId
-from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.database import Connection, Pool, change_one, translated
 
 Status = Literal["active", "locked", "closed"]
 Reader: TypeAlias = "Connection | Pool"
@@ -111,16 +111,14 @@ async def change_in_tx(
 
 
 async def _set_level_in_tx(conn: Connection, account_id: AccountId, before: int, level: int) -> Change:
-    with translated():
-        await conn.execute("UPDATE bank.accounts SET level = $2 WHERE id = $1", account_id, level)
+    await change_one(conn, "UPDATE bank.accounts SET level = $2 WHERE id = $1", account_id, level)
     return Change(action="account.set_level", detail={"level": level, "before": before})
 
 
 async def _set_status_in_tx(
     conn: Connection, account_id: AccountId, ledger_account_id: int, before: Status, status: Status
 ) -> Change:
-    with translated():
-        await conn.execute("UPDATE bank.accounts SET status = $2 WHERE id = $1", account_id, status)
+    await change_one(conn, "UPDATE bank.accounts SET status = $2 WHERE id = $1", account_id, status)
     if status == "closed":
         cancelled = await _cancel_invoices_in_tx(conn, account_id)
         await _close_in_tx(conn, ledger_account_id)

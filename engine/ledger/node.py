@@ -9,7 +9,7 @@ from engine.domain.ids import NodeName
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.book import Posting, credit, debit
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, change_one, translated
 from engine.ledger.store import open_account_in_tx
 
 ACTOR = "adopt-node"
@@ -73,20 +73,19 @@ async def read_cursor(conn: Connection, node: NodeName) -> int:
 
 async def move_cursor(conn: Connection, node: NodeName, settle_index: int) -> None:
     """Forward only: a late writer cannot move it back."""
-    with translated():
-        await conn.execute(
-            "UPDATE bank.nodes SET settle_index = greatest(settle_index, $2) WHERE name = $1", node, settle_index
-        )
+    await change_one(
+        conn, "UPDATE bank.nodes SET settle_index = greatest(settle_index, $2) WHERE name = $1", node, settle_index
+    )
 
 
 async def report_outbound(conn: Connection, node: NodeName, outbound_msat: Msat) -> None:
     """The node is alive and could send this much."""
-    with translated():
-        await conn.execute(
-            "UPDATE bank.nodes SET outbound_msat = $2, reported_at = clock_timestamp() WHERE name = $1",
-            node,
-            outbound_msat,
-        )
+    await change_any(
+        conn,
+        "UPDATE bank.nodes SET outbound_msat = $2, reported_at = clock_timestamp() WHERE name = $1",
+        node,
+        outbound_msat,
+    )
 
 
 async def choose_sender(conn: Connection, total_msat: Msat, *, max_in_flight: int) -> NodeName | None:

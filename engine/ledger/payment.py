@@ -23,7 +23,7 @@ from engine.domain.limits import Count
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.book import Counted, Fact, Posting, credit, debit
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, change_one, translated
 from engine.ledger.fees import Charge, fee_facts
 
 ACTOR = "payment"
@@ -293,11 +293,13 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
 
 
 async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -> None:
-    """From now on it is this workflow that sends a pending payment and waits for its end."""
-    with translated():
-        await conn.execute(
-            "UPDATE bank.payments SET workflow_id = $2 WHERE id = $1 AND status = 'pending'", payment_id, workflow_id
-        )
+    """From now on it is this workflow that sends the payment and waits for its end; one that has ended keeps its own."""
+    await change_any(
+        conn,
+        "UPDATE bank.payments SET workflow_id = $2 WHERE id = $1 AND status = 'pending'",
+        payment_id,
+        workflow_id,
+    )
 
 
 async def take_over_in_tx(conn: Connection, payment_id: PaymentId, workflow_id: str) -> bool:
@@ -316,31 +318,31 @@ async def take_over_in_tx(conn: Connection, payment_id: PaymentId, workflow_id: 
 async def mark_settled_in_tx(
     conn: Connection, payment_id: PaymentId, *, fee_msat: Msat, preimage: str, payment_index: int
 ) -> None:
-    """Final: paid, with the proof. `fee_msat` is routing and our fee."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.payments SET status = 'settled', fee_msat = $2, preimage = $3, payment_index = $4,
-                   settled_at = clock_timestamp() WHERE id = $1""",
-            payment_id,
-            fee_msat,
-            preimage,
-            payment_index,
-        )
+    """Final: paid, with the proof. `fee_msat` is routing and our fee. It must be pending."""
+    await change_one(
+        conn,
+        """UPDATE bank.payments SET status = 'settled', fee_msat = $2, preimage = $3, payment_index = $4,
+               settled_at = clock_timestamp() WHERE id = $1 AND status = 'pending'""",
+        payment_id,
+        fee_msat,
+        preimage,
+        payment_index,
+    )
 
 
 async def mark_failed_in_tx(
     conn: Connection, payment_id: PaymentId, *, code: str, detail: str, payment_index: int
 ) -> None:
-    """Final: not paid, and why."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.payments SET status = 'failed', failure_code = $2, failure_detail = $3, payment_index = $4
-                WHERE id = $1""",
-            payment_id,
-            code,
-            detail,
-            payment_index,
-        )
+    """Final: not paid, and why. It must be pending."""
+    await change_one(
+        conn,
+        """UPDATE bank.payments SET status = 'failed', failure_code = $2, failure_detail = $3, payment_index = $4
+            WHERE id = $1 AND status = 'pending'""",
+        payment_id,
+        code,
+        detail,
+        payment_index,
+    )
 
 
 async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from engine.domain.ids import CaseId, NodeName, PaymentHash, ReconciliationId, new_id
 from engine.ledger import chart
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, change_one, translated
 
 ACTOR = "reconciliation"
 _MANY = 100
@@ -261,14 +261,14 @@ async def find_status_in_tx(conn: Connection, run: ReconciliationId) -> str | No
 
 async def finish_in_tx(conn: Connection, run: ReconciliationId, *, status: str, report: dict[str, Any]) -> None:
     """Keep the report."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.reconciliations SET status = $2, report = $3, finished_at = clock_timestamp()
-                WHERE id = $1 AND status = 'running'""",
-            run,
-            status,
-            report,
-        )
+    await change_any(
+        conn,
+        """UPDATE bank.reconciliations SET status = $2, report = $3, finished_at = clock_timestamp()
+            WHERE id = $1 AND status = 'running'""",
+        run,
+        status,
+        report,
+    )
 
 
 async def see_case_in_tx(conn: Connection, run: ReconciliationId, new: NewCase) -> str:
@@ -296,7 +296,7 @@ async def see_case_in_tx(conn: Connection, run: ReconciliationId, new: NewCase) 
             return await see_case_in_tx(conn, run, new)
         if known["vanished"]:
             await _note_in_tx(conn, known["id"], "found_again", ACTOR, new.detail)
-        await conn.execute("UPDATE bank.cases SET last_seen = $2, vanished = false WHERE id = $1", known["id"], run)
+        await change_one(conn, "UPDATE bank.cases SET last_seen = $2, vanished = false WHERE id = $1", known["id"], run)
     return str(known["status"])
 
 
@@ -318,7 +318,8 @@ async def note_vanished_in_tx(conn: Connection, run: ReconciliationId, *, unseen
         )
         for case in gone:
             closes = case["status"] == "explained"
-            await conn.execute(
+            await change_one(
+                conn,
                 """UPDATE bank.cases SET vanished = true, status = CASE WHEN $2 THEN 'closed' ELSE status END
                     WHERE id = $1""",
                 case["id"],

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from engine.domain.ids import AccountId
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_rows, translated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,15 +61,16 @@ async def refuse_claims_in_tx(conn: Connection, refused: Sequence[tuple[Claim, M
     """Make refusals the answers of keys that this very transaction has claimed."""
     if not refused:
         return
-    with translated():
-        await conn.execute(
-            """UPDATE bank.idempotency_keys k SET resource_id = NULL, refusal = r.refusal::jsonb
-                 FROM unnest($1::text[], $2::text[], $3::text[]) AS r(account_id, key, refusal)
-                WHERE (k.account_id, k.key) = (r.account_id, r.key)""",
-            [claim.account_id for claim, _refusal in refused],
-            [claim.key for claim, _refusal in refused],
-            [orjson.dumps(dict(refusal)).decode() for _claim, refusal in refused],
-        )
+    await change_rows(
+        conn,
+        len(refused),
+        """UPDATE bank.idempotency_keys k SET resource_id = NULL, refusal = r.refusal::jsonb
+             FROM unnest($1::text[], $2::text[], $3::text[]) AS r(account_id, key, refusal)
+            WHERE (k.account_id, k.key) = (r.account_id, r.key)""",
+        [claim.account_id for claim, _refusal in refused],
+        [claim.key for claim, _refusal in refused],
+        [orjson.dumps(dict(refusal)).decode() for _claim, refusal in refused],
+    )
 
 
 async def refuse_key_in_tx(

@@ -2,7 +2,8 @@
 
 Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, with every rule of the
 database kept (see migration 0001). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is
-taken once, and the same content again returns the first transfer with `fresh=False`.
+taken once, and the same content again returns the first transfer with `fresh=False`. Most callers have written or
+locked a row that says that their posting is new: they call `post_new_in_tx`, to which a repeat is a contradiction.
 
 After an error of Postgres the caller's transaction is spent. A caller that records a refusal in the same transaction
 posts inside a savepoint:
@@ -43,8 +44,20 @@ class Posted:
     fresh: bool
 
 
+async def post_new_in_tx(conn: Connection, posting: Posting) -> None:
+    """Book one posting whose reference nobody can have used.
+
+    As `post_in_tx`, and raises InvariantBroken (`posting_not_new`) when it is in the books already: what the caller
+    writes beside it would stand there with no money of its own.
+    """
+    if not (await post_in_tx(conn, posting)).fresh:
+        raise _not_new(posting)
+
+
 async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     """Book one posting. The same reference and content again gives the first transfer, whatever has happened since.
+
+    For callers to whom a repeat is as good as the first time, or who look at `fresh`; all others call `post_new_in_tx`.
 
     Raises Refused (`insufficient_funds`, `limit_exceeded`, `account_locked`, `account_closed`, `hold_expired`,
     `hold_not_due`),
@@ -73,6 +86,20 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     if row is None:
         raise InvariantBroken("ledger.post gave no answer")
     return Posted(transfer_id=row["transfer_id"], fresh=row["fresh"])
+
+
+async def post_new_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[EngineError | None]:
+    """As `post_batch_in_tx`, for references that nobody can have used: why one was not booked, or None.
+
+    One that was in the books already is InvariantBroken (`posting_not_new`).
+    """
+    verdicts: list[EngineError | None] = []
+    for posting, result in zip(postings, await post_batch_in_tx(conn, postings), strict=True):
+        if isinstance(result, EngineError):
+            verdicts.append(result)
+        else:
+            verdicts.append(None if result.fresh else _not_new(posting))
+    return verdicts
 
 
 async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[Posted | EngineError]:
@@ -116,6 +143,10 @@ async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> lis
         else ruled(row["state"], row["message"], row["detail"])
         for row in rows
     ]
+
+
+def _not_new(posting: Posting) -> InvariantBroken:
+    return InvariantBroken(f"{posting.ref} is booked already, and was to be new", code="posting_not_new")
 
 
 def _counted(posting: Posting) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, WithdrawLinkId
 from engine.domain.money import Msat
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, change_one, translated
 
 _COLUMNS = "id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, memo, expires_at, deleted_at, created_at"
 
@@ -86,11 +86,11 @@ async def list_links(
 
 async def delete_link(conn: Connection, link_id: WithdrawLinkId) -> None:
     """From now on it pays nothing; claims that were taken before go on. A repeat changes nothing."""
-    with translated():
-        await conn.execute(
-            "UPDATE bank.withdraw_links SET deleted_at = clock_timestamp() WHERE id = $1 AND deleted_at IS NULL",
-            link_id,
-        )
+    await change_any(
+        conn,
+        "UPDATE bank.withdraw_links SET deleted_at = clock_timestamp() WHERE id = $1 AND deleted_at IS NULL",
+        link_id,
+    )
 
 
 async def take_use_in_tx(conn: Connection, link_id: WithdrawLinkId, payment_id: PaymentId, amount_msat: Msat) -> None:
@@ -111,15 +111,20 @@ async def take_use_in_tx(conn: Connection, link_id: WithdrawLinkId, payment_id: 
     if status != "open" or not key_lives:
         reason = status if status != "open" else "deleted"
         raise Refused(_SENTENCES[reason], code="withdraw_link_closed", link_status=reason)
+    await change_one(conn, "UPDATE bank.withdraw_links SET uses_left = uses_left - 1 WHERE id = $1", link_id)
     with translated():
-        await conn.execute("UPDATE bank.withdraw_links SET uses_left = uses_left - 1 WHERE id = $1", link_id)
         await conn.execute("INSERT INTO bank.withdraw_claims(payment_id, link_id) VALUES ($1, $2)", payment_id, link_id)
 
 
 async def give_use_back_in_tx(conn: Connection, payment_id: PaymentId) -> None:
-    """The payment has failed: if it was a claim, its link has one use more. A repeat changes nothing."""
+    """The payment has failed: if it was a claim, its link has one use more. Once, where the payment is released."""
     with translated():
-        await conn.execute(
+        is_claim: bool = await conn.fetchval(
+            "SELECT EXISTS (SELECT FROM bank.withdraw_claims WHERE payment_id = $1)", payment_id
+        )
+    if is_claim:
+        await change_one(
+            conn,
             """WITH returned AS (
                    UPDATE bank.withdraw_claims SET returned_at = clock_timestamp()
                     WHERE payment_id = $1 AND returned_at IS NULL RETURNING link_id)
