@@ -101,6 +101,8 @@ class Payments(PaymentActivities):
     async def _open_in_tx(self, conn: Connection, asked: PaymentRequest, workflow_id: str) -> OpenedPayment:
         if asked.payee_node is not None:
             asked = replace(asked, payment_hash=await keysend.draw_in_tx(conn, asked.payment_id))
+        if asked.payment_hash is not None:
+            await sending.take_turn_in_tx(conn, asked.payment_hash)
         if asked.withdraw_link_id is not None:
             await withdraw_link.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
@@ -143,7 +145,7 @@ class Payments(PaymentActivities):
         )
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
-        attempts, known_index = await sending.read_earlier_attempts(conn, asked.payment_hash, sender)
+        attempts, known_index = await sending.read_earlier_attempts_in_tx(conn, asked.payment_hash, sender)
         new = _new_payment(
             asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index, workflow_id=workflow_id
         )

@@ -140,6 +140,7 @@ class Payment(SQLModel, table=True):
     fee_level: int | None = Field(sa_type=SmallInteger)
     batch_id: str | None = text("bank.batches.id", nullable=True)
     batch_place: int | None = Field(sa_type=SmallInteger)
+    delivered_msat: int | None = number(nullable=True)
 
 
 class Batch(SQLModel, table=True):

@@ -115,8 +115,21 @@ async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_ind
     return [row["height"] for row in rows]
 
 
-async def read_earlier_attempts(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
+async def take_turn_in_tx(conn: Connection, payment_hash: PaymentHash) -> None:
+    """From here to the end of the transaction nobody else opens a payment of this hash over Lightning.
+
+    Waits for others who open one, and for whoever ends the pending one. Taken after the idempotency key and before
+    everything else, one in a transaction, and never by those who end a payment: so nobody waits in a circle. Again in
+    the same transaction it changes nothing.
+    """
+    with translated():
+        await conn.execute("SELECT bank.take_turn($1)", payment_hash)
+
+
+async def read_earlier_attempts_in_tx(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
     """(how many times this hash has been tried, the highest LND payment index that this node ended one with).
+
+    Exact for whoever has the hash's turn (`take_turn_in_tx`); to anybody else it may be old already.
 
     Each node counts its payments for itself: the index of one says nothing about the news of another.
 
