@@ -36,7 +36,10 @@ async def find_answer_in_tx(
     if known.refusal is not None:
         return PaymentOutcome(body_hash=asked.body_hash, refusal=as_refusal(known.refusal)), None
     row = await payment.get_row_in_tx(conn, asked.payment_id)
-    return PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus(row.status)), row
+    outcome = PaymentOutcome(
+        body_hash=asked.body_hash, status=PaymentStatus(row.status), delivered_msat=row.delivered_msat
+    )
+    return outcome, row
 
 
 async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:

@@ -84,9 +84,11 @@ class Payments(PaymentActivities):
             row = await payment.get_row_in_tx(conn, settle.payment_id)
             if row.status == PaymentStatus.FAILED:
                 raise InvariantBroken(f"{row.id} was released, but the node has paid it")
+            delivered_msat = row.delivered_msat
             if row.status == PaymentStatus.PENDING:
                 await settle_in_tx(conn, self._ids, row, settle)
-        return PaymentOutcome(body_hash=settle.body_hash, status=PaymentStatus.SETTLED)
+                delivered_msat = settle.delivered_msat
+        return PaymentOutcome(body_hash=settle.body_hash, status=PaymentStatus.SETTLED, delivered_msat=delivered_msat)
 
     @activity.defn
     async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
@@ -165,11 +167,14 @@ class Payments(PaymentActivities):
     async def _send(
         self, asked: PaymentRequest, opened: OpenedPayment, attempt: LightningAttempt, began: float
     ) -> OpenedPayment:
-        """It is this call that has opened it. What has no end here goes on from the node's queue."""
+        """It is this call that has opened it. What has no end here goes on from the node's queue.
+
+        So does what ends in another way than it was asked to: its own workflow calls an operator.
+        """
         report = await self.at_once.send(attempt, opening_since=began)
         if report is None:
             return opened
-        if report.verdict is not NodeVerdict.IN_FLIGHT:
+        if report.verdict is not NodeVerdict.IN_FLIGHT and report.delivered_msat is None:
             with suppress(EngineError):  # it is followed once more, and ended with patience
                 return OpenedPayment(outcome=await self._end(asked, report))
         return replace(opened, attempt=replace(attempt, begun=True))
@@ -191,13 +196,14 @@ class Payments(PaymentActivities):
 
 async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentRow, settle: SettlePayment) -> None:
     """End a pending payment, whose row is locked, as paid."""
-    await post_new_in_tx(conn, await payment.settled(conn, ids, row, settle.fee_msat))
+    await post_new_in_tx(conn, await payment.settled(conn, ids, row, settle.fee_msat, settle.delivered_msat))
     await payment.mark_settled_in_tx(
         conn,
         row.id,
         fee_msat=Msat(settle.fee_msat + row.service_fee_msat),
         preimage=settle.preimage,
         payment_index=settle.payment_index,
+        delivered_msat=settle.delivered_msat,
     )
 
 

@@ -23,6 +23,7 @@ from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, Node
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.money import Msat
 from engine.domain.sending import (
     IN_FLIGHT,
     LOST_ATTEMPT,
@@ -305,6 +306,7 @@ class Sending(SendingActivities):
                 fee_msat=payment.fee_msat,
                 preimage=payment.preimage,
                 payment_index=payment.payment_index,
+                delivered_msat=_delivered_otherwise(payment, attempt),
             )
         code = _FAILURE_CODES.get(payment.failure_reason, "no_route")
         if code == "no_route" and await self._is_too_dear(attempt):
@@ -326,6 +328,11 @@ class Sending(SendingActivities):
             )
         except EngineError:  # only a better word for the same failure
             return False
+
+
+def _delivered_otherwise(payment: NodePayment, attempt: LightningAttempt) -> Msat | None:
+    """What the payee has taken, where that is not what he was to get."""
+    return None if payment.delivered_msat == attempt.amount_msat else payment.delivered_msat
 
 
 def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:

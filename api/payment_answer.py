@@ -26,9 +26,9 @@ from engine.ledger.database import Connection
 from engine.ledger.lane import find_boarded, note_boarded
 
 _POLL_S = 0.15
-COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.fee_msat, p.max_fee_msat,
-    p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at, p.settled_at,
-    p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since,
+COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.delivered_msat, p.fee_msat,
+    p.max_fee_msat, p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at,
+    p.settled_at, p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since,
     CASE WHEN p.kind = 'lightning' AND p.status = 'settled' THEN
          (SELECT s.action FROM bank.success_actions s WHERE s.payment_id = p.id) END AS success_action"""
 FROM = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
@@ -76,6 +76,11 @@ class PaymentOut(BaseModel):
     status: Literal["pending", "settled", "failed"]
     destination: str
     amount_msat: int
+    delivered_msat: int | None = Field(
+        default=None,
+        description="What the payee has taken, only where that is not `amount_msat`: he can take some parts of a "
+        "payment and leave the others. The rest is yours again.",
+    )
     fee_msat: int = Field(description="What was paid beside the amount: for routing, and our fee.")
     max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
     payment_hash: str | None

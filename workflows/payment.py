@@ -108,7 +108,7 @@ class PaymentWorkflow:
     async def _pay(self, request: PaymentRequest) -> PaymentOutcome:
         opened = await self._open(request)
         if opened.attempt is None:
-            _show_end(opened.outcome)
+            _show_end(opened.outcome, request)
             return opened.outcome
         self._attempt = attempt = opened.attempt
         held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
@@ -120,7 +120,7 @@ class PaymentWorkflow:
         if attempt.shown:
             workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
         outcome = await self._finish(request, report)
-        _show_end(outcome)
+        _show_end(outcome, request)
         return outcome
 
     async def _open(self, request: PaymentRequest) -> OpenedPayment:
@@ -225,8 +225,16 @@ def _show(details: str, status: str) -> None:
     workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
 
 
-def _show_end(outcome: PaymentOutcome) -> None:
-    if outcome.status is not None:
+def _show_end(outcome: PaymentOutcome, request: PaymentRequest) -> None:
+    if outcome.delivered_msat is not None:
+        _show(
+            f"**needs an operator**, {outcome.status}: the payee has taken {outcome.delivered_msat:,} msat of "
+            f"{request.amount_msat:,}. What he took is booked, the rest of the hold is the payer's again; both should "
+            "be told.",
+            str(outcome.status),
+        )
+        workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+    elif outcome.status is not None:
         _show(f"**{outcome.status}**: final", str(outcome.status))
     elif outcome.refusal is not None:
         _show(f"**refused**: {outcome.refusal.detail}", "refused")

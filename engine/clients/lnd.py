@@ -24,6 +24,7 @@ from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
 from engine.clients.lnd_commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
 from engine.clients.lnd_htlcs import NodeHtlcs, read_htlcs
+from engine.clients.lnd_settled import read_settled
 from engine.clients.lnd_untried import end_untried
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
@@ -80,6 +81,8 @@ class NodePayment:
     """The last block until which any of its attempts can be taken; 0 before the first."""
     preimage_seen: bool = False
     """Whether an attempt was paid, final or not."""
+    delivered_msat: Msat | None = None
+    """What the payee has got, by the attempts that were settled; None while that is not final."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -354,10 +357,12 @@ _STATUS = {
 
 def _read_payment(payment: ln.Payment) -> NodePayment:
     status = _STATUS.get(payment.status, NodePaymentStatus.IN_FLIGHT)
+    settled = read_settled(payment) if status is NodePaymentStatus.SUCCEEDED else None
     return NodePayment(
         payment_hash=PaymentHash(payment.payment_hash),
         status=status,
-        fee_msat=Msat(payment.fee_msat),
+        fee_msat=settled.fee_msat if settled else Msat(payment.fee_msat),
+        delivered_msat=settled.delivered_msat if settled else None,
         preimage=payment.payment_preimage if status is NodePaymentStatus.SUCCEEDED else None,
         failure_reason=ln.PaymentFailureReason.Name(payment.failure_reason),
         payment_index=payment.payment_index,

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from engine.clients.lnd_channel import open_channel, translated
+from engine.clients.lnd_settled import read_settled
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
 from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
@@ -29,7 +30,7 @@ class PaidOut:
 
     payment_hash: PaymentHash
     total_msat: Msat
-    """Amount and fee."""
+    """What the payee has got, and the fee."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,9 +209,7 @@ class LndHistory:
 
 
 def _paid_out(payment: ln.Payment) -> PaidOut:
-    return PaidOut(
-        payment_hash=PaymentHash(payment.payment_hash), total_msat=Msat(payment.value_msat + payment.fee_msat)
-    )
+    return PaidOut(payment_hash=PaymentHash(payment.payment_hash), total_msat=read_settled(payment).total_msat)
 
 
 def _paid_in(invoice: ln.Invoice) -> PaidIn:

@@ -82,6 +82,8 @@ class PaymentOutcome:
     refusal: Refusal | None = None
     key_conflict: bool = False
     """The key was used before for another request; nothing was done."""
+    delivered_msat: Msat | None = None
+    """Of a settled payment what the payee has taken, where that is not what was asked for: an operator must look."""
 
     @property
     def is_final(self) -> bool:
@@ -147,6 +149,8 @@ class AttemptReport:
     payment_index: int = 0
     waiting: Waiting | None = None
     """With IN_FLIGHT, when it waits for something else than the payee."""
+    delivered_msat: Msat | None = None
+    """With SUCCEEDED, what the payee has taken, where that is not the amount of the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +163,8 @@ class SettlePayment:
     preimage: str
     payment_index: int
     body_hash: str
+    delivered_msat: Msat | None = None
+    """What the payee has taken, where that is not what was asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +186,7 @@ def settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
         preimage=report.preimage or "",
         payment_index=report.payment_index,
         body_hash=request.body_hash,
+        delivered_msat=report.delivered_msat,
     )
 
 
@@ -228,7 +235,7 @@ class PaymentActivities(ABC):
     @activity.defn
     @abstractmethod
     async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
-        """Book amount and actual fee, release the rest of the hold."""
+        """Book what the payee has taken and the actual fee, release the rest of the hold."""
 
     @activity.defn
     @abstractmethod

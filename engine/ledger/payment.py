@@ -1,9 +1,10 @@
-"""The postings of a payment, and its row in the bank. A: amount, F: routing cap, f: actual routing fee, B: our fee.
+"""The postings of a payment, and its row in the bank. A: amount, F: routing cap, f: actual routing fee, B: our fee,
+D: what the payee has taken, which is A unless he took only some parts.
 
     event                        reference               entries
     reserved                     ln:<hash>:hold:<n>      [held] Dr user A+F+B · Cr outbox A+F+B
-    settled                      ln:<hash>:settle        hold inverted · Dr user A+f+B · Dr routing cost f
-                                                         · Cr channels A+f · Cr lightning fees f+B
+    settled                      ln:<hash>:settle        hold inverted · Dr user D+f+B · Dr routing cost f
+                                                         · Cr channels D+f · Cr lightning fees f+B
     released                     ln:<hash>:void:<n>      hold inverted
     paid to a wallet             pay:<payment id>        Dr payer A+B · Cr payee A · Cr transfer fees B
     paid by invoice, internally  ln:<hash>:recv          the same; shares its reference with a receipt from outside
@@ -53,6 +54,8 @@ class PaymentRow:
     service_fee_msat: Msat
     fee_version: int | None
     fee_level: int | None
+    delivered_msat: Msat | None = None
+    """D, where it is not A."""
 
     @property
     def routing_cap_msat(self) -> Msat:
@@ -138,15 +141,24 @@ async def reserved(
     )
 
 
-async def settled(conn: Connection, ids: chart.Chart, payment: PaymentRow, fee_msat: Msat) -> Posting:
-    """The node paid, `fee_msat` for routing: amount and both fees leave, the rest of the hold is the user's again."""
+async def settled(
+    conn: Connection, ids: chart.Chart, payment: PaymentRow, fee_msat: Msat, delivered_msat: Msat | None = None
+) -> Posting:
+    """The node paid, `fee_msat` for routing: amount and both fees leave, the rest of the hold is the user's again.
+
+    The amount is `delivered_msat` where the payee has taken another one than he was to get. Raises InvariantBroken for
+    more than is held.
+    """
     payment_hash, node, attempt = _lightning(payment)
     if fee_msat > payment.routing_cap_msat:
         raise InvariantBroken(f"{payment.id}: the node paid a fee of {fee_msat} msat above {payment.routing_cap_msat}")
+    amount_msat = payment.amount_msat if delivered_msat is None else delivered_msat
+    if amount_msat + fee_msat > payment.amount_msat + payment.routing_cap_msat:
+        raise InvariantBroken(f"{payment.id}: the payee has taken {amount_msat} msat, which is more than is held")
     income_msat = fee_msat + payment.service_fee_msat
     legs = [
-        debit(payment.ledger_account_id, payment.amount_msat + income_msat),
-        credit(await ids.get_id(conn, chart.channels(node)), payment.amount_msat + fee_msat),
+        debit(payment.ledger_account_id, amount_msat + income_msat),
+        credit(await ids.get_id(conn, chart.channels(node)), amount_msat + fee_msat),
     ]
     if fee_msat > 0:
         legs.append(debit(await ids.get_id(conn, chart.ROUTING_COST), fee_msat))
@@ -234,7 +246,7 @@ ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RET
 
 _GET_ROW = """SELECT p.id, p.wallet_id, w.ledger_account_id, p.kind, p.status, p.destination, p.amount_msat,
     p.max_fee_msat, p.payment_hash, p.bolt11, p.amount_in_invoice, p.node, p.attempt, p.known_payment_index,
-    p.workflow_id, p.service_fee_msat, p.fee_version, p.fee_level
+    p.workflow_id, p.service_fee_msat, p.fee_version, p.fee_level, p.delivered_msat
     FROM bank.payments p JOIN bank.wallets w ON w.id = p.wallet_id WHERE p.id = $1 FOR UPDATE OF p"""
 
 
@@ -293,7 +305,7 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
 
 
 async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -> None:
-    """From now on it is this workflow that sends the payment and waits for its end; one that has ended keeps its own."""
+    """From now on it is this workflow that sends the payment and waits for its end. One that has ended stays."""
     await change_any(
         conn,
         "UPDATE bank.payments SET workflow_id = $2 WHERE id = $1 AND status = 'pending'",
@@ -316,17 +328,24 @@ async def take_over_in_tx(conn: Connection, payment_id: PaymentId, workflow_id: 
 
 
 async def mark_settled_in_tx(
-    conn: Connection, payment_id: PaymentId, *, fee_msat: Msat, preimage: str, payment_index: int
+    conn: Connection,
+    payment_id: PaymentId,
+    *,
+    fee_msat: Msat,
+    preimage: str,
+    payment_index: int,
+    delivered_msat: Msat | None = None,
 ) -> None:
     """Final: paid, with the proof. `fee_msat` is routing and our fee. It must be pending."""
     await change_one(
         conn,
         """UPDATE bank.payments SET status = 'settled', fee_msat = $2, preimage = $3, payment_index = $4,
-               settled_at = clock_timestamp() WHERE id = $1 AND status = 'pending'""",
+               settled_at = clock_timestamp(), delivered_msat = $5 WHERE id = $1 AND status = 'pending'""",
         payment_id,
         fee_msat,
         preimage,
         payment_index,
+        delivered_msat,
     )
 
 

@@ -17,6 +17,7 @@ from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefu
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import InvariantBroken, NotFound, OutcomeUnknown, Unavailable
+from engine.domain.money import Msat
 from engine.domain.sending import TRIED_AFTER_S
 from engine.ledger.database import Pool
 from tests.unit.sending_helpers import (
@@ -49,6 +50,15 @@ async def _watch(lnd: FakeLnd, *, shown: str = "") -> Any:
     return await ActivityEnvironment().run(
         Sending(cast("LndNode", lnd), cast("Pool", FakePool())).watch_payment, replace(ATTEMPT, shown=shown)
     )
+
+
+@pytest.mark.parametrize(("delivered", "told"), [(100_000, None), (60_000, 60_000), (100_001, 100_001), (None, None)])
+async def test_what_the_payee_took_is_told_where_it_is_not_what_he_was_to_get(
+    delivered: int | None, told: int | None
+) -> None:
+    paid = replace(PAID, delivered_msat=None if delivered is None else Msat(delivered))
+    report = await _send(FakeLnd(known=None, says=[paid]))
+    assert (report.verdict, report.delivered_msat) == (NodeVerdict.SUCCEEDED, told)
 
 
 async def test_it_looks_before_it_sends() -> None:

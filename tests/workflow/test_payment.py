@@ -78,7 +78,7 @@ class FakeLedger(PaymentActivities):
             self.broken -= 1
             raise InvariantBroken("the books contradict themselves")
         self.settled.append(settle)
-        return PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED)
+        return PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED, delivered_msat=settle.delivered_msat)
 
     @activity.defn
     async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
@@ -197,6 +197,26 @@ async def test_a_paid_invoice_is_settled_with_the_fee_that_the_node_names(
         assert (await handle.result()).status is PaymentStatus.SETTLED
     assert [settle.fee_msat for settle in ledger.settled] == [350]
     assert ledger.released == []
+
+
+async def test_a_payee_who_took_another_amount_is_settled_with_it_and_calls_an_operator(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    partly = replace(PAID, delivered_msat=Msat(60_000))
+    ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[partly])
+    async with paying(skipping_temporal, ledger, node) as handle:
+        assert (await handle.result()).delivered_msat == 60_000
+        assert await _is_told(handle, needs_operator=True)
+    assert [(settle.delivered_msat, settle.fee_msat) for settle in ledger.settled] == [(60_000, 350)]
+
+
+async def test_one_that_was_found_settled_with_another_amount_calls_an_operator_too(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    done = PaymentOutcome(body_hash=BODY_HASH, status=PaymentStatus.SETTLED, delivered_msat=Msat(60_000))
+    async with paying(skipping_temporal, FakeLedger(opened=OpenedPayment(outcome=done)), FakeNode(sends=[])) as handle:
+        assert await handle.result() == done
+        assert await _is_told(handle, needs_operator=True)
 
 
 async def test_an_authoritative_failure_releases_the_money(skipping_temporal: WorkflowEnvironment) -> None:

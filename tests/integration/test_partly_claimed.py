@@ -1,0 +1,155 @@
+"""A payee who takes only some parts of a payment, or more than he was to get: books on a real Postgres, a made-up node.
+
+A real payee claims all parts or none; a node of a stranger's need not.
+"""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import pytest
+import pytest_asyncio
+from temporalio.testing import ActivityEnvironment
+
+from activities.at_once import AtOnce
+from activities.matching import Memory, match
+from activities.payment import Payments
+from activities.sending import Sending
+from engine.clients.lnd import LndNode
+from engine.clients.lnd_history import PaidOut
+from engine.contracts.payment import (
+    AttemptReport,
+    NodeVerdict,
+    OpenedPayment,
+    PaymentOutcome,
+    PaymentRequest,
+    PaymentStatus,
+    settlement,
+)
+from engine.domain.errors import InvariantBroken
+from engine.domain.ids import NodeName
+from engine.domain.money import Msat
+from engine.ledger.chart import Chart
+from engine.ledger.reconciliation import Counterparts
+from tests.fixtures.postgres import Database
+from tests.integration.api_helpers import Json, User
+from tests.integration.payer_helpers import NODE, Payers, running_payers
+from tests.unit.sending_helpers import PAID, FakeLnd
+
+pytestmark = pytest.mark.integration
+
+FUNDS, ASKED, CAP, FEE = 50_000_000, 1_000_000, 5_000, 350
+
+
+@pytest_asyncio.fixture
+async def payers(ledger_db: Database, tmp_path: Path) -> AsyncIterator[Payers]:
+    async with running_payers(ledger_db, tmp_path) as payers:
+        yield payers
+
+
+@pytest_asyncio.fixture
+async def alice(payers: Payers) -> User:
+    user = await payers.api.open_account()
+    await payers.fund(user, FUNDS)
+    return user
+
+
+async def _settle(payers: Payers, asked: PaymentRequest, delivered_msat: int, fee_msat: int = FEE) -> PaymentOutcome:
+    report = AttemptReport(
+        verdict=NodeVerdict.SUCCEEDED,
+        fee_msat=Msat(fee_msat),
+        preimage="ef" * 32,
+        payment_index=1,
+        delivered_msat=Msat(delivered_msat),
+    )
+    return await payers.payments.settle_payment(settlement(asked, report))
+
+
+async def _balance(user: User) -> tuple[int, int]:
+    wallet = (await user.get(f"/v1/wallets/{user.wallet_id}")).json()
+    return wallet["balance_msat"], wallet["held_msat"]
+
+
+async def _channels(payers: Payers) -> int:
+    moved: int = await payers.api.database.fetchval(
+        """SELECT sum(e.amount)::bigint FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id
+            WHERE a.code = $1 AND e.layer = 0""",
+        f"asset:lnd:{NODE}:channels",
+    )
+    return moved
+
+
+@pytest.mark.parametrize("delivered", [1, 600_000, ASKED - 1, ASKED + 1, ASKED + CAP - FEE])
+async def test_what_the_payee_took_is_booked_and_the_rest_is_the_payers_again(
+    payers: Payers, alice: User, delivered: int
+) -> None:
+    asked = payers.request(alice, None, ASKED)
+    await payers.payments.open_payment(asked)
+    assert await _balance(alice) == (FUNDS, ASKED + CAP)
+    first, repeated = await _settle(payers, asked, delivered), await _settle(payers, asked, delivered)
+    assert first == repeated
+    assert (first.status, first.delivered_msat) == (PaymentStatus.SETTLED, delivered)
+    assert await _balance(alice) == (FUNDS - delivered - FEE, 0)
+    assert await _channels(payers) == FUNDS - delivered - FEE
+
+    again = await payers.payments.open_payment(asked)
+    assert again == OpenedPayment(outcome=first)
+    shown: Json = (await alice.get(f"/v1/payments/{asked.payment_id}")).json()
+    assert (shown["status"], shown["amount_msat"], shown["delivered_msat"]) == ("settled", ASKED, delivered)
+    assert shown["fee_msat"] == FEE
+    moved = (await alice.get(f"/v1/wallets/{alice.wallet_id}/transactions")).json()["items"][0]
+    assert (moved["amount_msat"], moved["fee_msat"]) == (delivered, FEE)
+    lines = (await alice.get(f"/v1/wallets/{alice.wallet_id}/statement")).json()
+    assert lines["closing_msat"] == FUNDS - delivered - FEE
+    assert lines["movements"][-1]["amount_msat"] == -delivered - FEE
+
+
+async def test_what_is_booked_is_what_the_node_remembers(payers: Payers, alice: User) -> None:
+    asked = payers.request(alice, None, ASKED)
+    await payers.payments.open_payment(asked)
+    await _settle(payers, asked, 600_000)
+    ref = f"ln:{asked.payment_hash}:settle"
+    booked = await payers.api.database.fetchval(
+        """SELECT e.amount FROM ledger.entries e JOIN ledger.transfers t ON t.id = e.transfer_id
+             JOIN ledger.accounts a ON a.id = e.account_id WHERE t.external_ref = $1 AND a.code = $2""",
+        ref,
+        f"asset:lnd:{NODE}:channels",
+    )
+    assert asked.payment_hash is not None
+    sent = PaidOut(payment_hash=asked.payment_hash, total_msat=Msat(600_000 + FEE))
+    memory = Memory(paid_out=[sent], paid_in=[], now_s=0)
+    seen = match(NodeName(NODE), memory, Counterparts(booked={ref: booked}, pending={}, released=set()), memory)
+    assert (seen.findings, seen.in_flight, seen.unmatched) == ([], [], [])
+
+
+@pytest.mark.parametrize(("delivered", "fee"), [(ASKED + CAP - FEE + 1, FEE), (ASKED, CAP + 1), (1, CAP + 1)])
+async def test_more_than_is_held_is_booked_by_nobody(payers: Payers, alice: User, delivered: int, fee: int) -> None:
+    asked = payers.request(alice, None, ASKED)
+    await payers.payments.open_payment(asked)
+    with pytest.raises(InvariantBroken):
+        await _settle(payers, asked, delivered, fee)
+    assert await _balance(alice) == (FUNDS, ASKED + CAP)
+    assert (await alice.get(f"/v1/payments/{asked.payment_id}")).json()["status"] == "pending"
+
+
+async def test_it_does_not_end_with_its_opening_because_its_own_workflow_calls_an_operator(
+    payers: Payers, alice: User
+) -> None:
+    partly = replace(PAID, payment_index=1, delivered_msat=Msat(600_000))
+    door = Sending(cast("LndNode", FakeLnd(known=None, says=[partly])), payers.pool)
+    payments = Payments(payers.pool, Chart(), at_once=AtOnce({NODE: door}, most=4))
+    opened = await ActivityEnvironment().run(payments.open_payment, payers.request(alice, None, ASKED))
+    assert opened.attempt is not None
+    assert (opened.outcome.status, opened.attempt.begun) == (PaymentStatus.PENDING, True)
+    assert await _balance(alice) == (FUNDS, ASKED + CAP)
+
+
+async def test_what_was_taken_in_full_has_no_amount_of_its_own(payers: Payers, alice: User) -> None:
+    whole = replace(PAID, payment_index=1, delivered_msat=Msat(ASKED))
+    door = Sending(cast("LndNode", FakeLnd(known=None, says=[whole])), payers.pool)
+    payments = Payments(payers.pool, Chart(), at_once=AtOnce({NODE: door}, most=4))
+    asked = payers.request(alice, None, ASKED)
+    opened = await ActivityEnvironment().run(payments.open_payment, asked)
+    assert (opened.outcome.status, opened.outcome.delivered_msat) == (PaymentStatus.SETTLED, None)
+    assert (await alice.get(f"/v1/payments/{asked.payment_id}")).json()["delivered_msat"] is None
