@@ -275,15 +275,17 @@ async def test_what_the_node_does_not_pay_second(stage: Stage, first: NodePaymen
     assert await stage.play("single", [AMOUNT, AMOUNT], [first, NodePaymentStatus.FAILED]) > 1
 
 
-@pytest.mark.parametrize("other", [AMOUNT, Msat(2_000_000)], ids=["the same amount", "another amount"])
 @pytest.mark.parametrize("way", ["single", "lane", "at once", "withdraw link"])
-async def test_two_keys_for_one_invoice_in_every_order(stage: Stage, way: str, other: Msat) -> None:
+async def test_two_keys_for_one_invoice_in_every_order(stage: Stage, way: str) -> None:
     """The node fails what it makes first, and pays what it makes second."""
-    if way == "withdraw link" and other != AMOUNT:
-        pytest.skip("a link has one amount")
+    assert await stage.play(way, [AMOUNT, AMOUNT], [NodePaymentStatus.FAILED, NodePaymentStatus.SUCCEEDED]) > 1
+
+
+@pytest.mark.parametrize("way", ["single", "lane", "at once"])  # a link has one amount
+async def test_two_keys_for_one_invoice_with_two_amounts_in_every_order(stage: Stage, way: str) -> None:
+    """An invoice that names no amount."""
     ends = [NodePaymentStatus.FAILED, NodePaymentStatus.SUCCEEDED]
-    orders = await stage.play(way, [AMOUNT, other], ends)
-    assert orders > 1
+    assert await stage.play(way, [AMOUNT, Msat(2_000_000)], ends) > 1
 
 
 @dataclass
