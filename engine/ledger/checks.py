@@ -130,11 +130,27 @@ _RULES = {
                SELECT h.counts_account_id AS account_id, k.kind, w.window_s,
                       date_bin(make_interval(secs => w.window_s / 96), h.received_at, '2000-01-01 00:00:00+00')
                           AS bucket, sum(k.amount) AS amount
-                 FROM ledger.transfers h CROSS JOIN LATERAL unnest(h.count_kinds, h.count_amounts) k(kind, amount)
+                 FROM ledger.transfers h
+                 LEFT JOIN ledger.resolutions r ON r.target_id = h.id AND h.phase = 'hold'
+                 LEFT JOIN ledger.transfers x ON x.id = r.transfer_id
+                CROSS JOIN LATERAL (
+                      SELECT abs(sum(e.amount) FILTER (WHERE e.transfer_id = h.id)) AS own, abs(sum(e.amount)) AS held
+                        FROM ledger.entries e
+                       WHERE x.phase = 'settle' AND e.layer = 1 AND e.account_id = h.counts_account_id
+                         AND e.transfer_id IN (
+                             SELECT o.target_id FROM ledger.resolutions o WHERE o.transfer_id = x.id)) p
+                CROSS JOIN LATERAL (
+                      SELECT coalesce(abs(sum(e.amount)), 0) AS amount FROM ledger.entries e
+                       WHERE x.phase = 'settle' AND e.layer = 0 AND e.account_id = h.counts_account_id
+                         AND e.transfer_id = x.id) u
+                CROSS JOIN LATERAL unnest(h.count_kinds, h.count_amounts) c(kind, amount)
+                CROSS JOIN LATERAL (
+                      SELECT c.kind, CASE WHEN x.id IS NULL THEN c.amount WHEN x.phase IN ('void', 'expire') THEN 0
+                                          WHEN p.own <> ALL (h.count_amounts) THEN c.amount
+                                          ELSE div(c.amount * u.amount + p.held - 1, p.held) END AS amount) k
                 CROSS JOIN (VALUES (86400), (604800), (2592000)) w(window_s)
-                WHERE NOT EXISTS (
-                      SELECT FROM ledger.resolutions r JOIN ledger.transfers x ON x.id = r.transfer_id
-                       WHERE r.target_id = h.id AND x.phase IN ('void', 'expire')) GROUP BY 1, 2, 3, 4) t
+                WHERE h.received_at >= least((SELECT min(bucket) FROM ledger.counters),
+                                             clock_timestamp() - interval '60 days') GROUP BY 1, 2, 3, 4) t
             ON (v.account_id, v.kind, v.window_s, v.bucket) = (t.account_id, t.kind, t.window_s, t.bucket)
          WHERE coalesce(v.amount, 0) <> coalesce(t.amount, 0)
            AND (v.amount IS NOT NULL OR t.bucket >= clock_timestamp() - make_interval(secs => 2 * t.window_s))""",

@@ -126,7 +126,7 @@ async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str
     """What each kind counts within each window now, as the next payment would find it."""
     with translated():
         rows = await conn.fetch(
-            """SELECT k.kind, w.name, coalesce(u.used, 0)::bigint AS used
+            """SELECT k.kind, w.name, coalesce(u.used, 0) AS used
                  FROM unnest($2::text[]) k(kind) CROSS JOIN unnest($3::text[], $4::int[]) w(name, seconds)
                 CROSS JOIN LATERAL (
                       SELECT sum(c.amount) AS used FROM ledger.counters c
@@ -137,7 +137,7 @@ async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str
             list(WINDOWS),
             list(WINDOWS.values()),
         )
-    return {(row["kind"], cast("Window", row["name"])): row["used"] for row in rows}
+    return {(row["kind"], cast("Window", row["name"])): int(row["used"]) for row in rows}
 
 
 async def prune_counters_in_tx(conn: Connection) -> bool:

@@ -80,6 +80,7 @@ async def broken_after(database: Database, *damage: str) -> list[str]:
         ("7 facts", "UPDATE ledger.entries SET currency = 'USD' WHERE seq = 1"),
         ("7 facts", "DELETE FROM ledger.transfers WHERE external_ref = 'h:2'"),
         ("limits", "UPDATE ledger.counters SET amount = amount - 1 WHERE window_s = 604800"),
+        ("limits", "UPDATE ledger.counters SET amount = 100 WHERE kind = 'send'"),  # as if nothing had been given back
         ("limits", "DELETE FROM ledger.counters WHERE kind = 'send:USD'"),
     ],
 )

@@ -7,11 +7,18 @@ Independent of the database's way of doing it: no versions, no locks, no SQL. `M
 import copy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fractions import Fraction
+from math import ceil
 
 from engine.domain.limits import Count
 from engine.ledger.book import Counted, Leg, Posting, credit, debit
 
-LIMITS = {"send": {86_400: 1_500, 604_800: 1_700}, "send:USD": {2_592_000: 4_000}, "api_key:a": {86_400: 900}}
+LIMITS = {
+    "send": {86_400: 1_500, 604_800: 1_700},
+    "send:USD": {2_592_000: 4_000},
+    "early": {86_400: 1_200},
+    "api_key:a": {86_400: 900},
+}
 """Per kind and window; in the little time of a test nothing rolls, so the lowest of a kind decides."""
 NOWHERE = 10**12
 """An account that is not there."""
@@ -33,10 +40,14 @@ class Op:
 
 
 def counted_of(op: Op, user: int) -> Counted | None:
-    """A hold counts under two kinds or three, one of them in another unit; a transfer under one or two. What is
-    misplaced counts on an account that has no balance row."""
+    """A hold counts all that it holds under two kinds or three, one of them in another unit, and one of an earlier
+    version its amount alone; a transfer counts under one or two. What is misplaced counts on an account that has no
+    balance row."""
+    total = op.amount + op.fee
     if op.kind == "hold":
-        amounts = {"send": op.amount, "send:USD": 3 * op.amount} | ({"api_key:a": op.amount} if op.fee else {})
+        amounts = {"send": total, "send:USD": ceil(Fraction(7 * total, 3))} | ({"api_key:a": total} if op.fee else {})
+    elif op.kind == "early hold":
+        amounts = {"early": op.amount, "send:USD": 2 * op.amount}
     elif op.kind == "transfer":
         amounts = {"internal": op.amount, "api_key:a": op.amount} if op.fee else {"internal": op.amount}
     elif op.kind == "misplaced":
@@ -63,7 +74,7 @@ def posting_of(op: Op, run: str, ids: dict[str, int]) -> Posting:
             legs = [debit(user, op.amount), credit(NOWHERE, op.amount)]
         case "transfer":
             legs = [debit(user, total), credit(other, op.amount), *([credit(income, op.fee)] if op.fee else [])]
-        case "hold":
+        case "hold" | "early hold":
             ref, phase, legs = f"{run}:hold:{op.ref}", "hold", [debit(user, total), credit(outbox, total)]
             expires = {"never": None, "past": PAST, "future": FUTURE}[op.expires]
         case "incoming":
@@ -122,15 +133,23 @@ class Model:
         self.resolved.update(posting.relates_to)
         for target in posting.relates_to:
             self._move_hold(self.booked[target], -1)
+            if self.booked[target].phase == "hold":
+                self._count_what_left(self.booked[target], posting)
         if posting.phase == "hold":
             self._move_hold(posting, +1)
             return
         for leg in posting.legs:
             self.settled[leg.account_id] = self.settled.get(leg.account_id, 0) + leg.amount_msat
-        if posting.phase in ("void", "expire"):
-            for target in posting.relates_to:
-                self._count(self.booked[target], -1)
         self._count(posting, +1)
+
+    def left_and_held(self, user: int) -> int:
+        """All that left with holds of a user that count all they hold, and all that such holds still hold."""
+        ends = {target: posting for posting in self.booked.values() for target in posting.relates_to}
+        total = 0
+        for ref, hold in self.booked.items():
+            if hold.template == "hold":
+                total += sum(leg.amount_msat for leg in ends.get(ref, hold).legs if leg.account_id == user)
+        return total
 
     def available(self, user: int) -> int:
         return -self.settled.get(user, 0) - self.promised.get(user, 0)
@@ -153,11 +172,24 @@ class Model:
         if sign > 0:
             self._count(hold, +1)
 
-    def _count(self, posting: Posting, sign: int) -> None:
+    def _count(self, posting: Posting, sign: int, share: Fraction = Fraction(1)) -> None:
         if posting.counted:
             for count in posting.counted.counts:
                 key = (posting.counted.account_id, count.kind)
-                self.counted[key] = self.counted.get(key, 0) + sign * count.amount
+                self.counted[key] = self.counted.get(key, 0) + sign * ceil(count.amount * share)
+
+    def _count_what_left(self, hold: Posting, end: Posting) -> None:
+        """In place of all that it held: the share that left, rounded up in every unit."""
+        if hold.counted is None:
+            return
+        held, left = (
+            next((abs(leg.amount_msat) for leg in posting.legs if leg.account_id == hold.counted.account_id), 0)
+            for posting in (hold, end)
+        )
+        counts_all = held in {count.amount for count in hold.counted.counts}
+        if end.phase != "settle" or counts_all:
+            self._count(hold, -1)
+            self._count(hold, +1, Fraction(left, held))
 
     def _refusal(self, posting: Posting) -> str | None:
         refusal = None

@@ -12,6 +12,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import asyncpg
 import pytest
@@ -42,8 +43,11 @@ RULES = {
     "posting_malformed",
     "internal_error",
 }
-KINDS = ("deposit", "transfer", "hold", "hold", "incoming", "settle", "settle", "confirm", "void", "expire", "reverse")
-TOGETHER = ("deposit", "transfer", "transfer", "transfer", "hold", "hold", "incoming")
+KINDS = (
+    *("deposit", "transfer", "hold", "hold", "early hold", "incoming"),
+    *("settle", "settle", "confirm", "void", "expire", "reverse"),
+)
+TOGETHER = ("deposit", "transfer", "transfer", "transfer", "hold", "hold", "early hold", "incoming")
 MALFORMED = ("wordy", "misplaced", "foreign", "nowhere")
 MODERATE = settings(
     max_examples=15,
@@ -66,7 +70,7 @@ def operations(draw: st.DrawFn, kinds: tuple[str, ...] = (*KINDS, *KINDS, *KINDS
     user, other = draw(pairs)
     return Op(
         kind,
-        ref=draw(st.integers(0, 9 if kind != "hold" else 5)),
+        ref=draw(st.integers(0, 5 if kind.endswith("hold") else 9)),
         user=user,
         other=other,
         amount=draw(st.sampled_from([1, 100, 400, 500, 501, 1_000])),
@@ -74,6 +78,21 @@ def operations(draw: st.DrawFn, kinds: tuple[str, ...] = (*KINDS, *KINDS, *KINDS
         target=draw(st.integers(0, 5)),
         expires=draw(st.sampled_from(["never", "never", "future", "past"])),
     )
+
+
+@st.composite
+def small_holds(draw: st.DrawFn) -> Op:
+    amount, fee = draw(st.integers(1, 150)), draw(st.sampled_from([0, 1, 50]))
+    kind = draw(st.sampled_from(["hold", "hold", "hold", "early hold"]))
+    return Op(kind, ref=0, user=draw(users), amount=amount, fee=fee)
+
+
+@st.composite
+def ends_of(draw: st.DrawFn, hold: Op) -> Op:
+    """Of this hold, of which any part leaves; or another call."""
+    kind = draw(st.sampled_from(["settle", "settle", "settle", "void", "deposit"]))
+    amount, fee = draw(st.integers(1, hold.amount)), draw(st.integers(0, hold.fee))
+    return Op(kind, ref=hold.ref + 10, user=hold.user, target=hold.ref, amount=amount, fee=fee)
 
 
 @st.composite
@@ -171,6 +190,24 @@ def test_two_processes_together_cannot_break_the_books(
     check_books(workers[0], check_answers(answers, run, ids), ids)
 
 
+@settings(MODERATE, max_examples=20)
+@given(holds=st.lists(small_holds(), min_size=2, max_size=6), data=st.data())
+def test_what_counts_is_what_has_left_and_what_is_still_held(
+    workers: list[Worker], holds: list[Op], data: st.DataObject
+) -> None:
+    """Two processes end the same holds at once: as a whole, in part, by giving back, or not yet."""
+    run = next(_runs)
+    ids = workers[0].call("open", run)
+    holds = [replace(hold, ref=place) for place, hold in enumerate(holds)]
+    answers: list[Answer] = workers[0].call("post", run, ids, [*start_of(run), *holds], 1)
+    for worker in workers:
+        worker.send("post", run, ids, [data.draw(ends_of(hold)) for hold in data.draw(st.permutations(holds))], TASKS)
+    for worker in workers:
+        answers += worker.receive()
+    assert {answer.outcome for answer in answers} <= RULES
+    check_books(workers[0], check_answers(answers, run, ids), ids)
+
+
 @settings(MODERATE, max_examples=10)
 @given(op=operations(), repeats=st.integers(2, 12))
 def test_the_same_call_from_everywhere_happens_once(workers: list[Worker], op: Op, repeats: int) -> None:
@@ -235,5 +272,6 @@ def check_books(worker: Worker, model: Model, ids: dict[str, int]) -> None:
         (*key, window_s): amount for key, amount in model.counted.items() for window_s in (86_400, 604_800, 2_592_000)
     }
     for user in model.users:
+        assert model.counted.get((user, "send"), 0) == model.left_and_held(user)
         assert balances[user] == (model.settled.get(user, 0), model.held.get(user, 0))
         assert model.available(user) >= 0
