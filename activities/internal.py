@@ -14,7 +14,6 @@ from engine.contracts.payment import PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
 from engine.domain.fees import Kind
 from engine.domain.ids import BatchId, PaymentHash, WalletId
-from engine.domain.money import Msat
 from engine.ledger import chart, invoice, payment
 from engine.ledger.accounts import Payee, find_payees, may_not_send, payee_closed
 from engine.ledger.book import Posting
@@ -156,7 +155,7 @@ class InternalPayments:
             raise payee_closed()
         charge = await self.charge(conn, "internal", asked, payer)
         new = _new_payment(asked, charge, wallet_id, workflow_id)
-        counts = await counts_of(conn, self._limits, payer, "internal", asked.amount_msat, Msat(0), known.prices_micro)
+        counts = await counts_of(conn, self._limits, payer, "internal", new.total_msat, known.prices_micro)
         posting = await payment.paid_internally(
             conn, self._ids, new, payer.ledger_account_id, payee.ledger_account_id, counts
         )

@@ -142,6 +142,8 @@ class Payments(PaymentActivities):
             raise InvariantBroken(f"{asked.payment_id} has no payment hash")
         charge = await self._internal.charge(conn, "lightning_out", asked, payer)
         routing_cap_msat = _max_fee(asked, charge) - charge.fee_msat
+        book = await self._limits.get(conn, payer.limits_version)
+        book.check_max_fee(asked.amount_msat, _max_fee(asked, charge), charge.fee_msat)
         sender = await node.choose_sender(
             conn, Msat(asked.amount_msat + routing_cap_msat), max_in_flight=self._caps.per_node
         )
@@ -156,9 +158,7 @@ class Payments(PaymentActivities):
         if asked.success_action is not None:
             await payment.add_success_action_in_tx(conn, new.id, asked.success_action)
         prices_micro = await read_prices_micro(conn, self._limits, [payer], "lightning")
-        counts = await counts_of(
-            conn, self._limits, payer, "lightning", asked.amount_msat, asked.max_fee_msat, prices_micro
-        )
+        counts = await counts_of(conn, self._limits, payer, "lightning", new.total_msat, prices_micro)
         await post_new_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
         await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)

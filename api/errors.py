@@ -118,6 +118,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "use_withdrawals": (422, "Use withdrawals for on-chain addresses"),
     "amount_required": (422, "An amount is required"),
     "amount_mismatch": (422, "The payee asks for another amount"),
+    "max_fee_too_high": (422, "The cap of the fee is too high"),
     "amount_too_small": (422, "The payee takes no amount as small"),
     "invoice_expired": (422, "The invoice has expired"),
     "self_payment": (422, "A wallet cannot pay itself"),

@@ -15,11 +15,12 @@ from pydantic import BaseModel, Field
 from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, Services, get_services, needs, needs_role
 from api.errors import problems
+from api.fees import our_fee
 from api.rulebook import set_edition
 from engine.domain.errors import Invalid, InvariantBroken, Unavailable
 from engine.domain.ids import ApiKeyId
 from engine.domain.limits import WINDOWS, Kind, Limit, LimitBook, Window, key_counter, parse_limits
-from engine.domain.money import Sat, fiat_text, sat_to_msat
+from engine.domain.money import Msat, Sat, fiat_text, sat_to_msat
 from engine.ledger.database import Connection
 from engine.ledger.limits import Payer, find_payer, read_used
 from engine.ledger.prices import read_prices
@@ -38,7 +39,8 @@ _EXAMPLE = {
             "internal": {"day_sat": 2_000_000},
             "lightning": {"day_sat": 1_000_000, "month_sat": 10_000_000, "day": {"USD": "1000.00"}},
         }
-    }
+    },
+    "max_fee_factor": 20,
 }
 
 
@@ -49,7 +51,10 @@ class LimitOut(BaseModel):
     window: Window = Field(description="the last 24 hours, 7 days or 30 days")
     window_s: int = Field(examples=[86_400])
     limit_msat: int = Field(examples=[1_000_000_000])
-    used_msat: int = Field(description="Payments that failed do not count.", examples=[250_000])
+    used_msat: int = Field(
+        description="What has left, with fees, and what pending payments may still take. Failed ones do not count.",
+        examples=[250_000],
+    )
     remaining_msat: int = Field(description="Never below zero, also when a limit was lowered.", examples=[999_750_000])
 
 
@@ -69,13 +74,19 @@ class LimitsOut(BaseModel):
     """Every limit that applies to payments with this key. What is not named is not limited."""
 
     items: list[LimitOut | FiatLimitOut]
+    max_fee_factor: int = Field(
+        description="So many times the usual cap of the network's fee (1 %, and at least 5,000 msat) `max_fee_msat` "
+        "may be, and our fee on top.",
+        examples=[20],
+    )
 
 
 class RulebookIn(Content):
     """The next version of the limits."""
 
     content: dict[str, Any] = Field(
-        description="By level and kind: `day_sat`, `week_sat`, `month_sat`, and per window amounts in other currencies."
+        description="By level and kind: `day_sat`, `week_sat`, `month_sat`, and per window amounts in other "
+        "currencies. `max_fee_factor` (20 by default): how many times the usual routing cap a payer may allow."
     )
     note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(
         description="Why; kept for ever."
@@ -97,8 +108,9 @@ class RulebookOut(BaseModel):
 async def show_limits(caller: Read, services: Svc) -> LimitsOut:
     """Scope: `read`. What may leave the account within rolling windows, and what this key may spend.
 
-    Each payment counts with its amount, without fees; towards a key's own limit also with what its `max_fee_msat`
-    allows beyond the usual cap. Exactly the limit passes. What has left a window frees its part within a 96th of it.
+    While it is pending, a payment counts all that it may take: amount and `max_fee_msat`. Once it is settled it counts
+    amount and `fee_msat`; one that failed counts nothing. Exactly the limit passes: a payment of all that remains needs
+    a `max_fee_msat` of 0. What has left a window frees its part within a 96th of it.
     """
     async with services.reading() as conn:
         payer = await find_payer(conn, caller.account_id, None, ApiKeyId(caller.key_id))
@@ -111,7 +123,8 @@ async def show_limits(caller: Read, services: Svc) -> LimitsOut:
             {limit.counter for limit in limits} | ({key_counter(ApiKeyId(caller.key_id))} if caps else set())
         )
         used = await read_used(conn, payer.ledger_account_id, counters)
-    return LimitsOut(items=[*_level_items(limits, used), *_key_items(ApiKeyId(caller.key_id), caps, used)])
+    items = [*_level_items(limits, used), *_key_items(ApiKeyId(caller.key_id), caps, used)]
+    return LimitsOut(items=items, max_fee_factor=book.max_fee_factor)
 
 
 @router.get(
@@ -162,6 +175,13 @@ async def require_prices(services: Services, payer: Payer, kind: Kind) -> None:
         price = prices.get(currency)
         if price is None or price.age_s > services.settings.price_max_age_s:
             raise Unavailable(f"no fresh price in {currency}", code="price_unavailable")
+
+
+async def require_max_fee(services: Services, payer: Payer, amount_msat: Msat, max_fee_msat: Msat) -> None:
+    """Raises Invalid (`max_fee_too_high`) for a cap above what the network and we may take at the most."""
+    book = await services.limits.get(services.pool, payer.limits_version)
+    if max_fee_msat > book.highest_routing_cap(amount_msat):  # else our fee cannot matter
+        book.check_max_fee(amount_msat, max_fee_msat, await our_fee(services, payer, "lightning_out", amount_msat))
 
 
 async def _require_known_currencies(conn: Connection, book: LimitBook) -> None:

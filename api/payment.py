@@ -20,7 +20,7 @@ from api.deps import Caller, PathId, Services, asked_by_hand, caller_of, get_ser
 from api.destination import Ours, Resolved, amount_to_pay, at_hand, at_home, is_under_way, resolve, with_invoice
 from api.errors import problems
 from api.idempotency import check_same, mark_replayed, required_key
-from api.limits import require_prices
+from api.limits import require_max_fee, require_prices
 from api.paging import Page, Paging, paged, position
 from api.payment_answer import COLUMNS, FROM, PaymentOut, find_answer, find_unopened, follow, reply, shown
 from api.payment_facts import Asked, find_facts
@@ -50,7 +50,7 @@ class NewPaymentIn(Content):
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
         default=None,
         description="Most to pay beside the amount, for routing and as our fee. By default routing may take 1 %, and "
-        "at least 5,000 msat, and our fee comes on top.",
+        "at least 5,000 msat, and our fee comes on top. `GET /v1/limits` says how many times that may be allowed.",
     )
     memo: Memo | None = None
     external_id: ExternalId | None = None
@@ -75,7 +75,7 @@ _BODY = JsonBody(NewPaymentIn)
             *("limit_exceeded", "fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
             "destination_unavailable",
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
-            *("too_many_in_flight", "invoice_unpayable", "keysend_disabled"),
+            *("too_many_in_flight", "invoice_unpayable", "keysend_disabled", "max_fee_too_high"),
         ),
     },
     openapi_extra=documented(
@@ -183,6 +183,8 @@ async def _check(
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
     amount_msat = amount_to_pay(resolved, given, datetime.now(UTC))
     if not resolved.is_ours:
+        if content.max_fee_msat is not None:
+            await require_max_fee(services, payer, amount_msat, Msat(content.max_fee_msat))
         await _require_live_node(services)
     await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
     return resolved, amount_msat

@@ -7,11 +7,13 @@
 A lightning network fee is asked of a node (quote_run.py) and remembered for a minute. Of a lightning address or LNURL
 outside, its server is asked what it takes, and for no invoice, so there the estimate is the most that is allowed.
 
-`max_fee_msat` is what to send with the payment, which then costs no more than that, or is refused or fails. A quote
+`max_fee_msat` is what to send with the payment, which then costs no more than that, or is refused or fails. Amount and
+`max_fee_msat` together are what it holds and counts towards limits; where they do not fit, the quote warns. A quote
 binds nobody otherwise: between it and the payment the schedule and the network may change. An invoice that cannot be
 paid any more is refused here as it would be there.
 """
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -19,30 +21,34 @@ from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
 from api.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
-from api.deps import Caller, Services, get_services, needs
+from api.deps import Caller, Services, get_services, needs, no_such
 from api.destination import Resolved, amount_to_pay, resolve
 from api.errors import problems
+from api.fees import our_fee
 from api.idempotency import optional_key
 from api.quote_run import GOOD_FOR, UNANSWERED, UNTOLD, FeeSource, RoutingFee, Way, quote_route
-from api.wallet import own_wallet
 from engine.domain.destinations import MAX_LENGTH
-from engine.domain.errors import Invalid, InvariantBroken
-from engine.domain.fees import Kind, default_routing_cap, fee, parse_schedule
-from engine.domain.ids import AccountId
+from engine.domain.errors import Invalid
+from engine.domain.fees import default_routing_cap
+from engine.domain.ids import ApiKeyId, WalletId
+from engine.domain.limits import Kind, exceeded
 from engine.domain.money import Msat
-from engine.ledger.accounts import find_account, find_payees, may_not_send, payee_closed
+from engine.ledger.accounts import find_payees, may_not_send, payee_closed
+from engine.ledger.limits import Payer, find_excess, find_payer
 from engine.ledger.payable import require_payable
-from engine.ledger.rulebook import read_current
 
 router = APIRouter(tags=["payments"])
 
+_TOO_DEAR = "fee_limit_exceeded"
 _WARNINGS = {
     "no_route": "No way is known that carries this amount to the payee in one part; in several parts it may pass.",
     "insufficient_liquidity": "No channel of ours can send this amount in one part now.",
     "payment_timeout": "No way was found to work within a few seconds.",
     UNANSWERED: "A probe was sent and has not come back: the payee, or a node on the way, may keep payments.",
     UNTOLD: "No node of ours could be asked.",
+    _TOO_DEAR: "The way that is known costs more than the bank lets a payer allow.",
 }
+_LIMITS = ("limit_exceeded", "spend_limit_exceeded")
 
 
 class QuoteIn(Content):
@@ -56,7 +62,7 @@ class QuoteIn(Content):
 class WarningOut(BaseModel):
     """What speaks against the payment going through now. It may be tried all the same."""
 
-    code: str = Field(description=", ".join(_WARNINGS))
+    code: str = Field(description=", ".join([*_WARNINGS, *_LIMITS]))
     detail: str
 
 
@@ -71,6 +77,10 @@ class QuoteOut(BaseModel):
         "else the most that is allowed"
     )
     max_fee_msat: int = Field(description="To be sent with the payment as its cap.", examples=[5_100])
+    counted_msat: int = Field(
+        description="Amount and `max_fee_msat`: what the payment holds, and counts towards limits until it is settled.",
+        examples=[105_100],
+    )
     expires_at: datetime = Field(description="Ask again after this; until then the network's part stays the same.")
     warning: WarningOut | None = None
 
@@ -96,10 +106,16 @@ async def quote(
     body: Annotated[Body[QuoteIn], Depends(JsonBody(QuoteIn))],
     services: Annotated[Services, Depends(get_services)],
 ) -> QuoteOut:
-    """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
+    """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept.
+
+    A warning `limit_exceeded` or `spend_limit_exceeded` says that amount and `max_fee_msat` together are more than the
+    limits leave now: such a payment would be refused.
+    """
     asked = body.content
     async with services.reading() as conn:
-        await own_wallet(conn, caller.account_id, asked.wallet_id)
+        payer = await find_payer(conn, caller.account_id, WalletId(asked.wallet_id), ApiKeyId(caller.key_id))
+    if payer is None:
+        raise no_such("wallet")
     resolved = await resolve(services, asked.destination)
     if resolved.wallet_id == asked.wallet_id:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
@@ -109,22 +125,30 @@ async def quote(
     if resolved.request is not None:
         async with services.reading() as conn:
             await require_payable(conn, resolved.request.payment_hash)
-    ours_msat = await _our_fee(services, caller.account_id, resolved, amount_msat)
-    routing = await _routing_fee(services, resolved, amount_msat)
+    await _require_open(services, payer, resolved)
+    kind: Kind = "internal" if resolved.is_ours else "lightning"
+    ours_msat = await our_fee(services, payer, "internal" if resolved.is_ours else "lightning_out", amount_msat)
+    routing = await _routing_fee(services, payer, resolved, amount_msat)
+    counted_msat = Msat(amount_msat + ours_msat + routing.cap_msat)
     return QuoteOut(
-        kind="internal" if resolved.is_ours else "lightning",
+        kind=kind,
         amount_msat=amount_msat,
         fee_msat=ours_msat + routing.fee_msat,
         fee_source=routing.source,
         max_fee_msat=ours_msat + routing.cap_msat,
+        counted_msat=counted_msat,
         expires_at=min(routing.expires_at, resolved.invoice.expires_at) if resolved.invoice else routing.expires_at,
-        warning=WarningOut(code=routing.trouble, detail=_WARNINGS[routing.trouble]) if routing.trouble else None,
+        warning=await _limit_warning(services, payer, kind, counted_msat) or _warning(routing.trouble),
     )
 
 
-async def _routing_fee(services: Services, resolved: Resolved, amount_msat: Msat) -> RoutingFee:
+async def _routing_fee(services: Services, payer: Payer, resolved: Resolved, amount_msat: Msat) -> RoutingFee:
     if way := None if resolved.is_ours else _way(resolved, amount_msat):
-        return await quote_route(services, way)
+        told = await quote_route(services, way)
+        book = await services.limits.get(services.pool, payer.limits_version)
+        highest_msat = book.highest_routing_cap(amount_msat)
+        trouble = told.trouble if told.fee_msat <= highest_msat else _TOO_DEAR
+        return replace(told, cap_msat=min(told.cap_msat, highest_msat), trouble=trouble)
     expires_at = datetime.now(UTC) + GOOD_FOR
     if resolved.is_ours:
         return RoutingFee(fee_msat=Msat(0), cap_msat=Msat(0), source="exact", expires_at=expires_at)
@@ -142,17 +166,24 @@ def _way(resolved: Resolved, amount_msat: Msat) -> Way | None:
     return Way(payee=invoice.payee, amount_msat=amount_msat, bolt11=invoice.bolt11, hints=invoice.route_hints)
 
 
-async def _our_fee(services: Services, account_id: AccountId, resolved: Resolved, amount_msat: Msat) -> Msat:
-    """By the schedule in force. Raises Refused as the payment would: `account_locked`, `payee_closed`."""
+async def _require_open(services: Services, payer: Payer, resolved: Resolved) -> None:
+    """Raises Refused as the payment would: `account_locked`, `payee_closed`."""
     async with services.reading() as conn:
-        account = await find_account(conn, account_id)
         payees = await find_payees(conn, [resolved.wallet_id] if resolved.wallet_id else [])
-        current = await read_current(conn, "fees")
-    if account is None:
-        raise InvariantBroken(f"there is no account {account_id}")
-    if account.status != "active":
-        raise may_not_send(account.status)
+    if payer.status != "active":
+        raise may_not_send(payer.status)
     if any(payee.status == "closed" for payee in payees.values()):
         raise payee_closed()
-    kind: Kind = "internal" if resolved.is_ours else "lightning_out"
-    return fee(parse_schedule(current.content), kind, amount_msat, account.level)
+
+
+async def _limit_warning(services: Services, payer: Payer, kind: Kind, counted_msat: Msat) -> WarningOut | None:
+    async with services.reading() as conn:
+        excess = await find_excess(conn, services.limits, payer, kind, counted_msat)
+    if excess is None:
+        return None
+    code, detail, _fields = exceeded(excess)
+    return WarningOut(code=code, detail=detail)
+
+
+def _warning(trouble: str | None) -> WarningOut | None:
+    return WarningOut(code=trouble, detail=_WARNINGS[trouble]) if trouble else None

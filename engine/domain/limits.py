@@ -1,14 +1,15 @@
 """Limits: how much may leave an account within rolling windows. Pure: what is in force, what counts, in which words.
 
     kind                counts                                          in
-    internal            the amount of payments to users of ours         msat
-    lightning           the amount of payments over Lightning           msat
+    internal            what payments to users of ours take             msat
+    lightning           what payments over Lightning take               msat
     internal:USD, …     the same at the price of its moment             millionths of the currency
     api_key:<key id>    what one key spends, over all kinds             msat
 
 The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
-kind or a window that an entry does not name has no limit there. Fees do not count, except what a key allows beyond the
-usual fee cap: else a stolen key would empty a wallet through fees. The ledger counts and refuses (`Count`).
+kind or a window that an entry does not name has no limit there. What a payment takes is its amount with all that may be
+paid beside it, routing cap and our fee: else fees would pass every limit. What was held and not paid is given back when
+the payment ends. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap itself.
 """
 
 import re
@@ -37,6 +38,12 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 WINDOWS: Mapping[Window, int] = {"day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
 """Seconds. The ledger counts in these windows and no others (migration 0006)."""
 MAX_LIMIT_SAT = msat_to_sat_floor(MAX_AMOUNT_MSAT)
+
+MAX_COUNT = 10**18
+"""The most that one payment counts in another currency; what is worth more counts as this. No limit is as high."""
+MAX_FEE_FACTOR = 20
+"""Where a rulebook names none: so many times the usual routing cap may be given to the network."""
+_MAX_FACTOR = 1_000
 
 _WINDOW_OF: Mapping[int, Window] = {seconds: window for window, seconds in WINDOWS.items()}
 _LEVELS = {str(level): level for level in range(10)}
@@ -70,9 +77,25 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitBook:
-    """A version of the rulebook, read: the limits of each level that has an entry."""
+    """A version of the rulebook, read: the limits of each level that has an entry, and the bound of routing caps."""
 
     levels: Mapping[int, Sequence[Limit]]
+    max_fee_factor: int = MAX_FEE_FACTOR
+
+    def check_max_fee(self, amount_msat: Msat, max_fee_msat: Msat, service_fee_msat: Msat = Msat(0)) -> None:
+        """Raises Invalid (`max_fee_too_high`) when more than our fee and the highest routing cap may be paid."""
+        highest_msat = self.highest_routing_cap(amount_msat) + service_fee_msat
+        if max_fee_msat > highest_msat:
+            raise Invalid(
+                f"A payment of this amount may cost at most {highest_msat:,} msat beside it; lower max_fee_msat.",
+                code="max_fee_too_high",
+                max_fee_msat=max_fee_msat,
+                highest_msat=highest_msat,
+            )
+
+    def highest_routing_cap(self, amount_msat: Msat) -> Msat:
+        """The most that a payer may allow the network."""
+        return Msat(self.max_fee_factor * default_routing_cap(amount_msat))
 
     def of_level(self, level: int) -> Sequence[Limit]:
         """What applies to accounts of this level."""
@@ -92,23 +115,25 @@ class LimitBook:
 
 
 def level_counts(
-    book: LimitBook, level: int, kind: Kind, amount_msat: Msat, prices_micro: Mapping[str, int]
+    book: LimitBook, level: int, kind: Kind, total_msat: Msat, prices_micro: Mapping[str, int]
 ) -> list[Count]:
-    """What a payment counts towards the limits of its account's level. Needs the price of each of `currencies`."""
+    """What a payment that takes so much counts towards the limits of its account's level.
+
+    Needs the price of each of `currencies`, whatever it is.
+    """
     limits = [limit for limit in book.of_level(level) if limit.kind == kind]
-    counts = [Count(kind, amount_msat, _maxima(limit for limit in limits if limit.currency is None))]
+    counts = [Count(kind, total_msat, _maxima(limit for limit in limits if limit.currency is None))]
     for currency in sorted(book.currencies(level, kind)):
         in_fiat = [limit for limit in limits if limit.currency == currency]
-        micro = msat_to_fiat_ceil(amount_msat, prices_micro[currency])
+        micro = min(MAX_COUNT, msat_to_fiat_ceil(total_msat, prices_micro[currency]))
         counts.append(Count(in_fiat[0].counter, micro, _maxima(in_fiat)))
     return counts
 
 
-def key_count(key_id: ApiKeyId, caps: Mapping[Window, Sat], amount_msat: Msat, max_fee_msat: Msat) -> Count:
-    """What a payment counts towards the caps of its API key: the amount, and a fee cap beyond the usual one."""
-    beyond_msat = max(0, max_fee_msat - default_routing_cap(amount_msat))
+def key_count(key_id: ApiKeyId, caps: Mapping[Window, Sat], total_msat: Msat) -> Count:
+    """What a payment that takes so much counts towards the caps of its API key."""
     maxima = {WINDOWS[window]: sat_to_msat(cap_sat) for window, cap_sat in caps.items()}
-    return Count(key_counter(key_id), amount_msat + beyond_msat, maxima)
+    return Count(key_counter(key_id), total_msat, maxima)
 
 
 def key_counter(key_id: ApiKeyId) -> str:
@@ -130,11 +155,14 @@ def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int |
     limit, used, asked = (int(fields[name]) for name in ("limit", "used", "asked"))
     if kind != _KEY and of_what:
         named = {"limit": fiat_text(limit), "used": fiat_text(used), "asked": fiat_text(asked), "currency": of_what}
-        detail = f"At most {named['limit']} {of_what} of {kind} payments a {window}; {named['used']} are used."
+        detail = (
+            f"At most {named['limit']} {of_what} of {kind} payments a {window}, with all fees; "
+            f"{named['used']} are used, and this may take {named['asked']}."
+        )
         return "limit_exceeded", detail, {"kind": kind, "window": window, **named}
     in_msat: dict[str, str | int | None] = {"limit_msat": limit, "used_msat": used, "asked_msat": asked}
     who = "by this key" if kind == _KEY else f"of {kind} payments"
-    detail = f"At most {limit:,} msat {who} a {window}; {used:,} are used, and this asks for {asked:,}."
+    detail = f"At most {limit:,} msat {who} a {window}, with all fees; {used:,} are used, and this may take {asked:,}."
     code = "spend_limit_exceeded" if kind == _KEY else "limit_exceeded"
     return code, detail, {"kind": kind, "window": window, **in_msat}
 
@@ -152,12 +180,16 @@ def window_name(window_s: int) -> Window:
 def parse_limits(content: Mapping[str, Any]) -> LimitBook:
     """Read a rulebook's content. Raises Invalid, naming the place, for whatever is not exactly as it must be.
 
-    {"levels": {"0": {"lightning": {"day_sat": 5000000, "month_sat": 90000000, "day": {"USD": "1000.00"}}}}}
+    {"levels": {"0": {"lightning": {"day_sat": 5000000, "month_sat": 90000000, "day": {"USD": "1000.00"}}}},
+     "max_fee_factor": 20}
     """
-    _check_names(content, {"levels"}, "content")
+    _check_names(content, {"levels", "max_fee_factor"}, "content")
     levels = _object(content.get("levels", {}), "levels")
     _check_names(levels, set(_LEVELS), "levels")
-    return LimitBook({_LEVELS[level]: _read_level(entry, f"levels.{level}") for level, entry in levels.items()})
+    return LimitBook(
+        {_LEVELS[level]: _read_level(entry, f"levels.{level}") for level, entry in levels.items()},
+        _factor(content.get("max_fee_factor", MAX_FEE_FACTOR), "max_fee_factor"),
+    )
 
 
 def _read_level(entry: object, place: str) -> list[Limit]:
@@ -190,6 +222,12 @@ def _check_order(limits: Sequence[Limit], place: str) -> None:
         amounts = [limit.amount for limit in limits if limit.currency == currency]
         if amounts != sorted(amounts):
             raise _wrong(place, f"a longer window allows less than a shorter one ({currency or 'sat'})")
+
+
+def _factor(value: object, place: str) -> int:
+    if type(value) is not int or not 1 <= value <= _MAX_FACTOR:
+        raise _wrong(place, f"must be a whole number from 1 to {_MAX_FACTOR}")
+    return value
 
 
 def _sat(value: object, place: str) -> Sat:

@@ -7,11 +7,21 @@ process reads a version once.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, ApiKeyId, WalletId
-from engine.domain.limits import WINDOWS, Count, Kind, LimitBook, Window, key_count, level_counts, parse_limits
+from engine.domain.limits import (
+    WINDOWS,
+    Count,
+    Kind,
+    LimitBook,
+    Window,
+    key_count,
+    level_counts,
+    parse_limits,
+    window_name,
+)
 from engine.domain.money import Msat, Sat
 from engine.ledger.database import Connection, Pool, translated
 from engine.ledger.prices import read_prices
@@ -105,21 +115,40 @@ async def counts_of(
     books: LimitBooks,
     payer: Payer,
     kind: Kind,
-    amount_msat: Msat,
-    max_fee_msat: Msat,
+    total_msat: Msat,
     prices_micro: Mapping[str, int],
 ) -> list[Count]:
     """What a payment counts at these prices, and the maxima that are in force for it.
 
+    It counts all that it may take: amount, routing cap and our fee, which is what is held or moved with it.
     Raises Refused (`price_unavailable`) when there never was a price in a currency of its limits.
     """
     book = await books.get(conn, payer.limits_version)
     if missing := sorted(book.currencies(payer.level, kind) - set(prices_micro)):
         raise Refused(f"There is no price in {missing[0]}.", code="price_unavailable", currency=missing[0])
-    counts = level_counts(book, payer.level, kind, amount_msat, prices_micro)
+    counts = level_counts(book, payer.level, kind, total_msat, prices_micro)
     if payer.caps and payer.key_id is not None:
-        counts.append(key_count(payer.key_id, payer.caps, amount_msat, max_fee_msat))
+        counts.append(key_count(payer.key_id, payer.caps, total_msat))
     return counts
+
+
+async def find_excess(
+    conn: Connection, books: LimitBooks, payer: Payer, kind: Kind, total_msat: Msat
+) -> dict[str, Any] | None:
+    """The first limit that such a payment would exceed now, in the words of the ledger's no; None when it fits.
+
+    For quotes: nothing is counted, and at the payment it may be otherwise. Raises as `counts_of`.
+    """
+    prices_micro = await read_prices_micro(conn, books, [payer], kind)
+    counts = await counts_of(conn, books, payer, kind, total_msat, prices_micro)
+    used = await read_used(conn, payer.ledger_account_id, [count.kind for count in counts])
+    for count in counts:
+        for window_s, most in count.maxima.items():
+            so_far = used[count.kind, window_name(window_s)]
+            if so_far + count.amount > most:
+                facts = {"kind": count.kind, "window_s": window_s, "limit": most}
+                return {**facts, "used": so_far, "asked": count.amount}
+    return None
 
 
 async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str]) -> dict[tuple[str, Window], int]:

@@ -103,6 +103,11 @@ class NewPayment:
         return Msat(self.max_fee_msat - self.service_fee_msat)
 
     @property
+    def total_msat(self) -> Msat:
+        """A + F + B: all that it may take from its wallet, which is what is held, and what counts towards limits."""
+        return Msat(self.amount_msat + self.max_fee_msat)
+
+    @property
     def fee_facts(self) -> dict[str, Fact]:
         """What its posting says about B."""
         return fee_facts(self.charge.fee_msat, self.charge.version, self.charge.level) if self.charge else {}
@@ -127,7 +132,6 @@ async def reserved(
     """Amount, routing cap and our fee are promised; before anything is sent."""
     if payment.payment_hash is None or payment.attempt is None:
         raise InvariantBroken(f"{payment.id} is no Lightning payment")
-    total_msat = payment.amount_msat + payment.max_fee_msat
     return Posting(
         ref=hold_ref(payment.payment_hash, payment.attempt),
         template="lightning_reserved",
@@ -136,7 +140,10 @@ async def reserved(
         workflow_id=payment.workflow_id,
         description=payment.memo,
         metadata=payment.fee_facts,
-        legs=[debit(user_account, total_msat), credit(await ids.get_id(conn, chart.OUTBOX), total_msat)],
+        legs=[
+            debit(user_account, payment.total_msat),
+            credit(await ids.get_id(conn, chart.OUTBOX), payment.total_msat),
+        ],
         counted=_counted(user_account, counts),
     )
 

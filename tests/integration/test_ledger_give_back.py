@@ -127,9 +127,7 @@ async def test_a_count_that_no_bigint_holds_is_a_limit_exceeded(bank: Bank) -> N
     assert await used(bank, user, "huge") == 4 * MAX_LEG_MSAT
 
 
-async def test_buckets_whose_sum_no_bigint_holds_are_shown_and_refused(
-    bank: Bank, shared_ledger_db: Database
-) -> None:
+async def test_buckets_whose_sum_no_bigint_holds_are_shown_and_refused(bank: Bank, shared_ledger_db: Database) -> None:
     user = await bank.user(funds=100)
     legs = [debit(user, 1), credit(bank["channels"], 1)]
     most = Counted(user, [Count("wide", MAX_LEG_MSAT)])

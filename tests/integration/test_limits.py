@@ -2,56 +2,22 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, User, bearer, is_problem
+from tests.integration.limits_helpers import SAT, capped, pair, rulebook, set_limits, set_price, shown, used
 from tests.integration.payer_helpers import Payers, running_payers
 
 pytestmark = pytest.mark.integration
-
-SAT = 1_000
-Json = dict[str, Any]
 
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Payers]:
     async with running_payers(shared_ledger_db, tmp_path_factory.mktemp("api"), price_max_age_s=3600) as payers:
         yield payers
-
-
-async def rulebook(bank: Payers) -> Json:
-    found: Json = (await bank.api.http.get("/v1/admin/limits", headers=ADMIN)).json()
-    return found
-
-
-async def set_limits(bank: Payers, levels: Json) -> Json:
-    body = {"content": {"levels": levels}, "note": "test", "version": (await rulebook(bank))["version"] + 1}
-    answer = await bank.api.http.put("/v1/admin/limits", json=body, headers=ADMIN)
-    assert answer.status_code == 200, answer.text
-    made: Json = answer.json()
-    return made
-
-
-async def set_price(bank: Payers, currency: str, price: str) -> None:
-    answer = await bank.api.http.put(f"/v1/admin/prices/{currency}", json={"price": price}, headers=ADMIN)
-    assert answer.status_code == 200, answer.text
-
-
-async def pair(bank: Payers, level: int, funds_msat: int = 10**9) -> tuple[User, User]:
-    """A payer of this level with money, and a payee."""
-    payer = await bank.api.open_account(level=level)
-    await bank.fund(payer, funds_msat)
-    return payer, await bank.api.open_account()
-
-
-async def shown(payer: User) -> dict[tuple[str, str], Json]:
-    """By kind (with its currency) and window."""
-    items = (await payer.get("/v1/limits")).json()["items"]
-    return {(":".join([item["kind"], item.get("currency", "")]).rstrip(":"), item["window"]): item for item in items}
 
 
 async def test_the_first_limits_are_wide_and_shown(bank: Payers) -> None:
@@ -86,8 +52,8 @@ async def test_exactly_at_the_limit_passes_and_one_msat_more_is_refused(bank: Pa
     assert await bank.outcome(payer, payee, 1) == "limit_exceeded"
     again = await bank.pay(payer, payee, 600 * SAT + 1, key="greedy")
     assert again.outcome.refusal == opened.outcome.refusal  # the key's answer for ever
-    assert await bank.outcome(payer, None, 500 * SAT) == "pending"  # its own kind, and fees do not count
-    assert await bank.outcome(payer, None, 1) == "limit_exceeded"
+    assert await bank.outcome(payer, None, 495 * SAT) == "pending"  # its own kind, with the usual 5 sat for routing
+    assert await bank.outcome(payer, None, 1, max_fee_msat=0) == "limit_exceeded"
     items = await shown(payer)
     assert set(items) == {("internal", "day"), ("lightning", "week")}
     assert (items["internal", "day"]["used_msat"], items["internal", "day"]["remaining_msat"]) == (1_000_000, 0)
@@ -96,14 +62,14 @@ async def test_exactly_at_the_limit_passes_and_one_msat_more_is_refused(bank: Pa
 async def test_a_failed_payment_gives_back_and_a_settled_one_stays_counted(bank: Payers) -> None:
     await set_limits(bank, {"1": {"lightning": {"day_sat": 1_000}}})
     payer, _ = await pair(bank, 1)
-    first, second = await bank.pay(payer, None, 600 * SAT), await bank.pay(payer, None, 400 * SAT)
-    assert await bank.outcome(payer, None, 1) == "limit_exceeded"
+    first, second = await bank.pay(payer, None, 595 * SAT), await bank.pay(payer, None, 395 * SAT)
+    assert await bank.outcome(payer, None, 1, max_fee_msat=0) == "limit_exceeded"
     await bank.release(first)
     await bank.release(first)  # a repeat gives nothing back twice
     await bank.settle(second, fee_msat=77)
-    assert (await shown(payer))["lightning", "day"]["used_msat"] == 400_000
-    assert await bank.outcome(payer, None, 600 * SAT + 1) == "limit_exceeded"
-    assert await bank.outcome(payer, None, 600 * SAT) == "pending"
+    assert await used(payer) == 395_077
+    assert await bank.outcome(payer, None, 604_924, max_fee_msat=0) == "limit_exceeded"
+    assert await bank.outcome(payer, None, 604_923, max_fee_msat=0) == "pending"
 
 
 async def test_a_limit_lowered_below_what_is_used_refuses_and_shows_no_less_than_nothing(bank: Payers) -> None:
@@ -188,17 +154,15 @@ async def test_without_a_fresh_price_no_payment_is_let_in_and_the_key_stays_unus
 async def test_a_key_spends_no_more_than_its_cap_over_all_kinds(bank: Payers) -> None:
     await set_limits(bank, {"0": {}})
     payer, payee = await pair(bank, 1)
-    token = await bank.api.make_key(payer.id, ("read", "send"), spend_limit_sat={"day": 1_000, "month": 1_500})
-    pocket = User(payer.http, payer.id, payer.wallet_id, bearer(token))
+    pocket = await capped(bank, payer, day=1_000, month=1_500)
     assert await bank.outcome(pocket, payee, 700 * SAT) == "settled"
     opened = await bank.pay(pocket, None, 300 * SAT + 1)
     assert opened.outcome.refusal is not None
     assert opened.outcome.refusal.code == "spend_limit_exceeded"
-    in_msat = {"limit_msat": 1_000_000, "used_msat": 700_000, "asked_msat": 300_001}
+    in_msat = {"limit_msat": 1_000_000, "used_msat": 700_000, "asked_msat": 305_001}
     assert opened.outcome.refusal.fields == {"kind": "api_key", "window": "day", **in_msat}
-    # A fee cap beyond the usual 5,000 msat counts too: else fees would empty the wallet.
-    assert await bank.outcome(pocket, None, 200 * SAT, max_fee_msat=105 * SAT + 1) == "spend_limit_exceeded"
-    held = await bank.pay(pocket, None, 200 * SAT, max_fee_msat=105 * SAT)
+    assert await bank.outcome(pocket, None, 200 * SAT, max_fee_msat=100 * SAT + 1) == "max_fee_too_high"
+    held = await bank.pay(pocket, None, 200 * SAT, max_fee_msat=100 * SAT)
     assert held.attempt is not None
     assert await bank.outcome(payer, payee, 5_000 * SAT) == "settled"  # another key of the same account
     items = await shown(pocket)
@@ -214,8 +178,7 @@ async def test_a_key_spends_no_more_than_its_cap_over_all_kinds(bank: Payers) ->
 async def test_one_idempotency_key_sent_by_two_api_keys_counts_once(bank: Payers) -> None:
     await set_limits(bank, {"1": {"internal": {"day_sat": 1_000}}})
     payer, payee = await pair(bank, 1)
-    token = await bank.api.make_key(payer.id, ("send",), spend_limit_sat={"day": 100})
-    pocket = User(payer.http, payer.id, payer.wallet_id, bearer(token))
+    pocket = await capped(bank, payer, day=100)
     answers = [await bank.outcome(who, payee, 600 * SAT, key="shared") for who in (payer, pocket, payer)]
     assert answers == ["settled"] * 3
     assert (await shown(payer))["internal", "day"]["used_msat"] == 600_000
@@ -224,9 +187,9 @@ async def test_one_idempotency_key_sent_by_two_api_keys_counts_once(bank: Payers
 async def test_a_key_with_a_cap_hands_on_no_spending(bank: Payers) -> None:
     owner = await bank.api.open_account(("read", "send"))
     path = f"/v1/accounts/{owner.id}/api-keys"
-    capped = await owner.post(path, {"name": "pocket", "scopes": ["read", "send"], "spend_limit_sat": {"week": 5}})
-    assert capped.json()["spend_limit_sat"] == {"week": 5}
-    pocket = User(owner.http, owner.id, owner.wallet_id, bearer(capped.json()["key"]))
+    made = await owner.post(path, {"name": "pocket", "scopes": ["read", "send"], "spend_limit_sat": {"week": 5}})
+    assert made.json()["spend_limit_sat"] == {"week": 5}
+    pocket = User(owner.http, owner.id, owner.wallet_id, bearer(made.json()["key"]))
     more = {"name": "more", "scopes": ["send"], "spend_limit_sat": {"day": 1}}
     is_problem(await pocket.post(path, more), 403, "forbidden")
     assert (await pocket.post(path, {"name": "reader", "scopes": ["read"]})).status_code == 201

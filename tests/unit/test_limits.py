@@ -14,6 +14,7 @@ from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId
 from engine.domain.limits import WINDOWS, Count, exceeded, key_count, level_counts, parse_limits
 from engine.domain.money import Msat, Sat, fiat_text, msat_to_fiat_ceil, parse_fiat
+from engine.ledger.book import MAX_LEG_MSAT
 
 pytestmark = pytest.mark.unit
 DAY, WEEK, MONTH = WINDOWS.values()
@@ -65,6 +66,7 @@ def test_no_rules_are_no_limits() -> None:
         (entry(day={"USD": "1e3"}), "levels.0.lightning.day.USD"),
         (entry(day={"USD": "1.0000001"}), "levels.0.lightning.day.USD"),
         (entry(day={"USD": "NaN"}), "levels.0.lightning.day.USD"),
+        *(({"max_fee_factor": factor}, "max_fee_factor") for factor in (0, -1, 1_001, 1.5, True, "20", None)),
         (entry(day_sat=2, week_sat=1), "levels.0.lightning"),
         (entry(day={"USD": "2"}, month={"USD": "1"}), "levels.0.lightning"),
     ],
@@ -90,20 +92,38 @@ def test_a_payment_counts_once_in_msat_and_once_per_currency() -> None:
     assert level_counts(book, 0, "internal", Msat(1_000), {}) == [Count("internal", 1_000, {})]
 
 
-@pytest.mark.parametrize(
-    ("amount", "max_fee", "counted"),
-    [
-        (1_000, 0, 1_000),
-        (1_000, 5_000, 1_000),
-        (1_000, 5_001, 1_001),
-        (10**9, 10**7, 10**9),
-        (10**9, 3 * 10**7, 102 * 10**7),
-    ],
-)
-def test_a_keys_cap_counts_a_fee_cap_beyond_the_usual_one(amount: int, max_fee: int, counted: int) -> None:
-    count = key_count(ApiKeyId("key_1"), {"day": Sat(7)}, Msat(amount), Msat(max_fee))
-    assert count == Count("api_key:key_1", counted, {DAY: 7_000})
-    assert key_count(ApiKeyId("key_1"), {}, Msat(amount), default_routing_cap(Msat(amount))).amount == amount
+def test_a_keys_cap_counts_all_that_a_payment_takes() -> None:
+    assert key_count(ApiKeyId("key_1"), {"day": Sat(7)}, Msat(6_001)) == Count("api_key:key_1", 6_001, {DAY: 7_000})
+
+
+@given(st.integers(1, 2**54), st.integers(1, 2**63 - 1))
+def test_whatever_is_counted_at_whatever_price_is_a_count_that_the_ledger_takes(total: int, price: int) -> None:
+    """And what is beyond every limit that can be set stays beyond it."""
+    highest = parse_fiat("9" * 12 + ".999999")
+    assert highest is not None
+    book = parse_limits(entry(day={"KRW": fiat_text(highest)}))
+    _msat, krw = level_counts(book, 0, "lightning", Msat(total), {"KRW": price})
+    assert 0 < krw.amount <= MAX_LEG_MSAT
+    assert (krw.amount > highest) == (msat_to_fiat_ceil(Msat(total), price) > highest)
+
+
+@pytest.mark.parametrize("factor", [1, 20, 1_000])
+@pytest.mark.parametrize(("amount", "usual"), [(1, 5_000), (500_000, 5_000), (10**9, 10**7), (2**53 - 1, 9 * 10**13)])
+def test_a_cap_may_be_so_many_times_the_usual_one_and_our_fee_more(factor: int, amount: int, usual: int) -> None:
+    book = parse_limits({"max_fee_factor": factor})
+    highest = book.highest_routing_cap(Msat(amount))
+    assert highest == factor * default_routing_cap(Msat(amount)) >= factor * usual
+    book.check_max_fee(Msat(amount), highest)
+    book.check_max_fee(Msat(amount), Msat(highest + 7), Msat(7))
+    for cap, ours in ((highest + 1, 0), (highest + 8, 7)):
+        with pytest.raises(Invalid) as refused:
+            book.check_max_fee(Msat(amount), Msat(cap), Msat(ours))
+        assert refused.value.code == "max_fee_too_high"
+        assert refused.value.fields == {"max_fee_msat": cap, "highest_msat": highest + ours}
+
+
+def test_a_rulebook_that_names_no_factor_has_the_usual_one() -> None:
+    assert parse_limits({}).max_fee_factor == 20
 
 
 @given(st.integers(1, 2**53), st.decimals("0.000001", 10**9, places=6))
