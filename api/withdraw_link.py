@@ -77,16 +77,20 @@ class NewLinkIn(Content):
 
 
 class LinkOut(BaseModel):
-    """A withdraw link. Whoever knows it can take the money: `lnurl` and `url` are secrets, `id` is none."""
+    """A withdraw link. Whoever knows it can take the money: `lnurl` and `url` are secrets, `id` is none.
+
+    Claims count towards the spend limit of the key that made the link. So a key with a spend limit is shown the secrets
+    of its own links, and null in place of all others.
+    """
 
     id: str
     wallet_id: str
     amount_msat: int
     uses: int
     uses_left: int = Field(description="A claim whose payment fails gives its use back.")
-    status: str = Field(description="open, used_up, expired or deleted")
-    lnurl: str
-    url: str
+    status: str = Field(description="open, used_up, expired, or deleted, as when the key that made it has ended")
+    lnurl: str | None
+    url: str | None
     memo: str | None
     expires_at: datetime | None
     created_at: datetime
@@ -137,7 +141,7 @@ async def make_link(
             await add_link_in_tx(conn, link)
 
         made = await once(services, intent, link.id, make, request=request, response=response)
-    return _shown(services, await _own_link(services, caller, made))
+    return _shown(services, caller, await _own_link(services, caller, made))
 
 
 @router.get(
@@ -145,7 +149,7 @@ async def make_link(
 )
 async def show_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
     """Scope: `send`, because the link is as good as the money."""
-    return _shown(services, await _own_link(services, caller, link_id))
+    return _shown(services, caller, await _own_link(services, caller, link_id))
 
 
 @router.get(
@@ -157,18 +161,21 @@ async def list_own_links(caller: Send, services: Svc, paging: Annotated[Paging, 
     async with services.reading() as conn:
         links = await list_links(conn, caller.account_id, after=position(paging, name), limit=paging.limit + 1)
     page, cursor = paged([asdict(each) for each in links], paging, name)
-    return Page(items=[_shown(services, WithdrawLink(**row)) for row in page], next_cursor=cursor)
+    return Page(items=[_shown(services, caller, WithdrawLink(**row)) for row in page], next_cursor=cursor)
 
 
 @router.delete(
     "/v1/withdraw-links/{link_id}", summary="Delete a withdraw link", responses=problems("forbidden", "not_found")
 )
 async def delete_own_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
-    """Scope: `send`. Counts at once; what was claimed before is paid. A repeat gives the same answer."""
+    """Scope: `send`. Counts at once; what was claimed before is paid. A repeat gives the same answer.
+
+    Any key that sends may stop any link of its account: stopping spends nothing.
+    """
     link = await _own_link(services, caller, link_id)
     async with services.reading() as conn:
         await delete_link(conn, link.id)
-    return _shown(services, await _own_link(services, caller, link_id))
+    return _shown(services, caller, await _own_link(services, caller, link_id))
 
 
 # Claiming
@@ -340,8 +347,10 @@ def _sealed_id(services: Services, link_id: str) -> str:
     return f"{link_id}_{seal}"
 
 
-def _shown(services: Services, link: WithdrawLink) -> LinkOut:
-    url = _url(services, link)
+def _shown(services: Services, caller: Caller, link: WithdrawLink) -> LinkOut:
+    """Every answer to a key goes through here: the secret is its own, or it may spend without a limit anyway."""
+    may_claim = caller.spend_limit_sat is None or caller.key_id == link.key_id
+    url = _url(services, link) if may_claim else None
     return LinkOut(
         id=link.id,
         wallet_id=link.wallet_id,
@@ -349,7 +358,7 @@ def _shown(services: Services, link: WithdrawLink) -> LinkOut:
         uses=link.uses,
         uses_left=link.uses_left,
         status=link.status(datetime.now(UTC)),
-        lnurl=write_lnurl(url),
+        lnurl=write_lnurl(url) if url else None,
         url=url,
         memo=link.memo,
         expires_at=link.expires_at,

@@ -6,9 +6,11 @@
 
 A use is taken under the lock of the link's row, so of any number of claims at once exactly as many pass as there are
 uses; the constraint on `uses_left` says the same. The row is locked before any balance, always.
+
+A link lives as long as the API key that made it, and its claims count towards that key's cap.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from engine.domain.errors import InvariantBroken, Refused
@@ -16,7 +18,9 @@ from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, Withdraw
 from engine.domain.money import Msat
 from engine.ledger.database import Connection, change_any, change_one, translated
 
-_COLUMNS = "id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, memo, expires_at, deleted_at, created_at"
+_COLUMNS = """id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, memo, expires_at, deleted_at, created_at,
+    (SELECT k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
+       FROM bank.api_keys k WHERE k.id = key_id) AS key_lives"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,10 +38,12 @@ class WithdrawLink:
     expires_at: datetime | None
     deleted_at: datetime | None
     created_at: datetime
+    key_lives: bool = True
+    """Whether the key that made it is neither revoked nor expired."""
 
     def status(self, now: datetime) -> str:
-        """`open` while it can be claimed; else `deleted`, `expired` or `used_up`, whichever comes first."""
-        if self.deleted_at is not None:
+        """`open` while it can be claimed; else `deleted` (or its key has ended), `expired` or `used_up`."""
+        if self.deleted_at is not None or not self.key_lives:
             return "deleted"
         if self.expires_at is not None and self.expires_at <= now:
             return "expired"
@@ -100,6 +106,7 @@ async def take_use_in_tx(conn: Connection, link_id: WithdrawLinkId, payment_id: 
             f"SELECT {_COLUMNS} FROM bank.withdraw_links WHERE id = $1 FOR UPDATE",  # noqa: S608 - constant
             link_id,
         )
+        # asked once more: what the row's own statement says of the key is older than the lock, if it waited for it
         key_lives = row and await conn.fetchval(
             """SELECT revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
                  FROM bank.api_keys WHERE id = $1""",
@@ -107,10 +114,9 @@ async def take_use_in_tx(conn: Connection, link_id: WithdrawLinkId, payment_id: 
         )
     if row is None or row["amount_msat"] != amount_msat:
         raise InvariantBroken(f"{payment_id} claims {amount_msat} msat of a link that does not say so")
-    status = WithdrawLink(**row).status(datetime.now(UTC))
-    if status != "open" or not key_lives:
-        reason = status if status != "open" else "deleted"
-        raise Refused(_SENTENCES[reason], code="withdraw_link_closed", link_status=reason)
+    status = replace(WithdrawLink(**row), key_lives=bool(key_lives)).status(datetime.now(UTC))
+    if status != "open":
+        raise Refused(_SENTENCES[status], code="withdraw_link_closed", link_status=status)
     await change_one(conn, "UPDATE bank.withdraw_links SET uses_left = uses_left - 1 WHERE id = $1", link_id)
     with translated():
         await conn.execute("INSERT INTO bank.withdraw_claims(payment_id, link_id) VALUES ($1, $2)", payment_id, link_id)
