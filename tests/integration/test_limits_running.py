@@ -62,8 +62,29 @@ async def test_failed_lightning_payments_give_back_what_they_counted(bank: Bank,
         assert await used_msat(payer, "lightning") == 0
     settled = await payer.pay(await shop.invoice(8_000_000))
     assert settled.json()["status"] == "settled", settled.text
-    beyond = await payer.pay(await shop.invoice(2_000_001))
-    assert (beyond.status_code, beyond.json()["code"], beyond.json()["used_msat"]) == (409, "limit_exceeded", 8_000_000)
+    left_msat = 8_000_000 + settled.json()["fee_msat"]
+    assert await used_msat(payer, "lightning") == left_msat
+    beyond = await payer.pay(await shop.invoice(2_000_000), max_fee_msat=20_000)
+    assert (beyond.status_code, beyond.json()["code"]) == (409, "limit_exceeded"), beyond.text
+    assert (beyond.json()["used_msat"], beyond.json()["asked_msat"]) == (left_msat, 2_020_000)
+
+
+async def test_what_a_pending_payment_may_still_cost_counts_until_it_has_ended(bank: Bank, shop: Outside) -> None:
+    await set_limits(bank, lightning={"day_sat": 10_000})
+    payer = await payer_of(bank, 50_000_000)
+    invoice = await shop.hold_invoice(5_000_000)
+    pending = (await payer.pay(invoice.bolt11, max_fee_msat=900_000, wait_s=0)).json()
+
+    async def counted() -> int | None:
+        return await used_msat(payer, "lightning") or None
+
+    assert await eventually(counted, "the payment to be held") == 5_900_000
+    beyond = await payer.pay(await shop.invoice(4_100_001), max_fee_msat=0)
+    assert (beyond.status_code, beyond.json()["code"]) == (409, "limit_exceeded"), beyond.text
+    await shop.settle(invoice)
+    settled = await payer.final(pending["id"])
+    assert (settled["status"], settled["fee_msat"] < 900_000) == ("settled", True)
+    assert await used_msat(payer, "lightning") == 5_000_000 + settled["fee_msat"]
 
 
 async def test_a_stolen_key_takes_no_more_than_its_cap(bank: Bank, shop: Outside) -> None:
@@ -71,12 +92,19 @@ async def test_a_stolen_key_takes_no_more_than_its_cap(bank: Bank, shop: Outside
     body = {"name": "pocket", "scopes": ["send"], "spend_limit_sat": {"day": 5_000}}
     made = await bank.http.post(f"/v1/accounts/{payer.id}/api-keys", json=body, headers=bank.admin)
     thief = Account(bank, payer.id, payer.wallet_id, None, {"Authorization": f"Bearer {made.json()['key']}"})
-    for amount_msat, max_fee_msat in ((5_000_001, 5_000), (1_000_000, 4_010_001)):
+    for amount_msat, max_fee_msat in ((4_995_001, 5_000), (4_500_000, 500_001)):
         refused = await thief.pay(await shop.invoice(amount_msat), max_fee_msat=max_fee_msat)
         assert (refused.status_code, refused.json()["code"]) == (409, "spend_limit_exceeded"), refused.text
         assert refused.json()["limit_msat"] == 5_000_000
-    assert (await thief.pay(await shop.invoice(4_000_000))).json()["status"] == "settled"
-    assert (await thief.pay(await shop.invoice(1_000_001))).json()["code"] == "spend_limit_exceeded"
+    dear = await thief.pay(await shop.invoice(1_000_000), max_fee_msat=4_000_000)
+    assert (dear.status_code, dear.json()["code"], dear.json()["highest_msat"]) == (422, "max_fee_too_high", 200_000)
+    settled = (await thief.pay(await shop.invoice(4_000_000))).json()
+    assert settled["status"] == "settled"
+    left_msat = 5_000_000 - 4_000_000 - settled["fee_msat"]
+    assert (await thief.pay(await shop.invoice(left_msat + 1), max_fee_msat=0)).json()["code"] == "spend_limit_exceeded"
+    # Exactly what is left counts while it is tried, and fails at the network: nobody routes for nothing.
+    assert (await thief.pay(await shop.invoice(left_msat), max_fee_msat=0)).json()["status"] == "failed"
+    assert (await payer.wallet())["available_msat"] == 16_000_000 - settled["fee_msat"]
 
 
 async def test_a_payment_in_flight_when_its_account_is_locked_ends_as_it_would_have(bank: Bank, shop: Outside) -> None:

@@ -6,21 +6,23 @@
 DROP FUNCTION ledger.count_down(bigint[]);
 CREATE FUNCTION ledger.count_down(p_holds bigint[], p_phase text, p_accounts bigint[], p_amounts bigint[]) RETURNS void
     LANGUAGE plpgsql AS $$
+DECLARE
+    h record;
+    v_left bigint;
 BEGIN
-    UPDATE ledger.counters c SET amount = c.amount - g.amount
-      FROM (SELECT h.counts_account_id, k.kind, w, ledger.counter_bucket(w, h.received_at) AS bucket,
-                   sum(k.amount - div(k.amount::numeric * h.used + h.held - 1, h.held)) AS amount
-              FROM (SELECT t.counts_account_id, t.received_at, t.count_kinds, t.count_amounts, e.own,
-                           sum(e.own) OVER (PARTITION BY t.counts_account_id) AS held, coalesce(abs(l.m), 0) AS used
-                      FROM ledger.transfers t
-                     CROSS JOIN LATERAL (SELECT abs(x.amount) AS own FROM ledger.entries x
-                                          WHERE x.transfer_id = t.id AND x.account_id = t.counts_account_id AND x.layer = 1) e
-                      LEFT JOIN unnest(p_accounts, p_amounts) l(a, m) ON l.a = t.counts_account_id
-                     WHERE t.id = ANY (p_holds) AND t.count_kinds IS NOT NULL) h
-             CROSS JOIN LATERAL unnest(h.count_kinds, h.count_amounts) k(kind, amount)
-             CROSS JOIN unnest(ledger.counted_windows()) w
-             WHERE h.used < h.held AND (p_phase <> 'settle' OR h.own = ANY (h.count_amounts)) GROUP BY 1, 2, 3, 4) g
-     WHERE (c.account_id, c.kind, c.window_s, c.bucket) = (g.counts_account_id, g.kind, g.w, g.bucket);
+    FOR h IN
+        SELECT t.counts_account_id AS account_id, t.received_at, t.count_kinds AS kinds, t.count_amounts AS amounts, abs(e.amount) AS own,
+               sum(abs(e.amount)) OVER (PARTITION BY t.counts_account_id) AS held
+          FROM ledger.transfers t
+          JOIN ledger.entries e ON e.transfer_id = t.id AND e.account_id = t.counts_account_id AND e.layer = 1
+         WHERE t.id = ANY (p_holds)
+    LOOP
+        v_left := coalesce(abs(p_amounts[array_position(p_accounts, h.account_id)]), 0);
+        CONTINUE WHEN v_left = h.held OR (p_phase = 'settle' AND h.own <> ALL (h.amounts));
+        UPDATE ledger.counters c SET amount = c.amount - k.amount + div(k.amount::numeric * v_left + h.held - 1, h.held)
+          FROM unnest(h.kinds, h.amounts) k(kind, amount) CROSS JOIN unnest(ledger.counted_windows()) w
+         WHERE c.account_id = h.account_id AND c.kind = k.kind AND c.window_s = w AND c.bucket = ledger.counter_bucket(w, h.received_at);
+    END LOOP;
 END $$;
 
 -- A count that no bigint holds is beyond every limit, and is refused as one.
