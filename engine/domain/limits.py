@@ -119,7 +119,8 @@ def level_counts(
 ) -> list[Count]:
     """What a payment that takes so much counts towards the limits of its account's level.
 
-    Needs the price of each of `currencies`, whatever it is.
+    Needs the price of each of `currencies`, whatever it is. The first is all that it takes, in msat: by that the ledger
+    knows that what is not paid in the end is to be given back (`ledger.count_down`).
     """
     limits = [limit for limit in book.of_level(level) if limit.kind == kind]
     counts = [Count(kind, total_msat, _maxima(limit for limit in limits if limit.currency is None))]

@@ -146,7 +146,7 @@ _RULES = {
                 CROSS JOIN LATERAL unnest(h.count_kinds, h.count_amounts) c(kind, amount)
                 CROSS JOIN LATERAL (
                       SELECT c.kind, CASE WHEN x.id IS NULL THEN c.amount WHEN x.phase IN ('void', 'expire') THEN 0
-                                          WHEN p.own <> ALL (h.count_amounts) THEN c.amount
+                                          WHEN p.own <> h.count_amounts[1] THEN c.amount
                                           ELSE div(c.amount * u.amount + p.held - 1, p.held) END AS amount) k
                 CROSS JOIN (VALUES (86400), (604800), (2592000)) w(window_s)
                 WHERE h.received_at >= least((SELECT min(bucket) FROM ledger.counters),

@@ -4,15 +4,23 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from engine.domain.money import MAX_AMOUNT_MSAT
+from activities.internal import InternalPayments
+from engine.domain.money import MAX_AMOUNT_MSAT, fiat_text
+from engine.ledger.chart import Chart
+from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, is_problem
-from tests.integration.limits_helpers import pair, set_limits, set_price, used
+from tests.integration.limits_helpers import pair, set_limits, set_price, set_rules, used
 from tests.integration.payer_helpers import NODE, Payers, running_payers
 
 pytestmark = pytest.mark.integration
 BIGGEST = 2**63 - 1
+numbers = st.one_of(st.integers(1, 10**6), st.sampled_from([1, 2**31, MAX_AMOUNT_MSAT - 1, MAX_AMOUNT_MSAT]))
+prices = st.one_of(st.integers(1, BIGGEST), st.sampled_from([1, 10**18 - 1, BIGGEST]))
+millionths = st.one_of(st.integers(0, 10**18 - 1), st.sampled_from([0, 10**18 - 1]))
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -97,3 +105,51 @@ async def test_prices_and_limits_beyond_all_bounds_are_refused_where_they_enter(
     version = (await bank.api.http.get("/v1/admin/limits", headers=ADMIN)).json()["version"] + 1
     body = {"content": {"levels": {"0": {"internal": {"day": {"IDR": price}}}}}, "note": "x", "version": version}
     is_problem(await put("/v1/admin/limits", json=body, headers=ADMIN), 422, "invalid_request")
+
+
+async def test_fees_that_no_bigint_holds_together_are_too_little_money(bank: Payers) -> None:
+    """Ten steps of the most that a step may be, for each of many payments at once."""
+    most = [{"flat_msat": MAX_AMOUNT_MSAT}] * 10
+    await set_limits(bank, {"4": {"internal": {"day_sat": 10**9}}})
+    await set_rules(bank, "fees", {"internal": most, "lightning_out": most})
+    try:
+        payer, payee = await pair(bank, 4)
+        asked = [bank.request(payer, payee, MAX_AMOUNT_MSAT, key=f"dear-{n}") for n in range(200)]
+        async with transaction(bank.pool) as conn:
+            verdicts = await InternalPayments(Chart()).settle_in_tx(conn, asked, ["workflow"] * len(asked))
+        assert {verdict.code for verdict in verdicts if verdict} == {"insufficient_funds"}
+        assert None not in verdicts
+        assert await bank.outcome(payer, None, MAX_AMOUNT_MSAT) == "insufficient_funds"
+        told = await payer.post(
+            "/v1/payments/quote",
+            {"wallet_id": payer.wallet_id, "destination": f"wallet:{payee.wallet_id}", "amount_msat": MAX_AMOUNT_MSAT},
+        )
+        assert (told.status_code, told.json()["warning"]["code"]) == (200, "limit_exceeded"), told.text
+    finally:
+        await set_rules(bank, "fees", {})
+
+
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+async def test_any_amount_cap_and_price_gets_an_answer_and_what_is_held_is_within_the_limits(
+    bank: Payers, data: st.DataObject
+) -> None:
+    level, currency = 5, data.draw(st.sampled_from(["KRW", "VND"]))
+    await set_any_price(bank, currency, data.draw(prices))
+    limit = {"day_sat": data.draw(st.integers(0, 10**6)), "week": {currency: fiat_text(data.draw(millionths))}}
+    await set_limits(bank, {str(level): {"lightning": limit, "internal": limit}})
+    payer, payee = await pair(bank, level, funds_msat=MAX_AMOUNT_MSAT)
+    total = 0
+    for _ in range(data.draw(st.integers(1, 4))):
+        amount, cap = data.draw(numbers), data.draw(numbers)
+        to = data.draw(st.sampled_from([payee, None]))
+        outcome = await bank.outcome(payer, to, amount, **({"max_fee_msat": cap} if to is None else {}))
+        assert outcome in {"settled", "pending", "insufficient_funds", "limit_exceeded", "max_fee_too_high"}
+        total += amount + cap if outcome == "pending" else amount if outcome == "settled" else 0
+    assert await used(payer, "lightning") + await used(payer, "internal") == total
+    assert await used(payer, "lightning") <= limit["day_sat"] * 1_000

@@ -186,7 +186,7 @@ class Model:
             next((abs(leg.amount_msat) for leg in posting.legs if leg.account_id == hold.counted.account_id), 0)
             for posting in (hold, end)
         )
-        counts_all = held in {count.amount for count in hold.counted.counts}
+        counts_all = held == hold.counted.counts[0].amount
         if end.phase != "settle" or counts_all:
             self._count(hold, -1)
             self._count(hold, +1, Fraction(left, held))

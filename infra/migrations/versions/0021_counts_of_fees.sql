@@ -2,7 +2,8 @@
 
 -- What was promised and has not left counts no longer: taken from the buckets in which it was counted, whatever the clock says now.
 -- Void and expire: all of it. Settle: the share of the hold that did not leave the account, rounded down, so that what stays counted
--- is never less than what left, in any unit. A hold that counts less than it holds counted no fee (before 0021), and keeps its count.
+-- is never less than what left, in any unit. A hold whose first count is not all that it holds counted no fee (before 0021): it keeps
+-- its counts.
 DROP FUNCTION ledger.count_down(bigint[]);
 CREATE FUNCTION ledger.count_down(p_holds bigint[], p_phase text, p_accounts bigint[], p_amounts bigint[]) RETURNS void
     LANGUAGE plpgsql AS $$
@@ -18,7 +19,7 @@ BEGIN
          WHERE t.id = ANY (p_holds)
     LOOP
         v_left := coalesce(abs(p_amounts[array_position(p_accounts, h.account_id)]), 0);
-        CONTINUE WHEN v_left = h.held OR (p_phase = 'settle' AND h.own <> ALL (h.amounts));
+        CONTINUE WHEN v_left = h.held OR (p_phase = 'settle' AND h.own <> h.amounts[1]);
         UPDATE ledger.counters c SET amount = c.amount - k.amount + div(k.amount::numeric * v_left + h.held - 1, h.held)
           FROM unnest(h.kinds, h.amounts) k(kind, amount) CROSS JOIN unnest(ledger.counted_windows()) w
          WHERE c.account_id = h.account_id AND c.kind = k.kind AND c.window_s = w AND c.bucket = ledger.counter_bucket(w, h.received_at);
