@@ -81,6 +81,7 @@ async def test_what_a_pending_payment_may_still_cost_counts_until_it_has_ended(b
     assert await eventually(counted, "the payment to be held") == 5_900_000
     beyond = await payer.pay(await shop.invoice(4_100_001), max_fee_msat=0)
     assert (beyond.status_code, beyond.json()["code"]) == (409, "limit_exceeded"), beyond.text
+    await shop.accepted(invoice)
     await shop.settle(invoice)
     settled = await payer.final(pending["id"])
     assert (settled["status"], settled["fee_msat"] < 900_000) == ("settled", True)
