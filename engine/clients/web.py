@@ -1,8 +1,12 @@
 """Questions to web addresses that strangers name. Whatever they name, nothing of ours can be reached through it.
 
     https only          plain http, and addresses of our own network, on regtest only
-    public hosts only   the host is resolved once, every address it has is checked, and the very one is connected to:
-                        a name that answers otherwise the second time gains nothing
+    public hosts only   the host is resolved once and every address it has is checked: one that is not public refuses
+                        the host, wherever it stands. The very addresses that were checked are connected to, so a
+                        name that answers otherwise the second time gains nothing
+    all addresses       eight at most, of both families; one that is dead or slow does not hold up the next (RFC 8305),
+                        and the question is put to the first that is connected. When that one breaks off, or has not
+                        answered in full after 2 s, the next is asked as well
     redirects           two at most, each held against the same rules
     bounds              5 s in all, 256 KiB, an answer that is one JSON object
 
@@ -16,8 +20,10 @@ import ipaddress
 import json
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import zip_longest
 from typing import Any, TypeAlias
 
 import httpx
@@ -28,9 +34,15 @@ from engine.domain.lnurl import MAX_URL_LENGTH
 LIMIT_S = 5
 MAX_BYTES = 262_144
 MAX_REDIRECTS = 2
+MAX_ADDRESSES = 8
 
 Json: TypeAlias = dict[str, Any]
-_CONNECTIONS = 16
+_QUESTIONS = 16
+"""At the same time; each may hold as many connections as a host has addresses."""
+_NEXT_ADDRESS_S = 0.25
+"""RFC 8305: so long one address has to be connected before the next is tried beside it."""
+_SILENCE_S = 2
+"""So long the one that was asked has to answer in full before another is asked as well."""
 _LAST_PORT = 65_535
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _TUNNELS = (ipaddress.IPv6Network("2001::/32"), ipaddress.IPv6Network("2002::/16"))
@@ -65,10 +77,10 @@ class Web:
         self._guarded = guarded
         self._transport = httpx.AsyncHTTPTransport(
             verify=ssl.create_default_context(),
-            limits=httpx.Limits(max_connections=_CONNECTIONS, max_keepalive_connections=0),
+            limits=httpx.Limits(max_connections=_QUESTIONS * MAX_ADDRESSES, max_keepalive_connections=0),
         )
         # Of its own: names that take long to look up must not keep waiting who connects to our own parts.
-        self._resolver = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="resolve")
+        self._resolver = ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="resolve")
 
     @property
     def scheme(self) -> str:
@@ -95,26 +107,64 @@ class Web:
             raise _silent(repr(error)) from error
 
     async def _get(self, url: httpx.URL, redirects_left: int) -> bytes:
-        address = await self._resolve(url)
+        answer = await self._first_answer(url, await self._resolve(url))
+        if isinstance(answer, bytes):
+            return answer
+        if redirects_left == 0:
+            raise _silent(f"more than {MAX_REDIRECTS} redirects")
+        return await self._get(_parsed(answer, {}, base=url), redirects_left - 1)
+
+    async def _first_answer(self, url: httpx.URL, addresses: Sequence[str]) -> bytes | str:
+        """What the first address says that answers: a body, or where it leads. Raises the last one's error."""
+        turn, left = asyncio.Lock(), list(addresses)
+        tasks: list[asyncio.Task[bytes | str]] = []
+        try:
+            asking: set[asyncio.Task[bytes | str]] = set()
+            while left or asking:
+                if left:
+                    tasks.append(asyncio.create_task(self._ask_at(url, left.pop(0), turn)))
+                    asking.add(tasks[-1])
+                told, asking = await asyncio.wait(
+                    asking, timeout=_NEXT_ADDRESS_S if left else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in told:
+                    if not isinstance(task.exception(), httpx.TransportError):
+                        return task.result()
+            return tasks[-1].result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _ask_at(self, url: httpx.URL, address: str, turn: asyncio.Lock) -> bytes | str:
+        """The answer of one address. It is connected to at once, and asked when it has the turn."""
+        asked = False
+
+        async def traced(event: str, _info: object) -> None:
+            nonlocal asked
+            if event.endswith("send_request_headers.started"):
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_SILENCE_S):
+                        asked = await turn.acquire()
+
         request = httpx.Request(
             "GET",
             url.copy_with(host=address),
             headers={**_HEADERS, "Host": url.netloc.decode("ascii")},
-            extensions={"sni_hostname": url.raw_host.decode("ascii")},
+            extensions={"sni_hostname": url.raw_host.decode("ascii"), "trace": traced},
         )
-        answer = await self._transport.handle_async_request(request)
         try:
-            if not answer.has_redirect_location:
-                return await _body(answer)
-            location = answer.headers["location"]
+            answer = await self._transport.handle_async_request(request)
+            try:
+                return answer.headers["location"] if answer.has_redirect_location else await _body(answer)
+            finally:
+                await answer.aclose()
         finally:
-            await answer.aclose()
-        if redirects_left == 0:
-            raise _silent(f"more than {MAX_REDIRECTS} redirects")
-        return await self._get(_parsed(location, {}, base=url), redirects_left - 1)
+            if asked:
+                turn.release()
 
-    async def _resolve(self, url: httpx.URL) -> str:
-        """The address to connect to. Every address of the host must be one that we may call."""
+    async def _resolve(self, url: httpx.URL) -> list[str]:
+        """The addresses to connect to, in order. Every address of the host must be one that we may call."""
         host = url.raw_host.decode("ascii")
         if url.scheme not in ({"https"} if self._guarded else {"http", "https"}) or not host or url.userinfo:
             raise _refused("only https addresses without a login are asked")
@@ -127,7 +177,16 @@ class Web:
             raise _silent(f"{host}: {error}") from error
         if self._guarded and not all(is_public(address) for address in found):
             raise _refused("its host is not on the public internet")
-        return found[0]
+        return _in_turn(found)
+
+
+def _in_turn(found: Sequence[str]) -> list[str]:
+    """Each once, in the resolver's order, the two families alternating."""
+    unique = list(dict.fromkeys(found))
+    first = [each for each in unique if (":" in each) == (":" in unique[0])]
+    second = [each for each in unique if each not in first]
+    mixed = [each for pair in zip_longest(first, second) for each in pair if each is not None]
+    return mixed[:MAX_ADDRESSES]
 
 
 def _addresses(host: str, port: int) -> list[str]:
