@@ -28,7 +28,7 @@ Network = Literal["mainnet", "testnet", "signet", "regtest"]
 
 
 class NodeSettings(BaseModel):
-    """How to reach one LND node. The files are read at start."""
+    """How to reach one LND node. The files must be there at the start, and are read anew when a call fails."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -13,11 +13,14 @@ from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc import stateservice_pb2, stateservice_pb2_grpc
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
+from engine.domain.errors import EngineError, InvariantBroken, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
 from engine.settings import NodeSettings
 
 _CALL_TIMEOUT_S = 5
+_NOBODYS_HASH = bytes(32)
+"""Of no invoice: whoever may ask is told that there is none."""
 
 
 class InvoiceNode:
@@ -69,12 +72,19 @@ class InvoiceNode:
         return await cancel_invoice(self._invoices, self.name, payment_hash)
 
     async def is_active(self) -> bool:
-        """Whether the node takes calls now. Needs no macaroon."""
+        """Whether the node takes calls now, from us: it serves, and it lets our macaroon in."""
         try:
             state = await self._state.GetState(stateservice_pb2.GetStateRequest(), timeout=_CALL_TIMEOUT_S)
+            if state.state != stateservice_pb2.SERVER_ACTIVE:
+                return False
+            with translated(self.name):
+                request = invoices_pb2.LookupInvoiceMsg(payment_hash=_NOBODYS_HASH)
+                await self._invoices.LookupInvoiceV2(request, timeout=_CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError:
             return False
-        return state.state == stateservice_pb2.SERVER_ACTIVE
+        except EngineError as error:
+            return not isinstance(error, Unavailable | InvariantBroken)
+        return True
 
     async def _find_bolt11(self, payment_hash: bytes) -> str:
         with translated(self.name):

@@ -1,23 +1,31 @@
 """One secured gRPC channel to one LND node: TLS pinned to the node's certificate, a macaroon on every call.
 
-Open it after any fork and once per process. gRPC repeats nothing on its own here: whether a call may be repeated is
-for the caller to know. `translated()` turns gRPC codes into the engine's errors and never reads a transport error as
-"failed": UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNKNOWN and INTERNAL say nothing about what the node did.
+Open it after any fork and once per process; a certificate or macaroon that is replaced is used without a restart. gRPC
+repeats nothing on its own here: whether a call may be repeated is for the caller to know, but for one that the node did
+not let in. `translated()` turns gRPC codes into the engine's errors and never reads a transport error as "failed":
+UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNKNOWN and INTERNAL say nothing about what the node did.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Never, ParamSpec, TypeVar, cast
+from typing import Any, NamedTuple, Never, cast
 
 import grpc
+from cryptography import x509
 
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.settings import NodeSettings
 
-P = ParamSpec("P")
-T = TypeVar("T")
-
+_log = logging.getLogger(__name__)
+_LOOK_EVERY_S = 1
+_GRACE_S = 10
+_BEFORE_SIGNATURE, _SIGNATURE_BYTES = b"\x06\x20", 32
+"""How a macaroon ends in the second binary format, which is LND's."""
 _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 20_000),
@@ -29,35 +37,170 @@ _OPTIONS = (
 )
 
 
+class _Keys(NamedTuple):
+    """What opens the node: the certificate that it must show, and the macaroon that we show."""
+
+    certificate: bytes
+    macaroon: str
+
+
 class _Channel:
     """A secured channel as gRPC's stubs use one, all of whose calls carry the macaroon.
 
-    gRPC's own way, call credentials, starts a thread for every call.
+    gRPC's own way, call credentials, starts a thread for every call. LND makes a new certificate when the old one runs
+    out, and operators bake new macaroons; so both files are read anew when a call fails in a way that an old one would
+    explain: at most once a second for a connection, and each time for a refusal. A new certificate takes a new
+    channel; what is under way on the old one has ten seconds. Files that are missing or not whole yet mean that the
+    node is away.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, macaroon: bytes) -> None:
-        metadata = (("macaroon", macaroon.hex()),)
-        self.unary_unary = _with_metadata(channel.unary_unary, metadata)
-        self.unary_stream = _with_metadata(channel.unary_stream, metadata)
-        self.stream_unary = _with_metadata(channel.stream_unary, metadata)
-        self.stream_stream = _with_metadata(channel.stream_stream, metadata)
-        self.close = channel.close
+    def __init__(self, node: NodeSettings) -> None:
+        self._node = node
+        self._keys: _Keys | None = None
+        self._channel: grpc.aio.Channel | None = None
+        self._hindrance = ""
+        """Why the files were no good when they were last looked at."""
+        self._look_after = -math.inf
+        self._retiring: set[asyncio.Task[None]] = set()
+        self.unary_unary = partial(_Once, self, "unary_unary")
+        self.unary_stream = partial(_Stream, self, "unary_stream")
+        self.stream_unary = partial(_Once, self, "stream_unary")
+        self.stream_stream = partial(_Stream, self, "stream_stream")
+
+    async def close(self, grace_s: float | None = None) -> None:
+        """Let go of the node; its streams end."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        if self._channel is not None:
+            await self._channel.close(grace_s)
+
+    def opened(self) -> tuple[grpc.aio.Channel, _Keys]:
+        """The channel and what opens it now. Raises UNAVAILABLE while the files have never been whole."""
+        if self._channel is None or self._keys is None:
+            self._look()
+        if self._channel is None or self._keys is None:
+            raise _away(self._hindrance)
+        return self._channel, self._keys
+
+    def was_mended(self, error: grpc.aio.AioRpcError, used: _Keys) -> bool:
+        """Whether the node refused a macaroon that has been replaced since: it did nothing, so it may be asked again.
+
+        Raises UNAVAILABLE in place of a refusal while the files are not whole.
+        """
+        refused = _is_refusal(error.code(), error.details() or "")
+        if refused or (error.code() in _NO_CONNECTION and time.monotonic() >= self._look_after):
+            self._look()
+        if refused and self._hindrance:
+            raise _away(self._hindrance) from error
+        return refused and self._keys != used
+
+    def _look(self) -> None:
+        """Read the files. What is no good leaves everything as it is."""
+        self._look_after = time.monotonic() + _LOOK_EVERY_S
+        try:
+            keys = _read(self._node)
+        except (OSError, ValueError) as error:
+            self._hindrance = f"{self._node.address}: {error}"
+            return
+        self._hindrance = ""
+        if self._keys is not None and keys != self._keys:
+            _log.warning("%s: its certificate or macaroon was replaced; the new one is used", self._node.address)
+        if self._keys is None or keys.certificate != self._keys.certificate:
+            self._retire()
+            credentials = grpc.ssl_channel_credentials(keys.certificate)
+            self._channel = grpc.aio.secure_channel(self._node.address, credentials, options=_OPTIONS)
+        self._keys = keys
+
+    def _retire(self) -> None:
+        if self._channel is not None:
+            task = asyncio.create_task(self._channel.close(_GRACE_S))
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
 
-def _with_metadata(
-    make: Callable[P, Callable[..., T]], metadata: Sequence[tuple[str, str]]
-) -> Callable[P, Callable[..., T]]:
-    def make_with_metadata(*method: P.args, **how: P.kwargs) -> Callable[..., T]:
-        return partial(make(*method, **how), metadata=metadata)
+class _Method:
+    """One method of the node, over whichever channel is open when it is called."""
 
-    return make_with_metadata
+    def __init__(self, channel: _Channel, kind: str, *method: Any, **how: Any) -> None:  # noqa: ANN401 - gRPC's own
+        self.channel = channel
+        self._kind, self._method, self._how = kind, method, how
+        self._made: tuple[grpc.aio.Channel, Callable[..., Any]] | None = None
+
+    def begin(self, request: object, how: Mapping[str, Any]) -> tuple[Any, _Keys]:
+        """The call, begun, and what it was begun with."""
+        channel, keys = self.channel.opened()
+        if self._made is None or self._made[0] is not channel:
+            self._made = channel, getattr(channel, self._kind)(*self._method, **self._how)
+        return self._made[1](request, metadata=(("macaroon", keys.macaroon),), **how), keys
+
+
+class _Once(_Method):
+    """A method with one answer."""
+
+    async def __call__(self, request: object, **how: Any) -> Any:  # noqa: ANN401 - a message
+        call, used = self.begin(request, how)
+        try:
+            return await call
+        except grpc.aio.AioRpcError as error:
+            if not self.channel.was_mended(error, used):
+                raise
+        return await self.begin(request, how)[0]
+
+
+class _Stream(_Method):
+    """A method with a stream of answers."""
+
+    def __call__(self, request: object, **how: Any) -> "_Answers":  # noqa: ANN401 - gRPC's own
+        return _Answers(self, request, how)
+
+
+class _Answers:
+    """A stream that begins when it is first asked for an answer, and ends with the last one who holds it."""
+
+    def __init__(self, method: _Stream, request: object, how: Mapping[str, Any]) -> None:
+        self._method, self._request, self._how = method, request, how
+        self._call: Any = None
+        self._used: _Keys | None = None
+        self._messages: AsyncIterator[Any] | None = None
+
+    def __aiter__(self) -> "_Answers":
+        return self
+
+    async def __anext__(self) -> Any:  # noqa: ANN401 - a message
+        messages, is_first = self._messages, self._messages is None
+        try:
+            return await anext(messages or self._begin())
+        except grpc.aio.AioRpcError as error:
+            if self._used is None or not (self._method.channel.was_mended(error, self._used) and is_first):
+                raise
+        return await anext(self._begin())
+
+    def _begin(self) -> AsyncIterator[Any]:
+        self._call, self._used = self._method.begin(self._request, self._how)
+        self._messages = aiter(self._call)
+        return self._messages
+
+
+def _read(node: NodeSettings) -> _Keys:
+    """Raises OSError and ValueError for files that are missing, or are being written just now."""
+    certificate, macaroon = node.tls_cert.read_bytes(), node.macaroon.read_bytes()
+    try:
+        x509.load_pem_x509_certificates(certificate)
+    except ValueError:
+        raise ValueError(f"{node.tls_cert} holds no whole certificate") from None
+    if macaroon[-_SIGNATURE_BYTES - len(_BEFORE_SIGNATURE) : -_SIGNATURE_BYTES] != _BEFORE_SIGNATURE:
+        raise ValueError(f"{node.macaroon} holds no whole macaroon")
+    return _Keys(certificate, macaroon.hex())
+
+
+def _away(words: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), words, None)
 
 
 def open_channel(node: NodeSettings) -> grpc.aio.Channel:
-    """Connect lazily; a node that is away is no error here."""
-    credentials = grpc.ssl_channel_credentials(node.tls_cert.read_bytes())
-    channel = grpc.aio.secure_channel(node.address, credentials, options=_OPTIONS)
-    return cast("grpc.aio.Channel", _Channel(channel, node.macaroon.read_bytes()))
+    """Connect lazily; a node that is away is no error here, and neither are files that are."""
+    return cast("grpc.aio.Channel", _Channel(node))
 
 
 @contextmanager
@@ -78,8 +221,16 @@ def raise_translated(node: str, error: grpc.aio.AioRpcError, *, looks: bool = Fa
     raise (Unavailable(found.detail) if looks and isinstance(found, OutcomeUnknown) else found) from error
 
 
+_NO_CONNECTION = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 _MACAROON_REFUSED = ("permission denied", "cannot get macaroon", "verification failed", "macaroon")
 """LND says this as UNKNOWN (seen), before it has looked at the call."""
+
+
+def _is_refusal(code: grpc.StatusCode, words: str) -> bool:
+    """Whether the node did not let us in. Then it has not looked at the call."""
+    if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
+        return True
+    return code is grpc.StatusCode.UNKNOWN and any(text in words for text in _MACAROON_REFUSED)
 
 
 def _refuses_us(detail: str) -> InvariantBroken:
@@ -88,6 +239,8 @@ def _refuses_us(detail: str) -> InvariantBroken:
 
 def _translate(node: str, code: grpc.StatusCode, words: str) -> EngineError:
     detail = f"{node}: {words}"
+    if _is_refusal(code, words):
+        return _refuses_us(detail)
     match code:
         case grpc.StatusCode.NOT_FOUND:
             return NotFound(detail)
@@ -95,9 +248,7 @@ def _translate(node: str, code: grpc.StatusCode, words: str) -> EngineError:
             return Invalid(detail)
         case grpc.StatusCode.UNAVAILABLE:
             return Unavailable(detail)
-        case grpc.StatusCode.PERMISSION_DENIED | grpc.StatusCode.UNAUTHENTICATED | grpc.StatusCode.UNIMPLEMENTED:
-            return _refuses_us(detail)
-        case grpc.StatusCode.UNKNOWN if any(text in words for text in _MACAROON_REFUSED):
+        case grpc.StatusCode.UNIMPLEMENTED:
             return _refuses_us(detail)
         case _:
             return OutcomeUnknown(detail)

@@ -1,6 +1,6 @@
 """Every call to a node carries the macaroon, whatever its kind, and none goes without TLS. What its errors mean."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,27 @@ import pytest
 from engine.clients.lnd_channel import open_channel, translated
 from engine.domain.errors import EngineError, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.settings import NodeSettings
+from tests.unit.test_lnd_keys import macaroon, self_signed
 
 pytestmark = pytest.mark.unit
 
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class Echo:
+    """A call whose only answer is what it was called with."""
+
+    def __init__(self, asked: dict[str, Any]) -> None:
+        self._asked = asked
+
+    def __await__(self) -> Generator[Any, None, dict[str, Any]]:
+        return self._answer().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[dict[str, Any]]:
+        yield self._asked
+
+    async def _answer(self) -> dict[str, Any]:
+        return self._asked
 
 
 class MadeUpChannel:
@@ -23,15 +40,15 @@ class MadeUpChannel:
         for kind in KINDS:
             setattr(self, kind, self._method)
 
-    def _method(self, path: str, **_how: Any) -> Callable[..., dict[str, Any]]:
-        return lambda request, **how: {"path": path, "request": request, **how}
+    def _method(self, path: str, **_how: Any) -> Callable[..., "Echo"]:
+        return lambda request, **how: Echo({"path": path, "request": request, **how})
 
     async def close(self, grace: float | None = None) -> None:
         """Nothing to let go of."""
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_macaroon_goes_with_the_call(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_macaroon_goes_with_the_call(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[str, grpc.ChannelCredentials]] = []
 
     def secure_channel(address: str, credentials: grpc.ChannelCredentials, **_how: Any) -> MadeUpChannel:
@@ -39,15 +56,16 @@ def test_the_macaroon_goes_with_the_call(kind: str, tmp_path: Path, monkeypatch:
         return MadeUpChannel()
 
     monkeypatch.setattr(grpc.aio, "secure_channel", secure_channel)
-    (tmp_path / "macaroon").write_bytes(b"\x01\xfe")
-    (tmp_path / "cert").write_bytes(b"")
+    (tmp_path / "macaroon").write_bytes(macaroon(1))
+    (tmp_path / "cert").write_bytes(self_signed()[1])
     node = NodeSettings(address="node:1", tls_cert=tmp_path / "cert", macaroon=tmp_path / "macaroon")
     call = getattr(open_channel(node), kind)("/a/method", _registered_method=True)
-    assert call("question", timeout=5) == {
+    begun = call("question", timeout=5)
+    assert (await begun if kind.endswith("unary") else await anext(aiter(begun))) == {
         "path": "/a/method",
         "request": "question",
         "timeout": 5,
-        "metadata": (("macaroon", "01fe"),),
+        "metadata": (("macaroon", macaroon(1).hex()),),
     }
     assert [address for address, _ in opened] == ["node:1"]
     assert isinstance(opened[0][1], grpc.ChannelCredentials)
