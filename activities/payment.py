@@ -14,6 +14,7 @@ from temporalio import activity
 from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from activities.at_once import NO_NODES, AtOnce
 from activities.internal import InternalPayments
+from engine.clients.success_action import storable
 from engine.contracts.payment import (
     AttemptReport,
     LightningAttempt,
@@ -32,6 +33,7 @@ from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
 from engine.domain.ids import NodeName
 from engine.domain.money import Msat
+from engine.domain.outside import one_line
 from engine.ledger import chart, invoice, keysend, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.accounts import may_not_send
@@ -40,6 +42,8 @@ from engine.ledger.fees import Charge
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.payable import already_paid, in_progress
 from engine.ledger.store import post_new_in_tx
+
+_DETAIL_BYTES = 1_000
 
 
 class Payments(PaymentActivities):
@@ -155,8 +159,9 @@ class Payments(PaymentActivities):
         )
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
-        if asked.success_action is not None:
-            await payment.add_success_action_in_tx(conn, new.id, asked.success_action)
+        action = asked.success_action and storable(asked.success_action)
+        if action:
+            await payment.add_success_action_in_tx(conn, new.id, action)
         prices_micro = await read_prices_micro(conn, self._limits, [payer], "lightning")
         counts = await counts_of(conn, self._limits, payer, "lightning", new.total_msat, prices_micro)
         await post_new_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
@@ -211,8 +216,9 @@ async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: Rele
     """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
     await withdraw_link.give_use_back_in_tx(conn, row.id)
     await post_new_in_tx(conn, payment.released(row))
+    detail = one_line(release.failure_detail, _DETAIL_BYTES)  # a report of an older release has the node's own words
     await payment.mark_failed_in_tx(
-        conn, row.id, code=release.failure_code, detail=release.failure_detail, payment_index=release.payment_index
+        conn, row.id, code=release.failure_code, detail=detail, payment_index=release.payment_index
     )
 
 

@@ -15,7 +15,16 @@ from fastapi import APIRouter, Depends, Query
 
 from api.deps import Services, get_services, no_such
 from api.invoice import NewInvoiceIn, find_for_public, make_for_public
-from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, LnurlRoute, Payee, counted, find_payee, one_line
+from api.public import (
+    EXPIRY_S,
+    MAX_RECEIVED_MSAT,
+    MIN_RECEIVED_MSAT,
+    LnurlRoute,
+    Payee,
+    counted,
+    find_payee,
+    strangers_memo,
+)
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, description_hash, metadata_of_user
 
@@ -52,7 +61,7 @@ async def make_invoice(
     asked = NewInvoiceIn(
         wallet_id=payee.wallet_id,
         amount_msat=_amount(amount),
-        memo=_comment(comment),
+        memo=strangers_memo(comment),
         description_hash=description_hash(_metadata(services, payee)),
         expiry_s=EXPIRY_S,
     )
@@ -84,9 +93,3 @@ def _amount(text: str) -> int:
     if not _AMOUNT.fullmatch(text) or not MIN_RECEIVED_MSAT <= int(text) <= MAX_RECEIVED_MSAT:
         raise Invalid(f"The amount is a number of millisatoshi from {MIN_RECEIVED_MSAT} to {MAX_RECEIVED_MSAT}.")
     return int(text)
-
-
-def _comment(text: str) -> str | None:
-    if len(text) > COMMENT_LENGTH:
-        raise Invalid(f"A comment has at most {COMMENT_LENGTH} characters.")
-    return one_line(text) or None

@@ -5,7 +5,6 @@ calls there knows LNURL and not us. Browsers of other sites may ask there, as wa
 """
 
 import ipaddress
-import re
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,9 +15,11 @@ from fastapi.routing import APIRoute
 
 from api.deps import Services, get_services, no_such
 from api.errors import RateLimited, in_public_words
-from engine.domain.errors import EngineError
+from engine.domain.errors import EngineError, Invalid
 from engine.domain.ids import AccountId, WalletId
+from engine.domain.lnurl import COMMENT_LENGTH
 from engine.domain.money import MSAT_PER_SAT, Msat
+from engine.domain.outside import one_line
 from engine.domain.usernames import is_username
 from engine.ledger.database import translated
 
@@ -29,7 +30,7 @@ EXPIRY_S = 900
 """Of invoices for strangers. They cost a node room, and whoever asks pays at once or never."""
 
 _V6_SITE = 64
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+_MEMO_BYTES = 639
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,8 @@ async def find_payee(services: Services, username: str) -> Payee:
     raise no_such("user")
 
 
-def one_line(text: str) -> str:
-    """What a stranger wrote, without control characters and space around it."""
-    return _CONTROL.sub(" ", text).strip()
+def strangers_memo(text: str) -> str | None:
+    """What a stranger wrote, as the memo of an invoice. None for nothing. Raises Invalid for what is too long."""
+    if len(text) > COMMENT_LENGTH:
+        raise Invalid(f"A comment has at most {COMMENT_LENGTH} characters.")
+    return one_line(text, _MEMO_BYTES) or None

@@ -28,7 +28,7 @@ from api.deps import Services, get_services, no_such
 from api.errors import in_public_words
 from api.invoice import NewInvoiceIn, find_for_public, make_for_public
 from api.invoice_row import InvoiceOut
-from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, counted, find_payee, one_line
+from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, counted, find_payee, strangers_memo
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl
 from engine.domain.money import Msat, Sat, msat_to_sat_floor, sat_to_msat
@@ -140,11 +140,11 @@ async def make_invoice(request: Request, services: Svc, username: str) -> Redire
     """Another invoice, and on to its page."""
     payee = await find_payee(services, username)
     sent = await _form(request)
-    memo = one_line(sent.get("memo", ""))
-    if len(memo) > COMMENT_LENGTH:
-        raise Invalid(f"At most {COMMENT_LENGTH} characters.")
     asked = NewInvoiceIn(
-        wallet_id=payee.wallet_id, amount_msat=_amount(sent.get("amount_sat", "")), memo=memo or None, expiry_s=EXPIRY_S
+        wallet_id=payee.wallet_id,
+        amount_msat=_amount(sent.get("amount_sat", "")),
+        memo=strangers_memo(sent.get("memo", "")),
+        expiry_s=EXPIRY_S,
     )
     invoice = await make_for_public(services, payee.account_id, asked)
     return RedirectResponse(f"/pay/{payee.name}/{invoice.payment_hash}", status_code=303)

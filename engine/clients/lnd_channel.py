@@ -19,11 +19,13 @@ import grpc
 from cryptography import x509
 
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
+from engine.domain.outside import one_line
 from engine.settings import NodeSettings
 
 _log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 1
 _GRACE_S = 10
+_WORDS_BYTES = 500
 _BEFORE_SIGNATURE, _SIGNATURE_BYTES = b"\x06\x20", 32
 """How a macaroon ends in the second binary format, which is LND's."""
 _OPTIONS = (
@@ -139,13 +141,14 @@ class _Once(_Method):
     """A method with one answer."""
 
     async def __call__(self, request: object, **how: Any) -> Any:  # noqa: ANN401 - a message
-        call, used = self.begin(request, how)
-        try:
-            return await call
-        except grpc.aio.AioRpcError as error:
-            if not self.channel.was_mended(error, used):
-                raise
-        return await self.begin(request, how)[0]
+        with _in_harmless_words():
+            call, used = self.begin(request, how)
+            try:
+                return await call
+            except grpc.aio.AioRpcError as error:
+                if not self.channel.was_mended(error, used):
+                    raise
+            return await self.begin(request, how)[0]
 
 
 class _Stream(_Method):
@@ -169,12 +172,13 @@ class _Answers:
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - a message
         messages, is_first = self._messages, self._messages is None
-        try:
-            return await anext(messages or self._begin())
-        except grpc.aio.AioRpcError as error:
-            if self._used is None or not (self._method.channel.was_mended(error, self._used) and is_first):
-                raise
-        return await anext(self._begin())
+        with _in_harmless_words():
+            try:
+                return await anext(messages or self._begin())
+            except grpc.aio.AioRpcError as error:
+                if self._used is None or not (self._method.channel.was_mended(error, self._used) and is_first):
+                    raise
+            return await anext(self._begin())
 
     def _begin(self) -> AsyncIterator[Any]:
         self._call, self._used = self._method.begin(self._request, self._how)
@@ -194,8 +198,25 @@ def _read(node: NodeSettings) -> _Keys:
     return _Keys(certificate, macaroon.hex())
 
 
+@contextmanager
+def _in_harmless_words() -> Iterator[None]:
+    """An error's words are not all the node's own: it repeats what others have told it."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        told = error.details() or ""
+        words = one_line(told, _WORDS_BYTES)
+        if words == told:
+            raise
+        raise _error(error.code(), words) from None
+
+
 def _away(words: str) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), words, None)
+    return _error(grpc.StatusCode.UNAVAILABLE, words)
+
+
+def _error(code: grpc.StatusCode, words: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), words, None)
 
 
 def open_channel(node: NodeSettings) -> grpc.aio.Channel:

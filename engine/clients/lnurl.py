@@ -17,8 +17,9 @@ from engine.clients.web import Json, Web
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import address_path, description_hash, plain_text
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
+from engine.domain.outside import is_harmless, one_line
 
-_REASON_LENGTH = 200
+_REASON_BYTES = 200
 _MAX_METADATA = 200_000
 """LUD-06 allows a picture of 136,536 characters in it."""
 
@@ -60,8 +61,10 @@ async def look_up(web: Web, url: str) -> Offer:
     if told.get("tag") != "payRequest":
         raise _no("it does not take payments")
     callback, metadata = told.get("callback"), told.get("metadata")
-    if not isinstance(callback, str) or not isinstance(metadata, str) or len(metadata) > _MAX_METADATA:
-        raise _no("its offer has no callback or no metadata")
+    if not isinstance(callback, str) or not is_harmless(callback):
+        raise _no("its offer has no callback")
+    if not isinstance(metadata, str) or len(metadata) > _MAX_METADATA:
+        raise _no("its offer has no metadata")
     if plain_text(metadata) is None:
         raise _no("its metadata does not say what is paid for")
     min_msat, max_msat = max(Msat(1), _amount(told, "minSendable")), _amount(told, "maxSendable")
@@ -72,7 +75,7 @@ async def look_up(web: Web, url: str) -> Offer:
         min_msat=min_msat,
         max_msat=max_msat,
         metadata=metadata,
-        comment_length=_whole(told.get("commentAllowed")) or 0,
+        comment_length=whole(told.get("commentAllowed")) or 0,
     )
 
 
@@ -107,26 +110,26 @@ def check_amount(offer: Offer, amount_msat: Msat) -> None:
         raise Invalid(f"The payee takes at most {offer.max_msat} msat.", code="amount_mismatch", **bounds)
 
 
-def _checked(told: Json) -> Json:
-    """Raises Invalid with the other side's reason when it says no."""
-    if str(told.get("status")).upper() == "ERROR":
-        reason = "".join(c for c in str(told.get("reason") or "no reason") if c.isprintable())
-        raise _no(f'it says "{reason[:_REASON_LENGTH]}"')
-    return told
-
-
-def _amount(told: Mapping[str, object], name: str) -> Msat:
-    amount = _whole(told.get(name))
-    if amount is None:
-        raise _no(f"its {name} is no amount")
-    return Msat(min(amount, MAX_AMOUNT_MSAT))
-
-
-def _whole(value: object) -> int | None:
+def whole(value: object) -> int | None:
     """A whole number, not negative. Some services write 1000.0, which is whole too."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _checked(told: Json) -> Json:
+    """Raises Invalid with the other side's reason when it says no."""
+    if str(told.get("status")).upper() == "ERROR":
+        reason = one_line(str(told.get("reason") or "no reason"), _REASON_BYTES)
+        raise _no(f'it says "{reason}"')
+    return told
+
+
+def _amount(told: Mapping[str, object], name: str) -> Msat:
+    amount = whole(told.get(name))
+    if amount is None:
+        raise _no(f"its {name} is no amount")
+    return Msat(min(amount, MAX_AMOUNT_MSAT))
 
 
 def _no(reason: str) -> Invalid:

@@ -5,10 +5,10 @@
     aes       a text, and another one that only the payment's preimage opens
 
 What breaks a rule is refused before anything is paid: the payer would pay and not see what he pays for, or be led to
-somebody else. A text that cannot be opened afterwards is shown as missing.
+somebody else. Texts are made harmless (engine/domain/outside.py), and a link that is not is refused. A text that cannot
+be opened afterwards is shown as missing.
 """
 
-import binascii
 from base64 import b64decode
 from collections.abc import Mapping
 from typing import cast
@@ -19,9 +19,12 @@ from cryptography.hazmat.primitives.padding import PKCS7
 
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import MAX_URL_LENGTH
+from engine.domain.outside import is_harmless, lines
 
 _TEXT_LENGTH = 144
 _CIPHERTEXT_LENGTH = 4096
+_MAX_BYTES = 4 * _CIPHERTEXT_LENGTH
+_SHOWN = {"message", "description"}
 _BLOCK_BYTES = 16
 _LENGTHS = {
     "message": {"message": _TEXT_LENGTH},
@@ -47,12 +50,23 @@ def read_success_action(told: object, callback: str) -> dict[str, str] | None:
         text = known.get(name)
         if not isinstance(text, str) or len(text) > length:
             raise _no(f"the {name} that it wants to show is no text of at most {length} characters")
-        action[name] = text
+        action[name] = lines(text, _MAX_BYTES) if name in _SHOWN else "".join(text.split())
     if tag == "url" and not _is_of(action["url"], callback):
         raise _no("the link that it wants to show leads to somebody else")
     if tag == "aes" and (len(_bytes(action["iv"])) != _BLOCK_BYTES or not _is_whole(_bytes(action["ciphertext"]))):
         raise _no("what it wants to show is not encrypted as LUD-10 says")
     return action
+
+
+def storable(action: Mapping[str, str]) -> dict[str, str] | None:
+    """What is kept with a payment. None for what the rules no longer let in, and an older release did.
+
+    The payment has been accepted with it, and its money must not wait for a text: it is opened without.
+    """
+    lengths = _LENGTHS.get(str(action.get("tag")))
+    if lengths is None or set(action) != {"tag", *lengths} or not all(map(is_harmless, action.values())):
+        return None
+    return dict(action)
 
 
 def reveal(action: Mapping[str, str], preimage: str) -> Mapping[str, str]:
@@ -64,13 +78,16 @@ def reveal(action: Mapping[str, str], preimage: str) -> Mapping[str, str]:
     decryptor, unpadder = cipher.decryptor(), PKCS7(8 * _BLOCK_BYTES).unpadder()
     padded = decryptor.update(_bytes(action["ciphertext"])) + decryptor.finalize()
     try:
-        return {**shown, "message": (unpadder.update(padded) + unpadder.finalize()).decode()}
+        message = (unpadder.update(padded) + unpadder.finalize()).decode()
     except ValueError:  # the payee has encrypted it with something else, or it is no text
         return shown
+    return {**shown, "message": lines(message, _MAX_BYTES)}
 
 
 def _is_of(url: str, callback: str) -> bool:
     """Whether the link is one of the same host, and as safe."""
+    if not url.isprintable() or " " in url:  # urlsplit takes some of them out, and a browser others
+        return False
     try:
         link, asked = urlsplit(url), urlsplit(callback)
     except ValueError:
@@ -86,7 +103,7 @@ def _is_whole(encrypted: bytes) -> bool:
 def _bytes(text: str) -> bytes:
     try:
         return b64decode("".join(text.split()), validate=True)
-    except binascii.Error:
+    except ValueError:  # also for what is not ASCII
         return b""
 
 

@@ -8,7 +8,7 @@
                         and the question is put to the first that is connected. When that one breaks off, or has not
                         answered in full after 2 s, the next is asked as well
     redirects           two at most, each held against the same rules
-    bounds              5 s in all, 256 KiB, an answer that is one JSON object
+    bounds              5 s in all, 256 KiB, an answer that is one JSON object (engine/domain/outside.py)
 
 Only GET is spoken, without cookies, credentials or the proxy of our environment, and each question over a connection of
 its own: one that was proven to lead to a host is never used for another at the same address. A question changes nothing
@@ -17,7 +17,6 @@ here, so it may be asked again; what it does over there is theirs to say.
 
 import asyncio
 import ipaddress
-import json
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -30,6 +29,7 @@ import httpx
 
 from engine.domain.errors import Invalid, Unavailable
 from engine.domain.lnurl import MAX_URL_LENGTH
+from engine.domain.outside import is_harmless, read_json
 
 LIMIT_S = 5
 MAX_BYTES = 262_144
@@ -194,6 +194,8 @@ def _addresses(host: str, port: int) -> list[str]:
 
 
 def _parsed(text: str, query: Mapping[str, str], base: httpx.URL | None = None) -> httpx.URL:
+    if len(text) > MAX_BYTES or not is_harmless(text):
+        raise _refused("it is no URL")
     try:
         url = httpx.URL(text) if base is None else base.join(text)
         url = url.copy_merge_params(dict(query)) if query else url
@@ -215,9 +217,8 @@ async def _body(answer: httpx.Response) -> bytes:
 
 def _object(body: bytes) -> Json:
     try:
-        found = json.loads(body.decode("utf-8"))
-        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no character
-    except (ValueError, RecursionError):
+        found = read_json(body)
+    except ValueError:
         raise _silent("an answer that is not JSON") from None
     if not isinstance(found, dict):
         raise _silent("an answer that is no JSON object")

@@ -13,11 +13,13 @@ from typing import cast
 
 from engine.domain import bech32
 from engine.domain.errors import Invalid
+from engine.domain.outside import lines
 
 MAX_URL_LENGTH = 2_000
 COMMENT_LENGTH = 150
 """Characters of a payer's comment (LUD-12): in UTF-8 they fit into an invoice's memo."""
 
+_DESCRIPTION_BYTES = 4_096
 _PREFIX = "lnurl"
 _NAME = re.compile(r"[a-z0-9._+-]{1,64}")
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
@@ -62,7 +64,7 @@ def metadata_of_user(username: str, domain: str) -> str:
 
 
 def plain_text(metadata: str) -> str | None:
-    """The `text/plain` of somebody's metadata; None where there is none that can be read."""
+    """The `text/plain` of somebody's metadata, harmless and cut; None where there is none that can be read."""
     try:
         entries: object = json.loads(metadata)
     except (ValueError, RecursionError):
@@ -70,7 +72,7 @@ def plain_text(metadata: str) -> str | None:
     for entry in cast("list[object]", entries) if isinstance(entries, list) else []:
         match entry:
             case ["text/plain", str(text)]:
-                return text.encode("utf-8", "replace").decode("utf-8")
+                return lines(text, _DESCRIPTION_BYTES)
             case _:
                 pass
     return None

@@ -18,7 +18,8 @@ from cryptography.x509.oid import NameOID
 
 from engine.clients import lnd_channel
 from engine.clients.lnd_channel import open_channel, translated
-from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.outside import is_harmless
 from engine.settings import NodeSettings
 
 pytestmark = pytest.mark.unit
@@ -55,6 +56,8 @@ class Node:
     port: int = 0
     served: int = 0
     refused: int = 0
+    words: str = ""
+    """What it says in place of an answer."""
     hold: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -98,6 +101,8 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
 
         async def once(request: bytes, context: Any) -> bytes:
             await let_in(context)
+            if node.words:
+                await context.abort(grpc.StatusCode.UNKNOWN, node.words)
             return request
 
         async def twice(request: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -285,3 +290,14 @@ async def test_a_stream_that_has_told_something_is_not_begun_again(node: Node) -
             assert await once() == b"?"
         finally:
             await channel.close(None)
+
+
+@pytest.mark.parametrize("words", ["no\0route", "x" * 2_000, "pay \u202etxt.exe\r\n", "\x1b[31m" + "é" * 900])
+async def test_a_nodes_words_come_in_harmless_and_short(node: Node, words: str) -> None:
+    """It repeats in them what an invoice or a peer has told it; they end in books and histories."""
+    async with connected_to(node, self_signed()) as (once, _first):
+        node.words = words
+        with pytest.raises(OutcomeUnknown) as told:
+            await once()
+        assert is_harmless(told.value.detail)
+        assert len(told.value.detail.encode()) < 600
