@@ -9,7 +9,7 @@
   wait are woken once, because their updates may have come while nobody listened. A success for which nothing is held
   starts a reconciliation.
 * Tending: invoices settled in the ledger are cancelled at the node within a second, and the node reports that it is
-  alive and how much it can send.
+  alive and how much it can send and receive.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ _SEND_TELLS_S = 5
 """How long the send that follows a payment has to tell its workflow: one that knows already needs no signal."""
 _LONGEST_PAUSE_S = 600
 _REPORT_EVERY = 4
-"""Rounds of tending between two reports of what the node can send."""
+"""Rounds of tending between two reports of what the node can send and receive."""
 
 
 class Pump(PumpActivities):
@@ -75,9 +75,11 @@ class Pump(PumpActivities):
         async with heartbeats():
             await self._require_adopted_node()
             while True:
-                outbound_msat = await self._lnd.read_outbound()
+                room = await self._lnd.read_room()
                 async with self._pool.acquire() as conn:
-                    await node.report_outbound(conn, self._lnd.name, outbound_msat)
+                    await node.report_room(
+                        conn, self._lnd.name, room.outbound_msat, room.inbound_msat, room.announced_inbound_msat
+                    )
                 for _ in range(_REPORT_EVERY):
                     await self._cancel_settled()
                     await asyncio.sleep(_IDLE_S)

@@ -1,6 +1,6 @@
 """Invoices: asking to be paid. No money moves, so no workflow runs: a row here, and one repeatable call to a node.
 
-    make    key looked up → AddInvoice on a node that is alive → row and key in one transaction
+    make    key looked up → AddInvoice on a node that is alive and can receive it → row and key in one transaction
     cancel  CancelInvoice on its node → row, unless somebody has paid meanwhile
 
 The preimage is an HMAC of the invoice's id and the request, and the id comes from account and key. A repeat after a
@@ -10,7 +10,7 @@ shown to anybody. A row that is `open` past its expiry is shown as `expired`; th
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated
 
@@ -22,7 +22,18 @@ from api.body import AmountMsat, Content, ExternalId, Id, JsonBody, Memo, docume
 from api.deps import Caller, PathId, Services, asked_by_hand, caller_of, get_services, needs, no_such
 from api.errors import problems
 from api.idempotency import Intent, find_replay, once, once_written, optional_key, replay
-from api.invoice_row import COLUMNS, Facts, InvoiceOut, NewInvoice, closed, find_facts, insert_in_tx, shown
+from api.invoice_row import (
+    COLUMNS,
+    UNKNOWN,
+    Facts,
+    InvoiceOut,
+    NewInvoice,
+    Receiver,
+    closed,
+    find_facts,
+    insert_in_tx,
+    shown,
+)
 from api.paging import Page, Paging, paged, position
 from engine.clients import bolt11
 from engine.clients.invoices import InvoiceNode
@@ -79,7 +90,10 @@ _BODY = JsonBody(NewInvoiceIn)
     | asked_by_hand(Idempotency_Key=idempotency.MEANING),
 )
 async def make_invoice(request: Request, response: Response) -> InvoiceOut:
-    """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network."""
+    """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network.
+
+    `receivable_msat` says how much can come in from outside now; `warning` that this amount could not.
+    """
     services, caller = await get_services(request), await caller_of(request)
     caller.require("receive")
     key, body = await optional_key(request), await _BODY(request)
@@ -210,42 +224,72 @@ def _preimage(services: Services, invoice_id: InvoiceId, body_hash: bytes) -> by
 async def _make_at_a_node(
     services: Services, facts: Facts, account_id: AccountId, invoice_id: InvoiceId, asked: NewInvoiceIn, of: bytes
 ) -> NewInvoice:
-    """Ask one node after the other, those first that have reported lately. Raises Unavailable when none could.
+    """Ask one node after the other until one can receive it. Raises Unavailable when none could make it.
 
-    A node whose answer got lost may keep an invoice that nobody is ever shown; it expires there. `of` is the hash of
-    the request.
+    When none could receive it, it is the first one's. A node whose answer got lost, or whose invoice names no way that
+    suffices, may keep an invoice that nobody is ever shown; it expires there. `of` is the hash of the request.
     """
-    preimage = _preimage(services, invoice_id, of)
-    for node in _in_order(services.invoices.values(), facts.fresh, invoice_id):
+    preimage, made = _preimage(services, invoice_id, of), None
+    amount_msat = None if asked.amount_msat is None else Msat(asked.amount_msat)
+    for node in _in_order(services.invoices.values(), facts.nodes, amount_msat, invoice_id):
+        receiver = facts.nodes.get(node.name, UNKNOWN)
         try:
             text = await node.add_invoice(
                 preimage=preimage,
-                amount_msat=None if asked.amount_msat is None else Msat(asked.amount_msat),
+                amount_msat=amount_msat,
                 memo=asked.memo,
                 description_hash=bytes.fromhex(asked.description_hash) if asked.description_hash else None,
                 expiry_s=asked.expiry_s,
+                hints=receiver.needs_hints(amount_msat),
             )
         except (Unavailable, OutcomeUnknown):
             continue
-        return NewInvoice(
-            id=invoice_id,
-            account_id=account_id,
-            wallet_id=WalletId(asked.wallet_id),
-            node=node.name,
-            made=_checked(text, services, preimage, asked),
-            amount_msat=None if asked.amount_msat is None else Msat(asked.amount_msat),
-            memo=asked.memo,
-            description_hash=asked.description_hash,
-            external_id=asked.external_id,
-        )
-    raise Unavailable("no node could make the invoice", code="node_unavailable")
-
-
-def _in_order(nodes: Iterable[InvoiceNode], fresh: frozenset[NodeName], invoice_id: InvoiceId) -> list[InvoiceNode]:
-    """Fresh nodes first; among equals an order that is the invoice's own, so that invoices spread over the nodes."""
-    return sorted(
-        nodes, key=lambda node: (node.name not in fresh, hashlib.sha256(f"{invoice_id}{node.name}".encode()).digest())
+        invoice = _checked(text, services, preimage, asked)
+        if _suffices(receiver.receivable_msat(hinted=bool(invoice.route_hints)), amount_msat):
+            made = node.name, invoice
+            break
+        made = made or (node.name, invoice)
+        if not _suffices(receiver.inbound_msat, amount_msat):  # nor can one that follows
+            break
+    if made is None:
+        raise Unavailable("no node could make the invoice", code="node_unavailable")
+    return NewInvoice(
+        id=invoice_id,
+        account_id=account_id,
+        wallet_id=WalletId(asked.wallet_id),
+        node=made[0],
+        made=made[1],
+        amount_msat=amount_msat,
+        memo=asked.memo,
+        description_hash=asked.description_hash,
+        external_id=asked.external_id,
     )
+
+
+def _in_order(
+    nodes: Iterable[InvoiceNode],
+    receivers: Mapping[NodeName, Receiver],
+    amount_msat: Msat | None,
+    invoice_id: InvoiceId,
+) -> list[InvoiceNode]:
+    """Those first that have reported lately, and of these those that can receive it; then who can receive most.
+
+    Among equals the order is the invoice's own, so that invoices spread over the nodes.
+    """
+
+    def place(node: InvoiceNode) -> tuple[bool, bool, int, bytes]:
+        receiver = receivers.get(node.name, UNKNOWN)
+        suffices = _suffices(receiver.inbound_msat, amount_msat)
+        spread = suffices and amount_msat is not None
+        turn = hashlib.sha256(f"{invoice_id}{node.name}".encode()).digest()
+        return not receiver.fresh, not suffices, 0 if spread else -(receiver.inbound_msat or 0), turn
+
+    return sorted(nodes, key=place)
+
+
+def _suffices(receivable_msat: Msat | None, amount_msat: Msat | None) -> bool:
+    """Whether it can come in, as far as we know."""
+    return receivable_msat is None or receivable_msat >= (amount_msat or 1)
 
 
 def _checked(text: str, services: Services, preimage: bytes, asked: NewInvoiceIn) -> bolt11.Bolt11:

@@ -1,5 +1,8 @@
 """An invoice's row: what must be known before there is one, how it is written, and how it is shown.
 
+What can come in over Lightning is its node's to say, and changes; so it is told with every look at an open invoice, and
+refuses nothing: users of this bank pay an invoice without the node, and room may come before its end.
+
 Those that are asked for at the same time are looked at with one statement, and written in one transaction.
 """
 
@@ -19,7 +22,16 @@ from engine.ledger.database import Connection
 from engine.ledger.request import Claim, KeyRecord, claim_keys_in_tx
 
 COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, service_fee_msat AS fee_msat, status,
-    memo, description_hash, external_id, expires_at, created_at, settled_at"""
+    memo, description_hash, external_id, expires_at, created_at, settled_at,
+    (SELECT CASE WHEN invoices.route_hints > 0 THEN n.inbound_msat ELSE n.announced_inbound_msat END
+       FROM bank.nodes n WHERE n.name = invoices.node) AS receivable_msat"""
+
+
+class InvoiceWarningOut(BaseModel):
+    """What speaks against its being paid from outside. Users of this bank can pay it all the same."""
+
+    code: Literal["above_inbound", "no_inbound"]
+    detail: str
 
 
 class InvoiceOut(BaseModel):
@@ -39,6 +51,36 @@ class InvoiceOut(BaseModel):
     expires_at: datetime
     created_at: datetime
     settled_at: datetime | None
+    receivable_msat: int | None = Field(
+        default=None,
+        description="The most that its node could receive for it over Lightning, when it last reported. null: not "
+        "known, or the invoice is not open any more.",
+    )
+    warning: InvoiceWarningOut | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What a node of ours could bring in, as it reported; None where it has not."""
+
+    fresh: bool
+    """Whether it has reported lately."""
+    inbound_msat: Msat | None
+    announced_msat: Msat | None
+    """The part of it for which an invoice needs no hint."""
+
+    def needs_hints(self, amount_msat: Msat | None) -> bool:
+        """Whether others could bring in what announced channels cannot: where the payer chooses, all that there is."""
+        if self.announced_msat is None or self.inbound_msat is None:
+            return True
+        return self.announced_msat < min(self.inbound_msat, amount_msat or self.inbound_msat)
+
+    def receivable_msat(self, *, hinted: bool) -> Msat | None:
+        """The most that can come in for an invoice with, or without, hints."""
+        return self.inbound_msat if hinted else self.announced_msat
+
+
+UNKNOWN = Receiver(fresh=False, inbound_msat=None, announced_msat=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +91,8 @@ class Facts:
     """The account's. None: the wallet is not the account's."""
     known: KeyRecord | None
     """What the key stands for already."""
-    fresh: frozenset[NodeName]
-    """The nodes that have reported lately."""
+    nodes: Mapping[NodeName, Receiver]
+    """What those could receive that our books answer for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +115,9 @@ async def find_facts(conn: Connection, asked: Sequence[tuple[AccountId, WalletId
     """Of each account with its wallet and the key of its request, in their order."""
     rows = await conn.fetch(
         """SELECT a.status, k.body_hash, k.resource_id, k.refusal,
-                  ARRAY(SELECT name FROM bank.nodes WHERE bank.has_reported(reported_at)) AS fresh
+                  (SELECT jsonb_object_agg(name, jsonb_build_array(
+                              bank.has_reported(reported_at), inbound_msat, announced_inbound_msat))
+                     FROM bank.nodes) AS nodes
              FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]))
                   WITH ORDINALITY o(account_id, wallet_id, key, place)
              LEFT JOIN bank.wallets w ON w.id = o.wallet_id AND w.account_id = o.account_id
@@ -83,7 +127,10 @@ async def find_facts(conn: Connection, asked: Sequence[tuple[AccountId, WalletId
         [wallet_id for _account_id, wallet_id, _key in asked],
         [key for _account_id, _wallet_id, key in asked],
     )
-    return [Facts(row["status"], _known(row), frozenset(row["fresh"])) for row in rows]
+    if not rows:
+        return []
+    nodes = {NodeName(name): Receiver(*told) for name, told in (rows[0]["nodes"] or {}).items()}
+    return [Facts(row["status"], _known(row), nodes) for row in rows]
 
 
 def _known(row: asyncpg.Record) -> KeyRecord | None:
@@ -123,13 +170,13 @@ async def _insert_in_tx(conn: Connection, new: Sequence[NewInvoice]) -> dict[Inv
     try:
         rows = await conn.fetch(
             f"""INSERT INTO bank.invoices(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo,
-                    description_hash, external_id, expires_at)
+                    description_hash, external_id, expires_at, route_hints)
                 SELECT o.id, a.id, o.wallet_id, o.node, o.bolt11, o.payment_hash, o.amount_msat, o.memo,
-                       o.description_hash, o.external_id, o.expires_at
+                       o.description_hash, o.external_id, o.expires_at, o.route_hints
                   FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[],
-                              $8::text[], $9::text[], $10::text[], $11::timestamptz[])
+                              $8::text[], $9::text[], $10::text[], $11::timestamptz[], $12::smallint[])
                        AS o(id, account_id, wallet_id, node, bolt11, payment_hash, amount_msat, memo, description_hash,
-                            external_id, expires_at)
+                            external_id, expires_at, route_hints)
                   JOIN bank.accounts a ON a.id = o.account_id AND a.status <> 'closed' FOR SHARE OF a
                 RETURNING {COLUMNS}""",  # noqa: S608 - constant
             *(list(column) for column in columns),
@@ -146,7 +193,7 @@ async def _insert_in_tx(conn: Connection, new: Sequence[NewInvoice]) -> dict[Inv
 def _values(new: NewInvoice) -> tuple[object, ...]:
     return (
         *(new.id, new.account_id, new.wallet_id, new.node, new.made.bolt11, new.made.payment_hash, new.amount_msat),
-        *(new.memo, new.description_hash, new.external_id, new.made.expires_at),
+        *(new.memo, new.description_hash, new.external_id, new.made.expires_at, len(new.made.route_hints)),
     )
 
 
@@ -160,4 +207,20 @@ def shown(row: Mapping[str, Any]) -> InvoiceOut:
     known = {**row}
     if known["status"] == "open" and known["expires_at"] <= datetime.now(UTC):
         known["status"] = "expired"
-    return InvoiceOut(**known)
+    if known["status"] != "open":
+        known["receivable_msat"] = None
+    return InvoiceOut(**known, warning=_warning(known["amount_msat"], known["receivable_msat"]))
+
+
+def _warning(amount_msat: int | None, receivable_msat: int | None) -> InvoiceWarningOut | None:
+    """What its payer cannot know: that his payment could not come in."""
+    if receivable_msat is None or receivable_msat >= (amount_msat or 1):
+        return None
+    if receivable_msat == 0:
+        detail = "Its node can receive nothing over Lightning at the moment; users of this bank can pay it."
+        return InvoiceWarningOut(code="no_inbound", detail=detail)
+    detail = (
+        f"Its node can receive {receivable_msat:,} msat over Lightning at the moment, and it asks for more; "
+        "users of this bank can pay it."
+    )
+    return InvoiceWarningOut(code="above_inbound", detail=detail)

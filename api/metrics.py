@@ -171,6 +171,7 @@ def _of_books(figures: Figures) -> Iterator[Metric]:
     yield per_node("invoices_open", "Invoices that can still be paid.", "open_invoices")
     yield per_node("node_report_age_seconds", "Since the node said that it is alive.", "report_age_s")
     yield per_node("node_outbound_msat", "What the node could send.", "outbound_msat")
+    yield per_node("node_inbound_msat", "What the node could receive.", "inbound_msat")
     yield _gauge("rulebook_version", "The version in force.", "name", figures.rulebooks)
     yield GaugeMetricFamily("millrace_held_msat", "Held for payments in flight.", value=figures.held_msat)
 

@@ -85,9 +85,10 @@ _FORM = Template(f"""<form method="post">
 <p>Or pay <strong>$address</strong> from your wallet:</p>
 $qr""")
 _OPEN = Template("""<p data-verify="$verify" data-left-ms="$left_ms">$amount sat</p>
-<p role="status">Waiting for the payment.</p>
+<p role="status">Waiting for the payment.</p>$warning
 <a href="lightning:$bolt11">$qr</a><p><code>$bolt11</code></p>""")
 _ENDED = Template("""<p>$amount sat</p><p role="status">$sentence</p><p><a href="/pay/$name">Pay again</a></p>""")
+_WARNING = Template("""<p>$sentence</p>""")
 _REFUSED = Template("""<p role="status">$sentence</p>""")
 _RELOAD = f'<noscript><meta http-equiv="refresh" content="{_LOOK_EVERY_S}"></noscript>'
 _ENDS = {
@@ -168,6 +169,7 @@ def _waiting(payee: Payee, invoice: InvoiceOut, amount: str) -> "_Markup":
     return _filled(
         _OPEN,
         amount=amount,
+        warning=_Markup("") if invoice.warning is None else _filled(_WARNING, sentence=invoice.warning.detail),
         bolt11=invoice.bolt11,
         qr=_Markup(_qr(invoice.bolt11)),
         left_ms=str((invoice.expires_at - datetime.now(UTC)) // timedelta(milliseconds=1)),

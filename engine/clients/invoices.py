@@ -45,11 +45,15 @@ class InvoiceNode:
         memo: str | None,
         description_hash: bytes | None,
         expiry_s: int,
+        hints: bool = False,
     ) -> str:
         """Make the invoice, or find the one that an earlier call made: its BOLT 11 text.
 
-        With a description hash the memo stays out of the invoice. Raises Unavailable, or OutcomeUnknown: then the node
-        may have it, and a repeat finds it.
+        With a description hash the memo stays out of the invoice. With `hints` LND names ways over unannounced
+        channels that are active, to peers whom the network knows: those with most room first, until they bring in twice
+        the amount, and 20 at the most. An invoice of an earlier call stays as it was made.
+
+        Raises Unavailable, or OutcomeUnknown: then the node may have it, and a repeat finds it.
         """
         request = ln.Invoice(
             r_preimage=preimage,
@@ -57,7 +61,7 @@ class InvoiceNode:
             memo="" if description_hash else memo or "",
             description_hash=description_hash or b"",
             expiry=expiry_s,
-            private=False,
+            private=hints,
         )
         try:
             answer = await self._lightning.AddInvoice(request, timeout=_CALL_TIMEOUT_S)

@@ -24,6 +24,7 @@ from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
 from engine.clients.lnd_commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
 from engine.clients.lnd_htlcs import NodeHtlcs, read_htlcs
+from engine.clients.lnd_room import NodeRoom, read_room
 from engine.clients.lnd_settled import read_settled
 from engine.clients.lnd_untried import end_untried
 from engine.clients.lndrpc import lightning_pb2 as ln
@@ -315,13 +316,9 @@ class LndNode:
 
     # Balances
 
-    async def read_outbound(self) -> Msat:
-        """What this node's active channels could send at the most."""
-        with translated(self.name):
-            answer = await self._lightning.ListChannels(
-                ln.ListChannelsRequest(active_only=True), timeout=_CALL_TIMEOUT_S
-            )
-        return Msat(MSAT_PER_SAT * sum(channel.local_balance for channel in answer.channels))
+    async def read_room(self) -> NodeRoom:
+        """As `lnd_room.read_room`."""
+        return await read_room(self._lightning, self.name)
 
     async def read_balances(self) -> NodeBalances:
         """Everything that this node holds, to the millisatoshi. `ChannelBalance` alone has the millisatoshis."""

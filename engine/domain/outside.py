@@ -14,7 +14,7 @@ marks that Arabic and Hebrew need stay).
 
 import json
 import re
-from typing import Any
+from typing import Any, cast
 
 MAX_DEPTH = 32
 
@@ -75,13 +75,13 @@ def _no_constant(name: str) -> Any:  # noqa: ANN401 - never returns
 
 def _is_deeper(found: object, depth: int) -> bool:
     """Counted level by level, without recursion."""
-    level = [found]
+    level: list[object] = [found]
     for _ in range(depth + 1):
         level = [inner for outer in level for inner in _inside(outer)]
     return bool(level)
 
 
-def _inside(value: object) -> list[Any]:
+def _inside(value: object) -> list[object]:
     if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
+        return list(cast("dict[str, object]", value).values())
+    return cast("list[object]", value) if isinstance(value, list) else []

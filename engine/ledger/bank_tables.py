@@ -100,6 +100,8 @@ class Node(SQLModel, table=True):
     pubkey: str = text(unique=True)
     settle_index: int = number()
     outbound_msat: int = number()
+    inbound_msat: int | None = number(nullable=True)
+    announced_inbound_msat: int | None = number(nullable=True)
     reported_at: datetime = moment()
     adopted_at: datetime = moment()
 
@@ -241,6 +243,7 @@ class Invoice(SQLModel, table=True):
     service_fee_msat: int = number()
     fee_version: int | None
     fee_level: int | None = Field(sa_type=SmallInteger)
+    route_hints: int = Field(sa_type=SmallInteger)
 
 
 class NodeCancellation(SQLModel, table=True):

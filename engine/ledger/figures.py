@@ -18,6 +18,8 @@ class NodeFigures:
     name: str
     report_age_s: int
     outbound_msat: int
+    inbound_msat: int
+    """0 also before its worker has told it."""
     payments_in_flight: int
     oldest_payment_s: int
     """0 when nothing is in flight."""
@@ -38,7 +40,7 @@ class Figures:
 
 _NODES = """
 SELECT n.name, extract(epoch FROM clock_timestamp() - n.reported_at)::bigint AS report_age_s, n.outbound_msat,
-       p.payments_in_flight, p.oldest_payment_s, i.open_invoices
+       coalesce(n.inbound_msat, 0) AS inbound_msat, p.payments_in_flight, p.oldest_payment_s, i.open_invoices
   FROM bank.nodes n
   CROSS JOIN LATERAL (
        SELECT count(*) AS payments_in_flight,

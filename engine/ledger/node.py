@@ -78,13 +78,18 @@ async def move_cursor(conn: Connection, node: NodeName, settle_index: int) -> No
     )
 
 
-async def report_outbound(conn: Connection, node: NodeName, outbound_msat: Msat) -> None:
-    """The node is alive and could send this much."""
+async def report_room(
+    conn: Connection, node: NodeName, outbound_msat: Msat, inbound_msat: Msat, announced_inbound_msat: Msat
+) -> None:
+    """The node is alive, and could send and receive this much."""
     await change_any(
         conn,
-        "UPDATE bank.nodes SET outbound_msat = $2, reported_at = clock_timestamp() WHERE name = $1",
+        """UPDATE bank.nodes SET outbound_msat = $2, inbound_msat = $3, announced_inbound_msat = $4,
+               reported_at = clock_timestamp() WHERE name = $1""",
         node,
         outbound_msat,
+        inbound_msat,
+        announced_inbound_msat,
     )
 
 

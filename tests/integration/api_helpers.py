@@ -31,6 +31,8 @@ class MadeUpNode:
 
     name: NodeName
     is_up: bool = True
+    has_hints: bool = True
+    """Whether its unannounced channels lead to peers whom the network knows."""
     asked: list[bytes] = field(default_factory=list)
     paid: set[str] = field(default_factory=set)
     cancelled: list[str] = field(default_factory=list)
@@ -44,10 +46,13 @@ class MadeUpNode:
         memo: str | None,
         description_hash: bytes | None,
         expiry_s: int,
+        hints: bool = False,
     ) -> str:
         if not self.is_up:
             raise Unavailable("this node is down")
         self.asked.append(preimage)
+        hop = bytes.fromhex("02" + "ab" * 32) + bytes(18)
+        named = [("r", to_words(hop))] if hints and self.has_hints else []
         draft = Draft(
             amount=f"{amount_msat}0p" if amount_msat else "",
             timestamp=int(time.time()),
@@ -55,7 +60,7 @@ class MadeUpNode:
             description=(memo or "").encode(),
             expiry_s=expiry_s,
             without="d" if description_hash else "",
-            extra=[("h", to_words(description_hash))] if description_hash else [],
+            extra=[("h", to_words(description_hash)), *named] if description_hash else named,
         )
         return self._made.setdefault(preimage, draft.text())
 

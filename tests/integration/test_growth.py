@@ -175,7 +175,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
         "in flight": read(lambda conn: payment.list_in_flight(conn, name)),
         "sweep": read(lambda conn: invoice.list_overdue(conn, name, after=InvoiceId(""), grace_s=30, limit=100)),
         "cancellations": read(lambda conn: invoice.list_cancellations(conn, name, 100)),
-        "tend": read(lambda conn: node.report_outbound(conn, name, Msat(1_000_000_000))),
+        "tend": read(lambda conn: node.report_room(conn, name, *[Msat(1_000_000_000)] * 3)),
         "cut and counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),
         "due holds": read(reads.list_due_holds),
     }
@@ -245,7 +245,7 @@ async def test_a_closing_waits_for_who_is_posting_and_comes_once(ledger_db: Data
     long_ago = datetime.now(UTC) - timedelta(minutes=16)
     try:
         async with transaction(pool) as slow, transaction(pool) as conn:
-            await node.report_outbound(slow, NodeName(NODE), Msat(1))
+            await node.report_room(slow, NodeName(NODE), *[Msat(1)] * 3)
             assert await close_in_tx(conn, long_ago) is None
         async with transaction(pool) as conn:
             assert await close_in_tx(conn, long_ago) is not None

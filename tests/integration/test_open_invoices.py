@@ -15,6 +15,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.invoice import InvoiceSweep
 from activities.pump import Pump
 from engine.clients.lnd import NodeIdentity, NodeInvoice, NodePayment
+from engine.clients.lnd_room import NodeRoom
 from engine.contracts.invoice import SweepPage, SweptPage
 from engine.contracts.pump import PumpInput
 from engine.domain.ids import PaymentHash
@@ -42,9 +43,9 @@ class MadeUpNode:
         self.asked["get_identity"] += 1
         return NodeIdentity(pubkey="02" + "ab" * 32, active_channels=1, synced=True)
 
-    async def read_outbound(self) -> Msat:
-        self.asked["read_outbound"] += 1
-        return Msat(10**15)
+    async def read_room(self) -> NodeRoom:
+        self.asked["read_room"] += 1
+        return NodeRoom(outbound_msat=Msat(10**15), inbound_msat=Msat(7), announced_inbound_msat=Msat(5))
 
     async def list_settled_invoices(self) -> list[NodeInvoice]:
         self.asked["list_settled_invoices"] += 1
@@ -113,9 +114,9 @@ async def test_pump_and_start_ask_the_node_as_if_there_were_none(bank: Payers) -
         asyncio.create_task(ActivityEnvironment().run(stream, PumpInput(node=NODE)))
         for stream in (pump.pump_invoices, pump.pump_payments, pump.tend_node)
     ]
-    expected = {"get_identity", f"follow_settled_invoices({CURSOR})", "follow_payments", "read_outbound"}
+    expected = {"get_identity", f"follow_settled_invoices({CURSOR})", "follow_payments", "read_room"}
     async with asyncio.timeout(30):
-        while not expected <= set(node.asked) or node.asked["read_outbound"] < 2:
+        while not expected <= set(node.asked) or node.asked["read_room"] < 2:
             await asyncio.sleep(0.01)
     for stream in streams:
         stream.cancel()

@@ -32,8 +32,7 @@ AWAY = httpx.codes.SERVICE_UNAVAILABLE
 async def api(shared_ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
     folder: Path = tmp_path_factory.mktemp("api")
     dsns = shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn
-    limits = {"rate_limit_per_minute": 0, "public_rate_limit_per_minute": 0}
-    async with running_api(*dsns, folder, **limits) as running:
+    async with running_api(*dsns, folder, rate_limit_per_minute=0, public_rate_limit_per_minute=0) as running:
         yield running
 
 

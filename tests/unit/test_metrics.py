@@ -29,6 +29,7 @@ FIGURES = Figures(
             name="lnd-1",
             report_age_s=3,
             outbound_msat=7,
+            inbound_msat=5,
             payments_in_flight=2,
             oldest_payment_s=60,
             open_invoices=1,
