@@ -43,7 +43,7 @@ async def show_offer(services: Svc, username: str) -> dict[str, Any]:
         "tag": "payRequest",
         "callback": f"{services.settings.public_url}/lnurlp/{payee.name}/callback",
         "minSendable": MIN_RECEIVED_MSAT,
-        "maxSendable": MAX_RECEIVED_MSAT,
+        "maxSendable": payee.most_msat,
         "metadata": _metadata(services, payee),
         "commentAllowed": COMMENT_LENGTH,
     }

@@ -41,6 +41,8 @@ class Payee:
     wallet_id: WalletId
     name: str
     """In lower case, as in the lightning address."""
+    most_msat: Msat
+    """What a stranger is offered at the most: one bitcoin, or what can come in now where that is less."""
 
 
 class LnurlRoute(APIRoute):
@@ -89,13 +91,21 @@ async def find_payee(services: Services, username: str) -> Payee:
     if is_username(username):
         with translated():
             row = await services.pool.fetchrow(
-                """SELECT a.id, a.username, w.id AS wallet_id FROM bank.accounts a JOIN bank.wallets w
-                       ON w.account_id = a.id AND w.currency = 'BTC'
+                """SELECT a.id, a.username, w.id AS wallet_id,
+                          (SELECT max(inbound_msat) FROM bank.nodes
+                            WHERE bank.has_reported(reported_at)) AS inbound_msat
+                     FROM bank.accounts a JOIN bank.wallets w ON w.account_id = a.id AND w.currency = 'BTC'
                     WHERE lower(a.username) = lower($1) AND a.status <> 'closed'""",
                 username,
             )
         if row is not None:
-            return Payee(account_id=row["id"], wallet_id=row["wallet_id"], name=row["username"].lower())
+            inbound_msat = MAX_RECEIVED_MSAT if row["inbound_msat"] is None else row["inbound_msat"]
+            return Payee(
+                account_id=row["id"],
+                wallet_id=row["wallet_id"],
+                name=row["username"].lower(),
+                most_msat=max(MIN_RECEIVED_MSAT, min(MAX_RECEIVED_MSAT, Msat(inbound_msat))),
+            )
     raise no_such("user")
 
 

@@ -130,7 +130,7 @@ async def show_form(services: Svc, username: str) -> HTMLResponse:
         _FORM,
         address=f"{payee.name}@{services.settings.domain}",
         min_sat=str(msat_to_sat_floor(MIN_RECEIVED_MSAT)),
-        max_sat=str(msat_to_sat_floor(MAX_RECEIVED_MSAT)),
+        max_sat=str(msat_to_sat_floor(payee.most_msat)),
         qr=_Markup(_qr(write_lnurl(services.settings.public_url + address_path(payee.name)))),
     )
     return _page(payee.name, content)

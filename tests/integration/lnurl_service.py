@@ -98,6 +98,8 @@ class Service:
         match way:
             case "message":
                 return {"tag": "message", "message": "Thank you!"}
+            case "hostile":
+                return {"tag": "message", "message": "Thank\0 \u202eyou!\x1b"}
             case "url" | "url-elsewhere":
                 host = self.url if way == "url" else "http://localhost:1"
                 return {"tag": "url", "description": "Your order", "url": f"{host}/order/7"}

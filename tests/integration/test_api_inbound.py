@@ -151,3 +151,16 @@ async def test_a_tip_page_says_when_it_cannot_be_paid_from_outside(api: Api, ali
     answer = await alice.http.post("/pay/alice", data={"amount_sat": "21"})
     page = await alice.http.get(answer.headers["location"])
     assert "can receive 1,000 msat over Lightning at the moment" in page.text
+
+
+@pytest.mark.parametrize(
+    ("inbound_msat", "ago_s", "most_msat"),
+    [(7_777_000, 0, 7_777_000), (10**15, 0, 10**11), (0, 0, 1_000), (7_777_000, 60, 10**11), (None, 0, 10**11)],
+)
+async def test_strangers_are_offered_no_more_than_can_come_in(
+    api: Api, alice: User, inbound_msat: int | None, ago_s: int, most_msat: int
+) -> None:
+    await reports(api, "lnd-1", inbound_msat, inbound_msat, ago_s=ago_s)
+    offer = (await alice.http.get("/.well-known/lnurlp/alice")).json()
+    assert (offer["minSendable"], offer["maxSendable"]) == (1_000, most_msat)
+    assert f'max="{most_msat // 1_000}"' in (await alice.http.get("/pay/alice")).text

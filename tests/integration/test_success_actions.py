@@ -24,6 +24,7 @@ async def service(shop: Outside) -> AsyncIterator[Service]:
     [
         ("honest", None),
         ("message", {"tag": "message", "message": "Thank you!", "description": None, "url": None}),
+        ("hostile", {"tag": "message", "message": "Thank  you!", "description": None, "url": None}),
         ("url", {"tag": "url", "message": None, "description": "Your order", "url": "{url}/order/7"}),
         ("aes", {"tag": "aes", "message": "Grüße: 1234", "description": "Your code", "url": None}),
     ],

@@ -207,6 +207,9 @@ async def test_a_circle_of_redirects_ends(web: Web) -> None:
         b'{"a":1',
         b"[" * 50_000,
         b'{"a":"\\ud800"}',
+        b'{"a":1,"a":2}',
+        b'{"a":NaN}',
+        b'{"a":' * 40 + b"1" + b"}" * 40,
         b" " * MAX_BYTES + b"{}",
     ],
 )
