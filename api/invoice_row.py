@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 from engine.clients import bolt11
 from engine.domain.errors import Conflict, Refused
 from engine.domain.ids import AccountId, InvoiceId, NodeName, WalletId
-from engine.domain.money import Msat
+from engine.domain.money import Msat, two_digits_floor
 from engine.ledger.database import Connection
 from engine.ledger.request import Claim, KeyRecord, claim_keys_in_tx
 
@@ -53,8 +53,8 @@ class InvoiceOut(BaseModel):
     settled_at: datetime | None
     receivable_msat: int | None = Field(
         default=None,
-        description="The most that its node could receive for it over Lightning, when it last reported. null: not "
-        "known, or the invoice is not open any more.",
+        description="The most that its node could receive for it over Lightning, when it last reported, rounded down "
+        "to two digits. null: not known, or the invoice is not open any more.",
     )
     warning: InvoiceWarningOut | None = None
 
@@ -207,8 +207,9 @@ def shown(row: Mapping[str, Any]) -> InvoiceOut:
     known = {**row}
     if known["status"] == "open" and known["expires_at"] <= datetime.now(UTC):
         known["status"] = "expired"
-    if known["status"] != "open":
-        known["receivable_msat"] = None
+    receivable_msat = known["receivable_msat"]
+    if receivable_msat is not None:
+        known["receivable_msat"] = two_digits_floor(receivable_msat) if known["status"] == "open" else None
     return InvoiceOut(**known, warning=_warning(known["amount_msat"], known["receivable_msat"]))
 
 

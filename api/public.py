@@ -18,7 +18,7 @@ from api.errors import RateLimited, in_public_words
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.ids import AccountId, WalletId
 from engine.domain.lnurl import COMMENT_LENGTH
-from engine.domain.money import MSAT_PER_SAT, Msat
+from engine.domain.money import MSAT_PER_SAT, Msat, two_digits_floor
 from engine.domain.outside import one_line
 from engine.domain.usernames import is_username
 from engine.ledger.database import translated
@@ -99,12 +99,12 @@ async def find_payee(services: Services, username: str) -> Payee:
                 username,
             )
         if row is not None:
-            inbound_msat = MAX_RECEIVED_MSAT if row["inbound_msat"] is None else row["inbound_msat"]
+            inbound_msat = MAX_RECEIVED_MSAT if row["inbound_msat"] is None else two_digits_floor(row["inbound_msat"])
             return Payee(
                 account_id=row["id"],
                 wallet_id=row["wallet_id"],
                 name=row["username"].lower(),
-                most_msat=max(MIN_RECEIVED_MSAT, min(MAX_RECEIVED_MSAT, Msat(inbound_msat))),
+                most_msat=max(MIN_RECEIVED_MSAT, min(MAX_RECEIVED_MSAT, inbound_msat)),
             )
     raise no_such("user")
 

@@ -30,6 +30,12 @@ def msat_to_sat_floor(amount_msat: Msat) -> Sat:
     return Sat(amount_msat // MSAT_PER_SAT)
 
 
+def two_digits_floor(amount_msat: Msat) -> Msat:
+    """Round down to two digits: for a figure of the bank's that others may see, and not read its payments from."""
+    step = 10 ** max(0, len(str(amount_msat)) - 2)
+    return Msat(amount_msat // step * step)
+
+
 def share_ppm_ceil(amount_msat: Msat, rate_ppm: int) -> Msat:
     """Parts per million of an amount, rounded up to the next millisatoshi: for caps and fees."""
     return Msat(-(-amount_msat * rate_ppm // _PPM))

@@ -105,6 +105,14 @@ async def test_an_amount_above_all_inbound_is_made_and_says_so(api: Api, alice: 
     assert (await alice.get("/v1/invoices")).json()["items"] == [shown]
 
 
+async def test_the_banks_payments_cannot_be_read_from_what_it_can_receive(api: Api, alice: User) -> None:
+    seen = set()
+    for inbound_msat in (5_299_999, 5_210_001, 5_200_000):
+        await reports(api, "lnd-1", inbound_msat, inbound_msat)
+        seen.add((await make(alice, 5_000_000))["receivable_msat"])
+    assert seen == {5_200_000}
+
+
 async def test_without_any_inbound_an_invoice_says_that_only_our_users_can_pay_it(api: Api, alice: User) -> None:
     await reports(api, "lnd-1", 0, 0)
     await reports(api, "lnd-2", 0, 0)
@@ -155,7 +163,7 @@ async def test_a_tip_page_says_when_it_cannot_be_paid_from_outside(api: Api, ali
 
 @pytest.mark.parametrize(
     ("inbound_msat", "ago_s", "most_msat"),
-    [(7_777_000, 0, 7_777_000), (10**15, 0, 10**11), (0, 0, 1_000), (7_777_000, 60, 10**11), (None, 0, 10**11)],
+    [(7_777_777, 0, 7_700_000), (10**15, 0, 10**11), (0, 0, 1_000), (7_777_777, 60, 10**11), (None, 0, 10**11)],
 )
 async def test_strangers_are_offered_no_more_than_can_come_in(
     api: Api, alice: User, inbound_msat: int | None, ago_s: int, most_msat: int

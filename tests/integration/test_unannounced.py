@@ -155,7 +155,7 @@ async def test_an_outside_node_pays_it_over_the_way_that_the_invoice_names(wide:
 async def test_what_is_above_its_inbound_says_so_and_does_not_come(wide: Wide) -> None:
     alice = await wide.bank.open_account()
     most_msat = (await wide.invoice(alice, None))["receivable_msat"]
-    within, above = await wide.invoice(alice, most_msat), await wide.invoice(alice, most_msat + 1)
+    within, above = await wide.invoice(alice, most_msat), await wide.invoice(alice, 1_000 * CAPACITY_SAT)
     assert within["warning"] is None
     assert above["warning"]["code"] == "above_inbound"
     async with outside(wide.bank.stack, "outside-1") as payer:
