@@ -1,8 +1,8 @@
 """One secured gRPC channel to one LND node: TLS pinned to the node's certificate, a macaroon on every call.
 
 Open it after any fork and once per process; a certificate or macaroon that is replaced is used without a restart. gRPC
-repeats nothing on its own here: whether a call may be repeated is for the caller to know, but for one that the node did
-not let in. `translated()` turns gRPC codes into the engine's errors and never reads a transport error as "failed":
+repeats nothing on its own here: whether a call may be repeated is for the caller to know, but for one that no node has
+looked at. `translated()` turns gRPC codes into the engine's errors and never reads a transport error as "failed":
 UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNKNOWN and INTERNAL say nothing about what the node did.
 """
 
@@ -86,16 +86,19 @@ class _Channel:
         return self._channel, self._keys
 
     def was_mended(self, error: grpc.aio.AioRpcError, used: _Keys) -> bool:
-        """Whether the node refused a macaroon that has been replaced since: it did nothing, so it may be asked again.
+        """Whether the call failed by a file that has been replaced since, so that it may be made again.
 
-        Raises UNAVAILABLE in place of a refusal while the files are not whole.
+        The node refused the macaroon, or no connection came about: no node has looked at the call. Raises UNAVAILABLE
+        in place of a refusal while the files are not whole.
         """
-        refused = _is_refusal(error.code(), error.details() or "")
-        if refused or (error.code() in _NO_CONNECTION and time.monotonic() >= self._look_after):
+        code, words = error.code(), error.details() or ""
+        refused = _is_refusal(code, words)
+        unsent = code is grpc.StatusCode.UNAVAILABLE and _UNSENT in words
+        if refused or (code in _NO_CONNECTION and time.monotonic() >= self._look_after):
             self._look()
         if refused and self._hindrance:
             raise _away(self._hindrance) from error
-        return refused and self._keys != used
+        return (refused or unsent) and self._keys != used
 
     def _look(self) -> None:
         """Read the files. What is no good leaves everything as it is."""
@@ -243,6 +246,8 @@ def raise_translated(node: str, error: grpc.aio.AioRpcError, *, looks: bool = Fa
 
 
 _NO_CONNECTION = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_UNSENT = "failed to connect to all addresses"
+"""gRPC's words for a call that had no connection to leave by."""
 _MACAROON_REFUSED = ("permission denied", "cannot get macaroon", "verification failed", "macaroon")
 """LND says this as UNKNOWN (seen), before it has looked at the call."""
 
