@@ -17,7 +17,7 @@ from api.body import Body, Content, Expiry, ExternalId, JsonBody, Text, document
 from api.deps import Caller, PathId, Scope, Services, get_caller, get_services, needs, needs_role, no_such
 from api.errors import Forbidden, problems
 from api.idempotency import Intent, find_replay, once, optional_key
-from api.paging import Page, Paging, paged, position
+from api.paging import Listing, Page, Paging
 from api.wallet import WalletOut, read_wallets
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import AccountId, ApiKeyId, new_id
@@ -32,6 +32,11 @@ router = APIRouter(tags=["accounts"])
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
+_KEYS = Listing(
+    columns="id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat",
+    source="bank.api_keys",
+    condition="account_id = $1",
+)
 
 
 class NewAccountIn(Content):
@@ -217,19 +222,9 @@ async def list_api_keys(
     if not {"admin", "read"} & caller.scopes:
         raise Forbidden("This needs a key with the scope 'read'.", scope="read")
     name = f"api-keys {account}"
-    at, row_id = position(paging, name)
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            """SELECT id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat FROM bank.api_keys
-                WHERE account_id = $1 AND (created_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
-                ORDER BY created_at DESC, id DESC LIMIT $4""",
-            account,
-            at,
-            row_id,
-            paging.limit + 1,
-        )
-    page, cursor = paged(rows, paging, name)
-    return Page(items=[KeyOut(**row) for row in page], next_cursor=cursor)
+        rows, following = await _KEYS.read(conn, paging, name, account)
+    return Page(items=[KeyOut(**row) for row in rows], next_cursor=following)
 
 
 @router.delete(

@@ -12,14 +12,13 @@ from pydantic import BaseModel, Field
 from api.body import Id
 from api.deps import Caller, Services, get_services, needs_role
 from api.errors import problems
-from api.paging import Page, Paging, cursor, position
+from api.paging import Page, Paging, no_cursor, paged, position
 from api.period import Period
-from engine.domain.errors import Invalid
 
 router = APIRouter(prefix="/v1/admin/audit", tags=["operators"])
 _MOST_DIGITS = 18
 _LINES = """
-SELECT id, at, operator, key_id, action, account_id, subject, detail FROM bank.audit
+SELECT id, id::text AS key, at, operator, key_id, action, account_id, subject, detail FROM bank.audit
  WHERE ($1::bigint IS NULL OR id < $1)
    AND ($3::text IS NULL OR account_id = $3 OR detail ->> 'other_account_id' = $3)
    AND ($4::text IS NULL OR operator = $4) AND ($5::text IS NULL OR action = $5)
@@ -72,9 +71,7 @@ async def list_audit(
             query.begins_at,
             query.ends_at,
         )
-    page, following = rows[: query.limit], None
-    if len(rows) > len(page):
-        following = cursor(page[-1]["at"], str(page[-1]["id"]), query.name)
+    page, following = paged(rows, query, query.name, time="at", key="key")
     return Page(items=[AuditOut(**row) for row in page], next_cursor=following)
 
 
@@ -82,6 +79,6 @@ def _after(query: AuditQuery) -> int | None:
     _at, number = position(query, query.name)
     if number is None:
         return None
-    if not number.isdecimal() or len(number) > _MOST_DIGITS:
-        raise Invalid("'after' is not a cursor of this list.", field="after")
+    if not number.isascii() or not number.isdecimal() or len(number) > _MOST_DIGITS:
+        raise no_cursor()
     return int(number)

@@ -16,7 +16,7 @@ from api.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Role, Services, get_services, needs_role, no_such
 from api.errors import Forbidden, problems
 from api.idempotency import Intent, find_replay, mark_replayed, required_key
-from api.paging import Page, Paging, paged, position
+from api.paging import Listing, Page, Paging
 from engine.contracts.correction import Decision, Proposal
 from engine.domain.correction import CorrectionKind, CorrectionStatus, check_sides, transfer_refs
 from engine.domain.errors import Conflict, Invalid, Unavailable
@@ -27,6 +27,7 @@ from engine.ledger.database import Connection
 router = APIRouter(prefix="/v1/admin/corrections", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
 Svc = Annotated[Services, Depends(get_services)]
+_CORRECTIONS = Listing(columns="*", source="bank.corrections", condition="$1::text IS NULL OR status = $1")
 _ROLES: dict[CorrectionKind, Role] = {CorrectionKind.CORRECTION: "finance", CorrectionKind.CAPITAL: "treasury"}
 _OPEN = (CorrectionStatus.PROPOSED, CorrectionStatus.APPROVED)
 
@@ -156,19 +157,9 @@ async def list_corrections(
 ) -> Page[CorrectionOut]:
     """Role: `finance` or `treasury`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"corrections {query.status}"
-    at, row_id = position(query, name)
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            """SELECT * FROM bank.corrections
-                WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2)) AND ($4::text IS NULL OR status = $4)
-                ORDER BY created_at DESC, id DESC LIMIT $3""",
-            at,
-            row_id,
-            query.limit + 1,
-            query.status,
-        )
-    page, cursor = paged(rows, query, name)
-    return Page(items=[CorrectionOut(**_shown(row)) for row in page], next_cursor=cursor)
+        rows, following = await _CORRECTIONS.read(conn, query, name, query.status)
+    return Page(items=[CorrectionOut(**_shown(row)) for row in rows], next_cursor=following)
 
 
 @router.get("/{correction_id}", summary="Show a correction", responses=problems("forbidden", "not_found"))

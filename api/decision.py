@@ -19,7 +19,7 @@ from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal
 from api.body import Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
 from api.errors import problems, temporal_away
-from api.paging import Page, Paging, paged, position
+from api.paging import Listing, Page, Paging
 from engine.contracts.payment import Approval
 from engine.domain.decision import REASONS, DecisionEnd, DecisionStatus, check_end
 from engine.domain.errors import Conflict, Refused, Unavailable
@@ -33,6 +33,7 @@ from workflows.payment import PaymentWorkflow
 router = APIRouter(prefix="/v1/admin/decisions", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance"))]
 Svc = Annotated[Services, Depends(get_services)]
+_DECISIONS = Listing(columns="*", source="bank.decisions", condition="$1::text IS NULL OR status = $1")
 _LIMIT_S = 12
 
 
@@ -133,19 +134,9 @@ async def list_decisions(
 ) -> Page[DecisionOut]:
     """Role: `finance`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"decisions {query.status}"
-    at, row_id = position(query, name)
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            """SELECT * FROM bank.decisions
-                WHERE ($1::timestamptz IS NULL OR (created_at, id) < ($1, $2)) AND ($4::text IS NULL OR status = $4)
-                ORDER BY created_at DESC, id DESC LIMIT $3""",
-            at,
-            row_id,
-            query.limit + 1,
-            query.status,
-        )
-    page, cursor = paged(rows, query, name)
-    return Page(items=[_shown(row) for row in page], next_cursor=cursor)
+        rows, following = await _DECISIONS.read(conn, query, name, query.status)
+    return Page(items=[_shown(row) for row in rows], next_cursor=following)
 
 
 @router.get("/{decision_id}", summary="Show a decision", responses=problems("forbidden", "not_found"))

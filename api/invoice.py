@@ -34,7 +34,7 @@ from api.invoice_row import (
     insert_in_tx,
     shown,
 )
-from api.paging import Page, Paging, paged, position
+from api.paging import Listing, Page, Paging
 from engine.clients import bolt11
 from engine.clients.invoices import InvoiceNode
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Refused, Unavailable
@@ -47,6 +47,7 @@ Receive = Annotated[Caller, Depends(needs("receive"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
+_INVOICES = Listing(columns=COLUMNS, source="bank.invoices", condition="account_id = $1")
 
 MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 1, 3600, 7 * 86_400
 _PUBLIC = hashlib.sha256(b"public").digest()
@@ -128,19 +129,9 @@ async def show_invoice(caller: Read, services: Svc, invoice_id: PathId) -> Invoi
 async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Query()]) -> Page[InvoiceOut]:
     """Scope: `read`. Newest first."""
     name = f"invoices {caller.account_id}"
-    at, row_id = position(paging, name)
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            f"""SELECT {COLUMNS} FROM bank.invoices
-                 WHERE account_id = $1 AND (created_at, id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
-                 ORDER BY created_at DESC, id DESC LIMIT $4""",  # noqa: S608 - constant
-            caller.account_id,
-            at,
-            row_id,
-            paging.limit + 1,
-        )
-    page, cursor = paged(rows, paging, name)
-    return Page(items=[shown(dict(row)) for row in page], next_cursor=cursor)
+        rows, following = await _INVOICES.read(conn, paging, name, caller.account_id)
+    return Page(items=[shown(row) for row in rows], next_cursor=following)
 
 
 @router.post(

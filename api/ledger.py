@@ -16,11 +16,11 @@ from api.deps import Caller, Services, get_services, needs_role, no_such
 from api.errors import problems
 from api.period import Instant, Period
 from api.stream import stream
-from engine.domain.errors import Unavailable
+from engine.domain.errors import Invalid, Unavailable
 from engine.ledger import export, story
 from engine.ledger.audit import record_in_tx
 from engine.ledger.database import transaction
-from engine.ledger.reads import TrialBalanceRow, find_balance_then
+from engine.ledger.reads import TrialBalanceRow, find_balance_then, has_more_accounts
 from engine.ledger.reads import list_trial_balance as read_trial_balance
 
 router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
@@ -31,6 +31,8 @@ Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["inco
 Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["ln:3f…:hold:1"])]
 
 _SLOTS = asyncio.Semaphore(4)
+_MOST_ACCOUNTS = 10_000
+"""So many rows a trial balance has at the most."""
 _BEANCOUNT = '2026-01-31 * "lightning_settled" ""\n  Income:Settled:Income:Ln--fee  -450 MSAT\n'
 _TEXTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -146,10 +148,16 @@ async def give_trial_balance(
 ) -> TrialBalanceOut:
     """Role: `finance`. Exact for moments that every posting begun then has ended since.
 
-    It reads each account, and for moments of the past what was posted on it since its last closing before.
+    It reads each account, and for moments of the past what was posted on it since its last closing before. With more
+    than 10,000 accounts users stand together; the export has each of them.
     """
     at = query.at or datetime.now(UTC)
     async with services.reading() as conn:
+        if query.users == "each" and await has_more_accounts(conn, _MOST_ACCOUNTS):
+            raise Invalid(
+                f"There are more than {_MOST_ACCOUNTS:,} accounts: ask with users=together, or for the export.",
+                field="users",
+            )
         rows = await read_trial_balance(conn, query.at, users_together=query.users == "together")
     return TrialBalanceOut(at=at, accounts=[_sums(row) for row in rows], totals=_totals(rows))
 

@@ -8,6 +8,7 @@ Support may lock and unlock; levels and closing are an administrator's. Each cha
 in its own transaction.
 """
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from pydantic import BaseModel, Field, model_validator
 from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
 from api.errors import Forbidden, problems
-from api.paging import Page, Paging, cursor, position
+from api.paging import Page, Paging, paged, position
 from api.wallet import WalletOut
 from engine.domain.ids import AccountId
 from engine.ledger import lifecycle
@@ -98,9 +99,8 @@ async def search_accounts(
             before=position(query, query.name),
             limit=query.limit + 1,
         )
-    page = rows[: query.limit]
-    more = cursor(page[-1].created_at, page[-1].id, query.name) if len(rows) > query.limit else None
-    return Page(items=[_shown(row) for row in page], next_cursor=more)
+    page, following = paged([asdict(row) for row in rows], query, query.name)
+    return Page(items=[_shown(lifecycle.AccountRow(**row)) for row in page], next_cursor=following)
 
 
 @router.get("/{account_id}", summary="Show an account", responses=problems("forbidden", "not_found"))

@@ -21,7 +21,7 @@ from api.destination import Ours, Resolved, amount_to_pay, at_hand, at_home, is_
 from api.errors import problems
 from api.idempotency import check_same, mark_replayed, required_key
 from api.limits import require_max_fee, require_prices
-from api.paging import Page, Paging, paged, position
+from api.paging import Listing, Page, Paging
 from api.payment_answer import COLUMNS, FROM, PaymentOut, find_answer, find_unopened, follow, reply, shown
 from api.payment_facts import Asked, find_facts
 from engine.contracts.payment import PaymentRequest
@@ -36,6 +36,7 @@ from engine.ledger.limits import Payer
 router = APIRouter(tags=["payments"])
 Read = Annotated[Caller, Depends(needs("read"))]
 Svc = Annotated[Services, Depends(get_services)]
+_PAYMENTS = Listing(columns=COLUMNS, source=FROM, condition="p.account_id = $1", time="p.created_at", key="p.id")
 
 
 class NewPaymentIn(Content):
@@ -145,20 +146,9 @@ async def show_payment(caller: Read, services: Svc, payment_id: PathId) -> Payme
 async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Query()]) -> Page[PaymentOut]:
     """Scope: `read`. Newest first."""
     name = f"payments {caller.account_id}"
-    at, row_id = position(paging, name)
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            f"""SELECT {COLUMNS} FROM {FROM}
-                 WHERE p.account_id = $1
-                   AND (p.created_at, p.id) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, ''))
-                 ORDER BY p.created_at DESC, p.id DESC LIMIT $4""",  # noqa: S608 - constant
-            caller.account_id,
-            at,
-            row_id,
-            paging.limit + 1,
-        )
-    page, cursor = paged(rows, paging, name)
-    return Page(items=[shown(dict(row)) for row in page], next_cursor=cursor)
+        rows, following = await _PAYMENTS.read(conn, paging, name, caller.account_id)
+    return Page(items=[shown(row) for row in rows], next_cursor=following)
 
 
 # Checking

@@ -26,7 +26,7 @@ from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
 from api.errors import problems, temporal_away
 from api.idempotency import mark_replayed, optional_key
-from api.paging import Page, Paging, paged, position
+from api.paging import Listing, Page, Paging
 from engine.contracts import queues
 from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile
 from engine.domain.errors import Conflict, Unavailable
@@ -37,6 +37,10 @@ from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
 Svc = Annotated[Services, Depends(get_services)]
+_RUNS = Listing(columns="*", source="bank.reconciliations")
+_LONGEST_TRAIL = 1_000
+"""So many lines of a case are shown, the newest: one that comes and goes with every run has no end."""
+_CASES = Listing(columns="*", source="bank.cases")
 _CALL_LIMIT = timedelta(seconds=5)
 _LIMIT_S = 12
 
@@ -164,18 +168,9 @@ async def start_reconciliation(
 @router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
 async def list_reconciliations(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
     """Role: `finance` or `treasury`. Newest first."""
-    at, row_id = position(paging, "reconciliations")
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            """SELECT * FROM bank.reconciliations
-                WHERE (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2, ''))
-                ORDER BY created_at DESC, id DESC LIMIT $3""",
-            at,
-            row_id,
-            paging.limit + 1,
-        )
-    page, cursor = paged(rows, paging, "reconciliations")
-    return Page(items=[_run(row) for row in page], next_cursor=cursor)
+        rows, following = await _RUNS.read(conn, paging, "reconciliations")
+    return Page(items=[_run(row) for row in rows], next_cursor=following)
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
@@ -191,23 +186,14 @@ async def show_reconciliation(_caller: Operator, services: Svc, run_id: PathId) 
 @router.get("/cases", summary="List cases", responses=problems("forbidden", "invalid_request"))
 async def list_cases(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
     """Role: `finance` or `treasury`. Newest first, whatever their status."""
-    at, row_id = position(paging, "cases")
     async with services.reading() as conn:
-        rows = await conn.fetch(
-            """SELECT * FROM bank.cases
-                WHERE (created_at, id) < (coalesce($1::timestamptz, 'infinity'), coalesce($2, ''))
-                ORDER BY created_at DESC, id DESC LIMIT $3""",
-            at,
-            row_id,
-            paging.limit + 1,
-        )
-    page, cursor = paged(rows, paging, "cases")
-    return Page(items=[CaseOut(**_case(row)) for row in page], next_cursor=cursor)
+        rows, following = await _CASES.read(conn, paging, "cases")
+    return Page(items=[CaseOut(**_case(row)) for row in rows], next_cursor=following)
 
 
 @router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
 async def show_case(_caller: Operator, services: Svc, case_id: PathId) -> CaseWithTrail:
-    """Role: `finance` or `treasury`. With its trail, the oldest line first."""
+    """Role: `finance` or `treasury`. With its trail, the oldest line first, and the newest 1,000 at the most."""
     async with services.reading() as conn:
         return await _read_case(conn, case_id)
 
@@ -300,6 +286,9 @@ async def _read_case(conn: Connection, case_id: str) -> CaseWithTrail:
     if row is None:
         raise no_such("case")
     trail = await conn.fetch(
-        "SELECT event, actor, note, at FROM bank.case_updates WHERE case_id = $1 ORDER BY id", case_id
+        """SELECT event, actor, note, at FROM (SELECT id, event, actor, note, at FROM bank.case_updates WHERE case_id = $1
+                           ORDER BY id DESC LIMIT $2) newest ORDER BY id""",
+        case_id,
+        _LONGEST_TRAIL,
     )
     return CaseWithTrail(**_case(row), trail=[UpdateOut(**line) for line in trail])

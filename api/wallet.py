@@ -36,13 +36,13 @@ SELECT * FROM ({" UNION ALL ".join(_PART.format(part=part, look=_LOOK) for part 
  ORDER BY created_at DESC, key DESC LIMIT {_LOOK}"""  # noqa: S608 - constant
 # A limit that the planner can see: with a parameter it would sort the whole wallet for a page.
 _TRANSACTIONS = f"""
-SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference
+SELECT id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at, reference, key
   FROM ({_SEEN}) seen
  WHERE ($6::text IS NULL OR kind = $6) AND ($7::text IS NULL OR status = $7) AND ($8::text IS NULL OR direction = $8)
    AND ($9::text IS NULL OR memo ILIKE $9 OR counterparty ILIKE $9 OR reference ILIKE $9)
  ORDER BY created_at DESC, key DESC LIMIT {MAX_LIMIT + 1}"""  # noqa: S608 - constant
 _LAST_SEEN = f"""
-SELECT created_at, id, count(*) OVER () AS seen FROM ({_SEEN}) seen
+SELECT created_at, key, count(*) OVER () AS seen FROM ({_SEEN}) seen
  ORDER BY created_at, key LIMIT 1"""  # noqa: S608 - constant
 
 
@@ -136,12 +136,11 @@ async def list_transactions(
     """
     query.check()
     name = f"transactions {wallet_id} {query.name}"
-    at, row_id = position(query, name)
-    frame = (wallet_id, at, row_id and row_id.removesuffix(".in"), query.begins_at, query.ends_at)
+    frame = (wallet_id, *position(query, name), query.begins_at, query.ends_at)
     async with services.reading() as conn:
         await own_wallet(conn, caller.account_id, wallet_id)
         rows = await conn.fetch(_TRANSACTIONS, *frame, query.kind, query.status, query.direction, query.pattern)
-        page, following = paged(rows, query, name)
+        page, following = paged(rows, query, name, key="key")
         if following is None and query.is_narrow:
             following = await _look_on(conn, frame, name)
     return Page(items=[TransactionOut(**row) for row in page], next_cursor=following)
@@ -150,7 +149,7 @@ async def list_transactions(
 async def _look_on(conn: Connection, frame: tuple[object, ...], name: str) -> str | None:
     """The cursor of the last row that a page looked at, if there may be more behind it."""
     row = await conn.fetchrow(_LAST_SEEN, *frame)
-    return None if row is None or row["seen"] < _LOOK else cursor(row["created_at"], row["id"], name)
+    return None if row is None or row["seen"] < _LOOK else cursor(row["created_at"], row["key"], name)
 
 
 async def own_wallet(conn: Connection, account_id: AccountId, wallet_id: str) -> Wallet:

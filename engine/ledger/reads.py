@@ -167,6 +167,13 @@ async def list_trial_balance(
         return [TrialBalanceRow(**row) for row in await conn.fetch(query, at)]
 
 
+async def has_more_accounts(conn: Connection, count: int) -> bool:
+    """Whether the books have more accounts than that; reads no more of them than it must."""
+    with translated():
+        found: bool = await conn.fetchval("SELECT EXISTS (SELECT FROM ledger.accounts OFFSET $1)", count)
+    return found
+
+
 async def list_entries(conn: Connection, ref: str) -> list[EntryRow]:
     """The legs of the transfer with this reference, in the order they were written; empty when there is none."""
     with translated():
