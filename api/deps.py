@@ -33,7 +33,7 @@ from engine.domain.limits import Window
 from engine.domain.money import Sat
 from engine.ledger.accounts import find_api_keys_by_token
 from engine.ledger.audit import Act
-from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.database import Connection, Pool, borrowed
 from engine.ledger.limits import LimitBooks
 from engine.settings import ApiSettings
 
@@ -80,9 +80,8 @@ class Services:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Connection]:
         """A connection for reads. Raises Unavailable while Postgres is away."""
-        with translated():
-            async with self.pool.acquire(timeout=10) as connection:
-                yield connection
+        async with borrowed(self.pool) as connection:
+            yield connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

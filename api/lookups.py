@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from api.together import Together
 from engine.clients.cache import Cache
-from engine.ledger.database import Connection, Pool, transaction, translated
+from engine.ledger.database import Connection, Pool, borrowed, transaction
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -51,9 +51,8 @@ class Lookups:
 
     def _reading(self, find: Find[Q, A]) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
         async def ask(questions: Sequence[Q]) -> Sequence[A]:
-            with translated():
-                async with self._pool.acquire(timeout=10) as connection:
-                    return await find(connection, questions)
+            async with borrowed(self._pool) as connection:
+                return await find(connection, questions)
 
         return ask
 

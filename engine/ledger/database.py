@@ -3,12 +3,17 @@
 What an error means for the money depends on when it comes. Before COMMIT was sent nothing has happened, whatever
 broke: `Unavailable`, the same call may be made again. While COMMIT is under way nobody knows: `OutcomeUnknown`, ask by
 reference (posting the same again is safe and gives the first answer).
+
+A lost connection has many faces: a class of SQLSTATE, a word of the driver about its own state, an error of the socket
+or of TLS. They are told by place, not by word: whatever a connection raises that is neither an answer of Postgres nor
+about an argument means that the line is gone. Such a connection is closed at once (`Line`), so the pool never gives it
+out again.
 """
 
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import asyncpg
 import orjson
@@ -34,13 +39,24 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
 }
 """The SQLSTATEs of migrations 0001, 0006 and 0009. The detail of the first that applies comes along as fields."""
 
-_TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03")
+_TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03", "25P04")
 """Classes of SQLSTATE after which the transaction can be made anew: lost, raced, full, locked, shut down."""
+_GONE = ("08", "57P", "25006", "25P03", "25P04")
+"""After these Postgres has ended the session, or the session is at a server that takes no writes (a failover)."""
+_ROLLED_BACK = "40"
+"""Says of a COMMIT that it was not made, but for 40003, "statement completion unknown"."""
 
-_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+_FAILURES = (
+    *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
+    *(OSError, TimeoutError),
+)
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+if TYPE_CHECKING:
+    _DriversConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+else:
+    _DriversConnection = asyncpg.Connection
 
 
 async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: int = 15) -> Pool:
@@ -54,6 +70,8 @@ async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_
             timeout=10,
             max_inactive_connection_lifetime=300,
             statement_cache_size=200,
+            connect=_connect,
+            connection_class=Line,
             init=_prepare_connection,
             reset=_leave_as_it_is,
             server_settings={
@@ -72,40 +90,121 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     during COMMIT (look by reference, or repeat the same content). To go on after a refusal, put the refused call into
     a savepoint: `async with conn.transaction(): await post_in_tx(conn, …)`, and catch the error outside of it.
     """
-    with translated():
-        connection = await pool.acquire(timeout=10)
-    try:
-        running = connection.transaction(isolation="read_committed")
-        with translated():
-            await running.start()
-        try:
-            with translated():
-                yield connection
-        except BaseException:
-            with suppress(*_FAILURES):  # a transaction that cannot be rolled back is gone with its connection
-                await running.rollback()
-            raise
-        with translated(committing=True):
-            await running.commit()
-    finally:
-        with suppress(*_FAILURES):  # COMMIT or ROLLBACK has spoken; what the line does afterwards changes nothing
-            await pool.release(connection)
+    async with _opened(pool, "read_committed") as conn:
+        yield conn
 
 
 @asynccontextmanager
 async def borrowed(pool: Pool, *, timeout_s: int = 10) -> AsyncIterator[Connection]:
-    """A connection for single statements, each committed by itself. Raises Unavailable when there is none in time."""
+    """A connection for single statements, each committed by itself, so for reads and for what may be repeated.
+
+    Raises Unavailable when there is none in time, or when it fails.
+    """
     with translated():
-        async with pool.acquire(timeout=timeout_s) as conn:
+        conn = await pool.acquire(timeout=timeout_s)
+    try:
+        with translated():
             yield conn
+    finally:
+        await _give_back(pool, conn)
 
 
 @asynccontextmanager
 async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
     """One REPEATABLE READ transaction for reads: all its statements see the books of one moment. Raises Unavailable."""
+    async with _opened(pool, "repeatable_read", readonly=True) as conn:
+        yield conn
+
+
+@asynccontextmanager
+async def _opened(
+    pool: Pool, isolation: Literal["read_committed", "repeatable_read"], *, readonly: bool = False
+) -> AsyncIterator[Connection]:
     with translated():
-        async with pool.acquire(timeout=10) as conn, conn.transaction(isolation="repeatable_read", readonly=True):
-            yield conn
+        conn = await pool.acquire(timeout=10)
+    try:
+        running = conn.transaction(isolation=isolation, readonly=readonly)
+        with translated():
+            await running.start()
+        try:
+            with translated():
+                yield conn
+        except BaseException:
+            with suppress(Exception):  # what cannot be rolled back is gone with its connection: see _give_back
+                await running.rollback()
+            raise
+        with translated(committing=not readonly):
+            await running.commit()
+    finally:
+        await _give_back(pool, conn)
+
+
+async def _give_back(pool: Pool, conn: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+    """Whatever the line does from here on changes nothing: COMMIT, ROLLBACK or the last answer has been heard.
+
+    The pool closes a connection that it cannot roll back, and forgets one that is closed.
+    """
+    with suppress(Exception):
+        await pool.release(conn)
+
+
+class Line(_DriversConnection):
+    """A connection that ends itself as soon as it has failed other than by an answer, however the driver puts it.
+
+    After a FATAL message, for one, asyncpg takes the next statement and finds its own state unfit ("cannot switch to
+    state …; another operation … is in progress"). Statements raise ConnectionDoesNotExistError for all of that.
+    """
+
+    async def execute(self, *args: Any, **more: Any) -> str:
+        """As asyncpg's."""
+        with _kept_whole(self):
+            return await super().execute(*args, **more)
+
+    async def executemany(self, *args: Any, **more: Any) -> None:
+        """As asyncpg's."""
+        with _kept_whole(self):
+            await super().executemany(*args, **more)
+
+    async def fetch(self, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - asyncpg's has overloads by record class
+        """As asyncpg's."""
+        with _kept_whole(self):
+            return await super().fetch(*args, **more)
+
+    async def fetchrow(self, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - as above
+        """As asyncpg's."""
+        with _kept_whole(self):
+            return await super().fetchrow(*args, **more)
+
+    async def fetchval(self, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - any value
+        """As asyncpg's."""
+        with _kept_whole(self):
+            return await super().fetchval(*args, **more)
+
+
+@contextmanager
+def _kept_whole(line: Line) -> Iterator[None]:
+    """Ends the line unless it is known to be good, and then says so in one way."""
+    try:
+        yield
+    except asyncpg.PostgresError as answer:
+        if (answer.sqlstate or "").startswith(_GONE):
+            line.terminate()
+        raise
+    except TimeoutError:  # the driver cancels what takes too long, and ends the line when it cannot
+        raise
+    except Exception as error:
+        if isinstance(error, asyncpg.InterfaceError) and not line.is_closed():
+            raise  # it was asked wrongly, and is as good as before
+        line.terminate()
+        raise asyncpg.ConnectionDoesNotExistError(f"the connection was lost: {error!r}") from error
+
+
+async def _connect(*args: Any, **more: Any) -> Any:  # noqa: ANN401 - what the pool hands on
+    """However the server, its TLS or its address book says no: there is no connection."""
+    try:
+        return await asyncpg.connect(*args, **more)
+    except Exception as error:
+        raise asyncpg.ClientCannotConnectError(f"there is no connection: {error!r}") from error
 
 
 async def change_one(conn: Connection, query: str, *args: object) -> None:
@@ -138,7 +237,9 @@ def translated(*, committing: bool = False) -> Iterator[None]:
 
 def translate(error: Exception, *, committing: bool = False) -> EngineError:
     """The one table from SQLSTATE and lost connections to our own errors."""
-    if not isinstance(error, asyncpg.PostgresError):
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # asyncpg's own DataError
+        return InvariantBroken(f"no argument that Postgres can take: {error}")
+    if not isinstance(error, asyncpg.PostgresError) or isinstance(error, asyncpg.InvalidCachedStatementError):
         return _lost(error, committing=committing)
     state = error.sqlstate or ""
     if state in _RULES:
@@ -146,8 +247,8 @@ def translate(error: Exception, *, committing: bool = False) -> EngineError:
     if state == "23514" and error.constraint_name == "above_floor":
         return Refused("an account would fall below its floor", code="insufficient_funds")
     if state.startswith(_TRY_AGAIN):
-        # 40xxx says for certain that nothing was committed; any other end of a COMMIT says nothing.
-        return _lost(error, committing=committing and not state.startswith("40"))
+        is_certain = state.startswith(_ROLLED_BACK) and state != "40003"
+        return _lost(error, committing=committing and not is_certain)
     return InvariantBroken(f"Postgres refused what the engine asked: {error.args[0]}", sqlstate=state)
 
 

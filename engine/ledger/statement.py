@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.domain.errors import NotFound
-from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.database import Connection, Pool, borrowed, translated
 from engine.ledger.sheet import cell, csv_lines, moment
 
 PAGE = 1_000
@@ -129,9 +129,8 @@ async def iterate_movements(pool: Pool, account_id: int, period: Period) -> Asyn
     """All movements of the period, page by page; no connection is held between two pages."""
     after, closing = period.opening_version, period.closing_version
     while after < closing:
-        with translated():
-            async with pool.acquire(timeout=10) as conn:
-                page = await list_movements(conn, account_id, after_version=after, closing_version=closing, limit=PAGE)
+        async with borrowed(pool) as conn:
+            page = await list_movements(conn, account_id, after_version=after, closing_version=closing, limit=PAGE)
         if page:
             yield page
         if len(page) < PAGE:

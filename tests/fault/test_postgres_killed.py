@@ -1,0 +1,55 @@
+"""PostgreSQL is killed again and again while the API is asked from all sides: every answer is one to act on.
+
+201 or 200 says what happened, 202 that it goes on, 503 that the same may be asked again. 500 says nothing, and comes
+never.
+"""
+
+import asyncio
+import secrets
+from collections import Counter
+
+import httpx
+import pytest
+
+from tests.fixtures.stack import Account, Bank
+
+pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+
+SENDERS, AMOUNT_MSAT = 12, 1_000
+
+
+async def test_no_answer_is_a_500_however_often_postgres_is_killed(bank: Bank) -> None:
+    alice, bob = await bank.open_account(funds_msat=50_000_000), await bank.open_account()
+    answers: Counter[tuple[str, int]] = Counter()
+    keys: list[str] = []
+    is_over = asyncio.Event()
+
+    async def send() -> None:
+        while not is_over.is_set():
+            keys.append(secrets.token_hex(8))
+            answer = await pay(alice, bob, keys[-1])
+            answers["POST", answer.status_code] += 1
+            looked = await bank.next_api().get("/v1/payments", headers=alice.headers)
+            answers["GET", looked.status_code] += 1
+
+    sending = [asyncio.create_task(send()) for _ in range(SENDERS)]
+    for _ in range(4):
+        await asyncio.sleep(1)
+        await bank.kill("postgres")
+    is_over.set()
+    await asyncio.gather(*sending)
+    assert {status for _method, status in answers} <= {200, 201, 202, 503}, answers
+    assert answers["POST", 201] > 0, answers
+    assert answers["POST", 503] + answers["GET", 503] > 0, answers
+    for key in keys:  # what was not answered is asked again, and each is paid once
+        answer = await pay(alice, bob, key)
+        while answer.status_code == 503:
+            await asyncio.sleep(0.5)
+            answer = await pay(alice, bob, key)
+        assert answer.status_code in {201, 202}, answer.text
+        assert (await alice.final(answer.json()["id"], limit_s=120))["status"] == "settled"
+    assert (await bob.wallet())["available_msat"] == AMOUNT_MSAT * len(keys)
+
+
+async def pay(payer: Account, payee: Account, key: str) -> httpx.Response:
+    return await payer.pay(f"wallet:{payee.wallet_id}", key=key, amount_msat=AMOUNT_MSAT, wait_s=5)
