@@ -4,6 +4,9 @@ An administrator opens accounts. Keys are made by an administrator, with any sco
 can hand on what they have and no more: a subset of their scopes, for no longer than they last themselves. The same rule
 decides which keys a key may revoke: those that can do nothing that it cannot. A key that may spend so much and no more
 hands on no spending at all: what its keys spent would have to count as its own.
+
+Each key knows which key made it, and falls with it. So when a key is in wrong hands, revoking it is enough; an
+administrator who only exchanges his own may keep what it has made.
 """
 
 from collections.abc import Sequence
@@ -11,10 +14,21 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from api.body import Body, Content, Expiry, ExternalId, JsonBody, Text, documented
-from api.deps import Caller, PathId, Scope, Services, get_caller, get_services, needs, needs_role, no_such
+from api.deps import (
+    Caller,
+    PathId,
+    Scope,
+    Services,
+    get_caller,
+    get_services,
+    needs,
+    needs_role,
+    no_such,
+    still_may_in_tx,
+)
 from api.errors import Forbidden, problems
 from api.idempotency import Intent, find_replay, once, optional_key
 from api.paging import Listing, Page, Paging
@@ -32,8 +46,12 @@ router = APIRouter(tags=["accounts"])
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]
+_MOST_GENERATIONS = 16
+"""So many keys may stand in a row, each made by the one before."""
+_MOST_NAMED = 100
+"""So many keys that fell with another one stand in the audit trail by name; all are counted."""
 _KEYS = Listing(
-    columns="id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat",
+    columns="id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat, made_by",
     source="bank.api_keys",
     condition="account_id = $1",
 )
@@ -93,6 +111,17 @@ class NewKeyIn(Content):
     spend_limit_sat: SpendLimit | None = Field(default=None, description="None: as much as its account may.")
 
 
+class RevocationQuery(BaseModel):
+    """How far a revocation goes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    keep_made: bool = Field(
+        default=False,
+        description="Role `admin`: the keys that come from it stay good, because it is exchanged and was never lost.",
+    )
+
+
 class KeyOut(BaseModel):
     """An API key, without its secret."""
 
@@ -103,6 +132,7 @@ class KeyOut(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     spend_limit_sat: dict[Window, int] | None = Field(description="What all its payments may come to, per window.")
+    made_by: str | None = Field(description="The key that made it; null: the bootstrap key, or not known any more.")
 
 
 class NewKeyOut(KeyOut):
@@ -135,6 +165,7 @@ async def open_account(
     )
 
     async def make(conn: Connection) -> None:
+        await still_may_in_tx(conn, caller)
         await accounts.open_bank_account_in_tx(conn, new)
         facts = body.content.model_dump(exclude_none=True)
         await record_in_tx(conn, caller.act("account.open", account_id=new.id, **facts))
@@ -187,6 +218,9 @@ async def make_api_key(
     key_id, secret = ApiKeyId(new_id("key")), accounts.new_secret()
 
     async def make(conn: Connection) -> None:
+        maker = await still_may_in_tx(conn, caller)
+        if maker is not None and maker.generation >= _MOST_GENERATIONS:
+            raise Forbidden(f"A key that comes from {_MOST_GENERATIONS - 1} others makes none.")
         await accounts.add_api_key_in_tx(
             conn,
             key_id,
@@ -196,6 +230,7 @@ async def make_api_key(
             secret=secret,
             expires_at=asked.expires_at,
             spend_limit_sat=asked.spend_limit_sat.caps if asked.spend_limit_sat else None,
+            made_by=ApiKeyId(caller.key_id) if maker else None,
         )
         if caller.is_operator:
             facts: dict[str, object] = {"name": asked.name, "scopes": scopes, "expires_at": asked.expires_at}
@@ -232,20 +267,28 @@ async def list_api_keys(
     summary="Revoke an API key",
     responses=problems("forbidden", "not_found"),
 )
-async def revoke_api_key(caller: AnyCaller, services: Svc, account_id: PathId, key_id: PathId) -> KeyOut:
+async def revoke_api_key(
+    caller: AnyCaller, services: Svc, account_id: PathId, key_id: PathId, query: Annotated[RevocationQuery, Query()]
+) -> KeyOut:
     """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
 
-    Counts at once; a repeat gives the same answer.
+    Counts at once, also for all keys that come from it: those that it made, those that they made, and so on, of
+    whichever account. A repeat gives the same answer.
     """
     account = await _account_of_keys(caller, services, account_id)
     known = await accounts.find_api_key(services.pool, account, ApiKeyId(key_id))
     if known is None:
         raise no_such("API key")
     _check_hands_on(caller, known.scopes)
+    if query.keep_made and not caller.is_admin:
+        raise Forbidden("Only an administrator may keep what a revoked key has made.", scope="admin")
     async with transaction(services.pool) as conn:
-        revoked = await accounts.revoke_api_key_in_tx(conn, known.id)
+        await still_may_in_tx(conn, caller)
+        revoked = await accounts.revoke_api_key_in_tx(conn, known.id, keep_made=query.keep_made)
         if revoked and caller.is_operator:
-            await record_in_tx(conn, caller.act("key.revoke", account_id=account, subject=known.id))
+            taken = {key: of for key, of in revoked.items() if key != known.id}
+            facts = {"taken": dict(list(taken.items())[:_MOST_NAMED]), "count": len(taken), "kept": query.keep_made}
+            await record_in_tx(conn, caller.act("key.revoke", account_id=account, subject=known.id, **facts))
     return await _read_key(services, account, known.id, None)
 
 
@@ -305,5 +348,6 @@ async def _read_key(services: Services, account_id: AccountId, key_id: ApiKeyId,
         expires_at=known.expires_at,
         revoked_at=known.revoked_at,
         spend_limit_sat=None if known.spend_limit_sat is None else dict(known.spend_limit_sat),
+        made_by=known.made_by,
         key=token,
     )

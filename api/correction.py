@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from api import correction_run
-from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal
+from api.approval import ApprovalIn, Reason, RejectionIn, require_another_person
 from api.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Role, Services, get_services, needs_role, no_such
 from api.errors import Forbidden, problems
@@ -249,9 +249,9 @@ async def _decide(
     """Hand the word to the workflow, unless there is one already; then answer from the row."""
     async with services.reading() as conn:
         known = await _read(conn, correction_id)
-    _check_role(caller, known.kind)
-    if approve and known.proposed_by == caller.owner:
-        raise own_proposal()
+        _check_role(caller, known.kind)
+        if approve:
+            await require_another_person(conn, caller, known.id, known.proposed_by)
     if known.status in _OPEN:
         word = Decision(operator=caller.owner, key_id=caller.key_id, approve=approve, note=note)
         await correction_run.tell(services.temporal, known.workflow_id, word)

@@ -15,9 +15,9 @@ from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdate
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal
+from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person
 from api.body import Body, Content, Id, JsonBody, Text, documented
-from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
+from api.deps import Caller, PathId, Services, get_services, needs_role, no_such, still_may_in_tx
 from api.errors import problems, temporal_away
 from api.paging import Listing, Page, Paging
 from engine.contracts.payment import Approval
@@ -108,6 +108,7 @@ async def propose_decision(
     """
     asked = body.content
     async with transaction(services.pool) as conn:
+        await still_may_in_tx(conn, caller)
         stuck = await _require_stuck(conn, asked)
         new = kept.NewDecision(
             id=DecisionId(new_id("dec")),
@@ -168,8 +169,7 @@ async def approve_decision(
     async with services.reading() as conn:
         known = await _read(conn, decision_id)
         stuck = await kept.find_stuck_payment(conn, PaymentId(known.payment_id))
-    if known.proposed_by == caller.owner:
-        raise own_proposal()
+        await require_another_person(conn, caller, known.id, known.proposed_by)
     if known.status is DecisionStatus.PROPOSED and stuck is not None:
         _require_pending(stuck)
         word = Approval(
@@ -197,6 +197,7 @@ async def reject_decision(
 ) -> DecisionOut:
     """Role: `finance`; the proposer may, too. A repeat by the same operator is one."""
     async with transaction(services.pool) as conn:
+        await still_may_in_tx(conn, caller)
         known = await _read(conn, decision_id)
         row = await kept.get_row_in_tx(conn, DecisionId(known.id))
         if row.status is DecisionStatus.PROPOSED:

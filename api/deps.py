@@ -4,6 +4,9 @@ A caller is whoever has an API key: in `Authorization: Bearer …` or in `X-Api-
 has the scope `admin` and no account. Every key is looked up on every request, so revoking one counts at once; those of
 requests that come together are looked up together. Requests are counted per key in Redis; when Redis is away they are
 not, rather than turning payments away.
+
+The roles of a key count while its account is active, and every account that it comes from: an operator who is locked
+has none left, whichever keys he has made for whom. What a user may do with a locked account is not decided here.
 """
 
 import hmac
@@ -28,10 +31,10 @@ from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
 from engine.clients.web import Web
 from engine.domain.errors import NotFound
-from engine.domain.ids import AccountId, NodeName
+from engine.domain.ids import AccountId, ApiKeyId, NodeName
 from engine.domain.limits import Window
 from engine.domain.money import Sat
-from engine.ledger.accounts import find_api_keys_by_token
+from engine.ledger.accounts import Standing, find_api_keys_by_token, lock_key_in_tx
 from engine.ledger.audit import Act
 from engine.ledger.database import Connection, Pool, borrowed
 from engine.ledger.limits import LimitBooks
@@ -204,6 +207,22 @@ def needs_role(*roles: Role) -> Callable[..., Coroutine[Any, Any, Caller]]:
     return allowed
 
 
+async def still_may_in_tx(conn: Connection, caller: Caller) -> Standing | None:
+    """Lets the caller go on, whose body may have come long after its key; nobody revokes the key meanwhile.
+
+    For whatever gives or takes power: first in the transaction. None for the bootstrap key. Raises Unauthenticated when
+    the key has been revoked, Forbidden when its roles have gone.
+    """
+    if caller.account is None:
+        return None
+    standing = await lock_key_in_tx(conn, ApiKeyId(caller.key_id))
+    if standing is None:
+        raise Unauthenticated("This API key has been revoked, or has expired.")
+    if caller.is_operator and not standing.has_powers:
+        raise Forbidden("The roles of this key have ended: an account that it comes from is locked or closed.")
+    return standing
+
+
 def no_such(thing: str) -> NotFound:
     """The same words for what does not exist and for what belongs to somebody else."""
     return NotFound(f"There is no such {thing}.")
@@ -217,7 +236,7 @@ async def _find_caller(services: Services, token: str) -> Caller | None:
         return None
     return Caller(
         key_id=key.id,
-        scopes=frozenset(key.scopes),
+        scopes=frozenset(key.scopes) if key.has_powers else frozenset(key.scopes) - ROLES,
         account=key.account_id,
         expires_at=key.expires_at,
         spend_limit_sat=key.spend_limit_sat,

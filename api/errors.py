@@ -86,6 +86,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unauthenticated": (401, "Authentication is required"),
     "forbidden": (403, "This key may not do this"),
     "own_proposal": (403, "Nobody approves what he proposed himself"),
+    "own_account": (403, "Nobody changes his own account"),
     "not_found": (404, "There is no such thing for you"),
     "method_not_allowed": (405, "This method is not allowed here"),
     "idempotency_conflict": (409, "The Idempotency-Key was used for another request"),

@@ -4,8 +4,9 @@
     locked     reads, makes invoices and receives; sends nothing. What is on its way ends as it would have
     closed     reads. For ever
 
-Support may lock and unlock; levels and closing are an administrator's. Each change leaves a line in the audit trail,
-in its own transaction.
+Support may lock and unlock; levels and closing are an administrator's. Nobody changes his own account, by whichever of
+his keys or of those that come from them; the bootstrap key, which has no account, is the way out. Each change leaves a
+line in the audit trail, in its own transaction.
 """
 
 from dataclasses import asdict
@@ -16,12 +17,13 @@ from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, model_validator
 
 from api.body import Body, Content, JsonBody, Text, documented
-from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
+from api.deps import Caller, PathId, Services, get_services, needs_role, no_such, still_may_in_tx
 from api.errors import Forbidden, problems
 from api.paging import Page, Paging, paged, position
 from api.wallet import WalletOut
-from engine.domain.ids import AccountId
+from engine.domain.ids import AccountId, ApiKeyId
 from engine.ledger import lifecycle
+from engine.ledger.accounts import comes_from_account
 from engine.ledger.audit import record_in_tx
 from engine.ledger.database import transaction
 from engine.ledger.lifecycle import Status
@@ -113,7 +115,8 @@ async def show_account(_caller: Reader, services: Svc, account_id: PathId) -> Op
     "/{account_id}",
     summary="Lock, unlock or close an account, or change its level",
     responses=problems(
-        *("forbidden", "not_found", "invalid_request", "account_closed", "account_not_empty", "request_too_large")
+        *("forbidden", "own_account", "not_found", "invalid_request", "account_closed", "account_not_empty"),
+        "request_too_large",
     ),
     openapi_extra=documented(
         ChangeIn,
@@ -128,7 +131,7 @@ async def change_account(
     account_id: PathId,
     body: Annotated[Body[ChangeIn], Depends(JsonBody(ChangeIn))],
 ) -> OperatorAccountOut:
-    """Role: `support`; closing and changing the level need `admin`. A repeat changes nothing.
+    """Role: `support`; closing and changing the level need `admin`. Not your own account. A repeat changes nothing.
 
     A locked account still receives, and its payments that are on their way settle or are given back. Closing cancels
     its open invoices; money that still comes from outside waits in suspense for an operator.
@@ -138,6 +141,9 @@ async def change_account(
         raise Forbidden("Levels and closing need a key with the scope 'admin'.", scope="admin")
     account = AccountId(account_id)
     async with transaction(services.pool) as conn:
+        await still_may_in_tx(conn, caller)
+        if await comes_from_account(conn, ApiKeyId(caller.key_id), account):
+            raise Forbidden("Nobody changes his own account: another operator must.", code="own_account")
         changes = await lifecycle.change_in_tx(conn, account, status=asked.status, level=asked.level)
         for change in changes:
             await record_in_tx(conn, caller.act(change.action, account_id=account, note=asked.note, **change.detail))

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
 from api.body import Body, Content, JsonBody, Text, documented
-from api.deps import Caller, Services, get_services, needs_role
+from api.deps import Caller, Services, get_services, needs_role, still_may_in_tx
 from api.errors import problems
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.money import fiat_text, parse_fiat
@@ -59,6 +59,7 @@ async def set_price(
     if not price_micro:
         raise Invalid("A price is a decimal number above zero, with at most six decimals.", field="price")
     async with transaction(services.pool) as conn:
+        await still_may_in_tx(conn, caller)
         await add_price_in_tx(conn, currency, price_micro, caller.owner)
         price = (await read_prices(conn, [currency])).get(currency)
         await record_in_tx(conn, caller.act("price.set", subject=currency, price=fiat_text(price_micro)))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from api.deps import Caller, Services
+from api.deps import Caller, Services, still_may_in_tx
 from engine.domain.errors import Conflict, InvariantBroken
 from engine.ledger.audit import record_in_tx
 from engine.ledger.database import transaction
@@ -18,6 +18,7 @@ async def set_edition(
     """
     try:
         async with transaction(services.pool) as conn:
+            await still_may_in_tx(conn, caller)
             await set_in_tx(conn, name, content, version=version, note=note, set_by=caller.owner)
             await record_in_tx(conn, caller.act(f"{name}.set", subject=f"version {version}", note=note))
     except Conflict:

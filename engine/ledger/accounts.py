@@ -3,6 +3,9 @@
 An account is opened together with its wallet and the wallet's account in the books, in the caller's transaction. An API
 key is `mr_<id>_<secret>`: the secret has 256 random bits, only its SHA-256 is stored (so strong a secret needs no slow
 hash), and the key is told once. Nothing about a key is cached, so a revocation counts from its commit on.
+
+Each key knows the key that made it. What comes from a key falls with it, its roles count only while every account that
+it comes from is active, and keys that come from one account are of one person (migration 0024, decision 0036).
 """
 
 import hashlib
@@ -32,7 +35,7 @@ _TOKEN = re.compile(r"mr_([0-9a-z]{25})_([0-9A-Za-z_-]{43})")
 _ID_PREFIX = "key_"
 
 _ACCOUNT = "id, username, external_id, level, status, created_at"
-_KEY = "id, account_id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat"
+_KEY = "id, account_id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat, made_by"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +72,19 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     spend_limit_sat: Mapping[Window, Sat] | None
+    made_by: ApiKeyId | None
+    """None: the bootstrap key, or not known."""
+    has_powers: bool = True
+    """Whether its roles count. Asked only where a key is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a key is worth at this moment, its row locked against being revoked."""
+
+    has_powers: bool
+    generation: int
+    """1 for a key that comes from none, and one more with each that made the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,12 +217,16 @@ async def add_api_key_in_tx(
     secret: str,
     expires_at: datetime | None,
     spend_limit_sat: Mapping[Window, Sat] | None = None,
+    made_by: ApiKeyId | None = None,
 ) -> None:
-    """Let whoever has this secret act for the account from now on, and spend no more than this per window."""
+    """Let whoever has this secret act for the account from now on, and spend no more than this per window.
+
+    `lock_key_in_tx` its maker first: a key that has been revoked makes none.
+    """
     with translated():
         await conn.execute(
-            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at, spend_limit_sat)
-               VALUES ($1, $2, $3, $4, $5, $6, $7)""",
+            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at, spend_limit_sat, made_by)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
             key_id,
             account_id,
             name,
@@ -214,18 +234,24 @@ async def add_api_key_in_tx(
             _hash(secret),
             expires_at,
             None if spend_limit_sat is None else dict(spend_limit_sat),
+            made_by,
         )
 
 
 async def find_api_keys_by_token(conn: Reader, texts: Sequence[str]) -> list[ApiKey | None]:
-    """The key that each of these texts is, while it is neither revoked nor expired, in their order."""
+    """The key that each of these texts is, while it is neither revoked nor expired, in their order.
+
+    `has_powers` is looked up for keys with a role; those of users, which are nearly all, cost no more for it.
+    """
     matches = [_TOKEN.fullmatch(text) for text in texts]
     ids = {_ID_PREFIX + match[1] for match in matches if match is not None}
     if not ids:
         return [None] * len(texts)
     with translated():
         rows = await conn.fetch(
-            f"""SELECT {_KEY}, secret_hash FROM bank.api_keys
+            f"""SELECT {_KEY}, secret_hash,
+                       CASE WHEN scopes <@ '{{read,receive,send}}' THEN true ELSE bank.key_has_powers(id) END AS has_powers
+                  FROM bank.api_keys
                  WHERE id = ANY($1) AND revoked_at IS NULL
                    AND (expires_at IS NULL OR expires_at > clock_timestamp())""",  # noqa: S608 - constant
             list(ids),
@@ -253,15 +279,64 @@ async def find_api_key(conn: Reader, account_id: AccountId, key_id: ApiKeyId) ->
     return None if row is None else ApiKey(**row)
 
 
-async def revoke_api_key_in_tx(conn: Connection, key_id: ApiKeyId) -> bool:
-    """From the commit on the key opens nothing. False for a repeat, which changes nothing."""
+async def lock_key_in_tx(conn: Connection, key_id: ApiKeyId) -> Standing | None:
+    """What the key is worth; nobody revokes it until the transaction ends. None: it is revoked, or has expired."""
     with translated():
-        revoked: str | None = await conn.fetchval(
-            """UPDATE bank.api_keys SET revoked_at = clock_timestamp()
-                WHERE id = $1 AND revoked_at IS NULL RETURNING id""",
+        found = await conn.fetchval(
+            """SELECT id FROM bank.api_keys WHERE id = $1 AND revoked_at IS NULL
+                  AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE""",
             key_id,
         )
-    return revoked is not None
+        if found is None:
+            return None
+        row = await conn.fetchrow(  # a statement of its own: what was committed while the first one waited counts
+            """SELECT bank.key_has_powers($1) AS has_powers, max(generation) AS generation FROM bank.key_line($1)""",
+            key_id,
+        )
+    return None if row is None else Standing(**row)
+
+
+async def revoke_api_key_in_tx(
+    conn: Connection, key_id: ApiKeyId, *, keep_made: bool = False
+) -> dict[ApiKeyId, AccountId]:
+    """From the commit on the key opens nothing, nor do those that come from it, unless they are kept.
+
+    Gives those that still opened something, with their accounts; none for a repeat. Who is making a key at this moment
+    holds the row of his own, is waited for, and what he made is found.
+    """
+    revoked: dict[ApiKeyId, AccountId] = {}
+    generation = [key_id]
+    while generation:
+        with translated():
+            rows = await conn.fetch(
+                """SELECT id, account_id FROM bank.api_keys WHERE id = ANY($1) AND revoked_at IS NULL
+                    ORDER BY id FOR NO KEY UPDATE""",
+                generation,
+            )
+            new = {ApiKeyId(row["id"]): AccountId(row["account_id"]) for row in rows}
+            await conn.execute(
+                "UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = ANY($1)", list(new)
+            )
+            revoked |= new
+            made = await conn.fetch("SELECT id FROM bank.api_keys WHERE made_by = ANY($1) ORDER BY id", generation)
+        generation = [] if keep_made else [ApiKeyId(row["id"]) for row in made]
+    return revoked
+
+
+async def comes_from_account(conn: Connection, key_id: ApiKeyId, account_id: AccountId) -> bool:
+    """Whether the key, or one that it comes from, is of this account."""
+    with translated():
+        found: bool = await conn.fetchval(
+            "SELECT EXISTS (SELECT FROM bank.key_line($1) WHERE account_id = $2)", key_id, account_id
+        )
+    return found
+
+
+async def are_of_one_person(conn: Connection, key_id: ApiKeyId, other_id: ApiKeyId) -> bool:
+    """Whether they are of one account, or come from keys of one. The bootstrap key is nobody's."""
+    with translated():
+        found: bool = await conn.fetchval("SELECT bank.are_of_one_person($1, $2)", key_id, other_id)
+    return found
 
 
 def _hash(secret: str) -> bytes:

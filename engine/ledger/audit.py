@@ -26,6 +26,15 @@ class Act:
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
+async def find_proposer_key(conn: Connection, subject: str) -> str | None:
+    """With which key this was proposed: a correction, capital, a decision."""
+    with translated():
+        key_id: str | None = await conn.fetchval(
+            "SELECT key_id FROM bank.audit WHERE subject = $1 AND action LIKE '%.propose' ORDER BY id LIMIT 1", subject
+        )
+    return key_id
+
+
 async def record_in_tx(conn: Connection, act: Act) -> None:
     """Write the line, last in the transaction: the trail is locked until it ends."""
     with translated():

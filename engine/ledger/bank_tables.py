@@ -74,6 +74,7 @@ class ApiKey(SQLModel, table=True):
     expires_at: datetime | None = moment(nullable=True)
     revoked_at: datetime | None = moment(nullable=True)
     spend_limit_sat: dict[str, int] | None = Field(sa_column=Column(JSONB, nullable=True))
+    made_by: str | None = text("bank.api_keys.id", nullable=True)
 
 
 class IdempotencyKey(SQLModel, table=True):
