@@ -3,7 +3,7 @@
 Refused: what is larger than the limit (413), not UTF-8 or not JSON (400), and what does not fit the schema (422), in
 which whole numbers are whole numbers, no field is unknown and no name comes twice. Beside the content stands its hash,
 over method, path and the canonical form of what was sent, by which a repeat is told from another request with the same
-key. The media type is not asked for: every body is read as JSON.
+key. The media type is not asked for: every body is read as JSON, but for the form of the public page (`tip.py`).
 """
 
 import hashlib
@@ -86,7 +86,7 @@ class JsonBody(Generic[C]):
     async def __call__(self, request: Request) -> Body[C]:
         """Read it. Raises BadRequest, TooLarge, Invalid."""
         limit = self._max_bytes or request.app.state.services.settings.max_body_bytes
-        sent = _parse(await _read(request, limit))
+        sent = _parse(await read_body(request, limit))
         try:
             content = self._content.model_validate(sent)
         except ValidationError as error:
@@ -115,7 +115,8 @@ def empty_hash(request: Request) -> bytes:
     return hashlib.sha256(f"{request.method}\n{request.url.path}\n".encode()).digest()
 
 
-async def _read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
+    """The whole body, as every reader of one gets it. Raises TooLarge, and BadRequest when the connection breaks off."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and len(announced) < 20 and int(announced) > limit:  # noqa: PLR2004 - digits of 2^64
         raise _too_large(limit)

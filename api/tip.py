@@ -24,8 +24,9 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
+from api.body import read_body
 from api.deps import Services, get_services, no_such
-from api.errors import in_public_words
+from api.errors import BadRequest, in_public_words
 from api.invoice import NewInvoiceIn, find_for_public, make_for_public
 from api.invoice_row import InvoiceOut
 from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, counted, find_payee, strangers_memo
@@ -36,6 +37,7 @@ from engine.domain.money import Msat, Sat, msat_to_sat_floor, sat_to_msat
 _HASH = re.compile(r"[0-9a-f]{64}")
 _AMOUNT_SAT = re.compile(r"[1-9][0-9]{0,8}")
 _MAX_FORM_BYTES = 8_192
+_FORM_TYPE = "application/x-www-form-urlencoded"
 _LOOK_EVERY_S = 5
 
 _STYLE = """
@@ -178,12 +180,11 @@ def _waiting(payee: Payee, invoice: InvoiceOut, amount: str) -> "_Markup":
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields that were sent, each once. Raises Invalid for what no form of ours sends."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_FORM_BYTES:
-            raise Invalid("The form is too large.")
+    """The fields that were sent, each once. Raises Invalid, BadRequest, TooLarge for what no form of ours sends."""
+    media_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip().lower()
+    if media_type != _FORM_TYPE:
+        raise BadRequest("A form comes from this page: it is not read in any other way.")
+    body = await read_body(request, _MAX_FORM_BYTES)
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=10, errors="strict")
     except ValueError:

@@ -231,7 +231,9 @@ async def test_keys_make_keys_so_many_times_and_no_more(api: Api) -> None:
     is_problem(await try_to_make(api, key.headers, user, "read"), 403, "forbidden")
 
 
-async def test_makers_of_older_keys_are_found_in_the_audit_trail(postgres_server: str) -> None:
+async def test_makers_of_older_keys_are_found_in_the_audit_trail(
+    postgres_server: str, postgres_template: str
+) -> None:
     name = f"millrace_test_makers_{secrets.token_hex(4)}"
     server = await asyncpg.connect(postgres_server)
     await server.execute(f"CREATE DATABASE {name} OWNER millrace_owner")
