@@ -17,7 +17,6 @@ import httpx
 import temporalio.client
 from fastapi import FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from temporalio.client import Client
@@ -38,6 +37,7 @@ from api import (
     limits,
     lnurl,
     metrics,
+    openapi,
     payment,
     prices,
     quote,
@@ -71,7 +71,7 @@ _LANE_S, _LIGHTNING_LANE_S = 1, 0.2
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors
 are problem documents (RFC 9457) with a stable `code`. Send an `Idempotency-Key` with every POST: a repeat gives the
-first answer.
+first answer. The names of operations (`operationId`) do not change.
 """
 
 
@@ -97,6 +97,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        generate_unique_id_function=openapi.operation_id,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # the instrumentation below traces, if asked for
     )
     errors.install(app)
@@ -174,19 +175,6 @@ async def _connect(
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's description, with our problem documents where it assumes its own error format."""
     if app.openapi_schema is None:
-        schema = get_openapi(
-            title=app.title, version=app.version, description=app.description, routes=app.routes, tags=app.openapi_tags
-        )
-        schemas = schema["components"]["schemas"]
-        for name in ("HTTPValidationError", "ValidationError"):
-            schemas.pop(name, None)
-        schemas["Problem"] = errors.SCHEMA
-        for path in schema["paths"].values():
-            for operation in path.values():
-                found = operation["responses"].get("422", {}).get("content", {})
-                if found.pop("application/json", None) and errors.MEDIA_TYPE not in found:
-                    operation["responses"]["422"] = errors.problems("invalid_request")[422]
-        app.openapi_schema = schema
+        app.openapi_schema = openapi.describe(app)
     return app.openapi_schema

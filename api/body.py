@@ -16,7 +16,7 @@ from fastapi import Request
 from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
-from api.errors import BadRequest, TooLarge, invalid_fields
+from api.errors import REF, BadRequest, TooLarge, invalid_fields
 from engine.domain.errors import Invalid
 from engine.domain.money import MAX_AMOUNT_MSAT
 
@@ -96,13 +96,13 @@ class JsonBody(Generic[C]):
 
 
 def documented(content: type[Content], **examples: dict[str, Any]) -> dict[str, Any]:
-    """`openapi_extra` for an operation that reads this content."""
+    """`openapi_extra` for an operation that reads this content; `openapi.py` puts its model beside the others."""
     return {
         "requestBody": {
             "required": True,
             "content": {
                 "application/json": {
-                    "schema": content.model_json_schema(),
+                    "schema": content.model_json_schema(ref_template=REF),
                     "examples": {name.replace("_", " "): {"value": value} for name, value in examples.items()},
                 }
             },

@@ -210,11 +210,13 @@ def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
             "detail": "…",
             "code": code,
         }
-        entry["content"][MEDIA_TYPE]["schema"] = {"$ref": "#/components/schemas/Problem"}
+        entry["content"][MEDIA_TYPE]["schema"] = {"$ref": REF.format(model="Problem")}
         entry["content"][MEDIA_TYPE]["examples"][code] = {"value": example}
     return responses
 
 
+REF = "#/components/schemas/{model}"
+"""Where the document has its models."""
 SCHEMA = {
     "title": "Problem",
     "description": "RFC 9457. `code` is stable and meant for programs and translators; some add facts of the case.",

