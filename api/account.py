@@ -221,9 +221,8 @@ async def make_api_key(
         maker = await still_may_in_tx(conn, caller)
         if maker is not None and maker.generation >= _MOST_GENERATIONS:
             raise Forbidden(f"A key that comes from {_MOST_GENERATIONS - 1} others makes none.")
-        await accounts.add_api_key_in_tx(
-            conn,
-            key_id,
+        new = accounts.NewApiKey(
+            id=key_id,
             account_id=account,
             name=asked.name,
             scopes=scopes,
@@ -232,6 +231,7 @@ async def make_api_key(
             spend_limit_sat=asked.spend_limit_sat.caps if asked.spend_limit_sat else None,
             made_by=ApiKeyId(caller.key_id) if maker else None,
         )
+        await accounts.add_api_key_in_tx(conn, new)
         if caller.is_operator:
             facts: dict[str, object] = {"name": asked.name, "scopes": scopes, "expires_at": asked.expires_at}
             if asked.spend_limit_sat is not None:

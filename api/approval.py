@@ -44,6 +44,6 @@ async def require_another_person(conn: Connection, caller: Caller, subject: str,
 def own_proposal() -> Forbidden:
     """Two people are needed."""
     return Forbidden(
-        "Nobody approves what he proposed himself, or with a key that comes from the same account: another operator must.",
+        "Nobody approves what he has proposed, or with a key that comes from the same account: another operator must.",
         code="own_proposal",
     )

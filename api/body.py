@@ -116,7 +116,7 @@ def empty_hash(request: Request) -> bytes:
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, as every reader of one gets it. Raises TooLarge, and BadRequest when the connection breaks off."""
+    """The whole body, for every reader of one. Raises TooLarge, and BadRequest when the connection breaks off."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and len(announced) < 20 and int(announced) > limit:  # noqa: PLR2004 - digits of 2^64
         raise _too_large(limit)

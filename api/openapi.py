@@ -1,4 +1,4 @@
-"""The API's description, as clients are made from it: names that last, one model to a name, and no reference to nothing.
+"""The API's description, as clients are made from it: names that last, one model to a name, no reference to nothing.
 
 Apps call methods that a generator has named after `operationId`, and models by their names here. So both are chosen,
 not computed from paths or modules: an operation is called as its function is, or as the table below says, and changing

@@ -286,8 +286,9 @@ async def _read_case(conn: Connection, case_id: str) -> CaseWithTrail:
     if row is None:
         raise no_such("case")
     trail = await conn.fetch(
-        """SELECT event, actor, note, at FROM (SELECT id, event, actor, note, at FROM bank.case_updates WHERE case_id = $1
-                           ORDER BY id DESC LIMIT $2) newest ORDER BY id""",
+        """SELECT event, actor, note, at FROM (
+               SELECT id, event, actor, note, at FROM bank.case_updates WHERE case_id = $1
+                ORDER BY id DESC LIMIT $2) newest ORDER BY id""",
         case_id,
         _LONGEST_TRAIL,
     )

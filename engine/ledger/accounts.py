@@ -207,34 +207,37 @@ def token(key_id: ApiKeyId, secret: str) -> str:
     return f"mr_{key_id.removeprefix(_ID_PREFIX)}_{secret}"
 
 
-async def add_api_key_in_tx(
-    conn: Connection,
-    key_id: ApiKeyId,
-    *,
-    account_id: AccountId,
-    name: str,
-    scopes: Sequence[str],
-    secret: str,
-    expires_at: datetime | None,
-    spend_limit_sat: Mapping[Window, Sat] | None = None,
-    made_by: ApiKeyId | None = None,
-) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """A key to be made."""
+
+    id: ApiKeyId
+    account_id: AccountId
+    name: str
+    scopes: Sequence[str]
+    secret: str
+    expires_at: datetime | None
+    spend_limit_sat: Mapping[Window, Sat] | None
+    made_by: ApiKeyId | None
+
+
+async def add_api_key_in_tx(conn: Connection, new: NewApiKey) -> None:
     """Let whoever has this secret act for the account from now on, and spend no more than this per window.
 
     `lock_key_in_tx` its maker first: a key that has been revoked makes none.
     """
     with translated():
         await conn.execute(
-            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at, spend_limit_sat, made_by)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
-            key_id,
-            account_id,
-            name,
-            list(scopes),
-            _hash(secret),
-            expires_at,
-            None if spend_limit_sat is None else dict(spend_limit_sat),
-            made_by,
+            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at, spend_limit_sat,
+                   made_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+            new.id,
+            new.account_id,
+            new.name,
+            list(new.scopes),
+            _hash(new.secret),
+            new.expires_at,
+            None if new.spend_limit_sat is None else dict(new.spend_limit_sat),
+            new.made_by,
         )
 
 
@@ -250,7 +253,7 @@ async def find_api_keys_by_token(conn: Reader, texts: Sequence[str]) -> list[Api
     with translated():
         rows = await conn.fetch(
             f"""SELECT {_KEY}, secret_hash,
-                       CASE WHEN scopes <@ '{{read,receive,send}}' THEN true ELSE bank.key_has_powers(id) END AS has_powers
+                       scopes <@ '{{read,receive,send}}' OR bank.key_has_powers(id) AS has_powers
                   FROM bank.api_keys
                  WHERE id = ANY($1) AND revoked_at IS NULL
                    AND (expires_at IS NULL OR expires_at > clock_timestamp())""",  # noqa: S608 - constant
@@ -314,9 +317,7 @@ async def revoke_api_key_in_tx(
                 generation,
             )
             new = {ApiKeyId(row["id"]): AccountId(row["account_id"]) for row in rows}
-            await conn.execute(
-                "UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = ANY($1)", list(new)
-            )
+            await conn.execute("UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = ANY($1)", list(new))
             revoked |= new
             made = await conn.fetch("SELECT id FROM bank.api_keys WHERE made_by = ANY($1) ORDER BY id", generation)
         generation = [] if keep_made else [ApiKeyId(row["id"]) for row in made]

@@ -11,7 +11,7 @@ out again.
 """
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -155,15 +155,21 @@ class Line(_DriversConnection):
     state …; another operation … is in progress"). Statements raise ConnectionDoesNotExistError for all of that.
     """
 
-    async def execute(self, *args: Any, **more: Any) -> str:
+    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
         """As asyncpg's."""
         with _kept_whole(self):
-            return await super().execute(*args, **more)
+            return await super().execute(query, *args, timeout=timeout)
 
-    async def executemany(self, *args: Any, **more: Any) -> None:
+    async def executemany(
+        self,
+        command: str,
+        args: Iterable[Sequence[object]],
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
+    ) -> None:
         """As asyncpg's."""
         with _kept_whole(self):
-            await super().executemany(*args, **more)
+            await super().executemany(command, args, timeout=timeout)
 
     async def fetch(self, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - asyncpg's has overloads by record class
         """As asyncpg's."""

@@ -75,7 +75,9 @@ class Door:
 @pytest_asyncio.fixture(scope="module")
 async def api(shared_ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
     folder = tmp_path_factory.mktemp("api")
-    async with running_api(shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn, folder, rate_limit_per_minute=0) as api:
+    async with running_api(
+        shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn, folder, rate_limit_per_minute=0
+    ) as api:
         yield api
 
 

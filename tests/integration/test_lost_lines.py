@@ -100,7 +100,12 @@ PLACES: list[tuple[Place, bytes]] = [
 HOWS: tuple[Break, ...] = get_args(Break)
 SILENT: set[Break] = {"freeze", "fatal", "garbage"}
 """It takes the limit of a statement, here a second, until these are noticed: they are met in a few places only."""
-FEW = {(in_a_statement, b"/* here */"), (alone, b"/* here */"), (in_a_cursor, b"/* here */"), (in_a_transaction, b"BEGIN")}
+FEW = {
+    (in_a_statement, b"/* here */"),
+    (alone, b"/* here */"),
+    (in_a_cursor, b"/* here */"),
+    (in_a_transaction, b"BEGIN"),
+}
 CASES = [(*each, how) for each in PLACES for how in HOWS if how not in SILENT or each in FEW]
 
 
@@ -191,7 +196,9 @@ async def test_a_server_that_is_not_there_or_is_another(unused_tcp_port: int, sh
 async def test_sessions_killed_under_load_answer_no_500(shared_ledger_db: Database, tmp_path: Path) -> None:
     answers: Counter[int] = Counter()
     made: dict[str, str] = {}
-    async with running_api(shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn, tmp_path, rate_limit_per_minute=0) as api:
+    async with running_api(
+        shared_ledger_db.app_dsn, shared_ledger_db.owner_dsn, tmp_path, rate_limit_per_minute=0
+    ) as api:
         user = await api.open_account()
         killer = await asyncpg.connect(shared_ledger_db.superuser_dsn)
         is_over = False

@@ -231,9 +231,7 @@ async def test_keys_make_keys_so_many_times_and_no_more(api: Api) -> None:
     is_problem(await try_to_make(api, key.headers, user, "read"), 403, "forbidden")
 
 
-async def test_makers_of_older_keys_are_found_in_the_audit_trail(
-    postgres_server: str, postgres_template: str
-) -> None:
+async def test_makers_of_older_keys_are_found_in_the_audit_trail(postgres_server: str, postgres_template: str) -> None:
     name = f"millrace_test_makers_{secrets.token_hex(4)}"
     server = await asyncpg.connect(postgres_server)
     await server.execute(f"CREATE DATABASE {name} OWNER millrace_owner")
@@ -282,7 +280,8 @@ async def test_what_is_proposed_by_one_is_not_approved_by_a_key_that_comes_from_
         corr, dec = f"corr_{number}", f"dec_{number}"
         await api.database.execute(
             """INSERT INTO bank.corrections (id, kind, debit, credit, amount_msat, reason, proposed_by, workflow_id,
-                   expires_at) VALUES ($1, 'correction', 'suspense:in', 'income:ln-fee', 1, 'x', $2, 'w', 'infinity')""",
+                   expires_at)
+               VALUES ($1, 'correction', 'suspense:in', 'income:ln-fee', 1, 'x', $2, 'w', 'infinity')""",
             corr,
             proposer.account,
         )
@@ -306,7 +305,8 @@ async def add_decision(api: Api, decision: str, proposer: str) -> None:
     await api.database.execute(
         """INSERT INTO bank.payments (id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat,
                payment_hash, bolt11, node, attempt, workflow_id)
-           VALUES ($1::text, $2, $3, 'lightning', 'pending', 'x', 1, 0, encode(sha256($1::text::bytea), 'hex'), 'x', 'lnd-1', 1, 'w')""",
+           VALUES ($1::text, $2, $3, 'lightning', 'pending', 'x', 1, 0, encode(sha256($1::text::bytea), 'hex'), 'x',
+                   'lnd-1', 1, 'w')""",
         f"pay_{decision}",
         user.id,
         user.wallet_id,

@@ -1,6 +1,5 @@
 """Every error that the driver knows, and what it means before COMMIT and in it."""
 
-import asyncio
 import ssl
 
 import asyncpg
@@ -62,7 +61,6 @@ def test_each_answer_of_postgres_is_known_by_its_class(state: str, kind: type[Ex
         OSError(113, "no route to host"),
         ssl.SSLError(1, "wrong version"),
         TimeoutError(),
-        asyncio.TimeoutError(),
     ],
     ids=lambda error: f"{type(error).__name__} {error}",
 )
