@@ -40,7 +40,8 @@ _NAMES = {
 
 def operation_id(route: APIRoute) -> str:
     """What an operation is called, for ever."""
-    return _NAMES.get(f"{min(route.methods)} {route.path_format}", route.name)
+    method = min(route.methods or {"GET"})
+    return _NAMES.get(f"{method} {route.path_format}", route.name)
 
 
 def describe(app: FastAPI) -> Json:

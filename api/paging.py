@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -97,11 +97,11 @@ def position(paging: Paging, name: str) -> tuple[datetime | None, str | None]:
 
 
 def paged(
-    rows: Sequence[Mapping[str, Any]], paging: Paging, name: str, *, time: str = "created_at", key: str = "id"
+    rows: Sequence[Any], paging: Paging, name: str, *, time: str = "created_at", key: str = "id"
 ) -> tuple[Sequence[Any], str | None]:
     """Cut what was read, beyond `limit`, to the page, with the cursor of the next.
 
-    `time` and `key` are the columns by which the rows were ordered.
+    Rows are records or dicts; `time` and `key` are the columns by which they were ordered.
     """
     page = rows[: paging.limit]
     if len(rows) <= paging.limit:
