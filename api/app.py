@@ -2,23 +2,16 @@
 
 The process holds no state of its own: any number may run side by side, and each may die at any time. Connections are
 made when they are first needed, so it starts, answers `/healthz` and tells at `/readyz` what is away, whatever is.
-
-`/docs` is Swagger UI, served from an installed package: the page of a bank loads nothing from anybody else.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import fastapi_offline
 import httpx
 import temporalio.client
 from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.responses import HTMLResponse
-from fastapi.staticfiles import StaticFiles
 from temporalio.client import Client
 
 from api import (
@@ -50,6 +43,7 @@ from api import (
 from api.deps import Services
 from api.lane import Lanes
 from api.lookups import Lookups
+from api.pages import serve_pages
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
@@ -65,7 +59,6 @@ _PARTS = (
     *(account, wallet, statement, payment, batch, quote, decode, invoice, withdraw_link, limits),
     *(lifecycle, ledger, fees, prices, reconciliation, correction, decision, audit, health),
 )
-_DOCS_ASSETS = Path(fastapi_offline.__file__).parent / "static"
 _LANE_S, _LIGHTNING_LANE_S = 1, 0.2
 """How long those that wait for a lane do so at the most; over Lightning a payment takes long by itself."""
 _DESCRIPTION = """
@@ -95,6 +88,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        openapi_url=None,  # pages.py serves it
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=openapi.operation_id,
@@ -110,26 +104,12 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     for door in (lnurl.router, withdraw_link.public, tip.router):
         app.include_router(door)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    _serve_docs(app)
+    serve_pages(app)
     if settings.otlp_endpoint is not None:
         from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor  # noqa: PLC0415 - see telemetry
 
         FastAPIInstrumentor.instrument_app(app)
     return app
-
-
-def _serve_docs(app: FastAPI) -> None:
-    app.mount("/docs/assets", StaticFiles(directory=_DOCS_ASSETS))
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> HTMLResponse:
-        return get_swagger_ui_html(
-            openapi_url="/openapi.json",
-            title="Millrace API",
-            swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-            swagger_css_url="/docs/assets/swagger-ui.css",
-            swagger_favicon_url="/docs/assets/favicon.png",
-        )
 
 
 async def _connect(

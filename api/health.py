@@ -5,18 +5,19 @@ from collections.abc import Awaitable
 from typing import Annotated
 
 import httpx
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
 from api.deps import Services, get_services
 from api.errors import MEDIA_TYPE, problem
+from api.remembered import Remembered
 from engine.ledger.database import translated
 
 router = APIRouter(tags=["health"])
 
-_LIMIT_S = 2
+_LIMIT_S, _LIFE_S = 2, 1
 
 
 class AliveOut(BaseModel):
@@ -45,8 +46,25 @@ async def healthz() -> AliveOut:
     response_model=ReadyOut,
     responses={503: {"description": "Something is away: `down` names it.", "content": {MEDIA_TYPE: {}}}},
 )
-async def readyz(services: Annotated[Services, Depends(get_services)]) -> ReadyOut | JSONResponse:
-    """No key needed. Asks Postgres, Redis, Temporal, each Lightning node and bitcoind at once, for 2 s at most."""
+async def readyz(request: Request, services: Annotated[Services, Depends(get_services)]) -> ReadyOut | JSONResponse:
+    """No key needed. Asks Postgres, Redis, Temporal, each Lightning node and bitcoind at once, for 2 s at most.
+
+    The answer holds for a second, whoever asks.
+    """
+    state = request.app.state
+    if getattr(state, "readiness", None) is None:
+        state.readiness = Remembered(lambda: _look(services), _LIFE_S)
+    up, down = await state.readiness.get()
+    if not down:
+        return ReadyOut(up=up, down=down)
+    detail = f"Away: {', '.join(down)}."
+    return problem(
+        503, "temporarily_unavailable", detail, fields={"up": up, "down": down}, headers={"Retry-After": "1"}
+    )
+
+
+async def _look(services: Services) -> tuple[list[str], list[str]]:
+    """What is up, and what is down."""
     checks: dict[str, Awaitable[bool]] = {
         "postgres": _postgres(services),
         "redis": services.cache.ping(),
@@ -56,13 +74,7 @@ async def readyz(services: Annotated[Services, Depends(get_services)]) -> ReadyO
     }
     answers = await asyncio.gather(*(_within_limit(check) for check in checks.values()))
     up = [name for name, answer in zip(checks, answers, strict=True) if answer]
-    down = [name for name in checks if name not in up]
-    if not down:
-        return ReadyOut(up=up, down=down)
-    detail = f"Away: {', '.join(down)}."
-    return problem(
-        503, "temporarily_unavailable", detail, fields={"up": up, "down": down}, headers={"Retry-After": "1"}
-    )
+    return up, [name for name in checks if name not in up]
 
 
 async def _within_limit(check: Awaitable[bool]) -> bool:
