@@ -97,7 +97,7 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     errors.install(app)
     app.state.metrics = metrics.Metrics()
     app.add_middleware(metrics.Metering, metrics=app.state.metrics)
-    if settings.metrics_address is None:
+    if settings.metrics_address is None and settings.bitcoin_network == "regtest":
         app.include_router(metrics.router)
     for part in _PARTS:
         app.include_router(part.router)

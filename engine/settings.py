@@ -2,9 +2,11 @@
 
 There is one class per kind of process, so that none holds a secret it does not need: the API alone knows the preimage
 secret and the bootstrap key, and its node macaroon can only make, look up and cancel invoices. Nothing secret has a
-default. A missing or wrong setting is reported together with all the others, by name, and the process does not start.
+default. An empty value is no value: the default holds, so that a file may pass on what nobody has set. A missing or
+wrong setting is reported together with all the others, by name, and the process does not start.
 """
 
+import ipaddress
 import json
 import re
 import sys
@@ -86,10 +88,33 @@ PublicKeys = Annotated[
 ]
 
 
+def _read_networks(value: object) -> object:
+    """Addresses and networks, with commas between, each in its shortest form."""
+    if not isinstance(value, str):
+        return value
+    networks = [_network(text) for text in re.split(r"[,\s]+", value) if text]
+    return tuple(str(network) for network in networks)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        network = None if text == "*" else ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(f"{text[:50]!r} is no address and no network") from None
+    if network is None or network.prefixlen == 0:
+        raise ValueError("name the proxies' own addresses: if everybody is trusted, everybody writes his own address")
+    return network
+
+
+Networks = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_read_networks)]
+
+
 class CommonSettings(BaseSettings):
     """What every process needs."""
 
-    model_config = SettingsConfigDict(env_prefix="MILLRACE_", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix="MILLRACE_", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     postgres_dsn: SecretStr = Field(description="PostgreSQL DSN of the application role, which may only post and read")
     redis_url: SecretStr = Field(description="Redis or Valkey URL; a cache: losing it loses no money")
@@ -103,7 +128,7 @@ class CommonSettings(BaseSettings):
     metrics_address: str | None = Field(
         default=None,
         pattern=r"^[^\s:]+:\d+$",
-        description="host:port of a listener for /metrics alone; none: the API's public one, and no metrics of workers",
+        description="host:port of a listener for /metrics alone; none: no metrics, but of the API on regtest",
     )
     otlp_endpoint: str | None = Field(default=None, description="OTLP gRPC endpoint for traces; none: no traces")
 
@@ -136,7 +161,28 @@ class ApiSettings(CommonSettings):
     public_rate_limit_per_minute: int = Field(
         default=300, ge=0, le=1_000_000, description="requests without a key per client address and minute; 0: no limit"
     )
+    public_rate_limit_per_second: int = Field(
+        default=30, ge=0, le=100_000, description="of these, how many are begun in a second, others wait; 0: no limit"
+    )
+    forwarded_allow_ips: Networks = Field(
+        default=("127.0.0.1/32", "::1/128"),
+        validation_alias="FORWARDED_ALLOW_IPS",
+        description="proxies whose X-Forwarded-For is believed: addresses and networks, with commas between",
+    )
+    max_connections: int = Field(default=2048, ge=16, le=1_000_000, description="connections of one process")
+    max_connections_per_address: int = Field(
+        default=256, ge=0, le=1_000_000, description="connections of one client address, proxies aside; 0: no limit"
+    )
+    max_head_bytes: int = Field(default=65_536, ge=4096, le=2**20, description="largest head of a request")
     max_body_bytes: int = Field(default=65_536, ge=1024, le=2**24, description="largest request body")
+    head_timeout_s: int = Field(default=10, ge=1, le=3600, description="a head must have come within so many seconds")
+    body_timeout_s: int = Field(default=30, ge=1, le=3600, description="and a body within so many after it")
+    write_timeout_s: int = Field(
+        default=30, ge=1, le=3600, description="seconds in which an answer's next 64 KiB must have been taken"
+    )
+    idle_timeout_s: int = Field(
+        default=75, ge=1, le=3600, description="seconds between requests of a connection; longer than your proxy's"
+    )
     price_max_age_s: int = Field(
         default=3600, ge=1, le=7 * 86_400, description="how old a price may be where a limit in its currency applies"
     )
@@ -190,6 +236,7 @@ def load_settings(kind: type[S]) -> S:
 def _sentence(kind: type[CommonSettings], loc: tuple[int | str, ...], message: str) -> str:
     name, *rest = (str(part) for part in loc) if loc else ("?",)
     place = "".join(f"[{part}]" for part in rest)
-    field = kind.model_fields.get(name)
+    field = kind.model_fields.get(name) or kind.model_fields.get(name.lower())
     about = f" ({field.description})" if field else ""
-    return f"MILLRACE_{name.upper()}{place}: {message}{about}"
+    aliased = field is not None and field.validation_alias == name
+    return f"{name if aliased else f'MILLRACE_{name.upper()}'}{place}: {message}{about}"

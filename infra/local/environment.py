@@ -12,6 +12,7 @@ from infra.local.home import BANK, MOST_APIS, NODES, Home, State
 
 NAMESPACE = "millrace"
 DATABASE, OWNER, APP = "millrace", "millrace_owner", "millrace_app"
+_PUBLIC_LIMIT = "MILLRACE_PUBLIC_RATE_LIMIT_PER_MINUTE"
 
 
 def dsn(home: Home, role: str) -> str:
@@ -47,7 +48,8 @@ def of_api(home: Home) -> dict[str, str]:
         "MILLRACE_ADMIN_KEY": secrets["admin_key"],
         "MILLRACE_PREIMAGE_SECRET": secrets["preimage_secret"],
         "MILLRACE_PUBLIC_URL": f"http://127.0.0.1:{home.ports()['api-1']}",
-        "MILLRACE_PUBLIC_RATE_LIMIT_PER_MINUTE": "6000",  # here all the world has one address
+        # Here all the world has one address.
+        _PUBLIC_LIMIT: os.environ.get(_PUBLIC_LIMIT) or "6000",
         "MILLRACE_NODES": _nodes(home, "receive"),
     }
 

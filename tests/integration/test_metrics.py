@@ -118,3 +118,8 @@ async def test_with_an_address_of_its_own_the_page_is_there_and_not_on_the_publi
         writer.write(b"x" * 100_000)
         assert await reader.read() == b""
         writer.close()
+
+
+async def test_outside_regtest_the_public_port_has_no_metrics(ledger_db: Database, tmp_path: Path) -> None:
+    async with running_api(ledger_db.app_dsn, ledger_db.owner_dsn, tmp_path, bitcoin_network="mainnet") as api:
+        assert (await api.http.get("/metrics")).status_code == 404
