@@ -41,9 +41,11 @@ from api import (
     withdraw_link,
 )
 from api.deps import Services
+from api.door import Door
 from api.lane import Lanes
 from api.lookups import Lookups
 from api.pages import serve_pages
+from api.strangers import Strangers
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
 from engine.clients.invoices import InvoiceNode
@@ -97,6 +99,8 @@ def create_app(settings: ApiSettings | None = None) -> FastAPI:
     errors.install(app)
     app.state.metrics = metrics.Metrics()
     app.add_middleware(metrics.Metering, metrics=app.state.metrics)
+    strangers = Strangers(settings.public_rate_limit_per_minute, settings.public_rate_limit_per_second)
+    app.add_middleware(Door, strangers=strangers, refused=app.state.metrics.stranger_refused)
     if settings.metrics_address is None and settings.bitcoin_network == "regtest":
         app.include_router(metrics.router)
     for part in _PARTS:

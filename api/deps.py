@@ -152,6 +152,7 @@ async def caller_of(request: Request) -> Caller:
     caller = await _find_caller(services, token) if token else None
     if caller is None:
         raise Unauthenticated("Send a valid API key: Authorization: Bearer <key>.")
+    request.state.caller = caller.key_id  # no stranger, for door.py
     await _count(services, caller)
     return caller
 

@@ -15,20 +15,11 @@ from fastapi import APIRouter, Depends, Query
 
 from api.deps import Services, get_services, no_such
 from api.invoice import NewInvoiceIn, find_for_public, make_for_public
-from api.public import (
-    EXPIRY_S,
-    MAX_RECEIVED_MSAT,
-    MIN_RECEIVED_MSAT,
-    LnurlRoute,
-    Payee,
-    counted,
-    find_payee,
-    strangers_memo,
-)
+from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, LnurlRoute, Payee, find_payee, strangers_memo
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, description_hash, metadata_of_user
 
-router = APIRouter(tags=["lnurl"], route_class=LnurlRoute, dependencies=[Depends(counted)])
+router = APIRouter(tags=["lnurl"], route_class=LnurlRoute)
 Svc = Annotated[Services, Depends(get_services)]
 
 _AMOUNT = re.compile(r"[1-9][0-9]{0,15}")

@@ -13,7 +13,15 @@ from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, ProcessCollector, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,11 +58,26 @@ class Metrics:
             registry=self.registry,
         )
         self.problems = Counter("millrace_problems", "Problem documents, by code.", ["code"], registry=self.registry)
+        self.connections = Gauge("millrace_http_connections", "Open now.", registry=self.registry)
+        self._ended = Counter(
+            "millrace_http_connections_ended", "Ended by us, by reason.", ["reason"], registry=self.registry
+        )
+        self._refused = Counter(
+            "millrace_http_strangers_refused", "Without a good key, by bound.", ["bound"], registry=self.registry
+        )
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
         self._figures: Figures | None = None
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+
+    def connection_ended(self, reason: str) -> None:
+        """One that its client did not end (`connection.py`)."""
+        self._ended.labels(reason).inc()
+
+    def stranger_refused(self, bound: str) -> None:
+        """One request (`strangers.py`)."""
+        self._refused.labels(bound).inc()
 
     async def page(self, pool: Pool) -> bytes:
         """Everything, in Prometheus's text format."""

@@ -1,20 +1,21 @@
-"""Doors without a key: LNURL's and the tip pages. Whoever comes is counted by address.
+"""Doors without a key: LNURL's and the tip pages. Whoever comes is counted by address (`door.py`).
 
 LNURL's own way of saying no is 200 with `{"status": "ERROR", "reason": …}` (LUD-01), never a problem document: who
 calls there knows LNURL and not us. Browsers of other sites may ask there, as wallets in the browser do.
 """
 
 import ipaddress
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from functools import lru_cache
+from typing import Any
 
-from fastapi import Depends, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 
-from api.deps import Services, get_services, no_such
-from api.errors import RateLimited, in_public_words
+from api.deps import Services, no_such
+from api.errors import in_public_words
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.ids import AccountId, WalletId
 from engine.domain.lnurl import COMMENT_LENGTH
@@ -31,6 +32,7 @@ EXPIRY_S = 900
 
 _V6_SITE = 64
 _MEMO_BYTES = 639
+_REMEMBERED = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,16 +67,22 @@ class LnurlRoute(APIRoute):
         return answer
 
 
-async def counted(request: Request, services: Annotated[Services, Depends(get_services)]) -> None:
-    """Dependency: one request of this client's network address. Raises RateLimited."""
-    limit = services.settings.public_rate_limit_per_minute
-    if limit == 0:
-        return
-    count, left_s = await services.lookups.count(f"client:{site(request.client.host if request.client else '')}")
-    if count > limit:
-        raise RateLimited("Too many requests from your address; try again in a minute.", retry_after_s=max(1, left_s))
+def trusting(networks: Sequence[str]) -> Callable[[str], bool]:
+    """Whether an address is in one of these, which are valid."""
+    known = [ipaddress.ip_network(network) for network in networks]
+
+    @lru_cache(maxsize=_REMEMBERED)
+    def trusts(host: str) -> bool:
+        try:
+            ip = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        return any(ip in network for network in known)
+
+    return trusts
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def site(host: str) -> str:
     """The address, or of an IPv6 one the /64 that it is in: nobody is given less, and one has 2^64 addresses."""
     try:

@@ -29,7 +29,7 @@ from api.deps import Services, get_services, no_such
 from api.errors import BadRequest, in_public_words
 from api.invoice import NewInvoiceIn, find_for_public, make_for_public
 from api.invoice_row import InvoiceOut
-from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, counted, find_payee, strangers_memo
+from api.public import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, find_payee, strangers_memo
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl
 from engine.domain.money import Msat, Sat, msat_to_sat_floor, sat_to_msat
@@ -120,7 +120,7 @@ class _PageRoute(APIRoute):
         return answer
 
 
-router = APIRouter(route_class=_PageRoute, dependencies=[Depends(counted)], include_in_schema=False)
+router = APIRouter(route_class=_PageRoute, include_in_schema=False)
 Svc = Annotated[Services, Depends(get_services)]
 
 

@@ -30,7 +30,7 @@ from api.errors import problems
 from api.idempotency import Intent, as_error, find_replay, once, optional_key
 from api.limits import require_prices
 from api.paging import Page, Paging, paged, position
-from api.public import LnurlRoute, counted
+from api.public import LnurlRoute
 from api.waiting import Deadline
 from api.wallet import own_wallet
 from engine.clients import bolt11
@@ -53,7 +53,7 @@ from engine.ledger.withdraw_link import (
 )
 
 router = APIRouter(tags=["withdraw links"])
-public = APIRouter(tags=["lnurl"], route_class=LnurlRoute, dependencies=[Depends(counted)])
+public = APIRouter(tags=["lnurl"], route_class=LnurlRoute)
 Send = Annotated[Caller, Depends(needs("send"))]
 Key = Annotated[str | None, Depends(optional_key)]
 Svc = Annotated[Services, Depends(get_services)]

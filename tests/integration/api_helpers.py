@@ -162,6 +162,8 @@ def settings_for(dsn: str, folder: Path, **changed: Any) -> ApiSettings:
         "admin_key": SecretStr("an-admin-key-for-tests"),
         "preimage_secret": SecretStr("07" * 32),
         "public_url": "http://pay.test",
+        "public_rate_limit_per_minute": 0,
+        "public_rate_limit_per_second": 0,
         **changed,
     }
     return ApiSettings.model_construct(**told)  # as they are: nothing is read from this machine's environment

@@ -4,16 +4,15 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
 
-from api.lookups import Lookups
 from engine.clients import bolt11
 from engine.domain.lnurl import read_lnurl, write_lnurl
 from tests.fixtures.postgres import Database
@@ -134,30 +133,6 @@ async def test_with_every_node_down_the_reason_is_lnurls(api: Api, bob: User) ->
     for node in api.nodes.values():
         node.is_up = False
     await no(api, "/lnurlp/bob/callback", "No Lightning node", amount=1_000)
-
-
-async def test_strangers_are_counted(api: Api, bob: User) -> None:
-    class Counter:
-        seen: list[str] = []  # noqa: RUF012 - a test's own
-
-        async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
-            self.seen += callers
-            return [(len(self.seen), 42)] * len(callers)
-
-    before = api.services
-    api.change(
-        lookups=Lookups(before.pool, cast("Any", Counter())),
-        settings=before.settings.model_copy(update={"public_rate_limit_per_minute": 2}),
-    )
-    try:
-        assert "pr" in await told(api, "/lnurlp/bob/callback", amount=1_000)
-        assert (await api.http.get("/pay/bob")).status_code == 200
-        await no(api, "/lnurlp/bob/callback", "Too many requests", amount=1_000)
-        assert (await api.http.get("/pay/bob")).status_code == 429
-        assert (await bob.get("/v1/account")).status_code == 200
-    finally:
-        api.app.state.services = before
-    assert set(Counter.seen[:4]) == {"client:127.0.0.1"}
 
 
 # Tip pages
