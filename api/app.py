@@ -1,4 +1,4 @@
-"""The HTTP API, put together: `uvicorn api.app:create_app --factory`.
+"""The HTTP API, put together; `serve.py` starts it.
 
 The process holds no state of its own: any number may run side by side, and each may die at any time. Connections are
 made when they are first needed, so it starts, answers `/healthz` and tells at `/readyz` what is away, whatever is.
@@ -54,7 +54,7 @@ from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
 from engine.ledger.limits import LimitBooks
-from engine.settings import ApiSettings, load_settings
+from engine.settings import ApiSettings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
@@ -70,9 +70,8 @@ first answer. The names of operations (`operationId`) do not change.
 """
 
 
-def create_app(settings: ApiSettings | None = None) -> FastAPI:
-    """Make the application. Reads the settings from the environment unless given."""
-    settings = settings or load_settings(ApiSettings)
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Make the application. No server makes it by itself: one without the bounds of `connection.py` would do."""
     interceptors = start_telemetry(settings, "millrace-api")
 
     @asynccontextmanager

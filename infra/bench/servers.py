@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 
 from engine.settings import ApiSettings
-from infra.local import database, environment
+from infra.local import database, environment, services
 from infra.local.commands import ROOT
 from infra.local.parts.store import Failed, end_of, remove
 from infra.local.stack import Stack
@@ -54,8 +54,7 @@ def can_batch() -> bool:
 
 def api_command(tools: Tools, port: int) -> list[str | Path]:
     """One more API process."""
-    where = ("--host", "127.0.0.1", "--port", str(port), "--no-access-log")
-    return [tools.python, "-m", "uvicorn", "api.app:create_app", "--factory", *where]
+    return services.api_command(tools.python, port)
 
 
 def free_port() -> int:

@@ -56,7 +56,6 @@ restlisten=127.0.0.1:8080
 tor.socks=127.0.0.1:9050
 tor.control=127.0.0.1:9051
 """  # The last three are never used; LND looks `localhost` up for them, which fails where there is no hosts file.
-KEEP_ALIVE_S = 75  # Longer than clients (5 s) and proxies (60 s) keep an idle connection; the image says the same.
 STALE_TIP_S = 3600  # LND holds itself to be out of date when the tip is two hours old.
 
 
@@ -214,12 +213,15 @@ async def freshen_tip(home: Home) -> None:
         print(f"bitcoind: no fresh block: {error}", flush=True)
 
 
+def api_command(python: Path, port: int) -> list[str | Path]:
+    """How an API process is started."""
+    return [python, "-m", "api.serve", "--host", "127.0.0.1", "--port", str(port)]
+
+
 def api(home: Home, tools: Tools, name: str) -> Process:
     """One API process."""
     port = home.ports()[name]
-    command: list[str | Path] = [tools.python, "-m", "uvicorn", "api.app:create_app", "--factory"]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--no-access-log"]
-    command += ["--timeout-keep-alive", str(KEEP_ALIVE_S)]
+    command = api_command(tools.python, port)
     environ = {**environment.inherited(), **environment.of_api(home)}
     return Process(name, command, ready=lambda: _healthy(port), environment=environ)
 

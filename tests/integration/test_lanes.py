@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api.app import create_app
+from engine.settings import ApiSettings, load_settings
 from infra.local import environment
 from infra.local.outside import Outside
 from tests.fixtures.lanes import codes, lane_busy, locked_wallet, rode, send
@@ -236,7 +237,7 @@ async def test_with_lanes_turned_off_each_goes_alone(bank: Bank, monkeypatch: py
     alice, bob = await bank.open_account(funds_msat=5_000_000), await bank.open_account()
     for name, value in {**environment.of_api(bank.stack.home), "MILLRACE_PAYMENT_LANES": "0"}.items():
         monkeypatch.setenv(name, value)
-    app = create_app()
+    app = create_app(load_settings(ApiSettings))
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://api", timeout=75) as api,

@@ -3,6 +3,7 @@
 The one line of the image that makes LND's stubs is run here, on a small protocol of its own.
 """
 
+import ast
 import json
 import re
 import shutil
@@ -15,7 +16,7 @@ import yaml
 
 from infra.local import services as local
 from infra.local.parts import lnd
-from tests.tidy.house import ROOT
+from tests.tidy.house import ROOT, read
 
 pytestmark = pytest.mark.tidy
 
@@ -23,6 +24,7 @@ COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "infra/docker/Dockerfile"
 PINNED = re.compile(r"^[a-z0-9./-]+:\d+(\.\d+)+(-[a-z0-9.]+)?$")
 STUBS_LINE = re.compile(r'^RUN python -c "(.*)"$', re.MULTILINE)
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - of the container
 SECRET = re.compile(r"PASSWORD|PWD|SECRET|KEY|DSN")
 
 
@@ -103,11 +105,22 @@ def test_the_image_makes_the_stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (tmp_path / "engine/clients/lndrpc/routerrpc/router_pb2.py").is_file()
 
 
-def test_the_image_keeps_idle_connections_as_long_as_the_local_stack() -> None:
-    """Uvicorn's own 5 s are also httpx's: then a request may meet the end of its connection."""
+def test_the_image_starts_the_api_as_the_local_stack_does() -> None:
+    """With the bounds of api/connection.py, which are the settings'."""
     (command,) = re.findall(r"^CMD (.*)$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
-    words = json.loads(command)
-    assert words[words.index("--timeout-keep-alive") + 1] == str(local.KEEP_ALIVE_S)
+    usual = [str(word) for word in local.api_command(Path("python"), 8000)]
+    assert json.loads(command) == [word.replace("127.0.0.1", EVERYWHERE) for word in usual]
+
+
+def test_nobody_starts_the_api_in_another_way() -> None:
+    """uvicorn's own command knows no bounds: a factory that needs an argument cannot be started by it."""
+    functions = {node.name: node for node in read(ROOT / "api/app.py").tree.body if isinstance(node, ast.FunctionDef)}
+    assert functions["create_app"].args.args
+    assert not functions["create_app"].args.defaults
+    files = [ROOT / path for path in ("README.md", "infra", "tests", "docs", ".ci", "docker-compose.yml")]
+    texts = [each for file in files for each in (file.rglob("*") if file.is_dir() else [file]) if each.is_file()]
+    other = re.compile(r"uvicorn[\"', ]+api\.app")
+    assert [str(each) for each in texts if other.search(each.read_text("utf-8", "ignore"))] == []
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import yaml
 
 from activities.counting import code_of, outcome_of, outcomes_of
 from activities.failures import as_failure
+from api import connection
 from api.metrics import Metering, Metrics, _Books
 from engine.contracts.batch import BatchOutcome
 from engine.contracts.lane import LaneOutcome
@@ -151,3 +152,9 @@ async def test_requests_are_counted_by_template_and_made_up_paths_are_not() -> N
 def test_without_postgres_the_page_says_so_and_nothing_of_the_books() -> None:
     names = {family.name for family in _Books(None, size=0, idle=0).collect()}
     assert names == {"millrace_books_up", "millrace_postgres_connections"}
+
+
+def test_the_page_of_operations_knows_why_connections_end() -> None:
+    page = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    reasons = {*connection._REFUSALS, "evicted", "unread", "after_answer"}
+    assert [reason for reason in sorted(reasons) if f"`{reason}`" not in page] == []

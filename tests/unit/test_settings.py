@@ -6,6 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
+from engine.settings import ApiSettings
 
 pytestmark = pytest.mark.unit
 
@@ -19,7 +22,7 @@ COMMON = {
     "MILLRACE_BITCOIND_URL",
 }
 WORKER = [sys.executable, "worker.py"]
-API = [sys.executable, "-m", "uvicorn", "api.app:create_app", "--factory", "--port", "0"]
+API = [sys.executable, "-m", "api.serve", "--port", "0"]
 
 
 def _start(command: list[str], **settings: str) -> subprocess.CompletedProcess[str]:
@@ -62,3 +65,26 @@ def test_broken_json_is_one_problem_among_the_others() -> None:
     assert ended.returncode == 2
     assert "MILLRACE_NODES" in ended.stderr
     assert "MILLRACE_POSTGRES_DSN" in ended.stderr
+
+
+@pytest.mark.parametrize("trusted", ["*", "0.0.0.0/0", "::/0", "10.0.0.1, *", "proxy", "10.0.0.300", "10.0.0.0/40"])
+def test_a_trust_in_everybody_or_nobody_is_no_setting(trusted: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvicorn takes an unknown word for a name that nobody has, and with * whatever a client writes for his address."""
+    monkeypatch.setenv("FORWARDED_ALLOW_IPS", trusted)
+    with pytest.raises(ValidationError) as refused:
+        ApiSettings()
+    assert ("FORWARDED_ALLOW_IPS",) in [each["loc"] for each in refused.value.errors()]
+
+
+def test_a_wrong_setting_with_a_name_of_its_own_is_named() -> None:
+    ended = _start(API, FORWARDED_ALLOW_IPS="*")
+    assert ended.returncode == 2
+    assert "\n  FORWARDED_ALLOW_IPS: " in ended.stderr
+    assert "MILLRACE_FORWARDED" not in ended.stderr
+
+
+def test_an_empty_value_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = _start(API, MILLRACE_POSTGRES_POOL_SIZE="", MILLRACE_ADMIN_KEY="", FORWARDED_ALLOW_IPS="")
+    assert "MILLRACE_ADMIN_KEY: Field required" in ended.stderr
+    assert "POOL_SIZE" not in ended.stderr
+    assert "FORWARDED_ALLOW_IPS" not in ended.stderr
