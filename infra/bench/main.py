@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.bench import batch, books, flow, history, lightning, lnbits, pairs, people, processes, standing
+from infra.bench import batch, books, flood, flow, history, lightning, lnbits, pairs, people, processes, standing
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
 from infra.bench.http import healthy
@@ -146,6 +146,10 @@ class Bench:
             for contest, turn_s, clients in contests:
                 await self.measure(contest, self.pace(turn_s, clients=clients))
 
+    async def flood(self) -> None:
+        """What strangers do to others."""
+        await self.measure(flood.contest(self.servers, await self.users()), self.pace(6, flood.CLIENTS))
+
     async def history(self) -> None:
         """Ten times as much of everything."""
         self.say("history: filling two books")
@@ -186,6 +190,7 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "payments": Bench.payments,
     "batches": Bench.batches,
     "lightning": Bench.lightning,
+    "flood": Bench.flood,
     "history": Bench.history,
     "standing": Bench.standing,
     "processes": Bench.processes,
