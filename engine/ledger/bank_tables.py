@@ -204,6 +204,32 @@ class BegunSend(SQLModel, table=True):
     at: datetime = moment()
 
 
+class RefusedSend(SQLModel, table=True):
+    """A send that its node answered with an error, and then did not know."""
+
+    __tablename__: ClassVar[Any] = "refused_sends"
+    __table_args__ = BANK
+
+    payment_id: str = text("bank.payments.id", primary_key=True)
+    words: str = text()
+    times: int
+    last_at: datetime = moment()
+
+
+class NodeChannel(SQLModel, table=True):
+    """A channel of a node as it was last seen."""
+
+    __tablename__: ClassVar[Any] = "node_channels"
+    __table_args__ = BANK
+
+    node: str = text("bank.nodes.name", primary_key=True)
+    point: str = text(primary_key=True)
+    updates: int = number()
+    closed_at: datetime | None = moment(nullable=True)
+    doubt: str | None = text(nullable=True)
+    doubted_at: datetime | None = moment(nullable=True)
+
+
 class LostSighting(SQLModel, table=True):
     """In flight at the node, and in none of its channels at this height: append-only."""
 
