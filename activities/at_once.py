@@ -1,14 +1,17 @@
 """Sending at once: most payments end within a second, and need no other process than the one that holds their money.
 
+    before the money is held       the node reads the invoice: what it cannot read is refused, and nothing is held
     money held here a moment ago    the node is told to send, and not asked first: nobody can have told it yet
     anything else                   left to the node's own queue, where every send begins with a look
     no end within some seconds      followed from there
 
 At most so many workflow tasks at a time wait here for nodes, whether for one payment or for those of a lane: slow
-payees take no place from payments that would be done.
+payees take no place from payments that would be done. The reading takes none: it is short, and a node that is silent is
+not asked again for some seconds. What it could not read then it reads before the send.
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -16,8 +19,9 @@ from temporalio import activity
 
 from activities.sending import Sending
 from engine.contracts.payment import AttemptReport, LightningAttempt
-from engine.domain.errors import EngineError
-from engine.domain.ids import NodeName
+from engine.domain.errors import EngineError, Invalid
+from engine.domain.ids import NodeName, PaymentHash
+from engine.domain.money import Msat
 
 _FOLLOW_S = 3.5
 _ALL_S = 4
@@ -25,6 +29,10 @@ _ALL_S = 4
 _NEW_S = 2
 """So soon after its opening was begun no other worker can have taken a payment up: a workflow task goes to another one
 after five seconds, and what a lane has opened to another workflow after ten."""
+
+_READ_S = 1
+_SILENT_S = 5
+"""So long a node that did not answer is not asked to read before the hold."""
 
 
 class AtOnce:
@@ -34,6 +42,32 @@ class AtOnce:
         self._nodes = nodes
         self._most = most
         self._under_way = 0
+        self._silent_until: dict[NodeName, float] = {}
+
+    @property
+    def calls_nodes(self) -> bool:
+        """Whether this process calls any node."""
+        return bool(self._nodes)
+
+    async def require_readable(
+        self, node: NodeName, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None
+    ) -> None:
+        """Have the node read an invoice that it would be told to pay.
+
+        Raises Invalid (`invoice_refused_by_node`), and nothing where this process does not call the node, or the node
+        does not answer.
+        """
+        sending = self._nodes.get(node)
+        if sending is None or time.monotonic() < self._silent_until.get(node, 0.0):
+            return
+        try:
+            async with asyncio.timeout(_READ_S):
+                await sending.check_invoice(bolt11, payment_hash, amount_msat)
+        except Invalid:
+            raise
+        except (EngineError, TimeoutError) as error:
+            self._silent_until[node] = time.monotonic() + _SILENT_S
+            activity.logger.info("%s is read before its send: %s", payment_hash, error)
 
     @contextmanager
     def place(self) -> Iterator[bool]:

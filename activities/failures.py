@@ -9,6 +9,7 @@
 A repeat after OutcomeUnknown is not a blind one: every activity that moves money looks before it acts.
 """
 
+from datetime import timedelta
 from typing import Any
 
 from temporalio.exceptions import ApplicationError
@@ -18,12 +19,17 @@ from engine.domain.errors import EngineError, OutcomeUnknown, Unavailable
 
 
 def as_failure(error: EngineError) -> ApplicationError:
-    """The Temporal failure for this error, with its code and fields as details."""
+    """The Temporal failure for this error, with its code and fields as details.
+
+    `retry_after_s` among them is when to repeat it, in place of the policy's own interval.
+    """
+    retry_after_s = error.fields.get("retry_after_s")
     return ApplicationError(
         error.detail,
         {"code": error.code, **error.fields},
         type=type(error).__name__,
         non_retryable=not isinstance(error, Unavailable | OutcomeUnknown),
+        next_retry_delay=timedelta(seconds=retry_after_s) if isinstance(retry_after_s, int) else None,
     )
 
 

@@ -37,7 +37,7 @@ from engine.domain.outside import one_line
 from engine.ledger import chart, invoice, keysend, node, payment, sending, withdraw_link
 from engine.ledger import request as requests
 from engine.ledger.accounts import may_not_send
-from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.database import Connection, Pool, borrowed, transaction
 from engine.ledger.fees import Charge
 from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.ledger.payable import already_paid, in_progress
@@ -68,10 +68,11 @@ class Payments(PaymentActivities):
     async def open(self, request: PaymentRequest, workflow_id: str, *, may_wait: bool) -> OpenedPayment:
         """As `open_payment`, in the workflow of this id, where whoever looks for the payment finds it.
 
-        What may not wait for its node is opened and not sent.
+        What may not wait for its node is opened and not sent. What the node cannot read is refused before.
         """
         began = time.monotonic()
         try:
+            await self._require_readable(request)
             async with transaction(self._pool) as conn:
                 if not (await requests.claim_keys_in_tx(conn, [claim_of(request)]))[0]:
                     return await _find_opened_in_tx(conn, request, workflow_id)
@@ -122,6 +123,17 @@ class Payments(PaymentActivities):
             return await self._reserve_in_tx(conn, asked, payer, workflow_id)
         except Refused as refused:
             raise about_accounts(refused, payer) from refused
+
+    async def _require_readable(self, asked: PaymentRequest) -> None:
+        """Outside any transaction: a node is asked. The opening may choose another one, which the send asks then."""
+        if asked.bolt11 is None or asked.payment_hash is None or not self.at_once.calls_nodes:
+            return
+        total_msat = Msat(asked.amount_msat + asked.max_fee_msat)
+        async with borrowed(self._pool) as conn:
+            reader = await sending.find_reader(conn, asked.payment_hash, total_msat, max_in_flight=self._caps.per_node)
+        if reader is not None:
+            amount_msat = asked.amount_msat if asked.amount_in_invoice else None
+            await self.at_once.require_readable(reader, asked.bolt11, asked.payment_hash, amount_msat)
 
     async def _is_ours_in_tx(self, conn: Connection, asked: PaymentRequest) -> bool:
         if asked.payment_hash is None:

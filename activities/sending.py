@@ -2,14 +2,19 @@
 
 Every try, the first as well as the tenth, looks at the node before it sends (TrackPaymentV2), and reads the fence in
 Postgres right before the call: a payment that was settled or released in the meantime, by whichever worker, is not sent
-again. What the node said about an attempt older than this one is no news about this one.
+again. What the node said about an attempt older than this one is no news about this one. The node reads the invoice,
+too, before it is told to pay it: one that it cannot read, or reads otherwise than we do, ends as failed.
 
 A node that has known an attempt is never sent it again, not even when it does not know it any more: its database may be
 an old copy, and the HTLC of the first send still be on its way. Its first word is noted in Postgres, and from then on
 the payment is only watched.
+
+A send that the node answers with an error of unknown meaning, and then does not know, is counted in Postgres. After the
+third in the same words nothing is sent for ten seconds, and a last look that finds nothing ends the payment.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
@@ -19,21 +24,28 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeats
-from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus, SendRefused
-from engine.clients.lnd_htlcs import NodeHtlcs
-from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
-from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
-from engine.domain.money import Msat
-from engine.domain.sending import (
-    IN_FLIGHT,
-    LOST_ATTEMPT,
-    NOT_TRIED,
-    TRIED_AFTER_S,
-    Waiting,
-    is_proven_lost,
-    release_height,
+from activities.sending_words import (
+    FAILURE_CODES,
+    FAILURE_DETAILS,
+    SEND_REFUSED,
+    WAIT_DETAILS,
+    age,
+    is_untried,
+    lost,
+    may_be_lost,
+    refused_by_node,
+    waits_for,
 )
-from engine.ledger import keysend, sending
+from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus
+from engine.clients.lnd_htlcs import NodeHtlcs
+from engine.clients.lnd_refusal import NotBegun, SendRefused
+from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
+from engine.domain.channels import find_doubts, gone
+from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.ids import PaymentHash
+from engine.domain.money import Msat
+from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting, is_proven_lost, pause_after
+from engine.ledger import channels, keysend, sending
 from engine.ledger.database import Pool, borrowed
 
 _IDENTITY_S = 0.25
@@ -46,36 +58,6 @@ _FIRST_LOOK, _LAST_LOOK = timedelta(seconds=5), timedelta(minutes=10)
 _NOTE_LIMIT_S = 3
 _BEGUN = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 """From here on it is watched, and never sent."""
-_SUSPICIOUS = 2
-"""In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
-
-_FAILURE_CODES = {
-    "FAILURE_REASON_TIMEOUT": "payment_timeout",
-    "FAILURE_REASON_NO_ROUTE": "no_route",
-    "FAILURE_REASON_ERROR": "no_route",
-    "FAILURE_REASON_INCORRECT_PAYMENT_DETAILS": "incorrect_payment_details",
-    "FAILURE_REASON_INSUFFICIENT_BALANCE": "insufficient_liquidity",
-    "FAILURE_REASON_CANCELED": "cancelled",
-}
-_FAILURE_DETAILS = {
-    "payment_timeout": "no route worked within a minute",
-    "no_route": "there is no route to the payee now",
-    "fee_limit_exceeded": "every route to the payee costs more than may be paid for routing",
-    "incorrect_payment_details": "the payee does not accept a payment for this invoice",
-    "insufficient_liquidity": "no channel can carry this amount now",
-    "cancelled": "the payment was cancelled at the node",
-}
-
-
-_WAIT_DETAILS = {
-    "node_unavailable": "the node cannot take it now",
-    "outcome_unknown": "an answer of the node was lost; it is asked again",
-    "ledger_unavailable": "the books cannot be reached now",
-    "node_refuses": "the node refuses our access",
-    "node_replaced": "another node answers at its address",
-    "node_forgot": "the node does not know this payment any more",
-}
-"""For whoever asks over the API. The node's own words, which may name places of ours, are in the workflow."""
 
 
 class Sending(SendingActivities):
@@ -99,16 +81,23 @@ class Sending(SendingActivities):
 
         Raises Unavailable when the node was not told by then.
         """
-        async with self._noting(attempt):
+        async with self._noting(attempt, slows=True):
             if attempt.begun or (new_until is None and await self._is_known(attempt)):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), follow_s)
+            unreadable = await self._find_fault(attempt)
             without_invoice = await self._find_keysend(attempt)
-            if not await self._pass_fence(attempt):
+            fence = await self._pass_fence(attempt)
+            if fence.begun:
                 return _BEGUN
+            if unreadable is not None:
+                return refused_by_node(unreadable)
+            if fence.refusals >= REFUSALS:
+                return _refused_for_good(self._node.name, fence)
             if new_until is not None and time.monotonic() > new_until:
                 raise Unavailable(f"{self._node.name} was too slow to be told without a look")
             if activity.info().attempt > 1:
-                await self._note(attempt, Waiting(reason="sending", detail="the node is being asked again"))
+                again = Waiting(reason="sending", detail="the node is being asked again", impatient=True)
+                await self._note(attempt, again)
             try:
                 return await self._follow(
                     attempt,
@@ -126,6 +115,13 @@ class Sending(SendingActivities):
                 return AttemptReport(
                     verdict=NodeVerdict.FAILED, failure_code=refused.code, failure_detail=refused.words
                 )
+            except NotBegun as refused:
+                await self._note_refusal(attempt, refused)
+                raise OutcomeUnknown(f"{self._node.name} refuses it: {refused.words}", code=SEND_REFUSED) from refused
+
+    async def check_invoice(self, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None) -> None:
+        """As `LndNode.check_invoice`."""
+        await self._node.check_invoice(bolt11, payment_hash, amount_msat)
 
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
@@ -134,26 +130,26 @@ class Sending(SendingActivities):
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
             # Only now: without its chain a node does not answer this, and may still know the end.
-            htlcs = await self._node.read_htlcs()
+            htlcs, doubt = await self._read_channels(attempt)
             payment = await self._find(attempt)  # once more: what has ended meanwhile is in no channel
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
-            if _is_untried(payment):
+            if is_untried(payment):
                 await self._end_untried(attempt)
                 payment = await self._find(attempt)
                 if payment.status is not NodePaymentStatus.IN_FLIGHT:
                     return await self._report(attempt, payment)
-            heights = await self._sight(attempt, payment, htlcs)
+            heights = [] if doubt else await self._sight(attempt, payment, htlcs)
             if is_proven_lost(heights, payment.time_lock):
-                return _lost(payment, heights)
-        waiting = _waits_for(payment, htlcs, heights)
+                return lost(payment, heights)
+        waiting = waits_for(payment, htlcs, heights, doubt)
         await self._note(attempt, waiting)
         if waiting.reason != (attempt.shown or IN_FLIGHT):
             return AttemptReport(verdict=NodeVerdict.IN_FLIGHT, waiting=waiting)
         raise ApplicationError(
             f"still in flight on {self._node.name}: {waiting.detail}",
             type="InFlight",
-            next_retry_delay=min(max(_FIRST_LOOK, _age(payment) / 2), _LAST_LOOK),
+            next_retry_delay=min(max(_FIRST_LOOK, age(payment) / 2), _LAST_LOOK),
             category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
         )
 
@@ -179,10 +175,29 @@ class Sending(SendingActivities):
         known = await self._node.find_payment(attempt.payment_hash)
         return known is not None and _is_news(known, attempt)
 
+    async def _read_channels(self, attempt: LightningAttempt) -> tuple[NodeHtlcs, str | None]:
+        """What is in the node's channels, and why that proves nothing about this payment, if it does not.
+
+        What was seen before is read first: whatever another worker sees meanwhile can only be newer.
+        """
+        async with borrowed(self._pool) as conn:
+            known = await channels.read_known(conn, self._node.name)
+        htlcs = await self._node.read_htlcs()
+        missing = gone(known, htlcs.channels)
+        told = await self._node.read_closed() if missing else {}
+        closed = {point: told[point] for point in missing if point in told}
+        doubts = find_doubts(known, htlcs.channels, closed)
+        for doubt in doubts.values():
+            activity.logger.error("%s proves nothing: %s", self._node.name, doubt)
+        async with borrowed(self._pool) as conn:
+            await channels.note_seen(
+                conn, self._node.name, updates=htlcs.channels.updates, closed=closed, doubts=doubts
+            )
+            return htlcs, await channels.find_doubt(conn, self._node.name, attempt.payment_id)
+
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
         """The heights at which this payment was in flight and in no channel; none when it is in one now."""
-        seen = payment.payment_hash in htlcs.outgoing or payment.preimage_seen
-        if seen or htlcs.closing or not htlcs.synced or payment.time_lock == 0:
+        if not may_be_lost(payment, htlcs):
             return []
         async with borrowed(self._pool) as conn:
             await sending.add_sighting(
@@ -195,23 +210,47 @@ class Sending(SendingActivities):
             return await sending.list_sightings(conn, attempt.payment_id, payment_index=payment.payment_index)
 
     @asynccontextmanager
-    async def _noting(self, attempt: LightningAttempt) -> AsyncIterator[None]:
-        """What keeps this try from going on is what the payment waits for, for whoever asks."""
+    async def _noting(self, attempt: LightningAttempt, *, slows: bool = False) -> AsyncIterator[None]:
+        """What keeps this try from going on is what the payment waits for, for whoever asks.
+
+        With `slows` the next try comes the later the longer the payment has not gone on.
+        """
         try:
             yield
         except EngineError as error:
             broken = isinstance(error, InvariantBroken)
-            detail = _WAIT_DETAILS.get(error.code, "an operator must look")
-            await self._note(
+            detail = WAIT_DETAILS.get(error.code, "an operator must look")
+            since = await self._note(
                 attempt, Waiting(reason=error.code, detail=detail, needs_operator=broken, impatient=not broken)
             )
+            pause = pause_after(datetime.now(UTC) - since) if slows and since else None
+            if pause is not None:
+                error.fields.setdefault("retry_after_s", math.ceil(pause.total_seconds()))
             raise
 
-    async def _note(self, attempt: LightningAttempt, waiting: Waiting) -> None:
-        """For people: whoever cannot write it goes on without."""
+    async def _note(self, attempt: LightningAttempt, waiting: Waiting) -> datetime | None:
+        """Since when it waits. For people: whoever cannot write it goes on without."""
         with suppress(EngineError):
             async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
-                await sending.note_wait(conn, attempt.payment_id, waiting)
+                return await sending.note_wait(conn, attempt.payment_id, waiting)
+        return None
+
+    async def _note_refusal(self, attempt: LightningAttempt, refused: NotBegun) -> None:
+        """One that could not be noted does not count."""
+        with suppress(EngineError):
+            async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
+                await sending.note_refusal(conn, attempt.payment_id, refused.words)
+
+    async def _find_fault(self, attempt: LightningAttempt) -> str | None:
+        """Why the node would not pay this invoice as we mean it; None when it would."""
+        if attempt.payee_node is not None:
+            return None
+        amount_msat = attempt.amount_msat if attempt.amount_in_invoice else None
+        try:
+            await self._node.check_invoice(attempt.bolt11, attempt.payment_hash, amount_msat)
+        except Invalid as refused:
+            return refused.detail
+        return None
 
     async def _find_keysend(self, attempt: LightningAttempt) -> Keysend | None:
         """The preimage is read for each try, and the same for all."""
@@ -221,8 +260,8 @@ class Sending(SendingActivities):
             preimage = await keysend.get_preimage(conn, attempt.payment_id)
         return Keysend(payee=attempt.payee_node, preimage=preimage)
 
-    async def _pass_fence(self, attempt: LightningAttempt) -> bool:
-        """Whether it may be sent: False when the node has had it once.
+    async def _pass_fence(self, attempt: LightningAttempt) -> sending.Fence:
+        """What is known of earlier sends of it.
 
         Raises unless the node is the adopted one and can send, and, read last, the money is still held for this.
         """
@@ -239,7 +278,7 @@ class Sending(SendingActivities):
             raise InvariantBroken(
                 f"{self._node.name} is not the node that was adopted: {identity.pubkey} answers", code="node_replaced"
             )
-        return not fence.begun
+        return fence
 
     async def _note_begun(self, attempt: LightningAttempt) -> None:
         """Before anything else happens to it, if that can be: books that are away must not end the following."""
@@ -308,13 +347,13 @@ class Sending(SendingActivities):
                 payment_index=payment.payment_index,
                 delivered_msat=_delivered_otherwise(payment, attempt),
             )
-        code = _FAILURE_CODES.get(payment.failure_reason, "no_route")
+        code = FAILURE_CODES.get(payment.failure_reason, "no_route")
         if code == "no_route" and await self._is_too_dear(attempt):
             code = "fee_limit_exceeded"
         return AttemptReport(
             verdict=NodeVerdict.FAILED,
             failure_code=code,
-            failure_detail=_FAILURE_DETAILS[code],
+            failure_detail=FAILURE_DETAILS[code],
             payment_index=payment.payment_index,
         )
 
@@ -340,43 +379,9 @@ def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
     return payment.payment_index > attempt.known_payment_index
 
 
-def _is_untried(payment: NodePayment) -> bool:
-    """Whether the node has made no attempt, and would have made one long ago."""
-    return payment.time_lock == 0 and _age(payment) > timedelta(seconds=TRIED_AFTER_S)
-
-
-def _age(payment: NodePayment) -> timedelta:
-    return datetime.now(UTC) - payment.created_at
-
-
-def _waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int]) -> Waiting:
-    """In words: the payee's turn, the time lock's, or an operator's."""
-    if _is_untried(payment):
-        detail = "the node stopped before the first attempt, and does not end it; its restart would"
-        return Waiting(reason=NOT_TRIED, detail=detail, needs_operator=True)
-    if payment.time_lock == 0:
-        return Waiting(reason=IN_FLIGHT, detail="the node has it, and has made no attempt yet")
-    due = release_height(payment.time_lock)
-    overdue = htlcs.height > due
-    if len(heights) >= _SUSPICIOUS:
-        detail = (
-            f"the node holds it to be in flight, and has it in no channel; by rule it is released from block {due} on"
-        )
-        return Waiting(reason=LOST_ATTEMPT, detail=detail)
-    if overdue:
-        detail = f"its time lock ended at block {payment.time_lock}, and the node has no final word"
-        return Waiting(reason="overdue", detail=detail, needs_operator=True)
-    detail = f"the payee, or a node on the way, has not answered; block {payment.time_lock} ends it at the latest"
-    return Waiting(reason=IN_FLIGHT, detail=detail)
-
-
-def _lost(payment: NodePayment, heights: list[int]) -> AttemptReport:
-    """The proof is complete: nothing of this attempt can be paid any more."""
-    seen = ", ".join(str(height) for height in heights if height > payment.time_lock)
-    return AttemptReport(
-        verdict=NodeVerdict.FAILED,
-        failure_code=LOST_ATTEMPT,
-        failure_detail=f"the node lost the attempt before it left: its time lock ended at block {payment.time_lock}, "
-        f"and at {seen} it was in no channel",
-        payment_index=payment.payment_index,
-    )
+def _refused_for_good(node: str, fence: sending.Fence) -> AttemptReport:
+    """Raises OutcomeUnknown until the last look is late enough."""
+    left_s = REFUSAL_REST_S - fence.refused_for_s
+    if left_s > 0:
+        raise OutcomeUnknown(f"{node} refuses it; it is looked at once more", code=SEND_REFUSED, retry_after_s=left_s)
+    return refused_by_node("Our Lightning node does not begin this payment, and nothing of it was sent.")

@@ -115,6 +115,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "request_timeout": (408, "The request did not come in time"),
     "request_too_large": (413, "The request is too large"),
     "invalid_destination": (422, "The destination cannot be paid"),
+    "invoice_refused_by_node": (422, "Our node cannot read the invoice"),
     "wrong_network": (422, "The destination is on another network"),
     "keysend_disabled": (422, "No node is paid without an invoice"),
     "use_withdrawals": (422, "Use withdrawals for on-chain addresses"),

@@ -39,7 +39,7 @@ class FailureOut(BaseModel):
 
     code: str = Field(
         description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
-        "invoice_expired, cancelled, lost_attempt or released_by_operators"
+        "invoice_expired, cancelled, invoice_refused_by_node, lost_attempt or released_by_operators"
     )
     detail: str
 
@@ -48,8 +48,9 @@ class WaitingOut(BaseModel):
     """What a pending payment waits for, as a worker last saw it. Its money stays held meanwhile."""
 
     reason: str = Field(
-        description="opening, sending, in_flight, not_tried, lost_attempt, overdue, node_unavailable, "
-        "outcome_unknown, node_refuses, node_replaced, node_forgot, or another word for people"
+        description="opening, sending, in_flight, not_tried, lost_attempt, channels_in_doubt, overdue, "
+        "node_unavailable, outcome_unknown, send_refused, node_refuses, node_replaced, node_forgot, or another word "
+        "for people"
     )
     detail: str
     since: datetime

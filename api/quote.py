@@ -93,6 +93,7 @@ class QuoteOut(BaseModel):
         *("use_withdrawals", "invoice_expired", "amount_required", "amount_mismatch", "amount_too_small"),
         *("self_payment", "destination_unavailable", "account_locked", "payee_closed", "keysend_disabled"),
         *("invoice_already_paid", "payment_in_progress", "invoice_cancelled", "invoice_unpayable"),
+        "invoice_refused_by_node",
     ),
     openapi_extra=documented(
         QuoteIn,

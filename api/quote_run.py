@@ -23,9 +23,11 @@ from api.deps import Services
 from api.payment_run import CALL_LIMIT, amount_text
 from engine.contracts import queues
 from engine.contracts.quote import RouteQuote, RouteRequest
+from engine.domain.errors import Invalid
 from engine.domain.fees import default_routing_cap
 from engine.domain.ids import NodeName
 from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
+from engine.domain.sending import REFUSED_BY_NODE
 from engine.ledger.database import translated
 from engine.settings import ApiSettings
 from workflows.quote import QuoteWorkflow
@@ -72,11 +74,16 @@ class Way:
 
 
 async def quote_route(services: Services, way: Way) -> RoutingFee:
-    """What this would cost over the network now. That no node can be asked is a warning, and no error."""
+    """What this would cost over the network now. That no node can be asked is a warning, and no error.
+
+    Raises Invalid (`invoice_refused_by_node`) for an invoice that the node cannot read, as its payment would be.
+    """
     key = f"quote:{way.digest}"
     remembered = await services.cache.find(key)
     if remembered is None:
         quote = await _ask(services, way)
+        if quote.trouble == REFUSED_BY_NODE:
+            raise Invalid("Our Lightning node cannot read this invoice; ask for another one.", code=REFUSED_BY_NODE)
         told = json.dumps({**asdict(quote), "expires_at": (datetime.now(UTC) + GOOD_FOR).isoformat()})
         if quote.trouble == UNTOLD:
             return _fee(told, way.amount_msat)

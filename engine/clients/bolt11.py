@@ -68,14 +68,17 @@ class Bolt11:
     """Ways to the payee over private channels, in hex as BOLT 11 writes them."""
 
 
-def decode(text: str, *, network: str) -> Bolt11:
-    """Read an invoice in upper or lower case. Raises Invalid: `wrong_network`, else `invalid_destination`."""
+def decode(text: str, *, network: str | None) -> Bolt11:
+    """Read an invoice in upper or lower case, of this network, or of any where none is given.
+
+    Raises Invalid: `wrong_network`, else `invalid_destination`.
+    """
     prefix, words = _bech32(text)
     match = _PREFIX.fullmatch(prefix)
     if match is None:
         raise _no("its prefix names no network or amount that we know")
     currency, digits, multiplier = match.groups()
-    if _NETWORKS[currency] != network:
+    if network not in {None, _NETWORKS[currency]}:
         raise Invalid(f"This invoice is for {_NETWORKS[currency]}; this bank pays on {network}.", code="wrong_network")
     if len(words) < _TIMESTAMP_WORDS + _SIGNATURE_WORDS:
         raise _no("it is too short")
@@ -90,7 +93,7 @@ def decode(text: str, *, network: str) -> Bolt11:
     created_at = datetime.fromtimestamp(bech32.to_number(signed[:_TIMESTAMP_WORDS]), UTC)
     return Bolt11(
         bolt11=text.lower(),
-        network=network,
+        network=_NETWORKS[currency],
         payment_hash=PaymentHash(_bytes(fields[_P][0]).hex()),
         payment_secret=_bytes(fields[_S][0]).hex(),
         amount_msat=_amount(digits, multiplier),

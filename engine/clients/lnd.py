@@ -6,8 +6,8 @@ What LND's answers mean is decided here, once:
 * A payment is final when `status` is SUCCEEDED or FAILED. `failure_reason` may be set while attempts are still in
   flight, so it decides nothing.
 * SendPaymentV2 is repeatable by payment hash until the payment has FAILED: ALREADY_EXISTS means "look at it".
-* An error before LND has made a payment row comes as text. `SendRefused` is raised only for texts known to be of that
-  kind and only after a look at the node has found no payment; anything else stays unknown.
+* An error before LND has made a payment row comes as text, and counts only after a look has found no payment
+  (lnd_refusal.py). What is no answer of the node stays unknown.
 """
 
 import asyncio
@@ -23,7 +23,9 @@ import grpc
 from engine.clients.invoices import cancel_invoice
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
 from engine.clients.lnd_commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
-from engine.clients.lnd_htlcs import NodeHtlcs, read_htlcs
+from engine.clients.lnd_decode import InvoiceReader, answer_of, require_same
+from engine.clients.lnd_htlcs import NodeHtlcs, read_closed, read_htlcs
+from engine.clients.lnd_refusal import refusal
 from engine.clients.lnd_room import NodeRoom, read_room
 from engine.clients.lnd_settled import read_settled
 from engine.clients.lnd_untried import end_untried
@@ -31,7 +33,7 @@ from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
 from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
-from engine.domain.errors import NotFound, Unavailable
+from engine.domain.errors import NotFound, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import MAX_AMOUNT_MSAT, MSAT_PER_SAT, Msat
 from engine.domain.sending import CLTV_LIMIT
@@ -44,18 +46,6 @@ _MAX_PARTS = 16
 _KEYSEND_RECORD = 5482373484
 """Where in the onion a node looks for the preimage of a payment that it has no invoice for."""
 _INVOICE_PAGE = 1000
-_REFUSED_BEFORE_SENDING = {
-    "invoice expired": "invoice_expired",
-    "self-payments not allowed": "no_route",
-    "amount must": "incorrect_payment_details",
-    "invalid feature": "incorrect_payment_details",
-    "feature vector": "incorrect_payment_details",
-    "unknown feature": "incorrect_payment_details",
-    "cltv limit": "no_route",
-    "payment address": "incorrect_payment_details",
-    "payment request": "incorrect_payment_details",
-    "checksum": "incorrect_payment_details",
-}
 
 
 class NodePaymentStatus(StrEnum):
@@ -133,15 +123,6 @@ class Keysend:
     preimage: bytes
 
 
-class SendRefused(Exception):
-    """The node refused to begin this payment: nothing left it and nothing will. Carries one of our failure codes."""
-
-    def __init__(self, code: str, words: str) -> None:
-        super().__init__(words)
-        self.code = code
-        self.words = words
-
-
 class LndNode:
     """One node. Create it in the process that uses it."""
 
@@ -151,6 +132,7 @@ class LndNode:
         self._lightning = LightningStub(self._channel)
         self._router = router_pb2_grpc.RouterStub(self._channel)
         self._invoices = invoices_pb2_grpc.InvoicesStub(self._channel)
+        self._reader = InvoiceReader(name, self._lightning, self.find_payment)
 
     async def close(self) -> None:
         """Let go of the channel; streams end."""
@@ -169,6 +151,10 @@ class LndNode:
     async def read_htlcs(self) -> NodeHtlcs:
         """As `lnd_htlcs.read_htlcs`."""
         return await read_htlcs(self._lightning, self.name)
+
+    async def read_closed(self) -> dict[str, bool]:
+        """As `lnd_htlcs.read_closed`."""
+        return await read_closed(self._lightning, self.name)
 
     async def end_untried(self, payment_hash: PaymentHash, amount_msat: Msat) -> None:
         """As `lnd_untried.end_untried`."""
@@ -193,6 +179,13 @@ class LndNode:
             async for payment in self._router.TrackPaymentV2(request):
                 yield _read_payment(payment)
 
+    async def check_invoice(self, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None) -> None:
+        """Whether the node reads this invoice, and as we do; no amount where it names none. Repeats cost it nothing.
+
+        Raises Invalid (`invoice_refused_by_node`) when it does not, and Unavailable when it does not answer.
+        """
+        require_same(await self._reader.read(bolt11), payment_hash, amount_msat)
+
     async def send_payment(
         self,
         *,
@@ -206,8 +199,8 @@ class LndNode:
         """Send, or find what an earlier send of the same hash has become; then follow it until final.
 
         `amount_msat` is given where no invoice names it; `known_payment_index` is that of the last attempt
-        known to have failed. Raises SendRefused when nothing was begun, and OutcomeUnknown or Unavailable when nobody
-        knows.
+        known to have failed. Raises SendRefused when nothing was begun, NotBegun when nothing seems to be, and
+        OutcomeUnknown or Unavailable when nobody knows.
         """
         request = router_pb2.SendPaymentRequest(
             payment_request=bolt11,
@@ -221,10 +214,14 @@ class LndNode:
             request.dest = bytes.fromhex(keysend.payee)
             request.payment_hash = bytes.fromhex(payment_hash)
             request.dest_custom_records[_KEYSEND_RECORD] = keysend.preimage
+        begun = False
         try:
             async for update in self._router.SendPaymentV2(request):
+                begun = True
                 yield _read_payment(update)
         except grpc.aio.AioRpcError as error:
+            if begun:
+                raise_translated(self.name, error)
             if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
                 await self._explain_failed_send(payment_hash, known_payment_index, error)
         else:
@@ -240,10 +237,7 @@ class LndNode:
 
     async def has_route_above(self, *, bolt11: str, payee: str | None, amount_msat: Msat, fee_msat: Msat) -> bool:
         """Whether a route exists, but for a higher fee only. A local look at the graph; nothing is sent."""
-        decoded = ln.PayReq(destination=payee or "")
-        if payee is None:
-            with translated(self.name):
-                decoded = await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
+        decoded = ln.PayReq(destination=payee) if payee else await self._reader.read(bolt11)
         request = ln.QueryRoutesRequest(
             pub_key=decoded.destination,
             amt_msat=amount_msat,
@@ -262,14 +256,11 @@ class LndNode:
     async def _explain_failed_send(
         self, payment_hash: PaymentHash, known_payment_index: int, error: grpc.aio.AioRpcError
     ) -> NoReturn:
-        words = (error.details() or "").lower()
-        spoken_by_lnd = error.code() in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT}
-        code = next((code for text, code in _REFUSED_BEFORE_SENDING.items() if text in words), None)
-        if spoken_by_lnd and code:
-            known = await self.find_payment(payment_hash)
-            if known is None or known.payment_index <= known_payment_index:
-                raise SendRefused(code, words) from error
-        raise_translated(self.name, error)
+        words = answer_of(self.name, error)
+        known = await self.find_payment(payment_hash)
+        if known is not None and known.payment_index > known_payment_index:
+            raise OutcomeUnknown(f"{self.name}: {words}") from error
+        raise refusal(error.code(), words) from error
 
     # Incoming
 

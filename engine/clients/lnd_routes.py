@@ -19,10 +19,12 @@ from typing import NoReturn
 import grpc
 
 from engine.clients.lnd_channel import open_channel, raise_translated, translated
+from engine.clients.lnd_decode import InvoiceReader
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
 from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
-from engine.domain.ids import NodeName
+from engine.domain.errors import Invalid
+from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
 from engine.domain.sending import CLTV_LIMIT
 from engine.settings import NodeSettings
@@ -57,6 +59,7 @@ class LndRoutes:
         self._channel = open_channel(settings)
         self._lightning = LightningStub(self._channel)
         self._router = router_pb2_grpc.RouterStub(self._channel)
+        self._reader = InvoiceReader(name, self._lightning, self._is_awake)
 
     async def close(self) -> None:
         """Let go of the channel; a probe that is under way tries no other way."""
@@ -106,11 +109,20 @@ class LndRoutes:
         raise NoWay("probe_unanswered")
 
     async def _decode(self, bolt11: str | None) -> ln.PayReq:
-        """What the invoice says about its last hops; LND's defaults where there is none."""
+        """What the invoice says about its last hops; LND's defaults where there is none.
+
+        Raises NoWay (`invoice_refused_by_node`) for one that the node cannot read: its payment would be refused.
+        """
         if bolt11 is None:
             return ln.PayReq()
-        with translated(self.name):
-            return await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
+        try:
+            return await self._reader.read(bolt11)
+        except Invalid as refused:
+            raise NoWay(refused.code) from refused
+
+    async def _is_awake(self, _payment_hash: PaymentHash) -> None:
+        with translated(self.name, looks=True):
+            await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
 
     def _explain(self, error: grpc.aio.AioRpcError) -> NoReturn:
         """LND says "no route" as an error with text only."""

@@ -3,18 +3,22 @@
 Nothing here is money. A wait is the last that a worker saw and is overwritten; a sighting is part of a proof and stays.
 """
 
+import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from engine.domain.errors import Refused
+from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId
-from engine.domain.sending import Waiting
+from engine.domain.money import Msat
+from engine.domain.sending import UNDER_WAY, Waiting
 from engine.ledger.database import Connection, translated
+from engine.ledger.node import choose_sender
 from engine.ledger.payable import NEVER_AGAIN, unpayable
 
 _PATIENCE = timedelta(minutes=15)
 """After so long an operator should look, whatever it waits for, unless the wait is the payee's."""
 _DETAIL_LENGTH = 500
+_WORDS_LENGTH = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +41,21 @@ class Fence:
     """Of the node that was adopted: none but this one may be told to send."""
     begun: bool
     """Whether the node has said that it has the attempt: then it may not be sent."""
+    refusals: int = 0
+    """How often in a row the node has refused to begin it, in the same words."""
+    refused_for_s: int = 0
+    """How long ago it did so last, in whole seconds that have passed."""
 
 
 async def find_fence(conn: Connection, payment_id: PaymentId, *, attempt: int) -> Fence | None:
     """None when this very attempt may not be sent any more: its money is no longer held."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT n.pubkey, EXISTS (SELECT FROM bank.begun_sends b WHERE b.payment_id = p.id) AS begun
+            """SELECT n.pubkey, EXISTS (SELECT FROM bank.begun_sends b WHERE b.payment_id = p.id) AS begun,
+                      coalesce(r.times, 0) AS refusals,
+                      coalesce(floor(extract(epoch FROM clock_timestamp() - r.last_at)), 0)::bigint AS refused_for_s
                  FROM bank.payments p JOIN bank.nodes n ON n.name = p.node
+                 LEFT JOIN bank.refused_sends r ON r.payment_id = p.id
                 WHERE p.id = $1 AND p.attempt = $2 AND p.status = 'pending'""",
             payment_id,
             attempt,
@@ -58,24 +69,67 @@ async def note_begun(conn: Connection, payment_id: PaymentId) -> None:
         await conn.execute("INSERT INTO bank.begun_sends(payment_id) VALUES ($1) ON CONFLICT DO NOTHING", payment_id)
 
 
-async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> None:
-    """What the payment waits for now. A repeat changes nothing; another reason begins its time anew."""
+async def note_refusal(conn: Connection, payment_id: PaymentId, words: str) -> None:
+    """The node has refused to begin it, and then did not know it. Other words begin the count anew."""
     with translated():
         await conn.execute(
+            """INSERT INTO bank.refused_sends AS r (payment_id, words, times, last_at)
+               VALUES ($1, $2, 1, clock_timestamp())
+               ON CONFLICT (payment_id) DO UPDATE SET words = $2, last_at = clock_timestamp(),
+                   times = CASE r.words WHEN $2 THEN r.times + 1 ELSE 1 END""",
+            payment_id,
+            _without_digits(words)[:_WORDS_LENGTH],
+        )
+
+
+def _without_digits(words: str) -> str:
+    """Numbers, hashes and times change from one answer to the next; NUL is no text to Postgres."""
+    return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", words.lower()).replace("\0", "")
+
+
+async def find_reader(
+    conn: Connection, payment_hash: PaymentHash, total_msat: Msat, *, max_in_flight: int
+) -> NodeName | None:
+    """The node that a payment of this hash would most likely be pinned to now; None when it would stay with us."""
+    with translated():
+        is_ours: bool = await conn.fetchval(
+            "SELECT EXISTS (SELECT FROM bank.invoices WHERE payment_hash = $1)", payment_hash
+        )
+    return None if is_ours else await choose_sender(conn, total_msat, max_in_flight=max_in_flight)
+
+
+async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> datetime:
+    """What the payment waits for now; since when it does. A repeat changes nothing.
+
+    Another reason begins its time anew, but for a payment that is not going on: however often its reasons change, its
+    time runs until its node has it. After fifteen minutes of an impatient wait it needs an operator.
+    """
+    with translated():
+        since: datetime | None = await conn.fetchval(
             """INSERT INTO bank.payment_waits AS w (payment_id, reason, detail, needs_operator)
                VALUES ($1, $2, $3, $4)
                ON CONFLICT (payment_id) DO UPDATE SET reason = $2, detail = $3,
-                   since = CASE w.reason WHEN $2 THEN w.since ELSE clock_timestamp() END,
-                   needs_operator = $4 OR ($5 AND w.reason = $2 AND w.since < clock_timestamp() - $6::interval)
+                   since = CASE WHEN w.reason = $2 OR ($7 AND w.reason <> ALL($8)) THEN w.since
+                                ELSE clock_timestamp() END,
+                   needs_operator = $4 OR ($5 AND (w.reason = $2 OR ($7 AND w.reason <> ALL($8)))
+                                           AND w.since < clock_timestamp() - $6::interval)
                 WHERE (w.reason, w.detail, w.needs_operator) IS DISTINCT FROM ($2, $3, $4)
-                   OR ($5 AND w.since < clock_timestamp() - $6::interval AND NOT w.needs_operator)""",
+                   OR ($5 AND w.since < clock_timestamp() - $6::interval AND NOT w.needs_operator)
+               RETURNING since""",
             payment_id,
             waiting.reason,
             waiting.detail[:_DETAIL_LENGTH],
             waiting.needs_operator,
             waiting.impatient,
             _PATIENCE,
+            waiting.is_stalled,
+            list(UNDER_WAY),
         )
+        if since is None:  # nothing to write
+            since = await conn.fetchval("SELECT since FROM bank.payment_waits WHERE payment_id = $1", payment_id)
+    if since is None:
+        raise InvariantBroken(f"the wait of {payment_id} is gone")
+    return since
 
 
 async def has_wait(conn: Connection, payment_hash: PaymentHash) -> bool:

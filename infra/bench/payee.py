@@ -14,7 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from engine.clients.bolt11 import decode
-from engine.clients.lnd import LndNode, NodePaymentStatus, SendRefused
+from engine.clients.lnd import LndNode, NodePaymentStatus
+from engine.clients.lnd_refusal import NotBegun, SendRefused
 from engine.domain.errors import EngineError
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
@@ -188,7 +189,7 @@ class BareNode(Payer):
         try:
             async for payment in updates:
                 last = payment
-        except (SendRefused, EngineError) as error:
+        except (SendRefused, NotBegun, EngineError) as error:
             raise Wrong(f"the bare node cannot pay: {error!r}") from error
         if last is None or last.status is not NodePaymentStatus.SUCCEEDED:
             raise Wrong(f"the bare node's payment ended as {last}")

@@ -4,6 +4,7 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -89,6 +90,42 @@ async def test_a_wait_is_told_and_keeps_its_beginning_until_the_reason_changes(a
     assert (first["reason"], first["needs_operator"]) == ("node_unavailable", False)
     assert (second["since"], second["detail"]) == (first["since"], "it starts")
     assert third["since"] != first["since"]
+
+
+async def test_a_payment_that_does_not_go_on_keeps_its_beginning_whatever_the_reason(api: Api, teller: Teller) -> None:
+    """Reasons that take turns would begin the fifteen minutes anew each time; only the node's having it does."""
+    alice = await _rich(api, teller)
+    asked = _request(alice)
+    await _payments(teller).open_payment(asked)
+    reasons = ("outcome_unknown", "sending", "node_unavailable", "ledger_unavailable", "sending", "outcome_unknown")
+    async with teller.pool.acquire() as conn:
+        told, seen = [], []
+        for reason in reasons:
+            waiting = Waiting(reason=reason, detail="…", impatient=True)
+            told.append(await sending.note_wait(conn, asked.payment_id, waiting))
+            seen.append((await _waiting(alice, asked.payment_id))["needs_operator"])
+            await api.database.execute("UPDATE bank.payment_waits SET since = since - interval '4 minutes'")
+        assert [(told[0] - each) // timedelta(minutes=4) for each in told] == [0, 1, 2, 3, 4, 5]
+        assert seen == [False] * 4 + [True] * 2
+        begun = await sending.note_wait(conn, asked.payment_id, Waiting(reason="in_flight", detail="the payee"))
+        away = Waiting(reason="node_unavailable", detail="…", impatient=True)
+        assert await sending.note_wait(conn, asked.payment_id, away) >= begun > told[0]
+    assert (await _waiting(alice, asked.payment_id))["needs_operator"] is False
+
+
+async def test_refusals_in_the_same_words_are_counted_whichever_worker_hears_them(api: Api, teller: Teller) -> None:
+    alice = await _rich(api, teller)
+    asked = _request(alice)
+    await _payments(teller).open_payment(asked)
+    heard = []
+    for words in ("at 12:01 of ab12", "At 12:02 of cd34", "at 12:03 of ef56", "something\0else", "x" * 9_000):
+        async with teller.pool.acquire() as conn:
+            await sending.note_refusal(conn, asked.payment_id, words)
+            fence = await sending.find_fence(conn, asked.payment_id, attempt=1)
+        assert fence is not None
+        assert 0 <= fence.refused_for_s < 60
+        heard.append(fence.refusals)
+    assert heard == [1, 2, 3, 1, 1]
 
 
 async def test_a_wait_for_our_own_node_that_lasts_needs_an_operator(api: Api, teller: Teller) -> None:

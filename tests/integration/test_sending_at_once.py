@@ -25,7 +25,7 @@ from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
 from engine.contracts.lane import LaneRequest
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus
 from engine.contracts.queues import payment_workflow_id
-from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.errors import Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.ledger import chart, payment
@@ -133,6 +133,26 @@ async def test_an_end_that_cannot_be_booked_at_once_is_left_to_those_who_have_pa
     opened = await _open(teller, FakeLnd(known=None, says=[IN_FLIGHT, NEW]), _request(alice))
     assert opened.attempt is not None
     assert opened.attempt.begun
+    assert await _balance(alice) == (50_000_000, 1_010_000)
+
+
+async def test_what_the_node_cannot_read_is_refused_before_anything_is_held(teller: Teller, alice: User) -> None:
+    """A repeat of the opening, by whoever comes after a crash, gets the same, also from a node that reads it now."""
+    asked = _request(alice)
+    cannot = FakeLnd(known=None, says=[NEW], reads=Invalid("it cannot", code="invoice_refused_by_node"))
+    for lnd in (cannot, FakeLnd(known=None, says=[NEW])):
+        opened = await _open(teller, lnd, asked)
+        assert opened.outcome.refusal is not None
+        assert (opened.outcome.refusal.code, opened.attempt, lnd.sent) == ("invoice_refused_by_node", None, 0)
+    assert await _balance(alice) == (50_000_000, 0)
+    assert await teller.pool.fetchval("SELECT count(*) FROM bank.payments WHERE id = $1", asked.payment_id) == 0
+
+
+async def test_what_is_held_already_is_not_refused_for_what_a_node_reads_later(teller: Teller, alice: User) -> None:
+    asked = _request(alice)
+    held = await _open(teller, FakeLnd(known=None, says=[OutcomeUnknown("lost")]), asked)
+    cannot = FakeLnd(known=None, says=[], reads=Invalid("it cannot", code="invoice_refused_by_node"))
+    assert await _open(teller, cannot, asked) == held
     assert await _balance(alice) == (50_000_000, 1_010_000)
 
 

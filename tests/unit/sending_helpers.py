@@ -3,17 +3,18 @@
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from engine.clients.lnd import NodeIdentity, NodePayment, NodePaymentStatus
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.contracts.payment import LightningAttempt
+from engine.domain.channels import KnownChannel
 from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
-from engine.ledger import sending
+from engine.ledger import channels, sending
 
 PUBKEY = "02" + "ab" * 32
 ATTEMPT = LightningAttempt(
@@ -61,6 +62,11 @@ class FakeBank:
     heights: list[int] = field(default_factory=list)
     waits: list[Waiting] = field(default_factory=list)
     begun: set[PaymentId] = field(default_factory=set)
+    refusals: int = 0
+    refused_for_s: int = 0
+    stalled_for: timedelta = timedelta(0)
+    known: dict[str, KnownChannel] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -76,6 +82,9 @@ class FakeLnd:
     htlcs: NodeHtlcs = EMPTY
     ends: NodePayment | Exception | None = None
     """What comes of `end_untried`; None: nothing."""
+    reads: Exception | None = None
+    """What comes of reading the invoice; None: it reads it as we do."""
+    closed: dict[str, bool] = field(default_factory=dict)
     sent: int = 0
     asked_who: int = 0
     order: list[str] = field(default_factory=list)
@@ -91,6 +100,14 @@ class FakeLnd:
     async def read_htlcs(self) -> NodeHtlcs:
         self.order.append("channels")
         return self.htlcs
+
+    async def read_closed(self) -> dict[str, bool]:
+        self.order.append("closed")
+        return self.closed
+
+    async def check_invoice(self, _bolt11: str, _payment_hash: PaymentHash, _amount_msat: Msat | None) -> None:
+        if self.reads is not None:
+            raise self.reads
 
     async def end_untried(self, _payment_hash: PaymentHash, _amount_msat: Msat) -> None:
         self.order.append("end")
@@ -129,13 +146,24 @@ def fake_bank(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
     state = FakeBank()
 
     async def find_fence(_conn: object, payment_id: PaymentId, **_which: object) -> sending.Fence | None:
-        return sending.Fence(pubkey=state.pubkey, begun=payment_id in state.begun) if state.pubkey else None
+        if state.pubkey is None:
+            return None
+        return sending.Fence(
+            pubkey=state.pubkey,
+            begun=payment_id in state.begun,
+            refusals=state.refusals,
+            refused_for_s=state.refused_for_s,
+        )
 
     async def note_begun(_conn: object, payment_id: PaymentId) -> None:
         state.begun.add(payment_id)
 
-    async def note_wait(_conn: object, _payment_id: PaymentId, waiting: Waiting) -> None:
+    async def note_refusal(_conn: object, _payment_id: PaymentId, _words: str) -> None:
+        state.refusals += 1
+
+    async def note_wait(_conn: object, _payment_id: PaymentId, waiting: Waiting) -> datetime:
         state.waits.append(waiting)
+        return datetime.now(UTC) - state.stalled_for
 
     async def add_sighting(_conn: object, _payment_id: PaymentId, *, height: int, **_seen: object) -> None:
         state.heights.append(height)
@@ -143,6 +171,24 @@ def fake_bank(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
     async def list_sightings(_conn: object, _payment_id: PaymentId, **_which: object) -> list[int]:
         return state.heights
 
-    for replaced in (find_fence, note_begun, note_wait, add_sighting, list_sightings):
+    for replaced in (find_fence, note_begun, note_refusal, note_wait, add_sighting, list_sightings):
         monkeypatch.setattr(sending, replaced.__name__, replaced)
+    _fake_channels(state, monkeypatch)
     return state
+
+
+def _fake_channels(state: FakeBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def read_known(_conn: object, _node: NodeName) -> dict[str, KnownChannel]:
+        return dict(state.known)
+
+    async def note_seen(
+        _conn: object, _node: NodeName, *, updates: dict[str, int], doubts: dict[str, str], **_closed: object
+    ) -> None:
+        state.known |= {point: KnownChannel(updates=number) for point, number in updates.items()}
+        state.doubts |= doubts
+
+    async def find_doubt(_conn: object, _node: NodeName, _payment_id: PaymentId) -> str | None:
+        return next(iter(state.doubts.values()), None)
+
+    for replaced in (read_known, note_seen, find_doubt):
+        monkeypatch.setattr(channels, replaced.__name__, replaced)

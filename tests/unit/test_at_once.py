@@ -14,7 +14,7 @@ from activities.at_once import NO_NODES, AtOnce
 from activities.sending import Sending
 from engine.clients.lnd import LndNode, NodeIdentity, NodePayment
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
-from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentId
 from engine.ledger.database import Pool
 from tests.unit.sending_helpers import ATTEMPT, IN_FLIGHT, PAID, FakeBank, FakeLnd, FakePool, fake_bank
@@ -118,3 +118,49 @@ async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: py
 async def test_a_silent_node_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(at_once, "_ALL_S", 0.1)
     assert await _send(_at_once(SilentLnd(known=None, says=[]))) is None
+
+
+# Read before the hold
+
+
+async def _read(sender: AtOnce, node: NodeName = ATTEMPT.node) -> None:
+    await ActivityEnvironment().run(sender.require_readable, node, ATTEMPT.bolt11, ATTEMPT.payment_hash, None)
+
+
+async def test_what_the_node_cannot_read_is_refused() -> None:
+    refused = Invalid("it cannot", code="invoice_refused_by_node")
+    with pytest.raises(Invalid, match="it cannot"):
+        await _read(_at_once(FakeLnd(known=None, says=[], reads=refused)))
+
+
+@dataclass
+class Unread(FakeLnd):
+    """Counts how often it was asked to read; does not answer."""
+
+    asked: int = 0
+
+    async def check_invoice(self, *_invoice: object) -> None:
+        self.asked += 1
+        await asyncio.Event().wait()
+
+
+async def test_a_silent_node_keeps_nobody_waiting_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it could not read now it reads before the send."""
+    monkeypatch.setattr(at_once, "_READ_S", 0.05)
+    lnd = Unread(known=None, says=[])
+    sender = _at_once(lnd)
+    for _ in range(3):
+        await _read(sender)
+    assert lnd.asked == 1
+    monkeypatch.setattr(at_once, "_SILENT_S", 0)
+    sender = _at_once(lnd)
+    for _ in range(2):
+        await _read(sender)
+    assert lnd.asked == 3
+
+
+@pytest.mark.parametrize("error", [Unavailable("no answer"), InvariantBroken("no macaroon", code="node_refuses")])
+async def test_a_node_that_does_not_read_refuses_nothing(error: EngineError) -> None:
+    await _read(_at_once(FakeLnd(known=None, says=[], reads=error)))
+    await _read(NO_NODES)
+    await _read(_at_once(FakeLnd(known=None, says=[], reads=error)), NodeName("lnd-9"))

@@ -13,8 +13,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import sending as sends
 from activities.sending import Sending
-from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus, SendRefused
+from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
 from engine.clients.lnd_htlcs import NodeHtlcs
+from engine.clients.lnd_refusal import SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.domain.money import Msat

@@ -1,0 +1,49 @@
+"""What it means that a node answered a send with an error, and then knew nothing of the payment.
+
+LND has no status for a payment that it does not begin: it says why in words, as UNKNOWN. Words that are known to be of
+that kind end the payment; any others are counted by whoever sends (activities/sending.py).
+"""
+
+import grpc
+
+_WORDS = {
+    "invoice expired": "invoice_expired",
+    "self-payments not allowed": "no_route",
+    "amount must": "incorrect_payment_details",
+    "invalid feature": "incorrect_payment_details",
+    "feature vector": "incorrect_payment_details",
+    "unknown feature": "incorrect_payment_details",
+    "cltv limit": "no_route",
+    "payment address": "incorrect_payment_details",
+    "payment request": "incorrect_payment_details",
+    "checksum": "incorrect_payment_details",
+}
+
+
+class SendRefused(Exception):
+    """The node refused to begin this payment: nothing left it and nothing will. Carries one of our failure codes."""
+
+    def __init__(self, code: str, words: str) -> None:
+        super().__init__(words)
+        self.code = code
+        self.words = words
+
+
+class NotBegun(Exception):
+    """The node answered the send with an error in words of no known meaning, and then knew nothing of the payment.
+
+    Once is no proof: the words may have been the connection's, and the send still be on its way.
+    """
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+def refusal(status: grpc.StatusCode, words: str) -> SendRefused | NotBegun:
+    """For these words of the node, which a look has followed."""
+    said = words.lower()
+    code = next((code for text, code in _WORDS.items() if text in said), None)
+    if code is not None and status in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT}:
+        return SendRefused(code, said)
+    return NotBegun(words)
