@@ -1,9 +1,15 @@
 """What two operators decide about a payment whose node cannot tell its end.
 
-The node is looked at once more, right before: whoever has a word of its own, or an HTLC, is not overruled. Then the
-payment's end, the decision and its line in the audit trail are one transaction. Safe to repeat: the second call finds
-what the first did.
+The node is looked at once more, right before: whoever has a word of its own, or an HTLC, is not overruled. What it
+never had, as far as we know, it may have been told a moment ago: then it is looked at twice, ten seconds apart, and it
+is not waited for when it has been away for a quarter of an hour.
+
+Then the payment's end, the decision and its line in the audit trail are one transaction. Safe to repeat: the second
+call finds what the first did.
 """
+
+import asyncio
+from datetime import timedelta
 
 from temporalio import activity
 
@@ -20,13 +26,15 @@ from engine.contracts.payment import (
     SettlePayment,
 )
 from engine.domain.decision import RELEASED, DecisionEnd, DecisionStatus, check_end
-from engine.domain.errors import InvariantBroken, Refused
-from engine.domain.sending import release_height
+from engine.domain.errors import InvariantBroken, OutcomeUnknown, Refused, Unavailable
+from engine.domain.sending import REFUSAL_REST_S, release_height
 from engine.ledger import decision as decisions
 from engine.ledger import payment
 from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.chart import Chart
-from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.database import Connection, Pool, borrowed, transaction
+
+_LONG = timedelta(minutes=15)
 
 
 class Decisions(DecisionActivities):
@@ -43,19 +51,53 @@ class Decisions(DecisionActivities):
             done = await _find_done_in_tx(conn, carry)
         if done is not None:
             return done
-        await self._require_silence(carry.attempt)
+        try:
+            await self._look(carry)
+        except InvariantBroken as error:
+            raise _not_stuck(f"its node cannot be looked at, and that is mended first ({error.code})") from error
         async with transaction(self._pool) as conn:
             row = await payment.get_row_in_tx(conn, carry.attempt.payment_id)
             done = await _find_done_in_tx(conn, carry)
             return done or await self._carry_out_in_tx(conn, row, carry)
 
-    async def _require_silence(self, attempt: LightningAttempt) -> None:
-        """Raises Refused when the node itself may end the payment. Channels first, for the same reason as a watch."""
-        htlcs = await self._node.read_htlcs()
+    async def _look(self, carry: CarryOutDecision) -> None:
+        begun, is_long_away = await self._find_standing(carry)
+        if begun or not is_long_away:
+            await self._require_silence(carry.attempt, begun=begun)
+        if not (begun or is_long_away):
+            await asyncio.sleep(REFUSAL_REST_S)
+            await self._require_silence(carry.attempt, begun=begun)
+
+    async def _find_standing(self, carry: CarryOutDecision) -> tuple[bool, bool]:
+        """(whether its node may ever have had it, as far as we know, and whether the node has long been away)"""
+        async with borrowed(self._pool) as conn:
+            stuck = await decisions.find_stuck_payment(conn, carry.attempt.payment_id)
+        if stuck is None or stuck.begun or carry.attempt.begun or not carry.may_be_sending:
+            return True, False
+        if stuck.node_away_for is None or stuck.node_away_for < _LONG:
+            return False, False
+        try:
+            await self._node.find_payment(carry.attempt.payment_hash)
+        except (Unavailable, OutcomeUnknown, InvariantBroken) as error:
+            activity.logger.warning("%s is decided without its node: %s", carry.attempt.payment_id, error)
+            return False, True
+        return False, False
+
+    async def _require_silence(self, attempt: LightningAttempt, *, begun: bool) -> None:
+        """Raises Refused when the node itself may end the payment. Channels first, for the same reason as a watch.
+
+        Without its chain a node does not tell of its channels. What it has never had is in none of them.
+        """
+        try:
+            htlcs = await self._node.read_htlcs()
+        except (Unavailable, OutcomeUnknown):
+            if begun:
+                raise
+            htlcs = None
         known = await self._node.find_payment(attempt.payment_hash)
-        if attempt.payment_hash in htlcs.outgoing:
+        if htlcs is not None and attempt.payment_hash in htlcs.outgoing:
             raise _not_stuck("a channel has an HTLC of this payment")
-        if htlcs.closing or not htlcs.synced:
+        if begun and htlcs is not None and (htlcs.closing or not htlcs.synced):
             raise _not_stuck(
                 "a channel of the node is being closed, or the node is behind the chain: it may have an HTLC"
             )
@@ -65,7 +107,7 @@ class Decisions(DecisionActivities):
             raise _not_stuck("the node knows how it ended")
         if known.time_lock == 0:
             raise _not_stuck("the node has made no attempt, and would end it after a restart")
-        if htlcs.height <= release_height(known.time_lock):
+        if htlcs is None or htlcs.height <= release_height(known.time_lock):
             raise _not_stuck(f"its time lock ends at block {known.time_lock}: not decided before it is past")
 
     async def _carry_out_in_tx(

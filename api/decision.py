@@ -1,8 +1,9 @@
 """Decisions: how a payment ends whose node cannot tell its end any more. One operator proposes, another approves.
 
 Nobody can end a payment that can still end by itself: it must wait for something that calls an operator, and when it is
-approved its node is looked at once more. An operator is an account, whichever of its keys it uses; the bootstrap key is
-one operator, too. Only the second word moves money, in the payment's own workflow.
+approved its node is looked at once more. What its node never had can be decided whatever it waits for. An operator is
+an account, whichever of its keys it uses; the bootstrap key is one operator, too. Only the second word moves money, in
+the payment's own workflow.
 """
 
 import asyncio
@@ -34,7 +35,8 @@ router = APIRouter(prefix="/v1/admin/decisions", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance"))]
 Svc = Annotated[Services, Depends(get_services)]
 _DECISIONS = Listing(columns="*", source="bank.decisions", condition="$1::text IS NULL OR status = $1")
-_LIMIT_S = 12
+_LIMIT_S = 30
+"""A send is taken back within some seconds, and what it told its node may take ten to be seen."""
 
 
 class DecisionIn(Content):
@@ -215,7 +217,7 @@ async def _require_stuck(conn: Connection, asked: DecisionIn) -> kept.StuckPayme
     if stuck is None or stuck.payment_hash is None:
         raise no_such("Lightning payment")
     _require_pending(stuck)
-    if not stuck.needs_operator or stuck.waits_for not in REASONS:
+    if not stuck.needs_operator or (stuck.begun and stuck.waits_for not in REASONS):
         raise Refused("This payment does not wait for an operator's decision.", code="payment_not_stuck")
     check_end(
         asked.end,

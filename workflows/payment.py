@@ -13,15 +13,19 @@ stay for days: there is no deadline, and only the node's own final word ends it.
 either. Every step is safe to repeat, so whatever dies, the next worker goes on from the last step that was recorded.
 
 Where the node will never have a final word, two operators may: the update `decide` looks at the node once more and then
-ends the payment. It does so only while nothing is being sent or ended, and meanwhile neither begins.
+ends the payment. It does so only while nothing is being sent or ended, and meanwhile neither begins. A send is taken
+back for it, which most often only waits to be tried again, and is over before anything is decided.
 """
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 from workflows.patience import until_done
 from workflows.policies import LEDGER, MOVE_MONEY, NODE, WATCH
@@ -48,6 +52,10 @@ with workflow.unsafe.imports_passed_through():
     from engine.domain.sending import Waiting
 
 _NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
+_TAKES_BACK = "a-send-is-taken-back"
+"""Histories from before have no send that was cancelled."""
+_WAKES_APART = timedelta(seconds=30)
+"""A younger send is tried again within seconds by itself, and every wake costs some events."""
 
 
 @workflow.defn
@@ -61,6 +69,12 @@ class PaymentWorkflow:
         self._turn = asyncio.Lock()
         """Held while it is sent, ended or decided: two of these never overlap."""
         self._decided: PaymentOutcome | None = None
+        self._is_sending = False
+        """Whether the turn is a send's."""
+        self._may_be_sending = True
+        """Until a send has come back with a word of the node, what one of them told it may be on its way."""
+        self._approvals = 0
+        """Those that wait for their turn."""
 
     @workflow.run
     async def run(self, request: PaymentRequest) -> PaymentOutcome:
@@ -83,10 +97,13 @@ class PaymentWorkflow:
     async def decide(self, approval: Approval) -> PaymentOutcome:
         """A second operator's yes: the payment ends as the first has proposed. Returns when it has."""
         attempt = self._attempt
-        if attempt is None or self._turn.locked():
+        waits = self._turn.locked()
+        if attempt is None or (waits and not (self._is_sending and workflow.patched(_TAKES_BACK))):
             raise ApplicationError("it is being sent, ended or decided at this moment", type="PaymentNotStuck")
-        carry = CarryOutDecision(attempt=attempt, approval=approval, body_hash=self._body_hash)
-        async with self._turn:
+        async with self._turn_of_an_approval():
+            carry = CarryOutDecision(
+                attempt=attempt, approval=approval, body_hash=self._body_hash, may_be_sending=self._may_be_sending
+            )
             try:
                 self._decided = await workflow.execute_activity_method(
                     DecisionActivities.carry_out_decision,
@@ -99,6 +116,18 @@ class PaymentWorkflow:
                 raise refused.cause or refused from refused
         self._node_has_news = True
         return self._decided
+
+    @asynccontextmanager
+    async def _turn_of_an_approval(self) -> AsyncGenerator[None]:
+        self._approvals += 1
+        try:
+            await self._turn.acquire()
+        finally:
+            self._approvals -= 1
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @decide.validator
     def _check_approval(self, approval: Approval) -> None:
@@ -138,17 +167,50 @@ class PaymentWorkflow:
         return await until_done("sending", lambda: self._send_once(attempt), self._news)
 
     async def _send_once(self, attempt: LightningAttempt) -> AttemptReport:
-        async with self._turn:
-            if self._decided is not None:
-                return _NO_NEWS
-            self._node_has_news = False
-            return await workflow.execute_activity_method(
-                SendingActivities.send_payment,
-                attempt,
-                task_queue=queues.lightning_queue(attempt.node),
-                summary=f"attempt {attempt.attempt} over {attempt.node}",
-                **MOVE_MONEY,
-            )
+        """Until the node has it. An approval that waits has its turn between two tries."""
+        while True:
+            async with self._turn:
+                if self._decided is not None:
+                    return _NO_NEWS
+                self._is_sending = True
+                try:
+                    report = await self._try_to_send(attempt)
+                finally:
+                    self._is_sending = False
+            if report is not None:
+                self._may_be_sending = False
+                return report
+
+    async def _try_to_send(self, attempt: LightningAttempt) -> AttemptReport | None:
+        """None when it was taken back, for an approval or to be tried anew at once; then no try of it runs any more."""
+        self._node_has_news = False
+        began = workflow.now()
+        send = workflow.start_activity_method(
+            SendingActivities.send_payment,
+            attempt,
+            task_queue=queues.lightning_queue(attempt.node),
+            summary=f"attempt {attempt.attempt} over {attempt.node}",
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            **MOVE_MONEY,
+        )
+        await workflow.wait_condition(lambda: send.done() or self._node_has_news or self._approvals > 0)
+        if send.done() or not workflow.patched(_TAKES_BACK):
+            return await send
+        early = _WAKES_APART - (workflow.now() - began)
+        if self._approvals == 0 and early > timedelta(0):
+            with suppress(TimeoutError):
+                await workflow.wait_condition(
+                    lambda: send.done() or self._approvals > 0,
+                    timeout=early,
+                    timeout_summary="its own next try is near",
+                )
+        send.cancel()
+        try:
+            return await send
+        except ActivityError as error:
+            if not is_cancelled_exception(error):
+                raise
+            return None
 
     async def _watch(self, attempt: LightningAttempt) -> AttemptReport:
         return await until_done("watching", lambda: self._watch_once(attempt), self._news)

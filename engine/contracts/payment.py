@@ -219,6 +219,8 @@ class CarryOutDecision:
     attempt: LightningAttempt
     approval: Approval
     body_hash: str
+    may_be_sending: bool = False
+    """No send has come back with a word of the node: what one of them told it may still be on its way."""
 
 
 class PaymentActivities(ABC):

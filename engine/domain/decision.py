@@ -4,7 +4,7 @@
     settled    the payee was paid, with the preimage as proof: amount, fee and our fee are booked
 
 Only a payment that calls for an operator can be ended so, and only while the node has no word of its own and no HTLC of
-it can be seen: what is on its way is nobody's to decide.
+it can be seen: what is on its way is nobody's to decide. What its node never had can be decided whatever it waits for.
 """
 
 import hashlib
@@ -15,11 +15,12 @@ from typing import Final
 from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
+from engine.domain.sending import IN_DOUBT, LOST_ATTEMPT, OVERDUE
 
 RELEASED: Final = "released_by_operators"
 """The failure code of a payment that ended so."""
-REASONS: Final = frozenset({"node_forgot", "node_replaced", "lost_attempt", "overdue"})
-"""What a payment must wait for, with an operator needed, before anything can be decided."""
+REASONS: Final = frozenset({"node_forgot", "node_replaced", LOST_ATTEMPT, IN_DOUBT, OVERDUE})
+"""What a payment that its node has had must wait for, with an operator needed, before anything can be decided."""
 
 _HEX_32_BYTES = re.compile("[0-9a-f]{64}")
 

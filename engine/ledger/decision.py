@@ -5,6 +5,7 @@ postings are those of any payment's end.
 """
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from engine.domain.decision import DecisionEnd, DecisionStatus
 from engine.domain.errors import Conflict, NotFound
@@ -24,6 +25,10 @@ class StuckPayment:
     routing_cap_msat: Msat
     waits_for: str | None
     needs_operator: bool
+    begun: bool
+    """Whether its node has said that it has it."""
+    node_away_for: timedelta | None
+    """How long its node has told nothing; None where no node has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,8 +58,11 @@ async def find_stuck_payment(conn: Connection, payment_id: PaymentId) -> StuckPa
         row = await conn.fetchrow(
             """SELECT p.account_id, p.status, p.payment_hash, p.workflow_id,
                       p.max_fee_msat - p.service_fee_msat AS routing_cap_msat, w.reason AS waits_for,
-                      coalesce(w.needs_operator, false) AS needs_operator
+                      coalesce(w.needs_operator, false) AS needs_operator,
+                      EXISTS (SELECT FROM bank.begun_sends b WHERE b.payment_id = p.id) AS begun,
+                      clock_timestamp() - n.reported_at AS node_away_for
                  FROM bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'
+                 LEFT JOIN bank.nodes n ON n.name = p.node
                 WHERE p.id = $1""",
             payment_id,
         )

@@ -159,6 +159,9 @@ async def test_both_words_stand_in_the_audit_trail_without_the_preimage(stuck: S
     ("reason", "needs_operator"), [("in_flight", False), ("lost_attempt", False), ("node_refuses", True)]
 )
 async def test_what_ends_by_itself_is_not_decided(stuck: Stuck, reason: str, *, needs_operator: bool) -> None:
+    """What its node never had is another matter: test_decisions_never_begun.py."""
+    async with stuck.payers.pool.acquire() as conn:
+        await sending.note_begun(conn, stuck.attempt.payment_id)
     await stuck.wait_for(reason, needs_operator=needs_operator)
     is_problem(await stuck.propose(), 409, "payment_not_stuck")
 

@@ -24,6 +24,7 @@ _STORIES = {
     "payment-settled": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "send_payment"),
     "payment-failed": (f'{_PAYMENT} "failed"', "send_payment"),
     "payment-decided": ('WorkflowType = "PaymentWorkflow" AND ExecutionStatus = "Completed"', "carry_out_decision"),
+    "payment-taken-back": ('WorkflowType = "PaymentWorkflow" AND ExecutionStatus = "Completed"', "a-send-is-taken-back"),
     "payment-refused": (f'{_PAYMENT} "refused"', "open_payment"),
     "payment-held-by-payee": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "watch_payment"),
     "lane-mixed": ('WorkflowType = "LaneWorkflow" AND ExecutionStatus = "Completed"', "insufficient_funds"),
