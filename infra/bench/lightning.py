@@ -31,7 +31,7 @@ SLOW, SLOW_S = 16, 1
 HANGING = 6
 MOST_PER_CLIENT, MOST_PER_S = 20, 200
 """Payments a second for which invoices are made in advance, of one client and of all."""
-INVOICES, BARE_INVOICES = "POST /v1/invoices", "AddInvoice alone"
+INVOICES, BARE_INVOICES, READINGS = "POST /v1/invoices", "AddInvoice alone", "DecodePayReq alone"
 
 
 class Quick(Contestant):
@@ -182,6 +182,29 @@ class BareInvoices(Contestant):
             raise Wrong(f"the bare node has {found} invoices and must have {self._made}")
 
 
+class Readings(Contestant):
+    """An invoice that a node reads, as ours does once before the money of a payment is held."""
+
+    name, components = READINGS, (BARE,)
+
+    def __init__(self, own: Outside) -> None:
+        self._own = own
+        self._asked = ""
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
+        self._asked = await self._own.invoice(AMOUNT_MSAT)
+        await asyncio.gather(*(self._read(number) for number in range(clients)))
+        begin()
+        return await keep_asking(self._read, clients, seconds)
+
+    async def _read(self, _client: int) -> None:
+        await self._own.read(self._asked)
+
+    async def check(self) -> None:
+        if (said := await self._own.read(self._asked)) != AMOUNT_MSAT:
+            raise Wrong(f"the bare node reads {said} msat in an invoice over {AMOUNT_MSAT}")
+
+
 @asynccontextmanager
 async def contests(servers: Servers, people: People) -> AsyncIterator[Sequence[tuple[Contest, float, Sequence[int]]]]:
     """Each contest with the seconds of a turn and its numbers of clients; the bare node lives as long as the block."""
@@ -196,7 +219,7 @@ async def contests(servers: Servers, people: People) -> AsyncIterator[Sequence[t
                 (_payments(engine, bare, payee), 4, CLIENTS),
                 (_slow(engine, bare, payee), 0, (SLOW,)),
                 (_bystanders(servers, people, engine, payee), 6, LOW_LOAD),
-                (_invoices(Invoices(servers, people), BareInvoices(maker, own)), 2, INVOICE_CLIENTS),
+                (_invoices(Invoices(servers, people), BareInvoices(maker, own), Readings(own)), 2, INVOICE_CLIENTS),
             )
         finally:
             await lnd.close()
@@ -230,5 +253,5 @@ def _beside_hanging(name: str) -> str:
     return f"{name}, {HANGING} hang"
 
 
-def _invoices(ours: Invoices, bare: BareInvoices) -> Contest:
-    return Contest("invoices", "invoices/s", [ours, bare], [Goal(ours.name, bare.name)])
+def _invoices(ours: Invoices, bare: BareInvoices, readings: Readings) -> Contest:
+    return Contest("invoices", "invoices/s", [ours, bare, readings], [Goal(ours.name, bare.name)])

@@ -120,6 +120,10 @@ class Outside:
             )
         )
 
+    async def read(self, bolt11: str) -> int:
+        """What the node reads in an invoice: its amount, 0 where it names none."""
+        return (await self.stubs.lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11))).num_msat
+
     async def _send(self, request: router.SendPaymentRequest) -> ln.Payment:
         request.timeout_seconds = PAY_LIMIT_S
         request.no_inflight_updates = True
