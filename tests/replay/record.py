@@ -16,6 +16,7 @@ from engine.contracts.converter import DATA_CONVERTER
 
 HISTORIES = Path(__file__).parent / "histories"
 
+_ENDED_PAYMENT = 'WorkflowType = "PaymentWorkflow" AND ExecutionStatus = "Completed"'
 _PAYMENT = 'WorkflowType = "PaymentWorkflow" AND MillraceStatus = '
 _RECONCILIATION = 'WorkflowType = "ReconciliationWorkflow" AND MillraceStatus = '
 _CORRECTION = 'WorkflowType = "CorrectionWorkflow" AND MillraceStatus = '
@@ -23,8 +24,8 @@ _STORIES = {
     "payment-internal": (f'{_PAYMENT} "settled" AND PaymentHash IS NULL', "open_payment"),
     "payment-settled": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "send_payment"),
     "payment-failed": (f'{_PAYMENT} "failed"', "send_payment"),
-    "payment-decided": ('WorkflowType = "PaymentWorkflow" AND ExecutionStatus = "Completed"', "carry_out_decision"),
-    "payment-taken-back": ('WorkflowType = "PaymentWorkflow" AND ExecutionStatus = "Completed"', "a-send-is-taken-back"),
+    "payment-decided": (_ENDED_PAYMENT, "carry_out_decision"),
+    "payment-taken-back": (_ENDED_PAYMENT, "a-send-is-taken-back"),
     "payment-refused": (f'{_PAYMENT} "refused"', "open_payment"),
     "payment-held-by-payee": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "watch_payment"),
     "lane-mixed": ('WorkflowType = "LaneWorkflow" AND ExecutionStatus = "Completed"', "insufficient_funds"),

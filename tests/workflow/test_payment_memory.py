@@ -1,4 +1,4 @@
-"""A worker has room for some workflows in memory, and takes the others up from their histories: no slot is lost by it."""
+"""A worker keeps some workflows in memory, and takes the others up from their histories: no slot is lost by it."""
 
 from datetime import timedelta
 from uuid import uuid4
