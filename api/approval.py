@@ -11,13 +11,18 @@ from pydantic import Field
 from api.body import Content, Text
 from api.deps import Caller
 from api.errors import Forbidden
+from engine.contracts import queues
 from engine.domain.correction import LONGEST_REASON
+from engine.domain.errors import Unavailable
 from engine.domain.ids import ApiKeyId
 from engine.ledger.accounts import are_of_one_person
 from engine.ledger.audit import find_proposer_key
 from engine.ledger.database import Connection
 
 Reason = Annotated[Text, Field(min_length=1, max_length=LONGEST_REASON, pattern=r"\S")]
+
+WORD_LOST = frozenset({queues.NOT_YET, "AcceptedUpdateCompletedWorkflow"})
+"""Types of failure, ours and Temporal's, of a word whose workflow went on in a new run or was ended meanwhile."""
 
 
 class ApprovalIn(Content):
@@ -47,3 +52,8 @@ def own_proposal() -> Forbidden:
         "Nobody approves what he has proposed, or with a key that comes from the same account: another operator must.",
         code="own_proposal",
     )
+
+
+def word_lost(workflow_id: str) -> Unavailable:
+    """Nothing was decided as far as is known; the same word again finds what there is."""
+    return Unavailable(f"{workflow_id} has no end yet", code="temporarily_unavailable")

@@ -16,7 +16,7 @@ from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdate
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person
+from api.approval import WORD_LOST, ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person, word_lost
 from api.body import Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such, still_may_in_tx
 from api.errors import problems, temporal_away
@@ -252,6 +252,8 @@ async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
             raise _made() from failed
         if code == "payment_not_stuck":
             raise Refused(str(getattr(cause, "message", cause)), code=code) from failed
+        if isinstance(cause, ApplicationError) and cause.type in WORD_LOST:
+            raise word_lost(workflow_id) from failed
         raise
     except RPCError as error:
         if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how

@@ -22,6 +22,7 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from api.approval import WORD_LOST, word_lost
 from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
 from api.errors import problems, temporal_away
@@ -257,6 +258,8 @@ async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> No
     except WorkflowUpdateFailedError as refusal:
         if isinstance(refusal.cause, ApplicationError) and refusal.cause.type == "CaseResolved":
             raise _resolved(None) from refusal
+        if isinstance(refusal.cause, ApplicationError) and refusal.cause.type in WORD_LOST:
+            raise word_lost(workflow_id) from refusal
         raise
     except RPCError as error:
         if error.status is RPCStatusCode.NOT_FOUND:  # ended since, or the run that opened it has yet to start it

@@ -8,8 +8,7 @@ import asyncio
 
 from temporalio import workflow
 
-from workflows.patience import until_done
-from workflows.policies import LEDGER
+from workflows.patience import again, in_books, until_done
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -32,7 +31,8 @@ class BatchWorkflow:
     async def _open(self, batch: BatchRequest) -> BatchOutcome:
         outcome = await until_done(
             "opening",
-            lambda: workflow.execute_local_activity_method(BatchActivities.open_batch, batch, **LEDGER),
+            lambda: in_books(BatchActivities.open_batch, batch),
+            renew=again(batch),
         )
         details, status = _end(outcome, len(batch.items))
         workflow.set_current_details(details)

@@ -9,11 +9,15 @@ Nobody approves what he proposed. That is refused three times: by the API, by th
 the table. No money moves before the second word, and after it every step may be repeated.
 """
 
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar
+
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
-from workflows.patience import until_done
-from workflows.policies import LEDGER
+from workflows.patience import in_books, not_yet, until_done
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -26,6 +30,8 @@ with workflow.unsafe.imports_passed_through():
     )
     from engine.domain.correction import LONGEST_REASON, OPEN_FOR, CorrectionStatus
 
+A = TypeVar("A")
+
 
 @workflow.defn
 class CorrectionWorkflow:
@@ -34,18 +40,20 @@ class CorrectionWorkflow:
     @workflow.init
     def __init__(self, proposal: Proposal) -> None:
         self._proposer = proposal.operator
-        self._decision: Decision | None = None
+        self._decision = proposal.decision
         self._outcome: CorrectionOutcome | None = None
         self._expired = False
+        self._leaves = False
 
     @workflow.run
     async def run(self, proposal: Proposal) -> CorrectionOutcome:
-        outcome = await until_done(
-            "proposing",
-            lambda: workflow.execute_local_activity_method(CorrectionActivities.propose_correction, proposal, **LEDGER),
-        )
-        if outcome.status is not None:
+        outcome = await self._do("proposing", CorrectionActivities.propose_correction, proposal, proposal)
+        if outcome.status is CorrectionStatus.PROPOSED:
             outcome = await self._decide(proposal)
+        if outcome.status is CorrectionStatus.APPROVED:
+            by = f" by {self._decision.operator}" if self._decision else ""
+            _show(f"**approved**{by}: to be posted", "approved", needs_operator=False)
+            outcome = await self._do("posting", CorrectionActivities.post_correction, proposal.correction, proposal)
         self._outcome = outcome
         _show_end(outcome)
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -56,10 +64,10 @@ class CorrectionWorkflow:
         """Approve or reject. Returns when that is kept and, if approved, posted or refused by the books."""
         if self._decision is None:
             self._decision = decision
-        await workflow.wait_condition(lambda: self._outcome is not None)
-        outcome = self._outcome
-        assert outcome is not None  # noqa: S101 - the condition above
-        return outcome
+        await workflow.wait_condition(lambda: self._outcome is not None or self._leaves)
+        if self._outcome is None:
+            raise not_yet()
+        return self._outcome
 
     @decide.validator
     def _check_decision(self, decision: Decision) -> None:
@@ -79,32 +87,33 @@ class CorrectionWorkflow:
         _show_waiting(proposal)
         try:
             await workflow.wait_condition(
-                lambda: self._decision is not None, timeout=OPEN_FOR, timeout_summary="for a second operator"
+                lambda: self._decision is not None, timeout=_open_for(proposal), timeout_summary="for a second operator"
             )
         except TimeoutError:
             self._expired = self._decision is None
         decision = self._decision
         if decision is None:
-            return await until_done(
-                "expiring",
-                lambda: workflow.execute_local_activity_method(
-                    CorrectionActivities.expire_correction, proposal.correction, **LEDGER
-                ),
-            )
+            return await self._do("expiring", CorrectionActivities.expire_correction, proposal.correction, proposal)
         decide = DecideCorrection(correction=proposal.correction, decision=decision)
-        outcome = await until_done(
-            "deciding",
-            lambda: workflow.execute_local_activity_method(CorrectionActivities.decide_correction, decide, **LEDGER),
-        )
-        if outcome.status is not CorrectionStatus.APPROVED:
-            return outcome
-        _show(f"**approved** by {decision.operator}: to be posted", "approved", needs_operator=False)
-        return await until_done(
-            "posting",
-            lambda: workflow.execute_local_activity_method(
-                CorrectionActivities.post_correction, proposal.correction, **LEDGER
-            ),
-        )
+        return await self._do("deciding", CorrectionActivities.decide_correction, decide, proposal)
+
+    async def _do(
+        self, step: str, method: Callable[[Any, A], Awaitable[CorrectionOutcome]], asked: A, proposal: Proposal
+    ) -> CorrectionOutcome:
+        return await until_done(step, lambda: in_books(method, asked), renew=lambda: self._renew(proposal))
+
+    async def _renew(self, proposal: Proposal) -> None:
+        """An operator's word is known to the new run; whoever waits here for its end is told to ask again."""
+        self._leaves = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        workflow.continue_as_new(replace(proposal, decision=self._decision))
+
+
+def _open_for(proposal: Proposal) -> timedelta:
+    """How long it still waits for a second operator."""
+    if proposal.expires_at is None:
+        return OPEN_FOR
+    return max(proposal.expires_at - workflow.now(), timedelta(seconds=1))
 
 
 def _show(details: str, status: str, *, needs_operator: bool) -> None:

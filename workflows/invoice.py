@@ -13,8 +13,8 @@ from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from workflows.patience import until_done
-from workflows.policies import LEDGER, NODE
+from workflows.patience import again, in_books, side_by_side, until_done
+from workflows.policies import NODE
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -44,7 +44,8 @@ class ReceiveWorkflow:
     async def run(self, receipt: Receipt) -> CreditedReceipt:
         credited = await until_done(
             "crediting",
-            lambda: workflow.execute_local_activity_method(InvoiceActivities.credit_receipt, receipt, **LEDGER),
+            lambda: in_books(InvoiceActivities.credit_receipt, receipt),
+            renew=again(receipt),
         )
         if credited.paid_twice:
             details = "**paid twice**: one of our users and somebody outside; both credited, the payee should be told"
@@ -72,15 +73,15 @@ class ReceiptPageWorkflow:
     async def run(self, page: ReceiptPage) -> CreditedPage:
         credited = await until_done(
             "crediting",
-            lambda: workflow.execute_local_activity_method(InvoiceActivities.credit_receipts, page, **LEDGER),
+            lambda: in_books(InvoiceActivities.credit_receipts, page),
+            renew=again(page),
         )
         alone = [
             receipt
             for receipt, verdict in zip(page.receipts, credited.verdicts, strict=True)
             if verdict is ReceiptVerdict.LEFT_ALONE
         ]
-        for receipt in alone:
-            await _leave_alone(receipt)
+        await side_by_side(_leave_alone, alone)
         ends = Counter(credited.verdicts)
         lines = [", ".join(f"**{count} {verdict}**" for verdict, count in sorted(ends.items())) + ": final"]
         lines += [f"- left alone: `{queues.receive_workflow_id(receipt.payment_hash)}`" for receipt in alone[:_LISTED]]

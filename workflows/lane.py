@@ -15,14 +15,13 @@ from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from workflows.patience import until_done
-from workflows.payment import PaymentWorkflow, found_by
-from workflows.policies import LEDGER
+from workflows.patience import again, in_books, side_by_side, until_done
+from workflows.payment import PaymentWorkflow
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
-    from engine.contracts.payment import PaymentOutcome, PaymentRequest
+    from engine.contracts.payment import PaymentOutcome, PaymentRequest, found_by
 
 
 @workflow.defn
@@ -41,11 +40,11 @@ class LaneWorkflow:
     async def _open(self, lane: LaneRequest) -> LaneOutcome:
         outcome = await until_done(
             "opening",
-            lambda: workflow.execute_local_activity_method(LaneActivities.open_lane, lane, **LEDGER),
+            lambda: in_books(LaneActivities.open_lane, lane),
+            renew=again(lane),
         )
-        for asked, end in zip(lane.items, outcome.outcomes, strict=True):
-            if not end.is_final:
-                await _leave_alone(asked)
+        alone = [asked for asked, end in zip(lane.items, outcome.outcomes, strict=True) if not end.is_final]
+        await side_by_side(_leave_alone, alone)
         ends = Counter(_name(each) for each in outcome.outcomes)
         workflow.set_current_details(", ".join(f"**{count} {end}**" for end, count in sorted(ends.items())) + ": final")
         status = next((end for end in ("settled", "failed", "refused") if end in ends), "left_alone")

@@ -5,7 +5,8 @@ What is on the node at that moment is capital of the bank, booked once for ever 
 
 from temporalio import workflow
 
-from workflows.policies import LEDGER, NODE
+from workflows.patience import in_books
+from workflows.policies import NODE
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -22,7 +23,7 @@ class AdoptNodeWorkflow:
         position = await workflow.execute_activity_method(
             NodePositionActivities.read_position, adopt, task_queue=queues.lightning_queue(adopt.node), **NODE
         )
-        fresh = await workflow.execute_local_activity_method(NodeActivities.book_opening, position, **LEDGER)
+        fresh = await in_books(NodeActivities.book_opening, position)
         workflow.set_current_details(
             f"`{adopt.node}` ({position.pubkey}): {position.channels_msat:,} msat in channels, "
             f"{position.commit_escrow_msat:,} in commitment fees, {position.onchain_msat:,} on chain"

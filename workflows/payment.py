@@ -15,6 +15,9 @@ either. Every step is safe to repeat, so whatever dies, the next worker goes on 
 Where the node will never have a final word, two operators may: the update `decide` looks at the node once more and then
 ends the payment. It does so only while nothing is being sent or ended, and meanwhile neither begins. A send is taken
 back for it, which most often only waits to be tried again, and is over before anything is decided.
+
+A payment may wait for longer than Temporal keeps one history: it then goes on in a new run of the same id, which knows
+what the old one knew.
 """
 
 import asyncio
@@ -24,11 +27,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workflows.patience import until_done
-from workflows.policies import LEDGER, MOVE_MONEY, NODE, WATCH
+from workflows.patience import grown_long, in_books, until_done
+from workflows.policies import MOVE_MONEY, NODE, WATCH
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -43,12 +45,12 @@ with workflow.unsafe.imports_passed_through():
         PaymentActivities,
         PaymentOutcome,
         PaymentRequest,
+        PaymentSoFar,
         SendingActivities,
         release,
         settlement,
     )
     from engine.domain.correction import LONGEST_REASON
-    from engine.domain.money import msat_to_sat_floor
     from engine.domain.sending import Waiting
 
 _NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
@@ -62,23 +64,24 @@ _WAKES_APART = timedelta(seconds=30)
 class PaymentWorkflow:
     """Pays once. The workflow id is made from account and idempotency key, so a repeated start finds this run."""
 
-    def __init__(self) -> None:
+    @workflow.init
+    def __init__(self, request: PaymentRequest) -> None:
         self._node_has_news = False
-        self._attempt: LightningAttempt | None = None
-        self._body_hash = ""
+        self._so_far = request.so_far
+        self._attempt = self._so_far.attempt if self._so_far else None
+        self._body_hash = request.body_hash
         self._turn = asyncio.Lock()
         """Held while it is sent, ended or decided: two of these never overlap."""
         self._decided: PaymentOutcome | None = None
         self._is_sending = False
         """Whether the turn is a send's."""
-        self._may_be_sending = True
+        self._may_be_sending = self._so_far is None or self._so_far.report is None
         """Until a send has come back with a word of the node, what one of them told it may be on its way."""
         self._approvals = 0
         """Those that wait for their turn."""
 
     @workflow.run
     async def run(self, request: PaymentRequest) -> PaymentOutcome:
-        self._body_hash = request.body_hash
         work = asyncio.create_task(self._pay(request))
         while True:
             try:
@@ -137,17 +140,22 @@ class PaymentWorkflow:
             raise ApplicationError(f"a note has at most {LONGEST_REASON} characters", type="Invalid")
 
     async def _pay(self, request: PaymentRequest) -> PaymentOutcome:
-        opened = await self._open(request)
-        if opened.attempt is None:
-            _show_end(opened.outcome, request)
-            return opened.outcome
-        self._attempt = attempt = opened.attempt
-        held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
-        _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
-        report = await self._send(attempt)
+        if self._so_far is None:
+            opened = await self._open(request)
+            if opened.attempt is None:
+                _show_end(opened.outcome, request)
+                return opened.outcome
+            self._so_far = PaymentSoFar(attempt=opened.attempt)
+            _show_held(opened.attempt)
+        attempt, report = self._so_far.attempt, self._so_far.report
+        self._attempt = attempt
+        if report is None:
+            report = await self._send(request, attempt)
         while report.verdict is NodeVerdict.IN_FLIGHT and self._decided is None:
             attempt = _show_in_flight(attempt, report.waiting)
-            report = await self._watch(attempt)
+            self._so_far = PaymentSoFar(attempt=attempt, report=report)
+            report = await self._watch(request, attempt)
+        self._so_far = PaymentSoFar(attempt=attempt, report=report)
         if attempt.shown:
             workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
         outcome = await self._finish(request, report)
@@ -157,18 +165,31 @@ class PaymentWorkflow:
     async def _open(self, request: PaymentRequest) -> OpenedPayment:
         return await until_done(
             "opening",
-            lambda: workflow.execute_local_activity_method(PaymentActivities.open_payment, request, **LEDGER),
+            lambda: in_books(PaymentActivities.open_payment, request),
+            renew=lambda: self._renew(request),
         )
+
+    async def _renew(self, request: PaymentRequest) -> None:
+        """Go on in a new run; not while an operator waits for the answer of this one."""
+        if workflow.all_handlers_finished():
+            workflow.continue_as_new(replace(request, so_far=self._so_far))
 
     def _news(self) -> bool:
         return self._node_has_news
 
-    async def _send(self, attempt: LightningAttempt) -> AttemptReport:
-        return await until_done("sending", lambda: self._send_once(attempt), self._news)
+    async def _send(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
+        return await until_done(
+            "sending",
+            lambda: self._send_once(request, attempt),
+            renew=lambda: self._renew(request),
+            mended=self._news,
+        )
 
-    async def _send_once(self, attempt: LightningAttempt) -> AttemptReport:
+    async def _send_once(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
         """Until the node has it. An approval that waits has its turn between two tries."""
         while True:
+            if grown_long():
+                await self._renew(request)
             async with self._turn:
                 if self._decided is not None:
                     return _NO_NEWS
@@ -212,12 +233,19 @@ class PaymentWorkflow:
                 raise
             return None
 
-    async def _watch(self, attempt: LightningAttempt) -> AttemptReport:
-        return await until_done("watching", lambda: self._watch_once(attempt), self._news)
+    async def _watch(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
+        return await until_done(
+            "watching",
+            lambda: self._watch_once(request, attempt),
+            renew=lambda: self._renew(request),
+            mended=self._news,
+        )
 
-    async def _watch_once(self, attempt: LightningAttempt) -> AttemptReport:
+    async def _watch_once(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
         """Poll by activity retry; begin again at once when the pump has news. Ends without any when it is decided."""
         while self._decided is None:
+            if grown_long():
+                await self._renew(request)
             self._node_has_news = False
             watch = workflow.start_activity_method(
                 SendingActivities.watch_payment,
@@ -243,30 +271,19 @@ class PaymentWorkflow:
         if report.verdict is NodeVerdict.SUCCEEDED:
             return await until_done(
                 "settling",
-                lambda: workflow.execute_local_activity_method(
-                    PaymentActivities.settle_payment, settlement(request, report), **LEDGER
-                ),
+                lambda: in_books(PaymentActivities.settle_payment, settlement(request, report)),
+                renew=lambda: self._renew(request),
             )
         return await until_done(
             "releasing",
-            lambda: workflow.execute_local_activity_method(
-                PaymentActivities.release_payment, release(request, report), **LEDGER
-            ),
+            lambda: in_books(PaymentActivities.release_payment, release(request, report)),
+            renew=lambda: self._renew(request),
         )
 
 
-def found_by(asked: PaymentRequest) -> TypedSearchAttributes:
-    """What operators find a payment's own workflow by, from its start on."""
-    pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
-        SearchAttributePair(queues.KIND, "payment"),
-        SearchAttributePair(queues.STATUS, "pending"),
-        SearchAttributePair(queues.ACCOUNT, asked.account_id),
-        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
-        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
-    ]
-    if asked.payment_hash is not None:
-        pairs.append(SearchAttributePair(queues.PAYMENT_HASH, asked.payment_hash))
-    return TypedSearchAttributes(pairs)
+def _show_held(attempt: LightningAttempt) -> None:
+    held_msat = attempt.amount_msat + attempt.max_fee_msat + attempt.service_fee_msat
+    _show(f"**{held_msat:,} msat held**, sending over `{attempt.node}`", "held")
 
 
 def _show_in_flight(attempt: LightningAttempt, waiting: Waiting | None) -> LightningAttempt:

@@ -1,7 +1,8 @@
 """How each kind of outside effect is repeated, named by what it touches. Every call in a workflow names one of these.
 
-Nothing here gives up but RECONCILE, GLANCE and PROBE, on which no money depends: what is held or owed waits until the
-part that is away has come back. Time-outs only end one try. What makes a repeat safe stands with each activity.
+Nothing here gives up but RECONCILE, TIDY, GLANCE and PROBE, on which no money depends, and LEDGER, after which BOOKS
+goes on: what is held or owed waits until the part that is away has come back. Time-outs only end one try. What makes a
+repeat safe stands with each activity.
 """
 
 from datetime import timedelta
@@ -13,6 +14,7 @@ from temporalio.common import RetryPolicy
 class LocalPolicy(TypedDict):
     """How a local activity is repeated."""
 
+    schedule_to_close_timeout: timedelta
     start_to_close_timeout: timedelta
     local_retry_threshold: timedelta
     retry_policy: RetryPolicy
@@ -34,13 +36,28 @@ class BriefPolicy(TypedDict):
 
 
 LEDGER = LocalPolicy(
+    schedule_to_close_timeout=timedelta(seconds=15),
     start_to_close_timeout=timedelta(seconds=10),
     local_retry_threshold=timedelta(seconds=10),
     retry_policy=RetryPolicy(
-        initial_interval=timedelta(milliseconds=100), backoff_coefficient=2, maximum_interval=timedelta(seconds=3)
+        initial_interval=timedelta(milliseconds=100),
+        backoff_coefficient=2,
+        maximum_interval=timedelta(seconds=1),
+        maximum_attempts=4,
     ),
 )
-"""One short transaction in Postgres. An opening may wait for a node as well, for some four seconds after its commit."""
+"""One short transaction in Postgres, tried within the workflow task. A few tries and not more: a task that goes on for
+longer writes three events every four seconds. An opening may wait for a node as well, for some four seconds after its
+commit."""
+
+BOOKS = Policy(
+    start_to_close_timeout=timedelta(seconds=20),
+    heartbeat_timeout=None,
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), backoff_coefficient=1.5, maximum_interval=timedelta(seconds=10)
+    ),
+)
+"""The same transaction while Postgres is away. Temporal repeats it, for ever, and writes no event until it is done."""
 
 MOVE_MONEY = Policy(
     start_to_close_timeout=timedelta(minutes=2),
@@ -52,14 +69,15 @@ MOVE_MONEY = Policy(
 """A send over a node: looks first, sends behind the fence, follows for a while."""
 
 WATCH = Policy(
-    start_to_close_timeout=timedelta(seconds=20),
-    heartbeat_timeout=None,
+    start_to_close_timeout=timedelta(minutes=4),
+    heartbeat_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(
         initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=15)
     ),
 )
 """A look at something that may take days. It chooses its own delays (`next_retry_delay`), which add no history; these
-here are for a node that does not answer, whose return nobody may announce."""
+here are for a node that does not answer, whose return nobody may announce. A look may take as long as all of its calls
+together; that its worker is gone is seen by its heartbeats."""
 
 NODE = Policy(
     start_to_close_timeout=timedelta(seconds=60),
@@ -90,6 +108,18 @@ RECONCILE = Policy(
     ),
 )
 """A look at the whole of a place, for reading only. What could not be seen is said, and looked at within the hour."""
+
+TIDY = Policy(
+    start_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=10),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        backoff_coefficient=2,
+        maximum_interval=timedelta(seconds=30),
+        maximum_attempts=6,
+    ),
+)
+"""A walk over all that waits. The next one comes within a minute."""
 
 PUMP = Policy(
     start_to_close_timeout=timedelta(hours=8),

@@ -7,15 +7,15 @@ A run only reads. A place that is away ends its part of the run, not the run: th
 """
 
 import asyncio
+from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import SearchAttributePair as Pair
-from temporalio.common import TypedSearchAttributes, WorkflowIDReusePolicy
+from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 
-from workflows.patience import until_done
-from workflows.policies import LEDGER, RECONCILE
+from workflows.patience import again, in_books, not_yet, side_by_side, until_done
+from workflows.policies import RECONCILE
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -34,9 +34,10 @@ with workflow.unsafe.imports_passed_through():
         ResolveCase,
         RunReport,
         RunStart,
+        case_attributes,
+        case_summary,
     )
     from engine.domain.ids import NodeName, ReconciliationId
-    from engine.domain.money import Msat, msat_to_sat_floor
 
 _AWAY_AFTER = timedelta(minutes=10)
 _LONGEST_REASON = 1000
@@ -58,7 +59,8 @@ class ReconciliationWorkflow:
         )
         plan = await until_done(
             "beginning",
-            lambda: workflow.execute_local_activity_method(ReconciliationActivities.begin_run, start, **LEDGER),
+            lambda: in_books(ReconciliationActivities.begin_run, start),
+            renew=again(reconcile),
         )
         workflow.set_current_details(f"comparing {', '.join(plan.nodes) or 'nothing but the books'}")
         comparing = asyncio.gather(*(_compare_node(node, reconcile) for node in plan.nodes))
@@ -70,11 +72,11 @@ class ReconciliationWorkflow:
         )
         recorded = await until_done(
             "recording",
-            lambda: workflow.execute_local_activity_method(ReconciliationActivities.record_run, report, **LEDGER),
+            lambda: in_books(ReconciliationActivities.record_run, report),
+            renew=again(reconcile),
         )
         _show_run(report, recorded)
-        for case in recorded.cases:
-            await _open_case(case)
+        await side_by_side(_open_case, recorded.cases)
         return recorded
 
 
@@ -82,9 +84,11 @@ class ReconciliationWorkflow:
 class CaseWorkflow:
     """A difference that waits for an operator, for as long as it takes. It moves no money, whatever the answer."""
 
-    def __init__(self) -> None:
-        self._resolution: CaseResolution | None = None
+    @workflow.init
+    def __init__(self, case: OpenCase) -> None:
+        self._resolution = case.resolution
         self._kept = False
+        self._leaves = False
 
     @workflow.run
     async def run(self, case: OpenCase) -> CaseResolution:
@@ -95,7 +99,8 @@ class CaseWorkflow:
         resolve = ResolveCase(case=case.case, resolution=resolution)
         await until_done(
             "resolving",
-            lambda: workflow.execute_local_activity_method(ReconciliationActivities.resolve_case, resolve, **LEDGER),
+            lambda: in_books(ReconciliationActivities.resolve_case, resolve),
+            renew=lambda: self._renew(case),
         )
         workflow.upsert_search_attributes(
             [queues.STATUS.value_set("explained"), queues.NEEDS_OPERATOR.value_set(False)]
@@ -108,18 +113,28 @@ class CaseWorkflow:
     @workflow.update
     async def resolve(self, resolution: CaseResolution) -> CaseResolution:
         """Say why, with a name; returns when the word is in the case's trail."""
-        self._resolution = resolution
-        await workflow.wait_condition(lambda: self._kept)
+        if self._resolution is None:
+            self._resolution = resolution
+        await workflow.wait_condition(lambda: self._kept or self._leaves)
+        if not self._kept:
+            raise not_yet()
         return resolution
 
     @resolve.validator
     def _check_resolution(self, resolution: CaseResolution) -> None:
-        if self._resolution is not None:
-            raise ApplicationError(f"resolved already by {self._resolution.operator}", type="CaseResolved")
+        known = self._resolution
+        if known is not None and (known.operator, known.reason) != (resolution.operator, resolution.reason):
+            raise ApplicationError(f"resolved already by {known.operator}", type="CaseResolved")
         if not resolution.operator.strip():
             raise ApplicationError("an operator must give a name", type="Invalid")
         if not resolution.reason.strip() or len(resolution.reason) > _LONGEST_REASON:
             raise ApplicationError(f"a reason has 1 to {_LONGEST_REASON} characters", type="Invalid")
+
+    async def _renew(self, case: OpenCase) -> None:
+        """The word is known to the new run; whoever waits here for the books to keep it is told to ask again."""
+        self._leaves = True
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        workflow.continue_as_new(replace(case, resolution=self._resolution))
 
 
 async def _check_books(reconcile: Reconcile) -> list[Finding]:
@@ -168,15 +183,8 @@ async def _open_case(case: OpenCase) -> None:
             id=queues.case_workflow_id(case.case),
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            static_summary=f"{case.kind}: {case.amount_msat:,} msat on {case.account}",
-            search_attributes=TypedSearchAttributes(
-                [
-                    Pair(queues.KIND, "case"),
-                    Pair(queues.STATUS, "open"),
-                    Pair(queues.AMOUNT_SAT, msat_to_sat_floor(Msat(abs(case.amount_msat)))),
-                    Pair(queues.NEEDS_OPERATOR, value=True),
-                ]
-            ),
+            static_summary=case_summary(case),
+            search_attributes=case_attributes(case),
         )
     except WorkflowAlreadyStartedError:
         return

@@ -5,10 +5,12 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from temporalio import activity
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from engine.contracts import queues
 from engine.contracts.payment import PaymentRequest, Refusal
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, PaymentHash, PaymentId, WalletId, id_for_key
-from engine.domain.money import Msat
+from engine.domain.money import Msat, msat_to_sat_floor
 
 MAX_ITEMS = 1000
 """One transaction of some 300 ms, during which the balances of payer and payees are locked."""
@@ -96,3 +98,16 @@ class BatchActivities(ABC):
     @abstractmethod
     async def open_batch(self, batch: BatchRequest) -> BatchOutcome:
         """Claim the key; settle every payment, or none and make the first refusal the key's answer."""
+
+
+def batch_attributes(asked: BatchRequest) -> TypedSearchAttributes:
+    """What operators find a batch's workflow by, whoever starts it."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(queues.KIND, "batch"),
+            SearchAttributePair(queues.STATUS, "pending"),
+            SearchAttributePair(queues.ACCOUNT, asked.account_id),
+            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.total_msat)),
+            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+        ]
+    )

@@ -5,13 +5,18 @@ Durable: add fields with defaults, never rename or remove.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import datetime
 
 from temporalio import activity
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from engine.contracts import queues
 from engine.contracts.payment import Refusal
 from engine.domain.correction import CorrectionKind, CorrectionStatus
 from engine.domain.ids import AccountId, CaseId, CorrectionId
-from engine.domain.money import Msat
+from engine.domain.money import Msat, msat_to_sat_floor
+
+_LONGEST_SUMMARY = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +37,10 @@ class Proposal:
     """SHA-256 in hex: tells a repeat from another request with the same key."""
     case: CaseId | None = None
     reference: str | None = None
+    expires_at: datetime | None = None
+    """Set when it was proposed before, and begins its workflow again; else it is open from now on."""
+    decision: "Decision | None" = None
+    """Set by the workflow when it goes on in a new run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,3 +92,21 @@ class CorrectionActivities(ABC):
     @abstractmethod
     async def expire_correction(self, correction: CorrectionId) -> CorrectionOutcome:
         """Nobody decided in time."""
+
+
+def correction_summary(proposal: Proposal) -> str:
+    """What operators read of a correction's workflow, whoever starts it."""
+    summary = f"{proposal.kind}: {proposal.amount_msat:,} msat, Dr {proposal.debit} · Cr {proposal.credit}"
+    return summary[:_LONGEST_SUMMARY]
+
+
+def correction_attributes(proposal: Proposal) -> TypedSearchAttributes:
+    """What operators find a correction's workflow by, whoever starts it."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(queues.KIND, str(proposal.kind)),
+            SearchAttributePair(queues.STATUS, "proposed"),
+            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(proposal.amount_msat)),
+            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+        ]
+    )

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from temporalio import activity
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from engine.contracts import queues
 from engine.domain.ids import (
     AccountId,
     ApiKeyId,
@@ -17,7 +19,7 @@ from engine.domain.ids import (
     WalletId,
     WithdrawLinkId,
 )
-from engine.domain.money import Msat
+from engine.domain.money import Msat, msat_to_sat_floor
 from engine.domain.sending import Waiting
 
 
@@ -62,6 +64,8 @@ class PaymentRequest:
     """What the payee wants to be shown once he is paid (LUD-09), checked; kept with a Lightning payment."""
     withdraw_link_id: WithdrawLinkId | None = None
     """Set when somebody claims this link: opening takes one of its uses, and a failure gives it back."""
+    so_far: "PaymentSoFar | None" = None
+    """Set by a payment's own workflow when it goes on in a new run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,15 @@ class AttemptReport:
     """With IN_FLIGHT, when it waits for something else than the payee."""
     delivered_msat: Msat | None = None
     """With SUCCEEDED, what the payee has taken, where that is not the amount of the attempt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentSoFar:
+    """How far a payment had come when its workflow went on in a new run."""
+
+    attempt: LightningAttempt
+    report: AttemptReport | None = None
+    """The node's last word. None: it is still to be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,3 +283,17 @@ class DecisionActivities(ABC):
 
         Refused when the payment can still end by itself, and when it has been decided otherwise.
         """
+
+
+def found_by(asked: PaymentRequest) -> TypedSearchAttributes:
+    """What operators find a payment's own workflow by, from its start on."""
+    pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
+        SearchAttributePair(queues.KIND, "payment"),
+        SearchAttributePair(queues.STATUS, "pending"),
+        SearchAttributePair(queues.ACCOUNT, asked.account_id),
+        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
+        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+    ]
+    if asked.payment_hash is not None:
+        pairs.append(SearchAttributePair(queues.PAYMENT_HASH, asked.payment_hash))
+    return TypedSearchAttributes(pairs)

@@ -14,12 +14,18 @@ PAYMENTS = "payments"
 RECONCILIATION = "reconciliation"
 """The id of the schedule, and of the runs that it starts."""
 
+JANITOR = "janitor"
+"""The id of the schedule, and of the runs that it starts."""
+
 RECONCILIATION_NOW = "reconciliation-asked-now"
 """The id of a run that is wanted at once, by whomever: one at a time."""
 
 TASK_TIMEOUT = timedelta(seconds=5)
 """After this long without a word a workflow task goes to another worker: how long a worker's death is felt at the most.
 Longer local activities renew it by themselves."""
+
+NOT_YET = "NotYet"
+"""The type of the failure of an update whose word is known and not kept yet: to be asked again."""
 
 STATUS = SearchAttributeKey.for_keyword("MillraceStatus")
 KIND = SearchAttributeKey.for_keyword("MillraceKind")

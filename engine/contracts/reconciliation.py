@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from temporalio import activity
+from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
+from engine.contracts import queues
 from engine.domain.ids import CaseId, NodeName, ReconciliationId
+from engine.domain.money import Msat, msat_to_sat_floor
 
 
 class RunStatus(StrEnum):
@@ -176,6 +179,8 @@ class OpenCase:
     amount_msat: int
     detail: str
     suspects: list[Suspect]
+    resolution: "CaseResolution | None" = None
+    """Set by the workflow when it goes on in a new run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,3 +241,20 @@ class PlaceReconciliationActivities(ABC):
     @abstractmethod
     async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
         """Compare the node's accounts with the node, in a cut during which nothing unexplained moved."""
+
+
+def case_summary(case: OpenCase) -> str:
+    """What operators read of a case's workflow, whoever starts it."""
+    return f"{case.kind}: {case.amount_msat:,} msat on {case.account}"
+
+
+def case_attributes(case: OpenCase) -> TypedSearchAttributes:
+    """What operators find a case's workflow by, whoever starts it."""
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(queues.KIND, "case"),
+            SearchAttributePair(queues.STATUS, "open"),
+            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(Msat(abs(case.amount_msat)))),
+            SearchAttributePair(queues.NEEDS_OPERATOR, value=True),
+        ]
+    )

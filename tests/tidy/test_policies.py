@@ -110,3 +110,34 @@ def test_a_call_without_a_policy_is_seen(text: str) -> None:
 def test_a_policy_made_up_in_the_workflow_is_seen() -> None:
     text = "LEDGER = {}\nworkflow.execute_activity(Do.settle, request, **LEDGER)"
     assert len(calls_without_policy([source("workflows/a.py", text)])) == 1
+
+
+LOCAL_CALL = re.compile(r"(execute|start)_local_activity(_class|_method)?$")
+
+
+def local_calls(files: list[Source]) -> list[str]:
+    """Mentions of local activities: one that is repeated without an end fills the history of its workflow."""
+    return [
+        f"{one.at(node)} calls a local activity: use workflows.patience.in_books"
+        for one in files
+        for node in ast.walk(one.tree)
+        if (isinstance(node, ast.Attribute) and LOCAL_CALL.match(node.attr))
+        or (isinstance(node, ast.ImportFrom) and any(LOCAL_CALL.match(alias.name) for alias in node.names))
+    ]
+
+
+def test_only_patience_calls_local_activities() -> None:
+    assert local_calls([one for one in room("workflows") if one.name != "patience"]) == []
+    assert len(local_calls([one for one in room("workflows") if one.name == "patience"])) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "workflow.execute_local_activity_method(Do.settle, request, **LEDGER)",
+        "call = workflow.start_local_activity",
+        "from temporalio.workflow import execute_local_activity as call",
+    ],
+)
+def test_a_local_activity_elsewhere_is_seen(text: str) -> None:
+    assert len(local_calls([source("workflows/a.py", text)])) == 1

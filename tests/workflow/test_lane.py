@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import pytest
 from temporalio import activity
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
@@ -75,7 +76,7 @@ def asked(name: str, number: int) -> PaymentRequest:
 
 @asynccontextmanager
 async def riding(
-    environment: WorkflowEnvironment, ledger: FakeLedger
+    environment: WorkflowEnvironment, ledger: FakeLedger, *, in_memory: int = 1000
 ) -> AsyncIterator[tuple[WorkflowHandle[LaneWorkflow, LaneOutcome], LaneRequest]]:
     """A lane under way, with as many payments as the ledger has ends, its worker beside it."""
     client, name = environment.client, uuid4().hex
@@ -85,6 +86,7 @@ async def riding(
         workflows=[LaneWorkflow, PaymentWorkflow],
         activities=[ledger.open_lane, ledger.open_payment],
         interceptors=[FailureInterceptor()],
+        max_cached_workflows=in_memory,
     )
     lane = LaneRequest(items=[asked(name, number) for number in range(len(ledger.ends))])
     async with worker:
@@ -190,3 +192,31 @@ async def test_one_that_has_a_workflow_of_its_own_already_is_left_to_it(skipping
         ledger.gate.set()
         assert (await handle.result()).outcomes == [LEFT_ALONE, SETTLED]
     assert ledger.alone == ["pay_0"]
+
+
+async def test_many_that_are_left_alone_are_handed_over_side_by_side(skipping_temporal: WorkflowEnvironment) -> None:
+    """One by one each is a workflow task of the lane, and the last one waits for all the others: 26 s for 150."""
+    ledger = FakeLedger([LEFT_ALONE] * 150)
+    async with riding(skipping_temporal, ledger) as (handle, lane):
+        assert (await handle.result()).outcomes == ledger.ends
+        history = await handle.fetch_history()
+        for each in lane.items:
+            own = queues.payment_workflow_id(each.account_id, each.idempotency_key)
+            await skipping_temporal.client.get_workflow_handle(own).result()
+    assert sorted(ledger.alone) == sorted(each.payment_id for each in lane.items)
+    kinds = [event.event_type for event in history.events]
+    begun = kinds.index(EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED)
+    first_wait = kinds.index(EventType.EVENT_TYPE_CHILD_WORKFLOW_EXECUTION_STARTED, begun)
+    together = kinds[begun:first_wait].count(EventType.EVENT_TYPE_START_CHILD_WORKFLOW_EXECUTION_INITIATED)
+    assert together == 64, "in one workflow task, however long each start takes"
+
+
+async def test_a_lane_that_hands_over_goes_on_from_its_history_alone(skipping_temporal: WorkflowEnvironment) -> None:
+    """With nothing in memory between its tasks: as after a kill at each of them."""
+    ledger = FakeLedger([LEFT_ALONE] * 150)
+    async with riding(skipping_temporal, ledger, in_memory=0) as (handle, lane):
+        assert (await handle.result()).outcomes == ledger.ends
+        for each in lane.items:
+            own = queues.payment_workflow_id(each.account_id, each.idempotency_key)
+            await skipping_temporal.client.get_workflow_handle(own).result()
+    assert {*ledger.alone} == {each.payment_id for each in lane.items}
