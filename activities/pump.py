@@ -5,15 +5,16 @@
   backlog for a cursor of 0, so of a node that was never paid the first receipts are taken from a list, which is asked
   for when the stream has told of one.
 * Outgoing payments: each final update wakes the payment's workflow, which looks for itself. A payment that its send
-  still follows is told by that: it is woken only if it still waits some seconds later. After every reconnect all that
-  wait are woken once, because their updates may have come while nobody listened. A success for which nothing is held
-  starts a reconciliation.
+  still follows is told by that: it is woken only if it still waits some seconds later. After every reconnect the node
+  is asked about all that wait, because their updates may have come while nobody listened, and those with news are
+  woken: each wake adds to a history, and a node may come and go for months. A success for which nothing is held starts
+  a reconciliation.
 * Tending: invoices settled in the ledger are cancelled at the node within a second, and the node reports that it is
   alive and how much it can send and receive.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 from temporalio import activity
@@ -28,7 +29,8 @@ from engine.contracts import queues
 from engine.contracts.invoice import MAX_RECEIPTS
 from engine.contracts.pump import PumpActivities, PumpInput
 from engine.contracts.reconciliation import Reconcile
-from engine.domain.errors import InvariantBroken
+from engine.domain.errors import EngineError, InvariantBroken
+from engine.domain.ids import PaymentHash
 from engine.ledger import invoice, node, payment, sending
 from engine.ledger.database import Pool
 
@@ -37,6 +39,11 @@ _IDLE_S = 0.5
 _SEND_TELLS_S = 5
 """How long the send that follows a payment has to tell its workflow: one that knows already needs no signal."""
 _LONGEST_PAUSE_S = 600
+_SIDE_BY_SIDE = 10
+_TOLD_AGAIN_AFTER_S = 600
+"""A workflow that knows and still waits looks again by itself; it is not woken at every reconnect."""
+_MENDED = ("node_refuses", "node_replaced", "internal_error")
+"""Reasons to pause that are gone where this pump could connect."""
 _REPORT_EVERY = 4
 """Rounds of tending between two reports of what the node can send and receive."""
 
@@ -49,6 +56,8 @@ class Pump(PumpActivities):
         self._pool = pool
         self._client = client
         self._together = together
+        self._told: dict[str, float] = {}
+        """When each workflow was last woken after a reconnect."""
 
     @activity.defn
     async def pump_invoices(self, pump: PumpInput) -> None:
@@ -68,7 +77,7 @@ class Pump(PumpActivities):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._wake_final(followed))
                 tasks.create_task(self._wake_late(followed))
-                tasks.create_task(self._wake_all())
+                tasks.create_task(self._wake_those_with_news())
 
     @activity.defn
     async def tend_node(self, pump: PumpInput) -> None:
@@ -130,7 +139,7 @@ class Pump(PumpActivities):
         raise ConnectionResetError(f"{self._lnd.name} closed its stream of payments")
 
     async def _wake_late(self, followed: asyncio.Queue[tuple[float, NodePayment]]) -> None:
-        """What is lost with this process is made good by the next one's `_wake_all`."""
+        """What is lost with this process is made good by the next one's `_wake_those_with_news`."""
         while True:
             due, update = await followed.get()
             await asyncio.sleep(due - asyncio.get_running_loop().time())
@@ -162,11 +171,33 @@ class Pump(PumpActivities):
             search_attributes=TypedSearchAttributes([SearchAttributePair(queues.KIND, "reconciliation")]),
         )
 
-    async def _wake_all(self) -> None:
-        async with self._pool.acquire() as conn:
-            waiting = await payment.list_in_flight(conn, self._lnd.name)
-        for workflow_id in waiting:
-            await self._wake(workflow_id)
+    async def _wake_those_with_news(self) -> None:
+        now, after = asyncio.get_running_loop().time(), ""
+        self._told = {each: at for each, at in self._told.items() if now < at + _TOLD_AGAIN_AFTER_S}
+        while True:
+            async with self._pool.acquire() as conn:
+                page = await node.list_in_flight(conn, self._lnd.name, after=after, limit=_PAGE)
+            if not page:
+                return
+            for waiting, known in zip(page, await self._look_at(page), strict=True):
+                if waiting.workflow_id not in self._told and _has_news(waiting, known):
+                    self._told[waiting.workflow_id] = now
+                    await self._wake(waiting.workflow_id)
+            after = page[-1].id
+
+    async def _look_at(self, page: Sequence[node.InFlight]) -> list[NodePayment | None]:
+        """What the node knows of each. None also where it does not answer for one: that one looks by itself."""
+        gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+        async def look(waiting: node.InFlight) -> NodePayment | None:
+            async with gate:
+                try:
+                    return await self._lnd.find_payment(waiting.payment_hash)
+                except EngineError as error:
+                    activity.logger.warning("%s could not be looked at: %s", waiting.id, error)
+                    return None
+
+        return await asyncio.gather(*(look(waiting) for waiting in page))
 
     async def _wake(self, workflow_id: str) -> None:
         try:
@@ -177,14 +208,40 @@ class Pump(PumpActivities):
             activity.logger.error("%s is pending in the books and has no running workflow", workflow_id)
 
     async def _cancel_settled(self) -> None:
-        """An invoice that somebody outside has paid as well cannot be cancelled: its receipt comes over the stream."""
+        """An invoice that somebody outside has paid as well cannot be cancelled: its receipt comes over the stream.
+
+        One that fails waits for its own next turn, and is told by the reconciliation once it is late.
+        """
         async with self._pool.acquire() as conn:
             notes = await invoice.list_cancellations(conn, self._lnd.name, _PAGE)
         if not notes:
             return
-        await asyncio.gather(*(self._lnd.cancel_invoice(payment_hash) for payment_hash in notes))
+        gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+        async def cancel(payment_hash: PaymentHash) -> str | None:
+            async with gate:
+                try:
+                    await self._lnd.cancel_invoice(payment_hash)
+                except EngineError as error:
+                    activity.logger.warning("%s could not be cancelled: %s", payment_hash, error)
+                    return str(error)
+            return None
+
+        problems = dict(zip(notes, await asyncio.gather(*(cancel(each) for each in notes)), strict=True))
+        done = [payment_hash for payment_hash, problem in problems.items() if problem is None]
+        failed = {payment_hash: problem for payment_hash, problem in problems.items() if problem is not None}
         async with self._pool.acquire() as conn:
-            await invoice.mark_cancellations_done(conn, notes)
+            await invoice.mark_cancellations_done(conn, done)
+            await invoice.put_cancellations_off(conn, failed)
+
+
+def _has_news(waiting: node.InFlight, known: NodePayment | None) -> bool:
+    """Whether a look of its workflow would find something new: an end, a node that knows it again, or access."""
+    if waiting.reason in _MENDED:
+        return True
+    if known is None or known.payment_index <= waiting.known_payment_index:
+        return False
+    return known.status is not NodePaymentStatus.IN_FLIGHT or waiting.reason == "node_forgot"
 
 
 async def until_paid(lnd: LndNode) -> None:

@@ -105,6 +105,8 @@ class Node(SQLModel, table=True):
     announced_inbound_msat: int | None = number(nullable=True)
     reported_at: datetime = moment()
     adopted_at: datetime = moment()
+    credited_index: int = number()
+    handed_on_index: int = number()
 
 
 class Payment(SQLModel, table=True):
@@ -283,10 +285,13 @@ class NodeCancellation(SQLModel, table=True):
     node: str = text()
     created_at: datetime = moment()
     done_at: datetime | None = moment(nullable=True)
+    tries: int
+    due_at: datetime = moment()
+    problem: str | None = text(nullable=True)
 
 
 class BoardedPayment(SQLModel, table=True):
-    """Where a payment is that no worker has opened yet, if it shares its workflow with others."""
+    """What was accepted and no worker has opened yet, and the workflow that it rides."""
 
     __tablename__: ClassVar[Any] = "boarded_payments"
     __table_args__ = BANK
@@ -295,6 +300,8 @@ class BoardedPayment(SQLModel, table=True):
     workflow_id: str = text()
     created_at: datetime = moment()
     body_hash: bytes | None = Field(sa_column=Column(LargeBinary, nullable=True))
+    kind: str = text()
+    request: dict[str, Any] | None = Field(sa_column=Column(JSONB, nullable=True))
 
 
 class WithdrawLinkRow(SQLModel, table=True):

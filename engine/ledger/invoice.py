@@ -10,9 +10,9 @@
 The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
@@ -23,6 +23,8 @@ from engine.ledger.fees import Charge, fee_facts
 from engine.ledger.payment import receive_ref
 
 ACTOR = "receive"
+_LONGEST_DELAY = timedelta(minutes=30)
+_LONGEST_PROBLEM = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +174,20 @@ async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) ->
     )
 
 
+async def list_uncredited(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> set[PaymentHash]:
+    """Those of these receipts from outside that are not in the books, neither with their payee nor in suspense."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT h.payment_hash FROM unnest($1::text[]) h(payment_hash)
+                 LEFT JOIN bank.invoices i ON i.payment_hash = h.payment_hash
+                WHERE NOT EXISTS (SELECT FROM ledger.transfers t
+                       WHERE t.external_ref = format(CASE WHEN i.paid_by IS NULL THEN 'ln:%s:recv'
+                                                          ELSE 'ln:%s:recv:outside' END, h.payment_hash))""",
+            payment_hashes,
+        )
+    return {PaymentHash(row["payment_hash"]) for row in rows}
+
+
 async def mark_expired(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
     """Closed at the node without a payment. What is settled or cancelled stays so."""
     await change_any(
@@ -199,21 +215,36 @@ async def list_overdue(
 
 
 async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> list[PaymentHash]:
-    """Notes that wait to be worked off at this node, oldest first."""
+    """Notes whose turn it is to be worked off at this node, whoever has waited longest first."""
     with translated():
         rows = await conn.fetch(
             """SELECT payment_hash FROM bank.node_cancellations
-                WHERE node = $1 AND done_at IS NULL ORDER BY created_at LIMIT $2""",
+                WHERE node = $1 AND done_at IS NULL AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $2""",
             node,
             limit,
         )
     return [PaymentHash(row["payment_hash"]) for row in rows]
 
 
-async def mark_cancellations_done(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
+async def put_cancellations_off(conn: Connection, problems: Mapping[PaymentHash, str]) -> None:
+    """These could not be worked off now, and why. Each try waits twice as long for the next, up to half an hour."""
+    await change_any(
+        conn,
+        """UPDATE bank.node_cancellations c SET tries = c.tries + 1, problem = p.problem,
+               due_at = clock_timestamp() + least($3::interval, interval '1 second' * power(2, least(c.tries, 20)))
+             FROM unnest($1::text[], $2::text[]) p(payment_hash, problem)
+            WHERE c.payment_hash = p.payment_hash AND c.done_at IS NULL""",
+        list(problems),
+        [problem[:_LONGEST_PROBLEM] for problem in problems.values()],
+        _LONGEST_DELAY,
+    )
+
+
+async def mark_cancellations_done(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> None:
     """Nobody can pay these at the node any more, or somebody has."""
     await change_any(
         conn,
-        "UPDATE bank.node_cancellations SET done_at = clock_timestamp() WHERE payment_hash = ANY($1)",
+        """UPDATE bank.node_cancellations SET done_at = clock_timestamp(), problem = NULL
+            WHERE payment_hash = ANY($1)""",
         payment_hashes,
     )

@@ -4,8 +4,10 @@ event     reference             entries
 adopted   node:<name>:opening   Dr channels · Dr commit escrow · Dr on chain · Cr capital
 """
 
+from dataclasses import dataclass
+
 from engine.domain.errors import Conflict
-from engine.domain.ids import NodeName
+from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.book import Posting, credit, debit
@@ -43,7 +45,8 @@ async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle
     """Take the node in. False when it was in already; raises Conflict when another node has this name or key."""
     with translated():
         added: str | None = await conn.fetchval(
-            """INSERT INTO bank.nodes(name, pubkey, settle_index) VALUES ($1, $2, $3)
+            """INSERT INTO bank.nodes(name, pubkey, settle_index, credited_index, handed_on_index)
+               VALUES ($1, $2, $3, $3, $3)
                ON CONFLICT DO NOTHING RETURNING name""",
             node,
             pubkey,
@@ -76,6 +79,66 @@ async def move_cursor(conn: Connection, node: NodeName, settle_index: int) -> No
     await change_one(
         conn, "UPDATE bank.nodes SET settle_index = greatest(settle_index, $2) WHERE name = $1", node, settle_index
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """How far the receipts of a node have come, by its settle index."""
+
+    credited_index: int
+    """Up to here all are in the books."""
+    handed_on_index: int
+    """Up to here all had a workflow when this was last looked at."""
+    settle_index: int
+    """Up to here all have been given to a workflow."""
+
+
+async def read_handed(conn: Connection, node: NodeName) -> Handed:
+    """What is known of the node's receipts."""
+    with translated():
+        row = await conn.fetchrow(
+            "SELECT credited_index, handed_on_index, settle_index FROM bank.nodes WHERE name = $1", node
+        )
+    return Handed(**row) if row else Handed(credited_index=0, handed_on_index=0, settle_index=0)
+
+
+async def note_handed(conn: Connection, node: NodeName, *, credited_index: int, handed_on_index: int) -> None:
+    """Forward only, as `move_cursor`."""
+    await change_one(
+        conn,
+        """UPDATE bank.nodes SET credited_index = greatest(credited_index, $2),
+               handed_on_index = greatest(handed_on_index, $3) WHERE name = $1""",
+        node,
+        credited_index,
+        handed_on_index,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InFlight:
+    """A payment that waits for its node's final word."""
+
+    id: PaymentId
+    payment_hash: PaymentHash
+    workflow_id: str
+    known_payment_index: int
+    """What the node says about this one or an older one is no news."""
+    reason: str | None
+    """What it was last seen to wait for."""
+
+
+async def list_in_flight(conn: Connection, node: NodeName, *, after: str, limit: int) -> list[InFlight]:
+    """A page of the payments that wait for this node, in the order of their ids."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT p.id, p.payment_hash, p.workflow_id, p.known_payment_index, w.reason
+                 FROM bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id
+                WHERE p.node = $1 AND p.status = 'pending' AND p.id > $2 ORDER BY p.id LIMIT $3""",
+            node,
+            after,
+            limit,
+        )
+    return [InFlight(**row) for row in rows]
 
 
 async def report_room(

@@ -381,13 +381,6 @@ async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str |
     return status
 
 
-async def list_in_flight(conn: Connection, node: NodeName) -> list[str]:
-    """The workflows of all payments that wait for this node."""
-    with translated():
-        rows = await conn.fetch("SELECT workflow_id FROM bank.payments WHERE node = $1 AND status = 'pending'", node)
-    return [row["workflow_id"] for row in rows]
-
-
 async def find_waiting_workflow(conn: Connection, payment_hash: PaymentHash) -> str | None:
     """The workflow of the pending payment of this hash."""
     with translated():
