@@ -28,6 +28,7 @@ from activities.counting import CountingInterceptor
 from activities.decision import Decisions
 from activities.failures import FailureInterceptor
 from activities.invoice import InvoiceSweep, Receipts
+from activities.janitor import Janitor
 from activities.lane import Lanes
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
@@ -52,6 +53,7 @@ from engine.telemetry import start_telemetry, temporal_runtime
 from workflows.batch import BatchWorkflow
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
+from workflows.janitor import JanitorWorkflow
 from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -142,6 +144,7 @@ def _payments_worker(
             CaseWorkflow,
             CorrectionWorkflow,
             QuoteWorkflow,
+            JanitorWorkflow,
         ],
         activities=[
             payments.open_payment,
@@ -160,6 +163,7 @@ def _payments_worker(
             corrections.decide_correction,
             corrections.post_correction,
             corrections.expire_correction,
+            Janitor(pool, client).tidy_up,
         ],
         workflow_runner=UnsandboxedWorkflowRunner(),  # tests/workflow run the same code in the sandbox: decision 19
         interceptors=[AnnouncingInterceptor(announcer), CountingInterceptor(), FailureInterceptor()],

@@ -6,6 +6,7 @@ came from outside before. So a page, a receipt alone and a payment inside come o
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 from temporalio import activity
@@ -33,7 +34,7 @@ from engine.contracts.invoice import (
 from engine.domain.errors import EngineError, InvariantBroken, Refused
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
-from engine.ledger import chart, invoice
+from engine.ledger import chart, invoice, node
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.fees import FeeBook
@@ -43,6 +44,9 @@ _GRACE_S = 30
 """After our expiry, before the node is asked: LND has then closed the invoice itself."""
 _PAGE = 100
 _SIDE_BY_SIDE = 10
+_LOOKED_AFTER = 1000
+"""Receipts of which a sweep sees whether they were credited."""
+_BACKLOG_S = 5
 _LISTED = 200
 """How many receipts the details of a page list; Temporal takes 20,000 bytes of text."""
 
@@ -172,6 +176,8 @@ class InvoiceSweep(InvoiceSweepActivities):
     @activity.defn
     async def sweep_invoices(self, page: SweepPage) -> SweptPage:
         async with heartbeats():
+            if not page.after:
+                await self._look_after_handed_on(page.node)
             async with self._pool.acquire() as conn:
                 overdue = await invoice.list_overdue(
                     conn, page.node, after=InvoiceId(page.after), grace_s=_GRACE_S, limit=_PAGE
@@ -200,6 +206,43 @@ class InvoiceSweep(InvoiceSweepActivities):
             expired=len(expired),
             next_after=overdue[-1][0] if len(overdue) == _PAGE else None,
         )
+
+    async def _look_after_handed_on(self, name: NodeName) -> None:
+        """Begin the receipts again that the pump has handed on and that are not credited: their workflows are gone.
+
+        Only those that had been handed on when the sweep came last; what is just being credited is credited once.
+        """
+        async with self._pool.acquire() as conn:
+            handed = await node.read_handed(conn, name)
+        settled = await self._read_settled(handed.credited_index, handed.handed_on_index)
+        async with self._pool.acquire() as conn:
+            uncredited = await invoice.list_uncredited(conn, [known.payment_hash for known in settled])
+        lost = [known for known in settled if known.payment_hash in uncredited]
+        for known in lost:
+            activity.logger.warning("%s was handed on and is not credited: begun again", known.payment_hash)
+            await start_receive(self._client, name, known)
+        credited_index = settled[-1].settle_index if settled else handed.credited_index
+        if lost and len(settled) < _LOOKED_AFTER:  # a full page goes on: what waits in it calls an operator by itself
+            credited_index = lost[0].settle_index - 1
+        async with self._pool.acquire() as conn:
+            await node.note_handed(conn, name, credited_index=credited_index, handed_on_index=handed.settle_index)
+
+    async def _read_settled(self, after: int, up_to: int) -> list[NodeInvoice]:
+        """What has settled after this index and up to that one, in its order; at most a page of it."""
+        if up_to <= after:
+            return []
+        if after == 0:  # for which LND gives no backlog
+            every = sorted(await self._lnd.list_settled_invoices(), key=lambda known: known.settle_index)
+            return [known for known in every if known.settle_index <= up_to][:_LOOKED_AFTER]
+        found: list[NodeInvoice] = []
+        with suppress(TimeoutError):  # the last of them may be missing in the node's memory
+            async with asyncio.timeout(_BACKLOG_S), aclosing(self._lnd.follow_settled_invoices(after)) as stream:
+                async for known in stream:
+                    if known.settle_index <= up_to:
+                        found.append(known)
+                    if known.settle_index >= up_to or len(found) == _LOOKED_AFTER:
+                        break
+        return found
 
 
 async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> None:

@@ -28,6 +28,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.contracts import queues
 from engine.contracts.invoice import SweepPage
+from engine.contracts.janitor import Round
 from engine.contracts.node import AdoptNode
 from engine.contracts.pump import PumpInput
 from engine.contracts.reconciliation import Reconcile
@@ -49,6 +50,7 @@ _SEARCH_ATTRIBUTES = {
     queues.NEEDS_OPERATOR.name: _BOOL,
 }
 _SWEEP_EVERY = timedelta(minutes=1)
+_TIDY_EVERY = timedelta(minutes=1)
 _RECONCILE_EVERY = timedelta(hours=1)
 
 
@@ -70,6 +72,7 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
             await _ensure_adoption(client, node)
             stands = False
     await _ensure_reconciliation(client)
+    await _ensure_janitor(client)
     return stands
 
 
@@ -154,6 +157,28 @@ async def _ensure_reconciliation(client: Client) -> None:
                 ),
                 policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_RECONCILE_EVERY),
                 state=ScheduleState(note="books − nodes = 0, or a case is opened for an operator; moves no money"),
+            ),
+        )
+    except ScheduleAlreadyRunningError:
+        return
+
+
+async def _ensure_janitor(client: Client) -> None:
+    try:
+        await client.create_schedule(
+            queues.JANITOR,
+            Schedule(
+                action=ScheduleActionStartWorkflow(
+                    "JanitorWorkflow",
+                    Round(),
+                    id=queues.JANITOR,
+                    task_queue=queues.PAYMENTS,
+                    static_summary="begin again whatever waits for a workflow that is gone",
+                    typed_search_attributes=_kind("janitor"),
+                ),
+                spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=_TIDY_EVERY)], jitter=timedelta(seconds=5)),
+                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_TIDY_EVERY),
+                state=ScheduleState(note="a row that is not final has a workflow, or is given one"),
             ),
         )
     except ScheduleAlreadyRunningError:

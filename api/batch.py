@@ -24,7 +24,7 @@ from api.limits import require_prices
 from api.waiting import Deadline, waiting
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS, BatchRequest
 from engine.contracts.queues import batch_workflow_id
-from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.errors import Invalid, InvariantBroken, Unavailable
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT
 from engine.ledger import batch as batches
@@ -114,25 +114,30 @@ async def pay_batch(
     paid, and the problem has that item's place as `item`, from 0. A body has at most 1,048,576 bytes.
     """
     account = caller.account_id
+    batch_id = BatchId(id_for_key("batch", account, key))
     async with services.reading() as conn:
         known = await find_key(conn, account, key)
+        accepted = await batch_run.find_accepted(conn, batch_id)
     if known is not None:
         check_same(known.body_hash, body.hash)
         mark_replayed(request, response)
         return await _reply(services, account, known)
-    handle, started_here = await batch_run.start(services.temporal, await _check(services, caller, key, body))
-    if not started_here:
+    if accepted is not None:
+        check_same(bytes.fromhex(accepted.request.body_hash), body.hash)
+    asked = await _check(services, caller, key, body) if accepted is None else accepted.request
+    handle, started_here = await batch_run.start(services.temporal, asked)
+    if accepted is not None or not started_here:
         mark_replayed(request, response)
     known = await _follow(services, handle, account, key, deadline)
     if known is None:
-        started = await batch_run.find_started(services.temporal, account, id_for_key("batch", account, key))
+        started = await _find_started(services, account, batch_id)
         if started is not None:
             check_same(bytes.fromhex(started.request.body_hash), body.hash)
             return _accepted(response, _unopened(started))
         async with services.reading() as conn:
             known = await find_key(conn, account, key)
-    if known is None:
-        raise InvariantBroken(f"{handle.id} has ended and left no answer")
+    if known is None:  # ended by hand before it was opened: the same request again begins another one
+        raise Unavailable(f"{handle.id} has ended and left no answer", code="temporarily_unavailable")
     check_same(known.body_hash, body.hash)
     return await _reply(services, account, known)
 
@@ -148,10 +153,23 @@ async def show_batch(caller: Read, services: Svc, batch_id: PathId) -> BatchOut:
         return _shown(found)
     started = None
     if batch_id.startswith("batch_"):
-        started = await batch_run.find_started(services.temporal, account, batch_id)
+        started = await _find_started(services, account, BatchId(batch_id))
     if started is None or (started.request.batch_id, started.request.account_id) != (batch_id, account):
         raise no_such("batch")
     return _unopened(started)
+
+
+async def _find_started(services: Services, account: AccountId, batch_id: BatchId) -> batch_run.Started | None:
+    """What was accepted and is not opened, kept before anybody is told of it. Raises Unavailable."""
+    async with services.reading() as conn:
+        accepted = await batch_run.find_accepted(conn, batch_id)
+    if accepted is not None:
+        return accepted
+    started = await batch_run.find_started(services.temporal, account, batch_id)
+    if started is not None and started.request.batch_id == batch_id:
+        async with services.reading() as conn:
+            await batch_run.keep_accepted(conn, started)
+    return started
 
 
 async def _check(services: Services, caller: Caller, key: str, body: Body[NewBatchIn]) -> BatchRequest:

@@ -4,30 +4,28 @@ Every call may be repeated: the same id finds the workflow that there is, or say
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 
+from pydantic import TypeAdapter
 from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowFailureError, WorkflowHandle
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from api.payment_run import CALL_LIMIT, START_LIMIT_S, amount_text, read_input, starting
 from api.waiting import Deadline
 from engine.contracts import queues
-from engine.contracts.batch import BatchOutcome, BatchRequest
-from engine.domain.ids import AccountId
-from engine.domain.money import msat_to_sat_floor
+from engine.contracts.batch import BatchOutcome, BatchRequest, batch_attributes
+from engine.domain.ids import AccountId, BatchId
+from engine.ledger.database import Connection
+from engine.ledger.lane import find_boarded, note_boarded
 from workflows.batch import BatchWorkflow
 
 Handle = WorkflowHandle[BatchWorkflow, BatchOutcome]
 
 _LISTED = 100
+_REQUEST = TypeAdapter(BatchRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +50,10 @@ async def start(client: Client, asked: BatchRequest) -> tuple[Handle, bool]:
                     id=workflow_id,
                     task_queue=queues.PAYMENTS,
                     id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                     static_summary=f"{len(asked.items)} internal payments, {total} in all, for {asked.account_id}",
                     static_details=_listed(asked),
-                    search_attributes=TypedSearchAttributes(
-                        [
-                            SearchAttributePair(queues.KIND, "batch"),
-                            SearchAttributePair(queues.STATUS, "pending"),
-                            SearchAttributePair(queues.ACCOUNT, asked.account_id),
-                            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.total_msat)),
-                            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
-                        ]
-                    ),
+                    search_attributes=batch_attributes(asked),
                     task_timeout=queues.TASK_TIMEOUT,
                     rpc_timeout=CALL_LIMIT,
                 )
@@ -91,6 +81,28 @@ async def find_started(client: Client, account_id: AccountId, batch_id: str) -> 
     workflow_id = f"batch-{account_id}-{batch_id.partition('_')[2]}"
     found = await read_input(client.get_workflow_handle_for(BatchWorkflow.run, workflow_id), BatchRequest)
     return found and Started(*found)
+
+
+async def find_accepted(conn: Connection, batch_id: BatchId) -> Started | None:
+    """A batch whose caller was told to come back, and that no worker has opened."""
+    boarded = await find_boarded(conn, batch_id)
+    if boarded is None or boarded.request is None:
+        return None
+    return Started(_REQUEST.validate_python(boarded.request), boarded.created_at)
+
+
+async def keep_accepted(conn: Connection, started: Started) -> None:
+    """Before a caller is told to come back: from now on the workflow can be begun again from the request."""
+    asked = started.request
+    await note_boarded(
+        conn,
+        asked.batch_id,
+        queues.batch_workflow_id(asked.account_id, asked.idempotency_key),
+        started.at,
+        bytes.fromhex(asked.body_hash),
+        request=asdict(asked),
+        kind="batch",
+    )
 
 
 def _listed(asked: BatchRequest) -> str:

@@ -8,35 +8,27 @@ import asyncio
 from datetime import timedelta
 
 from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.approval import own_proposal
+from api.approval import WORD_LOST, own_proposal, word_lost
 from api.deps import Services
 from api.errors import temporal_away
 from api.idempotency import Intent, check_same
 from engine.contracts import queues
-from engine.contracts.correction import Decision, Proposal
+from engine.contracts.correction import Decision, Proposal, correction_attributes, correction_summary
 from engine.domain.errors import Conflict, InvariantBroken, Unavailable
-from engine.domain.money import msat_to_sat_floor
 from engine.ledger.request import find_key
 from workflows.correction import CorrectionWorkflow
 
 _CALL_LIMIT = timedelta(seconds=5)
 _LIMIT_S = 12
 _POLL_S = 0.05
-_LONGEST_SUMMARY = 200
 
 
 async def start(client: Client, proposal: Proposal) -> bool:
     """Start the workflow; False when there is one already, which then is this key's."""
-    summary = f"{proposal.kind}: {proposal.amount_msat:,} msat, Dr {proposal.debit} · Cr {proposal.credit}"
     try:
         async with asyncio.timeout(_LIMIT_S):
             await client.start_workflow(
@@ -45,16 +37,9 @@ async def start(client: Client, proposal: Proposal) -> bool:
                 id=queues.correction_workflow_id(proposal.correction),
                 task_queue=queues.PAYMENTS,
                 id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=summary[:_LONGEST_SUMMARY],
-                search_attributes=TypedSearchAttributes(
-                    [
-                        SearchAttributePair(queues.KIND, str(proposal.kind)),
-                        SearchAttributePair(queues.STATUS, "proposed"),
-                        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(proposal.amount_msat)),
-                        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
-                    ]
-                ),
+                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+                static_summary=correction_summary(proposal),
+                search_attributes=correction_attributes(proposal),
                 task_timeout=queues.TASK_TIMEOUT,
                 rpc_timeout=_CALL_LIMIT,
             )
@@ -98,6 +83,8 @@ async def tell(client: Client, workflow_id: str, word: Decision) -> None:
         kind = refusal.cause.type if isinstance(refusal.cause, ApplicationError) else None
         if kind == "OwnProposal":
             raise own_proposal() from refusal
+        if kind in WORD_LOST:
+            raise word_lost(workflow_id) from refusal
         if kind != "CorrectionDecided":
             raise
         raise Conflict("Another operator has decided this.", code="correction_decided") from refusal

@@ -1,17 +1,18 @@
 """A payment as its caller is told of it: waited for, read from Postgres, or from its workflow while no worker has it.
 
 Postgres has the answer of every key for ever. Between the start of a workflow and its first activity only Temporal
-knows of a payment, and it is shown as it was asked for.
+knows of a payment, and it is shown as it was asked for. Before anybody is told that it was accepted, its request is
+kept in Postgres: what becomes of its workflow then loses nothing.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from api import payment_run
 from api.deps import Services, no_such
@@ -20,12 +21,14 @@ from api.idempotency import as_error, check_same
 from api.payment_facts import Asked
 from api.waiting import Deadline
 from engine.clients.success_action import reveal
-from engine.domain.errors import InvariantBroken
+from engine.contracts.payment import PaymentRequest
+from engine.domain.errors import InvariantBroken, Unavailable
 from engine.domain.ids import AccountId, PaymentId
 from engine.ledger.database import Connection
 from engine.ledger.lane import find_boarded, note_boarded
 
 _POLL_S = 0.15
+_REQUEST = TypeAdapter(PaymentRequest)
 COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.delivered_msat, p.fee_msat,
     p.max_fee_msat, p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at,
     p.settled_at, p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since,
@@ -145,22 +148,29 @@ async def _reply_unopened(
     asked: Asked,
     body_hash: bytes,
 ) -> PaymentOut:
-    """The payment has been accepted and no worker has opened it yet."""
-    if run.boarded is not None:
-        async with services.reading() as conn:
-            noted = await note_boarded(conn, asked.payment_id, run.workflow_id, run.boarded.at, body_hash)
-        check_same(noted or body_hash, body_hash)
-        return _accepted(response, await _unopened(services, run.boarded, run.workflow_id))
-    found = await _find_started(services, asked.account_id, asked.payment_id)
+    """The payment has been accepted and no worker has opened it yet. Its request is kept before that is said."""
+    found = (run.boarded, run.workflow_id) if run.boarded else None
+    found = found or await _find_started(services, asked.account_id, asked.payment_id)
     if found is not None:
-        started, workflow_id = found
-        check_same(bytes.fromhex(started.request.body_hash), body_hash)
-        return _accepted(response, await _unopened(services, started, workflow_id))
+        check_same(await keep_accepted(services, *found), body_hash)
+        return _accepted(response, await _unopened(services, *found))
     known = await find_answer(services, asked.account_id, asked.key)
-    if known is None:
-        raise InvariantBroken(f"{run.workflow_id} has ended and left no answer")
+    if known is None:  # ended by hand before it was opened: the same request again begins another one
+        raise Unavailable(f"{run.workflow_id} has ended and left no answer", code="temporarily_unavailable")
     check_same(known.body_hash, body_hash)
     return reply(response, known)
+
+
+async def keep_accepted(services: Services, started: payment_run.Started, workflow_id: str) -> bytes:
+    """Before a caller is told that this was accepted: from now on its workflow can be begun again from the request.
+
+    Gives the hash of the request that its key stands for, which may be another one.
+    """
+    asked = started.request
+    body_hash = bytes.fromhex(asked.body_hash)
+    async with services.reading() as conn:
+        noted = await note_boarded(conn, asked.payment_id, workflow_id, started.at, body_hash, request=asdict(asked))
+    return noted or body_hash
 
 
 def reply(response: Response, known: Answer) -> PaymentOut:
@@ -207,21 +217,27 @@ async def find_unopened(services: Services, account: AccountId, payment_id: str)
     found = await _find_started(services, account, payment_id)
     if found is None or (found[0].request.payment_id, found[0].request.account_id) != (payment_id, account):
         raise no_such("payment")
+    await keep_accepted(services, *found)
     return await _unopened(services, *found)
 
 
 async def _find_started(
     services: Services, account: AccountId, payment_id: str
 ) -> tuple[payment_run.Started, str] | None:
-    """What runs for the payment, in a workflow of its own or in a lane, and its id. Raises Unavailable."""
+    """The request that was accepted and is not opened, and its workflow: as it is kept, or as Temporal has it.
+
+    Raises Unavailable.
+    """
+    async with services.reading() as conn:
+        boarded = await find_boarded(conn, PaymentId(payment_id))
+    if boarded is not None and boarded.request is not None:
+        request = _REQUEST.validate_python(boarded.request)
+        return payment_run.Started(request, boarded.created_at), boarded.workflow_id
     workflow_id = payment_run.workflow_id_of(account, payment_id)
     started = await payment_run.find_started(services.temporal, workflow_id)
-    if started is None:
-        async with services.reading() as conn:
-            lane = await find_boarded(conn, PaymentId(payment_id))
-        if lane is not None:
-            workflow_id, at = lane
-            started = await payment_run.find_boarded(services.temporal, workflow_id, payment_id, at)
+    if started is None and boarded is not None:  # noted by an older release
+        workflow_id = boarded.workflow_id
+        started = await payment_run.find_boarded(services.temporal, workflow_id, payment_id, boarded.created_at)
     return None if started is None else (started, workflow_id)
 
 

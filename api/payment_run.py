@@ -36,12 +36,12 @@ from api.waiting import MAX_WAIT_S, Deadline
 from engine.clients.announcements import Listener, Word
 from engine.contracts import queues
 from engine.contracts.lane import LaneOutcome, LaneRequest
-from engine.contracts.payment import PaymentOutcome, PaymentRequest
+from engine.contracts.payment import PaymentOutcome, PaymentRequest, found_by
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, new_id
 from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
 from workflows.lane import LaneWorkflow
-from workflows.payment import PaymentWorkflow, found_by
+from workflows.payment import PaymentWorkflow
 
 Handle = WorkflowHandle[PaymentWorkflow, PaymentOutcome]
 LaneHandle = WorkflowHandle[LaneWorkflow, LaneOutcome]
@@ -108,7 +108,7 @@ async def start(client: Client, listener: Listener, asked: PaymentRequest, *, pa
                     id=workflow_id,
                     task_queue=queues.PAYMENTS,
                     id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                    id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
                     static_summary=f"pay {amount_text(asked.amount_msat)} to {payee} for {asked.account_id}",
                     search_attributes=found_by(asked),
                     task_timeout=queues.TASK_TIMEOUT,

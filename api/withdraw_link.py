@@ -30,6 +30,7 @@ from api.errors import problems
 from api.idempotency import Intent, as_error, find_replay, once, optional_key
 from api.limits import require_prices
 from api.paging import Page, Paging, paged, position
+from api.payment_answer import keep_accepted
 from api.public import LnurlRoute
 from api.waiting import Deadline
 from api.wallet import own_wallet
@@ -217,7 +218,8 @@ async def claim(
             services.temporal, services.listener, asked, payee="whoever has the withdraw link"
         )
         run.leave()
-        await _accepted(services, link, k1, body_hash)
+        if not await _accepted(services, link, k1, body_hash):
+            await keep_accepted(services, payment_run.Started(asked, datetime.now(UTC)), run.workflow_id)
     return {"status": "OK"}
 
 
@@ -231,12 +233,13 @@ async def _require_prices(services: Services, link: WithdrawLink, invoice: bolt1
     await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
 
 
-async def _accepted(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> None:
-    """Wait until the claim has its money, or a no (raised). With every worker away it stays accepted, and waits."""
+async def _accepted(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
+    """Wait until the claim has its money, or a no (raised). With every worker away it stays accepted: False."""
     deadline, answered = Deadline(_ACCEPT_LIMIT_S), False
     while not answered and deadline.left_s > 0:
         await asyncio.sleep(_ACCEPT_POLL_S)
         answered = await _is_answered(services, link, k1, body_hash)
+    return answered
 
 
 async def _is_answered(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:

@@ -1,4 +1,5 @@
-"""Which lane carries a payment that no worker has opened yet: written when its caller is told to come back later.
+"""What was accepted and no worker has opened yet, and which workflow carries it: written when a caller is told to come
+back later. The request is kept with it, for that workflow may be gone before it has opened anything.
 
 From then on the payment's key stands for that request: another one with the same key is a conflict, and is told so by
 whoever meets it first, the API or the worker that would open it.
@@ -7,8 +8,9 @@ whoever meets it first, the API or the worker that would open it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Literal
 
-from engine.domain.ids import AccountId, PaymentId
+from engine.domain.ids import AccountId, BatchId, PaymentId
 from engine.ledger.database import Connection, translated
 
 
@@ -21,35 +23,57 @@ class Standing:
     """Whether a worker has opened it, so that the key has its answer; else it was accepted and rides a lane."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boarded:
+    """What was accepted, and the workflow that was to open it."""
+
+    workflow_id: str
+    created_at: datetime
+    body_hash: bytes | None
+    """None: an older release noted it."""
+    request: dict[str, Any] | None
+    """None also once it has been opened."""
+
+
 async def note_boarded(
-    conn: Connection, payment_id: PaymentId, workflow_id: str, at: datetime, body_hash: bytes
+    conn: Connection,
+    payment_id: PaymentId | BatchId,
+    workflow_id: str,
+    at: datetime,
+    body_hash: bytes,
+    *,
+    request: dict[str, Any],
+    kind: Literal["payment", "batch"] = "payment",
 ) -> bytes | None:
-    """Remember the lane and the request; gives the hash of the one that is remembered.
+    """Remember the workflow and the request; gives the hash of the one that is remembered.
 
     A repeat over another lane leaves the first: whichever comes first opens the payment. None: one that an older
     release noted, which kept no hash.
     """
     with translated():
         noted: bytes | None = await conn.fetchval(
-            """INSERT INTO bank.boarded_payments(payment_id, workflow_id, created_at, body_hash)
-               VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING RETURNING body_hash""",
+            """INSERT INTO bank.boarded_payments(payment_id, workflow_id, created_at, body_hash, kind, request)
+               VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING body_hash""",
             payment_id,
             workflow_id,
             at,
             body_hash,
+            kind,
+            request,
         )
         if noted is None:
             noted = await conn.fetchval("SELECT body_hash FROM bank.boarded_payments WHERE payment_id = $1", payment_id)
     return noted
 
 
-async def find_boarded(conn: Connection, payment_id: PaymentId) -> tuple[str, datetime] | None:
-    """The lane's workflow and since when, if the payment went by one and was not opened at once."""
+async def find_boarded(conn: Connection, payment_id: PaymentId | BatchId) -> Boarded | None:
+    """What was accepted under this id, if it was not opened at once."""
     with translated():
         row = await conn.fetchrow(
-            "SELECT workflow_id, created_at FROM bank.boarded_payments WHERE payment_id = $1", payment_id
+            "SELECT workflow_id, created_at, body_hash, request FROM bank.boarded_payments WHERE payment_id = $1",
+            payment_id,
         )
-    return None if row is None else (row["workflow_id"], row["created_at"])
+    return None if row is None else Boarded(**row)
 
 
 async def find_standings(conn: Connection, asked: Sequence[tuple[AccountId, str, PaymentId]]) -> list[Standing | None]:

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import secrets
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -43,47 +42,53 @@ def hash_of(payer: User, to: User, amount_msat: int) -> bytes:
     return hashlib.sha256(f"POST\n/v1/payments\n{canonical}".encode()).digest()
 
 
-async def board(teller: Teller, payer: User, key: str, body_hash: bytes) -> bytes | None:
-    payment_id = PaymentId(id_for_key("pay", AccountId(payer.id), key))
+def request_of(payer: User, to: User, amount_msat: int, key: str = "k") -> PaymentRequest:
+    return PaymentRequest(
+        payment_id=PaymentId(id_for_key("pay", AccountId(payer.id), key)),
+        account_id=AccountId(payer.id),
+        wallet_id=WalletId(payer.wallet_id),
+        idempotency_key=key,
+        body_hash=hash_of(payer, to, amount_msat).hex(),
+        destination=f"wallet:{to.wallet_id}",
+        payee_wallet_id=WalletId(to.wallet_id),
+        amount_msat=Msat(amount_msat),
+        max_fee_msat=Msat(0),
+    )
+
+
+async def board(teller: Teller, asked: PaymentRequest) -> bytes | None:
     async with teller.pool.acquire() as conn:
         now = await conn.fetchval("SELECT clock_timestamp()")
-        return await note_boarded(conn, payment_id, LANE, now, body_hash)
+        body_hash = bytes.fromhex(asked.body_hash)
+        return await note_boarded(conn, asked.payment_id, LANE, now, body_hash, request=asdict(asked))
 
 
 async def test_another_request_with_the_key_is_a_conflict_and_begins_nothing(api: Api, teller: Teller) -> None:
     alice, bob = await api.open_account(), await api.open_account()
-    await board(teller, alice, "k", hash_of(alice, bob, 1_000))
+    await board(teller, request_of(alice, bob, 1_000))
     other = await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=2_000, key="k")
     is_problem(other, 409, "idempotency_conflict")
     assert "Idempotency-Replayed" not in other.headers
     same = await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=1_000, key="k", prefer="wait=0")
-    is_problem(same, 503, "temporarily_unavailable")  # it rides a lane that only Temporal knows, which is away
+    assert (same.status_code, same.json()["waiting"]["reason"]) == (202, "opening"), "also while Temporal is away"
     assert same.headers["Idempotency-Replayed"] == "true"
+    shown = await alice.get(same.headers["Location"])
+    assert shown.json() == same.json()
+    is_problem(await bob.get(same.headers["Location"]), 404, "not_found")
 
 
 async def test_of_two_that_ride_at_once_the_first_to_be_told_keeps_the_key(api: Api, teller: Teller) -> None:
-    alice = await api.open_account()
-    first, second = secrets.token_bytes(32), secrets.token_bytes(32)
-    assert await board(teller, alice, "k", first) == first
-    assert await board(teller, alice, "k", second) == first
-    assert await board(teller, alice, "k", first) == first
+    alice, bob = await api.open_account(), await api.open_account()
+    first, second = request_of(alice, bob, 1_000), request_of(alice, bob, 2_000)
+    for asked in (first, second, first):
+        assert await board(teller, asked) == bytes.fromhex(first.body_hash)
 
 
 async def test_a_worker_opens_the_one_that_was_accepted_and_not_the_other(api: Api, teller: Teller) -> None:
     alice, bob = await api.open_account(), await api.open_account()
     await teller.receive(alice, 5_000_000)
-    accepted = PaymentRequest(
-        payment_id=PaymentId(id_for_key("pay", AccountId(alice.id), "k")),
-        account_id=AccountId(alice.id),
-        wallet_id=WalletId(alice.wallet_id),
-        idempotency_key="k",
-        body_hash=hash_of(alice, bob, 1_000).hex(),
-        destination=f"wallet:{bob.wallet_id}",
-        payee_wallet_id=WalletId(bob.wallet_id),
-        amount_msat=Msat(1_000),
-        max_fee_msat=Msat(0),
-    )
-    await board(teller, alice, "k", bytes.fromhex(accepted.body_hash))
+    accepted = request_of(alice, bob, 1_000)
+    await board(teller, accepted)
     payments = Payments(teller.pool, chart.Chart())
     other = replace(accepted, body_hash=hash_of(alice, bob, 2_000).hex(), amount_msat=Msat(2_000))
     refused = (await payments.open_payment(other)).outcome

@@ -20,7 +20,7 @@ from engine.contracts.invoice import Receipt
 from engine.contracts.payment import PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
-from engine.ledger import invoice, node, payment, reads, reconciliation, sending
+from engine.ledger import invoice, janitor, node, payment, reads, reconciliation, sending
 from engine.ledger.chart import Chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.closing import close_in_tx
@@ -156,6 +156,15 @@ def asking(api: Api, since: datetime) -> dict[str, Operation]:
     }
 
 
+JANITOR = {
+    "payments": janitor.PAYMENTS,
+    "accepted": janitor.ACCEPTED,
+    "corrections": janitor.CORRECTIONS,
+    "cases": janitor.CASES,
+    "runs": janitor.RUNS,
+}
+
+
 def tending(pool: Pool) -> dict[str, Operation]:
     """What workers ask again and again."""
     name = NodeName(NODE)
@@ -172,8 +181,18 @@ def tending(pool: Pool) -> dict[str, Operation]:
     return {
         "fence": read(lambda conn: sending.find_fence(conn, PaymentId("pay_new1"), attempt=1)),
         "waiting": read(lambda conn: payment.find_waiting_workflow(conn, PaymentHash("ab" * 32))),
-        "in flight": read(lambda conn: payment.list_in_flight(conn, name)),
+        "in flight": read(lambda conn: node.list_in_flight(conn, name, after="", limit=256)),
         "sweep": read(lambda conn: invoice.list_overdue(conn, name, after=InvoiceId(""), grace_s=30, limit=100)),
+        **{
+            f"janitor: {kind}": read(
+                lambda conn, shelf=shelf: janitor.list_owed(  # type: ignore[misc]
+                    conn, shelf, after=janitor.START, age=timedelta(seconds=30), limit=1000
+                )
+            )
+            for kind, shelf in JANITOR.items()
+        },
+        "janitor: opened": read(janitor.forget_opened),
+        "receipts handed on": read(lambda conn: invoice.list_uncredited(conn, [PaymentHash("ab" * 32)])),
         "cancellations": read(lambda conn: invoice.list_cancellations(conn, name, 100)),
         "tend": read(lambda conn: node.report_room(conn, name, *[Msat(1_000_000_000)] * 3)),
         "cut and counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),

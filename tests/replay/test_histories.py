@@ -16,6 +16,7 @@ from engine.contracts.converter import DATA_CONVERTER
 from workflows.batch import BatchWorkflow
 from workflows.correction import CorrectionWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
+from workflows.janitor import JanitorWorkflow
 from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
@@ -45,6 +46,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             LaneWorkflow,
             BatchWorkflow,
             QuoteWorkflow,
+            JanitorWorkflow,
         ],
         data_converter=DATA_CONVERTER,
     )

@@ -90,3 +90,9 @@ def decorated(one: Source, decorator: str) -> bool:
     definitions = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     nodes = [node for node in ast.walk(one.tree) if isinstance(node, definitions)]
     return any(dotted(each) == decorator for node in nodes for each in node.decorator_list)
+
+
+def classes_with(one: Source, decorator: str) -> list[str]:
+    """The names of the classes that the file decorates with it."""
+    classes = [node for node in ast.walk(one.tree) if isinstance(node, ast.ClassDef)]
+    return [node.name for node in classes if any(dotted(each) == decorator for each in node.decorator_list)]

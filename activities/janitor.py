@@ -1,0 +1,231 @@
+"""Rows that wait for a workflow which is gone, and how each kind of them is brought on its way again.
+
+    list what is not final  →  ask Temporal which of their workflows run  →  begin the others again
+
+Temporal's list may be some seconds old, in both directions. One that runs is not begun again, whatever the list says:
+the start finds it. One that has just been ended and is still listed is found by the next round. To begin again is safe
+because every workflow's first step finds in the books what was done: the key is claimed, the hold is there.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.service import RPCError
+
+from activities.heartbeat import heartbeats
+from engine.contracts import queues
+from engine.contracts.batch import BatchRequest, batch_attributes
+from engine.contracts.correction import Proposal, correction_attributes, correction_summary
+from engine.contracts.janitor import JanitorActivities, Round, Tidied
+from engine.contracts.payment import PaymentRequest, found_by
+from engine.contracts.reconciliation import OpenCase, RunStatus, case_attributes, case_summary
+from engine.domain.errors import EngineError
+from engine.domain.ids import PaymentId
+from engine.ledger import janitor as kept
+from engine.ledger import payment, reconciliation
+from engine.ledger.database import Pool, borrowed, transaction
+
+_PAGE = 1000
+_ASKED_AT_ONCE = 100
+_BEGUN_AT_ONCE = 1000
+"""Of one kind in one round; the next one comes within a minute."""
+_CALL_LIMIT = timedelta(seconds=10)
+
+_PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(BatchRequest)
+_PROPOSAL, _CASE = TypeAdapter(Proposal), TypeAdapter(OpenCase)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """Rows of a kind, and what brings one of them on its way."""
+
+    shelf: kept.Shelf
+    begin: Callable[[Client, Pool, Mapping[str, Any]], Awaitable[None]]
+
+
+class Janitor(JanitorActivities):
+    """Needs Postgres and Temporal."""
+
+    def __init__(self, pool: Pool, client: Client) -> None:
+        self._pool = pool
+        self._client = client
+
+    @activity.defn
+    async def tidy_up(self, walk: Round) -> Tidied:
+        """Each kind, and each row, for itself: what fails holds no other up."""
+        begun: dict[str, int] = {}
+        failed: dict[str, str] = {}
+        async with heartbeats():
+            async with borrowed(self._pool) as conn:
+                await kept.forget_opened(conn)
+            for name, kind in KINDS.items():
+                begun[name] = 0
+                lost = await self._find_lost(kind, timedelta(seconds=walk.older_than_s))
+                for facts in lost:
+                    try:
+                        await kind.begin(self._client, self._pool, facts)
+                        begun[name] += 1
+                    except (EngineError, RPCError, ValidationError, ValueError) as error:
+                        activity.logger.error("%s has no workflow and cannot be given one: %s", facts["id"], error)
+                        failed[name] = f"{facts['id']}: {type(error).__name__}"
+        return Tidied(begun=begun, failed=failed)
+
+    async def _find_lost(self, kind: Kind, age: timedelta) -> list[dict[str, Any]]:
+        """What is needed to begin again, of rows for which no workflow runs: the oldest."""
+        lost: list[str] = []
+        after = kept.START
+        while len(lost) < _BEGUN_AT_ONCE:
+            async with borrowed(self._pool) as conn:
+                page = await kept.list_owed(conn, kind.shelf, after=after, age=age, limit=_PAGE)
+            running = await self._list_running([each for owed in page for each in owed.workflow_ids])
+            lost += [owed.id for owed in page if not running.intersection(owed.workflow_ids)]
+            if len(page) < _PAGE:
+                break
+            after = (page[-1].at, page[-1].id)
+        async with borrowed(self._pool) as conn:
+            return await kept.read_facts(conn, kind.shelf, lost[:_BEGUN_AT_ONCE]) if lost else []
+
+    async def _list_running(self, workflow_ids: Sequence[str]) -> set[str]:
+        wanted = sorted(set(workflow_ids))
+        running: set[str] = set()
+        for at in range(0, len(wanted), _ASKED_AT_ONCE):
+            named = ", ".join(f'"{each}"' for each in wanted[at : at + _ASKED_AT_ONCE])
+            query = f'ExecutionStatus = "Running" AND WorkflowId IN ({named})'
+            async for found in self._client.list_workflows(query, rpc_timeout=_CALL_LIMIT):
+                running.add(found.id)
+        return running
+
+
+async def _begin_payment(client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
+    """Its money is held. Whoever opened it may have been a lane: from now on it is this workflow that it waits for."""
+    asked = _PAYMENT.validate_python(
+        {
+            "payment_id": facts["id"],
+            "account_id": facts["account_id"],
+            "wallet_id": facts["wallet_id"],
+            "idempotency_key": facts["key"],
+            "body_hash": facts["body_hash"].hex(),
+            "destination": facts["destination"],
+            "bolt11": facts["bolt11"],
+            "payment_hash": facts["payment_hash"],
+            "amount_in_invoice": facts["amount_in_invoice"],
+            "amount_msat": facts["amount_msat"],
+            "max_fee_msat": facts["routing_cap_msat"],
+            "memo": facts["memo"],
+            "external_id": facts["external_id"],
+            "payee_node": facts["destination"] if facts["bolt11"] is None else None,
+        }
+    )
+    workflow_id = await _start_payment(client, asked)
+    async with borrowed(pool) as conn:
+        await payment.hand_over(conn, PaymentId(facts["id"]), workflow_id)
+
+
+async def _begin_accepted(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
+    if facts["kind"] == "payment":
+        await _start_payment(client, _PAYMENT.validate_python(facts["request"]))
+        return
+    asked = _BATCH.validate_python(facts["request"])
+    await _start(
+        client,
+        "BatchWorkflow",
+        asked,
+        workflow_id=queues.batch_workflow_id(asked.account_id, asked.idempotency_key),
+        summary=f"{len(asked.items)} internal payments, {asked.total_msat:,} msat in all, for {asked.account_id}",
+        attributes=batch_attributes(asked),
+    )
+
+
+async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
+    """Who proposed it, and with which key, stands in the audit trail already."""
+    proposal = _PROPOSAL.validate_python(
+        {
+            "correction": facts["id"],
+            "kind": facts["kind"],
+            "debit": facts["debit"],
+            "credit": facts["credit"],
+            "amount_msat": facts["amount_msat"],
+            "reason": facts["reason"],
+            "operator": facts["proposed_by"],
+            "key_id": "",
+            "idempotency_key": facts["key"],
+            "body_hash": facts["body_hash"].hex(),
+            "case": facts["case_id"],
+            "reference": facts["reference"],
+            "expires_at": facts["expires_at"],
+        }
+    )
+    await _start(
+        client,
+        "CorrectionWorkflow",
+        proposal,
+        workflow_id=queues.correction_workflow_id(proposal.correction),
+        summary=correction_summary(proposal),
+        attributes=correction_attributes(proposal),
+    )
+
+
+async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
+    case = _CASE.validate_python({"case": facts["id"], **{name: facts[name] for name in facts if name != "id"}})
+    await _start(
+        client,
+        "CaseWorkflow",
+        case,
+        workflow_id=queues.case_workflow_id(case.case),
+        summary=case_summary(case),
+        attributes=case_attributes(case),
+    )
+
+
+async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
+    """It has said nothing, and another one comes within the hour."""
+    async with transaction(pool) as conn:
+        nothing: dict[str, Any] = {"accounts": [], "findings": []}
+        await reconciliation.finish_in_tx(conn, facts["id"], status=RunStatus.INCOMPLETE, report=nothing)
+
+
+KINDS: Mapping[str, Kind] = {
+    "payments": Kind(kept.PAYMENTS, _begin_payment),
+    "accepted": Kind(kept.ACCEPTED, _begin_accepted),
+    "corrections": Kind(kept.CORRECTIONS, _begin_correction),
+    "cases": Kind(kept.CASES, _begin_case),
+    "runs": Kind(kept.RUNS, _end_run),
+}
+"""Every kind of row that `engine/contracts/janitor.py` names."""
+
+
+async def _start_payment(client: Client, asked: PaymentRequest) -> str:
+    workflow_id = queues.payment_workflow_id(asked.account_id, asked.idempotency_key)
+    await _start(
+        client,
+        "PaymentWorkflow",
+        asked,
+        workflow_id=workflow_id,
+        summary=f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}",
+        attributes=found_by(asked),
+    )
+    return workflow_id
+
+
+async def _start(
+    client: Client, name: str, asked: object, *, workflow_id: str, summary: str, attributes: TypedSearchAttributes
+) -> None:
+    """Whatever an earlier run of this id came to, the row says that it is not done."""
+    await client.start_workflow(
+        name,
+        asked,
+        id=workflow_id,
+        task_queue=queues.PAYMENTS,
+        task_timeout=queues.TASK_TIMEOUT,
+        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        static_summary=summary,
+        search_attributes=attributes,
+        rpc_timeout=_CALL_LIMIT,
+    )

@@ -1,0 +1,58 @@
+"""Messages of the janitor, and which workflow's rows it looks after.
+
+A row that is not final waits for its workflow. When that is gone, ended by hand or by Temporal, nothing goes on by
+itself: the janitor begins it again. Every workflow stands in one of the two lists here, and a tidy test says so.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+from temporalio import activity
+
+LOOKED_AFTER = {
+    "PaymentWorkflow": ("payments", "accepted"),
+    "LaneWorkflow": ("payments", "accepted"),
+    "BatchWorkflow": ("accepted",),
+    "CorrectionWorkflow": ("corrections",),
+    "CaseWorkflow": ("cases",),
+    "ReconciliationWorkflow": ("runs",),
+}
+"""Workflow to the kinds of rows that wait for it. What two operators decide about a payment is its workflow's."""
+
+LOOKED_AFTER_ELSEWHERE = {
+    "ReceiveWorkflow": "the sweep compares what the pump has handed on with what is credited",
+    "ReceiptPageWorkflow": "as ReceiveWorkflow",
+    "InvoiceSweepWorkflow": "a schedule",
+    "LndPumpWorkflow": "every worker makes sure of it, each minute; the notes to cancel invoices wait for it",
+    "AdoptNodeWorkflow": "every worker makes sure of it until the node is in the books",
+    "QuoteWorkflow": "owns nothing: who asked is told that nobody can tell",
+    "JanitorWorkflow": "a schedule",
+}
+"""Workflow to who begins it again, or why nobody needs to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One walk over all that waits. Input of the workflow."""
+
+    older_than_s: int = 30
+    """Younger rows are left alone: their workflows have just been started, or are about to be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tidied:
+    """What came of it."""
+
+    begun: dict[str, int]
+    """How many workflows were begun again, by kind of row."""
+    failed: dict[str, str]
+    """The last of the rows of this kind that could not be helped, and why."""
+
+
+class JanitorActivities(ABC):
+    """Safe to repeat: what runs is not begun again."""
+
+    @activity.defn
+    @abstractmethod
+    async def tidy_up(self, walk: Round) -> Tidied:
+        """Begin the workflow again of every row that waits for one and has none."""

@@ -1,0 +1,114 @@
+"""What waits for a workflow, by kind of row: all that is not final, and what its workflow must be told to go on.
+
+A walk reads only ids, page by page, the oldest first; the rest is read of those whose workflow is gone. Only reads, but
+for the requests that are forgotten once they are opened.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from engine.ledger.database import Connection, translated
+
+_FORGOTTEN_AT_ONCE = 1000
+START = (datetime.min.replace(tzinfo=UTC), "")
+"""The position before the first row."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """A row that is not final. Any of these workflows would bring it to its end."""
+
+    id: str
+    at: datetime
+    workflow_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """A kind of row: a query of `id, at, workflow_ids`, and one of all that a workflow is begun with, for ids `$1`."""
+
+    owed: str
+    facts: str
+
+
+PAYMENTS = Shelf(
+    owed="""SELECT id, created_at AS at,
+                   ARRAY[workflow_id, format('payment-%s-%s', account_id, split_part(id, '_', 2))] AS workflow_ids
+              FROM bank.payments WHERE status = 'pending'""",
+    facts="""SELECT p.id, p.account_id, p.wallet_id, p.destination, p.bolt11, p.payment_hash, p.amount_in_invoice,
+                    p.amount_msat, p.max_fee_msat - p.service_fee_msat AS routing_cap_msat, p.memo, p.external_id,
+                    k.key, k.body_hash
+               FROM bank.payments p
+               JOIN bank.idempotency_keys k ON k.account_id = p.account_id AND k.resource_id = p.id
+              WHERE p.id = ANY($1) AND p.status = 'pending'""",
+)
+"""Money is held for them, so their keys have been claimed: opening them again finds what there is."""
+
+ACCEPTED = Shelf(
+    owed="""SELECT payment_id AS id, created_at AS at,
+                   ARRAY[workflow_id, format('%s-%s-%s', kind, request ->> 'account_id',
+                                             split_part(payment_id, '_', 2))] AS workflow_ids
+              FROM bank.boarded_payments WHERE request IS NOT NULL""",
+    facts="""SELECT payment_id AS id, kind, request
+               FROM bank.boarded_payments WHERE payment_id = ANY($1) AND request IS NOT NULL""",
+)
+"""Their callers were told to come back, and no worker has opened them."""
+
+CORRECTIONS = Shelf(
+    owed="""SELECT id, created_at AS at, ARRAY[workflow_id] AS workflow_ids
+              FROM bank.corrections WHERE status IN ('proposed', 'approved')""",
+    facts="""SELECT c.id, c.kind, c.debit, c.credit, c.amount_msat, c.reason, c.case_id, c.reference, c.proposed_by,
+                    c.expires_at, k.key, k.body_hash
+               FROM bank.corrections c
+               JOIN bank.idempotency_keys k ON k.account_id = c.proposed_by AND k.resource_id = c.id
+              WHERE c.id = ANY($1) AND c.status IN ('proposed', 'approved')""",
+)
+
+CASES = Shelf(
+    owed="SELECT id, created_at AS at, ARRAY['case-' || id] AS workflow_ids FROM bank.cases WHERE status = 'open'",
+    facts="""SELECT id, kind, account, subject, amount_msat, detail, suspects
+               FROM bank.cases WHERE id = ANY($1) AND status = 'open'""",
+)
+
+RUNS = Shelf(
+    owed="""SELECT id, created_at AS at, ARRAY[workflow_id] AS workflow_ids
+              FROM bank.reconciliations WHERE status = 'running'""",
+    facts="SELECT id FROM bank.reconciliations WHERE id = ANY($1) AND status = 'running'",
+)
+
+
+async def list_owed(
+    conn: Connection, shelf: Shelf, *, after: tuple[datetime, str], age: timedelta, limit: int
+) -> list[Owed]:
+    """A page of rows that are older than this, the oldest first."""
+    with translated():
+        rows = await conn.fetch(
+            f"""SELECT id, at, workflow_ids FROM ({shelf.owed}) owed
+                 WHERE at < clock_timestamp() - $1::interval AND (at, id) > ($2, $3)
+                 ORDER BY at, id LIMIT $4""",  # noqa: S608 - constant
+            age,
+            *after,
+            limit,
+        )
+    return [Owed(**row) for row in rows]
+
+
+async def read_facts(conn: Connection, shelf: Shelf, ids: Sequence[str]) -> list[dict[str, Any]]:
+    """What the workflows of these are begun with, of those that are still not final."""
+    with translated():
+        return [dict(row) for row in await conn.fetch(shelf.facts, ids)]
+
+
+async def forget_opened(conn: Connection) -> None:
+    """Drop the requests of those that have been opened: their keys have their answers."""
+    with translated():
+        await conn.execute(
+            """UPDATE bank.boarded_payments SET request = NULL WHERE payment_id IN (
+                   SELECT b.payment_id FROM bank.boarded_payments b
+                     JOIN bank.idempotency_keys k ON k.account_id = b.request ->> 'account_id'
+                                                 AND k.key = b.request ->> 'idempotency_key'
+                    WHERE b.request IS NOT NULL ORDER BY b.created_at LIMIT $1)""",
+            _FORGOTTEN_AT_ONCE,
+        )

@@ -1,0 +1,30 @@
+"""The janitor: begins the workflow again of whatever waits for one and has none.
+
+Started by a schedule, never two at once. A workflow may be ended by hand, by a limit of Temporal, or with Temporal's
+own data; the row that it was to bring to its end is still there, with its money held.
+"""
+
+from temporalio import workflow
+
+from workflows.policies import TIDY
+
+with workflow.unsafe.imports_passed_through():
+    from engine.contracts import queues
+    from engine.contracts.janitor import JanitorActivities, Round, Tidied
+
+
+@workflow.defn
+class JanitorWorkflow:
+    """One round. What it could not help is looked at again by the next one."""
+
+    @workflow.run
+    async def run(self, walk: Round) -> Tidied:
+        tidied = await workflow.execute_activity_method(JanitorActivities.tidy_up, walk, **TIDY)
+        begun = [f"**{count}** of {kind}" for kind, count in sorted(tidied.begun.items()) if count]
+        lines = [f"begun again: {', '.join(begun) or 'nothing'}"]
+        lines += [f"- **needs an operator**, {kind}: {why}" for kind, why in sorted(tidied.failed.items())]
+        workflow.set_current_details("\n".join(lines))
+        workflow.upsert_search_attributes(
+            [queues.STATUS.value_set("tidied"), queues.NEEDS_OPERATOR.value_set(bool(tidied.failed))]
+        )
+        return tidied
