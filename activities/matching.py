@@ -16,6 +16,7 @@ from engine.domain.ids import NodeName
 from engine.ledger import chart
 from engine.ledger.payment import receive_ref
 from engine.ledger.reconciliation import BooksCut, Counterparts
+from engine.ledger.reconciliation import NewCase as Case
 
 RECEIPT_GRACE_S = 300
 """So long after the node has settled an invoice its credit counts as under way."""
@@ -124,6 +125,23 @@ def rests(accounts: Sequence[AccountComparison], findings: Sequence[Finding]) ->
         for account in accounts
     }
     return {account: rest_msat for account, rest_msat in left.items() if rest_msat != 0}
+
+
+def standing(explained: Sequence[Case], findings: Sequence[Finding]) -> list[Finding]:
+    """What an operator has explained and a look of this length does not name: as it was found when it was new."""
+    named = {(finding.kind.value, finding.account, finding.subject) for finding in findings}
+    return [
+        Finding(
+            kind=FindingKind(case.kind),
+            account=case.account,
+            subject=case.subject,
+            amount_msat=case.amount_msat,
+            detail=case.detail,
+            suspects=[Suspect(**suspect) for suspect in case.suspects],
+        )
+        for case in explained
+        if (case.kind, case.account, case.subject) not in named
+    ]
 
 
 def unexplained(left: dict[str, int], changes: Sequence[NodeChange]) -> list[Finding]:

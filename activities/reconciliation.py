@@ -41,7 +41,7 @@ from engine.contracts.reconciliation import (
     Suspect,
 )
 from engine.domain.ids import NodeName, PaymentHash
-from engine.ledger import chart, checks
+from engine.ledger import chart, checks, lookback
 from engine.ledger import reconciliation as kept
 from engine.ledger.agreement import AgreedChannel, agree, list_agreed_channels
 from engine.ledger.audit import Act, record_in_tx
@@ -103,10 +103,10 @@ class Reconciliations(ReconciliationActivities):
         async with transaction(self._pool) as conn:
             known = await kept.find_status_in_tx(conn, report.run)
             if known == RunStatus.RUNNING:
+                found = [_as_case(finding) for finding in report.findings if finding.kind not in OBSERVATIONS]
+                known_cases = await kept.see_known_in_tx(conn, report.run, [case.name for case in found])
                 statuses = [
-                    await kept.see_case_in_tx(conn, report.run, _as_case(finding))
-                    for finding in report.findings
-                    if finding.kind not in OBSERVATIONS
+                    known_cases.get(case.name) or await kept.see_case_in_tx(conn, report.run, case) for case in found
                 ]
                 unseen = [each.account for each in report.findings if each.kind in _SAYS_NOTHING]
                 await kept.note_vanished_in_tx(conn, report.run, unseen=unseen)
@@ -176,31 +176,42 @@ class PlaceReconciliations(PlaceReconciliationActivities):
 
     @activity.defn
     async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
-        """A rest that two looks tell the same of is a difference."""
+        """A rest that two looks tell the same of is a difference.
+
+        What operators have explained long ago needs no look as long as nothing changes: a rest of just these amounts
+        is theirs. Any other is looked at as far back as the oldest of them, by name.
+        """
         async with heartbeats():
             async with self._pool.acquire() as conn:
-                since, adopted_at = await kept.read_window(conn, self._lnd.name)
+                window = await lookback.read_window(conn, self._lnd.name)
                 agreed = await list_agreed_channels(conn, self._lnd.name)
-            before: _Look | None = None
-            for _ in range(_LOOKS):
-                look = await self._look(since, agreed)
-                if not look.moving and (not look.left or (before is not None and look.left == before.left)):
-                    break
-                before = None if look.moving else look
-            else:
-                look = replace(look, moving=True)
+                explained = await lookback.list_explained(conn, self._lnd.name)
+            look = await self._look_often(window.since, agreed, explained)
+            if look.left and not look.moving and window.since_explained < window.since:
+                look = await self._look_often(window.since_explained, agreed, [])
             findings = look.findings
             if look.moving:
                 findings = [*findings, _moving(self._lnd.name, look.accounts)]
             elif look.left:
-                changes = await self._history.list_changes(int(adopted_at.timestamp()))
+                changes = await self._history.list_changes(int(window.adopted_at.timestamp()))
                 findings = [*findings, *matching.unexplained(look.left, changes)]
             elif not findings:
                 await self._agree(look)
             stuck = await self._stuck(look.pending, comparison.stuck_after_s)
         return PlaceReport(place=self._lnd.name, accounts=look.accounts, findings=[*findings, *stuck])
 
-    async def _look(self, since: datetime, agreed: Sequence[AgreedChannel]) -> _Look:
+    async def _look_often(
+        self, since: datetime, agreed: Sequence[AgreedChannel], explained: Sequence[kept.NewCase]
+    ) -> _Look:
+        before: _Look | None = None
+        for _ in range(_LOOKS):
+            look = await self._look(since, agreed, explained)
+            if not look.moving and (not look.left or (before is not None and look.left == before.left)):
+                return look
+            before = None if look.moving else look
+        return replace(look, moving=True)
+
+    async def _look(self, since: datetime, agreed: Sequence[AgreedChannel], explained: Sequence[kept.NewCase]) -> _Look:
         """The whole memory once, then cuts until one leaves no rest or two that were quiet leave the same.
 
         What was made in the first second of the window may be older than it: that is looked up one by one.
@@ -221,6 +232,9 @@ class PlaceReconciliations(PlaceReconciliationActivities):
                 if left:
                     findings += await self._name_channels(agreed, cut.held, left)
                     left = matching.rests(accounts, findings)
+                    whole = [*findings, *matching.standing(explained, findings)]
+                    if left and not matching.rests(accounts, whole):
+                        findings, left = whole, {}
                 look = _Look(accounts, findings, left, cut.held, list(cut.known.pending.values()), moving=False)
                 if not left or (cut.quiet and left in seen):
                     return look

@@ -18,8 +18,6 @@ ACTOR = "reconciliation"
 _MANY = 100
 _PATIENCE_S = 300
 """How long a look at all holds may take; other statements have seconds."""
-_LOOK_BACK = timedelta(days=35)
-"""Payments and invoices of ours end well within this: an invoice lives for a week, an HTLC for another."""
 
 
 # The cut
@@ -69,27 +67,6 @@ async def _read_cut(conn: Connection, node: NodeName) -> BooksCut:
     settled_msat = {row["code"]: row["settled_msat"] for row in rows}
     channels, escrow, onchain = (settled_msat.get(code, 0) for code in codes)
     return BooksCut(channels_msat=channels, commit_escrow_msat=escrow, onchain_msat=onchain)
-
-
-async def read_window(conn: Connection, node: NodeName) -> tuple[datetime, datetime]:
-    """(since when the node's payments and invoices are to be listed, when the node was adopted).
-
-    As far back as something of them may still be open: in the books, or in a case.
-    """
-    with translated():
-        row = await conn.fetchrow(
-            """SELECT adopted_at, greatest(adopted_at, least(
-                          clock_timestamp(),
-                          (SELECT min(created_at) FROM bank.cases WHERE status <> 'closed'),
-                          (SELECT min(created_at) FROM bank.payments WHERE node = $1 AND status = 'pending')
-                      ) - $2::interval) AS since
-                 FROM bank.nodes WHERE name = $1""",
-            node,
-            _LOOK_BACK,
-        )
-    if row is None:
-        raise LookupError(node)
-    return row["since"], row["adopted_at"]
 
 
 async def read_counterparts(
@@ -199,7 +176,7 @@ async def list_overdue_cancellations(conn: Connection, grace: timedelta) -> list
     """Invoices that were settled in the ledger longer ago, and that the node may still offer."""
     with translated():
         rows = await conn.fetch(
-            """SELECT c.payment_hash, c.node, c.created_at, i.received_msat
+            """SELECT c.payment_hash, c.node, c.created_at, c.problem, i.received_msat
                  FROM bank.node_cancellations c JOIN bank.invoices i USING (payment_hash)
                 WHERE c.done_at IS NULL AND c.created_at < clock_timestamp() - $1::interval
                 ORDER BY c.created_at LIMIT $2""",
@@ -210,7 +187,8 @@ async def list_overdue_cancellations(conn: Connection, grace: timedelta) -> list
         Loose(
             ref=row["payment_hash"],
             amount_msat=row["received_msat"],
-            detail=f"settled in the ledger at {row['created_at']:%F %R} UTC, not yet cancelled at {row['node']}",
+            detail=f"settled in the ledger at {row['created_at']:%F %R} UTC, not yet cancelled at {row['node']}"
+            + (f": {row['problem']}" if row["problem"] else ""),
         )
         for row in rows
     ]
@@ -229,6 +207,11 @@ class NewCase:
     amount_msat: int
     detail: str
     suspects: list[dict[str, Any]]
+
+    @property
+    def name(self) -> tuple[str, str, str]:
+        """Found again, it is the same one."""
+        return self.kind, self.account, self.subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,6 +252,23 @@ async def finish_in_tx(conn: Connection, run: ReconciliationId, *, status: str, 
         status,
         report,
     )
+
+
+async def see_known_in_tx(
+    conn: Connection, run: ReconciliationId, names: Sequence[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], str]:
+    """Those of these (kind, account, subject) that are cases already and had not vanished: seen again; their status."""
+    with translated():
+        rows = await conn.fetch(
+            """UPDATE bank.cases c SET last_seen = $4 FROM unnest($1::text[], $2::text[], $3::text[]) f(k, a, s)
+                WHERE (c.kind, c.account, c.subject) = (f.k, f.a, f.s) AND c.status <> 'closed' AND NOT c.vanished
+               RETURNING c.kind, c.account, c.subject, c.status""",
+            [kind for kind, _account, _subject in names],
+            [account for _kind, account, _subject in names],
+            [subject for _kind, _account, subject in names],
+            run,
+        )
+    return {(row["kind"], row["account"], row["subject"]): str(row["status"]) for row in rows}
 
 
 async def see_case_in_tx(conn: Connection, run: ReconciliationId, new: NewCase) -> str:
