@@ -11,7 +11,8 @@ from api import payment_run
 from api.lane import Lanes
 from api.payment_run import Run
 from api.waiting import Deadline
-from engine.contracts.lane import MAX_ITEMS
+from engine.contracts.converter import DATA_CONVERTER
+from engine.contracts.lane import MAX_ITEMS, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest
 from engine.domain.errors import Unavailable
 from engine.domain.ids import AccountId, PaymentId, WalletId
@@ -191,3 +192,44 @@ async def test_width_zero_is_off(temporal: MadeUpTemporal) -> None:
     ride(lanes, *(asked(number) for number in range(5)))
     await turn()
     assert [len(each) for each in temporal.started] == [1] * 5
+
+
+async def test_a_lane_is_as_long_as_temporal_takes_whatever_of_its_requests_is_long(
+    temporal: MadeUpTemporal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every text of a request fills it, those of a payee outside as well."""
+    lanes_bytes: list[int] = []
+    start_lane = temporal.start_lane
+
+    async def weigh(client: Any, listener: Any, items: Sequence[PaymentRequest], **kind: bool) -> list[Run]:
+        (payload,) = await DATA_CONVERTER.encode([LaneRequest(items=list(items))])
+        lanes_bytes.append(len(payload.data))
+        return await start_lane(client, listener, items, **kind)
+
+    monkeypatch.setattr(payment_run, "start_lane", weigh)
+    long: dict[str, Any] = {
+        "destination": "d" * 2_000,
+        "bolt11": "l" * 7_000,
+        "memo": "é" * 500,
+        "external_id": "x" * 255,
+        "idempotency_key": "k" * 250,
+        "success_action": {"tag": "aes", "ciphertext": "c" * 4_096, "iv": "i" * 24, "description": '"' * 144},
+    }
+    lanes = Lanes(cast("Any", None), cast("Any", None), width=1, patience_s=60)
+    for name, value in long.items():
+        ride(lanes, asked(0))
+        await turn()
+        key = "" if name != "idempotency_key" else long["idempotency_key"]
+        others = [
+            replace(asked(number), **{name: value, "idempotency_key": f"{key}{number}"})
+            for number in range(1, MAX_ITEMS + 1)
+        ]
+        riders = ride(lanes, *others)
+        while not all(rider.done() for rider in riders):
+            await turn()
+            for end in temporal.ends:
+                end.set()
+        for end in temporal.ends:
+            end.set()
+        await turn()
+        assert max(lanes_bytes) < 510_000, name
