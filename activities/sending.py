@@ -125,7 +125,7 @@ class Sending(SendingActivities):
 
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        async with self._noting(attempt):
+        async with heartbeats(), self._noting(attempt):
             payment = await self._find(attempt)
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
