@@ -3,7 +3,7 @@
 from infra.migrations.sql import execute_file
 
 revision = "0023"
-down_revision = "0019"
+down_revision = "0022"
 branch_labels = None
 depends_on = None
 
