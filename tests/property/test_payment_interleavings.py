@@ -201,8 +201,10 @@ class Stage:
             nonlocal world
             number = next(_numbers)
             world = World(self.witness, PaymentHash(hashlib.sha256(str(number).encode()).hexdigest()), ends)
-            link = await self._link(amounts[0]) if way == "withdraw link" else None
-            for name, seat, worker, amount in zip("AB", self.seats, self.workers, amounts, strict=True):
+            links = [await self._link(each) if "withdraw" in way else None for each in amounts]
+            if way == "one withdraw link":
+                links[1] = links[0]
+            for name, seat, worker, amount, link in zip("AB", self.seats, self.workers, amounts, links, strict=True):
                 actor = run.actor(name, seat)
                 asked = self.payers.request(
                     self.user, None, amount, key=f"{number}{name}", payment_hash=world.payment_hash,
@@ -275,13 +277,13 @@ async def test_what_the_node_does_not_pay_second(stage: Stage, first: NodePaymen
     assert await stage.play("single", [AMOUNT, AMOUNT], [first, NodePaymentStatus.FAILED]) > 1
 
 
-@pytest.mark.parametrize("way", ["single", "lane", "at once", "withdraw link"])
+@pytest.mark.parametrize("way", ["single", "lane", "at once", "withdraw links", "one withdraw link"])
 async def test_two_keys_for_one_invoice_in_every_order(stage: Stage, way: str) -> None:
     """The node fails what it makes first, and pays what it makes second."""
     assert await stage.play(way, [AMOUNT, AMOUNT], [NodePaymentStatus.FAILED, NodePaymentStatus.SUCCEEDED]) > 1
 
 
-@pytest.mark.parametrize("way", ["single", "lane", "at once"])  # a link has one amount
+@pytest.mark.parametrize("way", ["single", "lane", "at once", "withdraw links"])
 async def test_two_keys_for_one_invoice_with_two_amounts_in_every_order(stage: Stage, way: str) -> None:
     """An invoice that names no amount."""
     ends = [NodePaymentStatus.FAILED, NodePaymentStatus.SUCCEEDED]
