@@ -22,12 +22,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """All tests run in two processes, each with a stack and a database server of its own; a part of them in one.
+    """All tests run in two processes, each with a stack and a database server of its own; a part of them in this one.
 
-    MILLRACE_TEST_PROCESSES says otherwise, and pytest's `-n` before it.
+    MILLRACE_TEST_PROCESSES is another number for all; pytest's `-n` comes before both.
     """
     whole = all(Path(word.split("::")[0]).resolve() in (_TESTS, _TESTS.parent) for word in config.args)
-    return int(os.environ.get("MILLRACE_TEST_PROCESSES") or (_SIDE_BY_SIDE if whole else 0))
+    processes = int(os.environ.get("MILLRACE_TEST_PROCESSES") or _SIDE_BY_SIDE)
+    return processes if whole and processes > 1 else 0
 
 
 @pytest.fixture
