@@ -76,7 +76,8 @@ _BODY = JsonBody(NewPaymentIn)
             *("limit_exceeded", "fee_limit_exceeded", "spend_limit_exceeded", "payee_closed", "price_unavailable"),
             "destination_unavailable",
             *("account_locked", "invoice_already_paid", "invoice_cancelled", "payment_in_progress", "node_unavailable"),
-            *("too_many_in_flight", "invoice_unpayable", "keysend_disabled", "max_fee_too_high", "invoice_refused_by_node"),
+            *("too_many_in_flight", "invoice_unpayable", "keysend_disabled", "max_fee_too_high"),
+            "invoice_refused_by_node",
         ),
     },
     openapi_extra=documented(
