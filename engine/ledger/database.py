@@ -155,21 +155,15 @@ class Line(_DriversConnection):
     state …; another operation … is in progress"). Statements raise ConnectionDoesNotExistError for all of that.
     """
 
-    async def execute(self, query: str, *args: object, timeout: float | None = None) -> str:  # noqa: ASYNC109 - asyncpg's
+    async def execute(self, query: str, *args: object, **more: Any) -> str:  # noqa: ANN401 - the limit of time
         """As asyncpg's."""
         with _kept_whole(self):
-            return await super().execute(query, *args, timeout=timeout)
+            return await super().execute(query, *args, **more)
 
-    async def executemany(
-        self,
-        command: str,
-        args: Iterable[Sequence[object]],
-        *,
-        timeout: float | None = None,  # noqa: ASYNC109 - asyncpg's signature
-    ) -> None:
+    async def executemany(self, command: str, args: Iterable[Sequence[object]], **more: Any) -> None:  # noqa: ANN401
         """As asyncpg's."""
         with _kept_whole(self):
-            await super().executemany(command, args, timeout=timeout)
+            await super().executemany(command, args, **more)
 
     async def fetch(self, *args: Any, **more: Any) -> Any:  # noqa: ANN401 - asyncpg's has overloads by record class
         """As asyncpg's."""
