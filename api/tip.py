@@ -15,6 +15,7 @@ import html
 import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from string import Template
 from typing import Annotated, Any
 from urllib.parse import parse_qs
@@ -219,8 +220,9 @@ def _page(name: str, content: _Markup, *, head: _Markup | None = None, status: i
     return HTMLResponse(_filled(_PAGE, name=name, content=content, head=head or _Markup("")), status)
 
 
+@lru_cache(maxsize=1_024)
 def _qr(text: str) -> str:
-    """In upper case, which takes a smaller code."""
+    """In upper case, which takes a smaller code. Drawing one takes 5 to 12 ms, so it is not done at each look."""
     return segno.make(f"LIGHTNING:{text.upper()}", error="l", micro=False).svg_inline(
         border=2, omitsize=True, svgclass=None, lineclass=None
     )
