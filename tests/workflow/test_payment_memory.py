@@ -17,6 +17,7 @@ from workflows.payment import PaymentWorkflow
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(120)]
 
 
+@pytest.mark.filterwarnings("ignore:Cannot find activity to cancel")  # the SDK lets go of one that has just ended
 async def test_payments_that_are_watched_give_their_slots_back(skipping_temporal: WorkflowEnvironment) -> None:
     """More of them than there are slots, and each leaves the memory after every step."""
     client, name, count = skipping_temporal.client, uuid4().hex, 4
