@@ -170,8 +170,8 @@ class PaymentWorkflow:
         )
 
     async def _renew(self, request: PaymentRequest) -> None:
-        """Go on in a new run; not while an operator waits for the answer of this one."""
-        if workflow.all_handlers_finished():
+        """Go on in a new run; not while an operator waits for the answer of this one, nor once he has ended it."""
+        if self._decided is None and workflow.all_handlers_finished():
             workflow.continue_as_new(replace(request, so_far=self._so_far))
 
     def _news(self) -> bool:
