@@ -4,11 +4,9 @@ One activity is one transaction, so there is no moment at which a part of it is 
 not done, and the next worker finds out by the key.
 """
 
-import asyncio
-
 from temporalio import workflow
 
-from workflows.patience import again, in_books, until_done
+from workflows.patience import again, in_books, uncancelled, until_done
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
@@ -21,12 +19,7 @@ class BatchWorkflow:
 
     @workflow.run
     async def run(self, batch: BatchRequest) -> BatchOutcome:
-        work = asyncio.create_task(self._open(batch))
-        while True:
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                workflow.logger.warning("a batch cannot be cancelled: it is settled or refused")
+        return await uncancelled(self._open(batch), "a batch cannot be cancelled: it is settled or refused")
 
     async def _open(self, batch: BatchRequest) -> BatchOutcome:
         outcome = await until_done(

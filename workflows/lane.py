@@ -7,7 +7,6 @@ Lightning share a start and an activity. One that has no end in the activity get
 waits for its node's final word, or calls an operator because it contradicts the books; the others need not wait.
 """
 
-import asyncio
 from collections import Counter
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ from temporalio import workflow
 from temporalio.common import WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from workflows.patience import again, in_books, side_by_side, until_done
+from workflows.patience import again, in_books, side_by_side, uncancelled, until_done
 from workflows.payment import PaymentWorkflow
 
 with workflow.unsafe.imports_passed_through():
@@ -30,12 +29,7 @@ class LaneWorkflow:
 
     @workflow.run
     async def run(self, lane: LaneRequest) -> LaneOutcome:
-        work = asyncio.create_task(self._open(lane))
-        while True:
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                workflow.logger.warning("payments cannot be cancelled: they are settled or refused")
+        return await uncancelled(self._open(lane), "payments cannot be cancelled: they are settled or refused")
 
     async def _open(self, lane: LaneRequest) -> LaneOutcome:
         outcome = await until_done(

@@ -11,7 +11,7 @@ what is wrong, and goes on when it has been mended. The pauses grow to half an h
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -30,6 +30,18 @@ T = TypeVar("T")
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=30)
 _AT_ONCE = 64
 """Children that one workflow task starts: with their inputs far below the 4 MB that a message may have."""
+
+
+async def uncancelled(work: Coroutine[Any, Any, T], why: str) -> T:
+    """The result of `work`. A cancel that somebody asks for is logged with `why`, and ends nothing."""
+    task = asyncio.create_task(work)
+    while True:
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():  # by the SDK, which takes this run out of memory: nobody else has the task
+                raise
+            workflow.logger.warning(why)
 
 
 async def in_books(method: Callable[[Any, A], Awaitable[T]], asked: A) -> T:

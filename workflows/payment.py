@@ -29,7 +29,7 @@ from datetime import timedelta
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
-from workflows.patience import grown_long, in_books, until_done
+from workflows.patience import grown_long, in_books, uncancelled, until_done
 from workflows.policies import MOVE_MONEY, NODE, WATCH
 
 with workflow.unsafe.imports_passed_through():
@@ -82,14 +82,7 @@ class PaymentWorkflow:
 
     @workflow.run
     async def run(self, request: PaymentRequest) -> PaymentOutcome:
-        work = asyncio.create_task(self._pay(request))
-        while True:
-            try:
-                return await asyncio.shield(work)
-            except asyncio.CancelledError:
-                if work.cancelled():  # by the SDK, which takes this run out of memory: nobody else has the task
-                    raise
-                workflow.logger.warning("a payment cannot be cancelled: only the node's final word ends it")
+        return await uncancelled(self._pay(request), "a payment cannot be cancelled: only the node's final word ends it")
 
     @workflow.signal
     def node_reported(self) -> None:
