@@ -168,8 +168,8 @@ async def _find_started(services: Services, account: AccountId, batch_id: BatchI
     started = await batch_run.find_started(services.temporal, account, batch_id)
     if started is not None and started.request.batch_id == batch_id:
         async with services.reading() as conn:
-            await batch_run.keep_accepted(conn, started)
-    return started
+            return await batch_run.keep_accepted(conn, started)
+    return None
 
 
 async def _check(services: Services, caller: Caller, key: str, body: Body[NewBatchIn]) -> BatchRequest:

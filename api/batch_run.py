@@ -91,18 +91,23 @@ async def find_accepted(conn: Connection, batch_id: BatchId) -> Started | None:
     return Started(_REQUEST.validate_python(boarded.request), boarded.created_at)
 
 
-async def keep_accepted(conn: Connection, started: Started) -> None:
-    """Before a caller is told to come back: from now on the workflow can be begun again from the request."""
+async def keep_accepted(conn: Connection, started: Started) -> Started | None:
+    """Before a caller is told to come back: from now on the workflow can be begun again from the request.
+
+    Gives what is kept, which another caller may have accepted before; None when a worker has opened that meanwhile.
+    """
     asked = started.request
-    await note_boarded(
+    body_hash = bytes.fromhex(asked.body_hash)
+    kept = await note_boarded(
         conn,
         asked.batch_id,
         queues.batch_workflow_id(asked.account_id, asked.idempotency_key),
         started.at,
-        bytes.fromhex(asked.body_hash),
+        body_hash,
         request=asdict(asked),
         kind="batch",
     )
+    return started if kept == body_hash else await find_accepted(conn, asked.batch_id)
 
 
 def _listed(asked: BatchRequest) -> str:

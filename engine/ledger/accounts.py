@@ -25,7 +25,7 @@ from engine.domain.limits import Window
 from engine.domain.money import Sat
 from engine.domain.usernames import check_username
 from engine.ledger.chart import user
-from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.database import Connection, Pool, change_rows, translated
 from engine.ledger.store import open_account_in_tx
 
 Reader: TypeAlias = "Connection | Pool"
@@ -317,7 +317,12 @@ async def revoke_api_key_in_tx(
                 generation,
             )
             new = {ApiKeyId(row["id"]): AccountId(row["account_id"]) for row in rows}
-            await conn.execute("UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = ANY($1)", list(new))
+            await change_rows(
+                conn,
+                len(new),
+                "UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = ANY($1) AND revoked_at IS NULL",
+                list(new),
+            )
             revoked |= new
             made = await conn.fetch("SELECT id FROM bank.api_keys WHERE made_by = ANY($1) ORDER BY id", generation)
         generation = [] if keep_made else [ApiKeyId(row["id"]) for row in made]

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 
 from engine.domain.channels import KnownChannel
 from engine.domain.ids import NodeName, PaymentId
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, translated
 
 
 async def read_known(conn: Connection, node: NodeName) -> dict[str, KnownChannel]:
@@ -37,7 +37,8 @@ async def note_seen(
         )
         gone = (set(closed) | doubts.keys()) - updates.keys()
         if gone:
-            await conn.execute(
+            await change_any(
+                conn,
                 """UPDATE bank.node_channels c
                       SET closed_at = CASE WHEN s.is_closed THEN coalesce(c.closed_at, clock_timestamp()) END,
                           doubt = coalesce(s.doubt, c.doubt),

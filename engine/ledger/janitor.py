@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from engine.ledger.database import Connection, translated
+from engine.ledger.database import Connection, change_any, translated
 
 _FORGOTTEN_AT_ONCE = 1000
 START = (datetime.min.replace(tzinfo=UTC), "")
@@ -103,12 +103,12 @@ async def read_facts(conn: Connection, shelf: Shelf, ids: Sequence[str]) -> list
 
 async def forget_opened(conn: Connection) -> None:
     """Drop the requests of those that have been opened: their keys have their answers."""
-    with translated():
-        await conn.execute(
-            """UPDATE bank.boarded_payments SET request = NULL WHERE payment_id IN (
-                   SELECT b.payment_id FROM bank.boarded_payments b
-                     JOIN bank.idempotency_keys k ON k.account_id = b.request ->> 'account_id'
-                                                 AND k.key = b.request ->> 'idempotency_key'
-                    WHERE b.request IS NOT NULL ORDER BY b.created_at LIMIT $1)""",
-            _FORGOTTEN_AT_ONCE,
-        )
+    await change_any(
+        conn,
+        """UPDATE bank.boarded_payments SET request = NULL WHERE payment_id IN (
+               SELECT b.payment_id FROM bank.boarded_payments b
+                 JOIN bank.idempotency_keys k ON k.account_id = b.request ->> 'account_id'
+                                             AND k.key = b.request ->> 'idempotency_key'
+                WHERE b.request IS NOT NULL ORDER BY b.created_at LIMIT $1)""",
+        _FORGOTTEN_AT_ONCE,
+    )
