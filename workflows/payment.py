@@ -82,7 +82,7 @@ class PaymentWorkflow:
 
     @workflow.run
     async def run(self, request: PaymentRequest) -> PaymentOutcome:
-        return await uncancelled(self._pay(request), "a payment cannot be cancelled: only the node's final word ends it")
+        return await uncancelled(self._pay(request), "no payment is cancelled: only the node's final word ends it")
 
     @workflow.signal
     def node_reported(self) -> None:
