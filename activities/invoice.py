@@ -222,6 +222,8 @@ class InvoiceSweep(InvoiceSweepActivities):
             activity.logger.warning("%s was handed on and is not credited: begun again", known.payment_hash)
             await start_receive(self._client, name, known)
         credited_index = settled[-1].settle_index if settled else handed.credited_index
+        if not settled and credited_index == 0:  # a list of all that the node ever made, and it is not made again
+            credited_index = handed.handed_on_index
         if lost and len(settled) < _LOOKED_AFTER:  # a full page goes on: what waits in it calls an operator by itself
             credited_index = lost[0].settle_index - 1
         async with self._pool.acquire() as conn:

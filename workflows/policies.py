@@ -69,7 +69,7 @@ MOVE_MONEY = Policy(
 """A send over a node: looks first, sends behind the fence, follows for a while."""
 
 WATCH = Policy(
-    start_to_close_timeout=timedelta(minutes=4),
+    start_to_close_timeout=timedelta(minutes=5),
     heartbeat_timeout=timedelta(seconds=10),
     retry_policy=RetryPolicy(
         initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=15)

@@ -107,6 +107,7 @@ def test_whatever_a_client_leaves_undone_shuts_nobody_out(door: Door, wire: byte
     with ExitStack() as stack:
         for _ in range(3 * MOST):
             stack.enter_context(door.connect(receive_buffer=4_096)).sendall(wire)
+        wait_until(door.is_answering, "what all of them have asked to be answered")
         for _ in range(20):
             assert door.is_answering()
 
