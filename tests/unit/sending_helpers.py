@@ -1,7 +1,6 @@
 """A node and a bank behind the interfaces of the real ones, for what a real node cannot be made to say on demand."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -136,9 +135,11 @@ class FakeLnd:
 class FakePool:
     """Gives connections that nobody reads."""
 
-    @asynccontextmanager
-    async def acquire(self, **_limits: object) -> AsyncIterator[None]:
-        yield None
+    async def acquire(self, **_limits: object) -> None:
+        return None
+
+    async def release(self, _conn: None) -> None:
+        """Nothing to take back."""
 
 
 def fake_bank(monkeypatch: pytest.MonkeyPatch) -> FakeBank:

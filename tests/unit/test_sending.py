@@ -1,8 +1,7 @@
 """Reading a node's word about an attempt, with a fake node for what a real one cannot be made to say on demand."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
@@ -302,12 +301,10 @@ async def test_books_that_are_away_at_the_nodes_first_word_make_no_other_try() -
     class Away(FakePool):
         fenced = False
 
-        @asynccontextmanager
-        async def acquire(self, **_limits: object) -> AsyncIterator[None]:
+        async def acquire(self, **_limits: object) -> None:
             if self.fenced:
                 raise ConnectionRefusedError
             self.fenced = True
-            yield None
 
     activity = Sending(cast("LndNode", FakeLnd(known=None, says=[IN_FLIGHT])), cast("Pool", Away()))
     report = await ActivityEnvironment().run(activity.send_payment, ATTEMPT)
