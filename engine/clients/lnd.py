@@ -341,6 +341,8 @@ _STATUS = {
     ln.Payment.SUCCEEDED: NodePaymentStatus.SUCCEEDED,
     ln.Payment.FAILED: NodePaymentStatus.FAILED,
 }
+_REASONS = {number: name for name, number in ln.PaymentFailureReason.items()}
+"""A later LND may give a number that has no name here."""
 
 
 def _read_payment(payment: ln.Payment) -> NodePayment:
@@ -352,7 +354,7 @@ def _read_payment(payment: ln.Payment) -> NodePayment:
         fee_msat=settled.fee_msat if settled else Msat(payment.fee_msat),
         delivered_msat=settled.delivered_msat if settled else None,
         preimage=payment.payment_preimage if status is NodePaymentStatus.SUCCEEDED else None,
-        failure_reason=ln.PaymentFailureReason.Name(payment.failure_reason),
+        failure_reason=_REASONS.get(payment.failure_reason, str(payment.failure_reason)),
         payment_index=payment.payment_index,
         created_at=datetime.fromtimestamp(payment.creation_time_ns // 1_000_000_000, UTC),
         time_lock=max((attempt.route.total_time_lock for attempt in payment.htlcs), default=0),

@@ -22,6 +22,8 @@ from engine.settings import NodeSettings
 _CALL_TIMEOUT_S = 30
 _PAGE = 1000
 _NEWEST = 10
+_STAGES = {number: name.lower() for name, number in ln.ChannelCloseSummary.ClosureType.items()}
+"""A later LND may give a number that has no name here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +233,7 @@ def _ended(channel: ln.ChannelCloseSummary, wallet: Sequence[ln.Transaction]) ->
         fee_sat = channel.capacity - sum(output.amount for output in closing.output_details)
     return ChannelEnd(
         point=channel.channel_point,
-        stage=ln.ChannelCloseSummary.ClosureType.Name(channel.close_type).lower(),
+        stage=_STAGES.get(channel.close_type, f"closed_{channel.close_type}"),
         closing_txid=channel.closing_tx_hash,
         balance_sat=Sat(channel.settled_balance),
         close_fee_sat=Sat(fee_sat),

@@ -26,9 +26,9 @@ class Settled:
 
 
 def read_settled(payment: ln.Payment) -> Settled:
-    """Of a payment that has succeeded. One that names no settled attempt is taken by its own sums."""
+    """Of a payment that has succeeded. By its own sums where its settled attempts do not say what they carried."""
     routes = [attempt.route for attempt in payment.htlcs if attempt.status == ln.HTLCAttempt.SUCCEEDED]
-    if not routes:
+    if not routes or any(route.total_amt_msat <= route.total_fees_msat for route in routes):
         return Settled(delivered_msat=Msat(payment.value_msat), fee_msat=Msat(payment.fee_msat))
     fee_msat = sum(route.total_fees_msat for route in routes)
     return Settled(

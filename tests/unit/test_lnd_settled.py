@@ -36,6 +36,8 @@ def paid(*parts: ln.HTLCAttempt, status: "ln.Payment.PaymentStatus.ValueType" = 
         ([part(SUCCEEDED, 100_001, 0)], 100_001, 0),
         ([], 100_000, 7),
         ([part(FAILED, 40_000, 150)], 100_000, 7),
+        ([ln.HTLCAttempt(status=SUCCEEDED)], 100_000, 7),
+        ([ln.HTLCAttempt(status=SUCCEEDED), part(SUCCEEDED, 40_000, 150)], 100_000, 7),
     ],
 )
 def test_what_the_payee_has_got_is_what_the_settled_attempts_say(
@@ -63,3 +65,17 @@ def test_while_it_is_not_final_nothing_is_said_of_what_the_payee_has_got() -> No
     parts = part(SUCCEEDED, 60_000, 200), part(IN_FLIGHT, 40_000, 150)
     known = _read(paid(*parts, status=ln.Payment.IN_FLIGHT))
     assert (known.status, known.delivered_msat, known.preimage_seen) == (NodePaymentStatus.IN_FLIGHT, None, True)
+
+
+def test_a_reason_that_a_later_lnd_has_is_no_error() -> None:
+    reason = ln.PaymentFailureReason.ValueType(99)
+    known = _read(ln.Payment(payment_hash="ab" * 32, status=ln.Payment.FAILED, failure_reason=reason, payment_index=3))
+    assert (known.status, known.failure_reason) == (NodePaymentStatus.FAILED, "99")
+    known = _read(ln.Payment(status=ln.Payment.FAILED, failure_reason=ln.FAILURE_REASON_NO_ROUTE))
+    assert known.failure_reason == "FAILURE_REASON_NO_ROUTE"
+
+
+@pytest.mark.parametrize(("number", "stage"), [(0, "cooperative_close"), (99, "closed_99")])
+def test_an_end_of_a_channel_that_a_later_lnd_has_is_no_error(number: int, stage: str) -> None:
+    closed = ln.ChannelCloseSummary(close_type=ln.ChannelCloseSummary.ClosureType.ValueType(number))
+    assert lnd_history._ended(closed, []).stage == stage
