@@ -186,7 +186,8 @@ class Payments(PaymentActivities):
     ) -> OpenedPayment:
         """It is this call that has opened it. What has no end here goes on from the node's queue.
 
-        So does what ends in another way than it was asked to: its own workflow calls an operator.
+        So does what ends in another way than it was asked to: its own workflow calls an operator. What the node refused
+        before it had it is asked for once more there: a node that is only watched would never say anything about it.
         """
         report = await self.at_once.send(attempt, opening_since=began)
         if report is None:
@@ -194,7 +195,8 @@ class Payments(PaymentActivities):
         if report.verdict is not NodeVerdict.IN_FLIGHT and report.delivered_msat is None:
             with suppress(EngineError):  # it is followed once more, and ended with patience
                 return OpenedPayment(outcome=await self._end(asked, report))
-        return replace(opened, attempt=replace(attempt, begun=True))
+        is_known = report.verdict is not NodeVerdict.FAILED or report.payment_index > 0
+        return replace(opened, attempt=replace(attempt, begun=is_known))
 
     async def _end(self, asked: PaymentRequest, report: AttemptReport) -> PaymentOutcome:
         if report.verdict is NodeVerdict.SUCCEEDED:

@@ -22,8 +22,9 @@ from activities.payment import Payments
 from activities.sending import Sending
 from engine.clients.announcements import Announcer
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
+from engine.clients.lnd_refusal import SendRefused
 from engine.contracts.lane import LaneRequest
-from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus
+from engine.contracts.payment import NodeVerdict, OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus
 from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, PaymentHash, PaymentId, WalletId
@@ -134,6 +135,28 @@ async def test_an_end_that_cannot_be_booked_at_once_is_left_to_those_who_have_pa
     assert opened.attempt is not None
     assert opened.attempt.begun
     assert await _balance(alice) == (50_000_000, 1_010_000)
+
+
+@pytest.mark.parametrize(
+    ("said", "begun"), [(SendRefused("invoice_expired", "invoice expired"), [False]), (FAILED, [True])]
+)
+async def test_a_no_that_cannot_be_booked_at_once_is_asked_for_again_unless_the_node_has_the_payment(
+    teller: Teller, alice: User, monkeypatch: pytest.MonkeyPatch, said: NodePayment | Exception, begun: list[bool]
+) -> None:
+    """Of what it refused before it had it a node would say nothing to whoever only watches."""
+
+    async def away(*_arguments: object, **_more: object) -> None:
+        raise Unavailable("the books are away")
+
+    lnd = FakeLnd(known=None, says=[said])
+    with monkeypatch.context() as broken:
+        broken.setattr(payment, "mark_failed_in_tx", away)
+        opened = await _open(teller, lnd, _request(alice))
+    assert opened.attempt is not None
+    assert (opened.outcome.status, [opened.attempt.begun]) == (PaymentStatus.PENDING, begun)
+    again = await ActivityEnvironment().run(Sending(cast("LndNode", lnd), teller.pool).send_payment, opened.attempt)
+    assert again.verdict is NodeVerdict.FAILED
+    assert lnd.sent == (1 if opened.attempt.begun else 2)
 
 
 async def test_what_the_node_cannot_read_is_refused_before_anything_is_held(teller: Teller, alice: User) -> None:
