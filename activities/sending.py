@@ -86,18 +86,18 @@ class Sending(SendingActivities):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), follow_s)
             unreadable = await self._find_fault(attempt)
             without_invoice = await self._find_keysend(attempt)
+            if activity.info().attempt > 1:
+                again = Waiting(reason="sending", detail="the node is being asked again", impatient=True)
+                await self._note(attempt, again)
             fence = await self._pass_fence(attempt)
             if fence.begun:
                 return _BEGUN
             if unreadable is not None:
                 return refused_by_node(unreadable)
             if fence.refusals >= REFUSALS:
-                return _refused_for_good(self._node.name, fence)
+                return await self._end_refused(attempt, fence)
             if new_until is not None and time.monotonic() > new_until:
                 raise Unavailable(f"{self._node.name} was too slow to be told without a look")
-            if activity.info().attempt > 1:
-                again = Waiting(reason="sending", detail="the node is being asked again", impatient=True)
-                await self._note(attempt, again)
             try:
                 return await self._follow(
                     attempt,
@@ -174,6 +174,17 @@ class Sending(SendingActivities):
     async def _is_known(self, attempt: LightningAttempt) -> bool:
         known = await self._node.find_payment(attempt.payment_hash)
         return known is not None and _is_news(known, attempt)
+
+    async def _end_refused(self, attempt: LightningAttempt, fence: sending.Fence) -> AttemptReport:
+        """Raises OutcomeUnknown until the node has rested, and when the look after that finds the payment."""
+        left_s = REFUSAL_REST_S - fence.refused_for_s
+        if left_s > 0:
+            raise OutcomeUnknown(
+                f"{self._node.name} refuses it; it is looked at once more", code=SEND_REFUSED, retry_after_s=left_s
+            )
+        if await self._is_known(attempt):  # the look before this one may be as old as the calls in between were slow
+            raise OutcomeUnknown(f"{self._node.name} has begun what it refused")
+        return refused_by_node("Our Lightning node does not begin this payment, and nothing of it was sent.")
 
     async def _read_channels(self, attempt: LightningAttempt) -> tuple[NodeHtlcs, str | None]:
         """What is in the node's channels, and why that proves nothing about this payment, if it does not.
@@ -377,11 +388,3 @@ def _delivered_otherwise(payment: NodePayment, attempt: LightningAttempt) -> Msa
 def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
     """Whether the node speaks of this attempt, and not of one that is known to have failed before it."""
     return payment.payment_index > attempt.known_payment_index
-
-
-def _refused_for_good(node: str, fence: sending.Fence) -> AttemptReport:
-    """Raises OutcomeUnknown until the last look is late enough."""
-    left_s = REFUSAL_REST_S - fence.refused_for_s
-    if left_s > 0:
-        raise OutcomeUnknown(f"{node} refuses it; it is looked at once more", code=SEND_REFUSED, retry_after_s=left_s)
-    return refused_by_node("Our Lightning node does not begin this payment, and nothing of it was sent.")

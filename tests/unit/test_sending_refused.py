@@ -12,7 +12,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.failures import as_failure
 from activities.sending import Sending
 from engine.clients import lnd as lnd_client
-from engine.clients.lnd import LndNode, NodePayment
+from engine.clients.lnd import LndNode, NodeIdentity, NodePayment
 from engine.clients.lnd_decode import InvoiceReader
 from engine.clients.lnd_refusal import NotBegun, SendRefused, refusal
 from engine.clients.lndrpc import lightning_pb2 as ln
@@ -21,6 +21,7 @@ from engine.domain.channels import KnownChannel, SeenChannels
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.sending import REFUSAL_REST_S, pause_after
+from engine.ledger import sending
 from engine.ledger.database import Pool
 from tests.unit.bolt11_encoder import Draft
 from tests.unit.sending_helpers import (
@@ -105,6 +106,44 @@ async def test_what_the_last_look_finds_is_followed(kept: FakeBank, known: NodeP
     """One of the refused sends was on its way after all."""
     kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
     assert (await _send(FakeLnd(known=known, says=[PAID]))).verdict is NodeVerdict.SUCCEEDED
+
+
+async def test_the_last_look_is_the_last_call(kept: FakeBank) -> None:
+    """However slow the calls between the first look and the end were."""
+
+    @dataclass
+    class Late(FakeLnd):
+        async def get_identity(self) -> NodeIdentity:
+            self.known = IN_FLIGHT
+            return await FakeLnd.get_identity(self)
+
+    kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
+    lnd = Late(known=None, says=[PAID])
+    with pytest.raises(OutcomeUnknown, match="begun what it refused"):
+        await _send(lnd)
+    assert ((await _send(lnd)).verdict, lnd.sent) == (NodeVerdict.SUCCEEDED, 0)
+
+
+async def test_nothing_comes_between_the_fence_and_the_send(kept: FakeBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A note may take seconds, and in each of them the payment may end by another worker."""
+    open_fence, note = sending.find_fence, sending.note_wait
+    lnd = FakeLnd(known=None, says=[PAID])
+
+    async def find_fence(*which: object, **more: object) -> object:
+        lnd.order.append("fence")
+        return await open_fence(*which, **more)  # type: ignore[arg-type]
+
+    async def note_wait(*which: object) -> object:
+        lnd.order.append("note")
+        return await note(*which)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sending, "find_fence", find_fence)
+    monkeypatch.setattr(sending, "note_wait", note_wait)
+    door = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    second = ActivityEnvironment()
+    second.info = replace(second.info, attempt=2)
+    await second.run(door.send_payment, ATTEMPT)
+    assert lnd.order == ["look", "note", "fence", "send"]
 
 
 async def test_what_was_begun_is_never_given_up_for_its_refusals(kept: FakeBank) -> None:
