@@ -27,7 +27,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, RetryState, is_cancelled_exception
 
 from workflows.patience import grown_long, in_books, uncancelled, until_done
 from workflows.policies import MOVE_MONEY, NODE, WATCH
@@ -222,9 +222,10 @@ class PaymentWorkflow:
         try:
             return await send
         except ActivityError as error:
-            if not is_cancelled_exception(error):
-                raise
-            return None
+            # A try that fails while it is taken back is not repeated by the server, whatever it failed of.
+            if error.retry_state is RetryState.CANCEL_REQUESTED or is_cancelled_exception(error):
+                return None
+            raise
 
     async def _watch(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
         return await until_done(

@@ -11,6 +11,7 @@ from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
+from engine.contracts import queues
 from engine.contracts.payment import (
     AttemptReport,
     CarryOutDecision,
@@ -48,6 +49,8 @@ class Away(FakeNode):
     cancelled: int = 0
     holds: bool = False
     """A try stays under way until it is let go of."""
+    ends_with: ApplicationError | None = None
+    """What a try that is let go of has just come to."""
     ran_meanwhile: list[bool] = field(default_factory=list)
 
     @activity.defn
@@ -68,6 +71,8 @@ class Away(FakeNode):
                 await asyncio.sleep(0.05)
         except asyncio.CancelledError:
             self.cancelled += 1
+            if self.ends_with is not None:
+                raise self.ends_with from None
             raise
         finally:
             self.running = False
@@ -126,3 +131,26 @@ async def test_a_decision_that_the_node_refutes_lets_the_send_go_on(skipping_tem
         node.says = PAID
         await handle.signal(PaymentWorkflow.node_reported)
         assert (await handle.result()).status is PaymentStatus.SETTLED
+
+
+@pytest.mark.parametrize("final", [False, True], ids=["the node is away", "the books contradict"])
+async def test_a_try_that_fails_while_it_is_taken_back_is_made_anew(
+    skipping_temporal: WorkflowEnvironment, *, final: bool
+) -> None:
+    """The server repeats nothing whose cancel was asked for. That is no failure for good, and calls nobody."""
+    failure = ApplicationError("no answer", type="Unavailable", non_retryable=final)
+    ledger, node = FakeLedger(opened=HELD), Away(sends=[], holds=True, ends_with=failure)
+    async with paying(skipping_temporal, ledger, node, FakeOperators(refused=True)) as handle:
+        await until(lambda: node.running)
+        node.says = PAID
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(PaymentWorkflow.decide, APPROVAL)
+        assert (await handle.result()).status is PaymentStatus.SETTLED
+        history = await handle.fetch_history()
+    shown = {
+        name
+        for event in history.events
+        if event.HasField("upsert_workflow_search_attributes_event_attributes")
+        for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
+    }
+    assert (node.cancelled, node.sent, queues.NEEDS_OPERATOR.name in shown) == (1, 2, False)
