@@ -207,7 +207,12 @@ class Payments(PaymentActivities):
         refusal = in_the_callers_words(refused)
         async with transaction(self._pool) as conn:
             if not await requests.refuse_key_in_tx(
-                conn, asked.account_id, asked.idempotency_key, bytes.fromhex(asked.body_hash), asdict(refusal)
+                conn,
+                asked.account_id,
+                asked.idempotency_key,
+                bytes.fromhex(asked.body_hash),
+                asdict(refusal),
+                resource_id=asked.payment_id,
             ):
                 return await _find_opened_in_tx(conn, asked, workflow_id)
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))

@@ -74,17 +74,30 @@ async def refuse_claims_in_tx(conn: Connection, refused: Sequence[tuple[Claim, M
 
 
 async def refuse_key_in_tx(
-    conn: Connection, account_id: AccountId, key: str, body_hash: bytes, refusal: Mapping[str, object]
+    conn: Connection,
+    account_id: AccountId,
+    key: str,
+    body_hash: bytes,
+    refusal: Mapping[str, object],
+    *,
+    resource_id: str | None = None,
 ) -> bool:
-    """Make this refusal the key's answer for ever. False when the key is taken."""
+    """Make this refusal the key's answer for ever. False when the key is taken, as in `claim_keys_in_tx`.
+
+    `resource_id` is what the request would have made.
+    """
     with translated():
         refused: str | None = await conn.fetchval(
-            """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, refusal) VALUES ($1, $2, $3, $4)
+            """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, refusal)
+               SELECT o.* FROM (VALUES ($1::text, $2::text, $3::bytea, $4::jsonb)) AS o(account_id, key, hash, refusal)
+                WHERE NOT EXISTS (
+                      SELECT FROM bank.boarded_payments b WHERE b.payment_id = $5 AND b.body_hash <> o.hash)
                ON CONFLICT DO NOTHING RETURNING key""",
             account_id,
             key,
             body_hash,
             dict(refusal),
+            resource_id,
         )
     return refused is not None
 

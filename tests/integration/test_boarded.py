@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from activities.at_once import AtOnce
 from activities.payment import Payments
 from engine.contracts.payment import PaymentRequest, PaymentStatus
-from engine.domain.ids import AccountId, PaymentId, WalletId, id_for_key
+from engine.domain.errors import Invalid
+from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.lane import note_boarded
@@ -98,3 +100,37 @@ async def test_a_worker_opens_the_one_that_was_accepted_and_not_the_other(api: A
     assert (await payments.open_payment(other)).outcome.key_conflict
     balance = (await bob.get(f"/v1/wallets/{bob.wallet_id}")).json()
     assert balance["available_msat"] == 1_000
+
+
+class Unreadable(AtOnce):
+    """A node that reads no invoice."""
+
+    @property
+    def calls_nodes(self) -> bool:
+        return True
+
+    async def require_readable(
+        self, node: NodeName, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None
+    ) -> None:
+        raise Invalid("unreadable", code="invoice_refused_by_node")
+
+
+async def test_what_no_node_can_read_does_not_take_the_key_of_what_was_accepted(api: Api, teller: Teller) -> None:
+    """The invoice is read before the key is claimed: its refusal must not be the answer of a key that stands for
+    another request."""
+    alice, bob = await api.open_account(), await api.open_account()
+    await teller.receive(alice, 5_000_000)
+    accepted = request_of(alice, bob, 1_000)
+    await board(teller, accepted)
+    payments = Payments(teller.pool, chart.Chart(), at_once=Unreadable({}, most=1))
+    other = replace(
+        accepted,
+        body_hash="cd" * 32,
+        payee_wallet_id=None,
+        destination="lnbcrt1…",
+        bolt11="lnbcrt1…",
+        payment_hash=PaymentHash("ef" * 32),
+    )
+    refused = (await payments.open_payment(other)).outcome
+    assert (refused.key_conflict, refused.body_hash) == (True, accepted.body_hash)
+    assert (await payments.open_payment(accepted)).outcome.status is PaymentStatus.SETTLED
