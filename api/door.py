@@ -1,7 +1,8 @@
 """The door: before anything is done for a request, whoever has no good key is counted by address (`strangers.py`).
 
     /healthz, /readyz        cheap, and asked by machines that must not be misled: they wait their turn, and no more
-    /v1/…, with a key        known here to be good: passes. Another: is looked up; counted when it was not good
+    /v1/…, with a key        known here to be good: passes. Another: is looked up; counted when it was not good.
+                             While none can be looked up (503), it waits its turn, and no more
     everything else          counted, with a key or without: open doors, the pages, paths that there are not
 
 A key is known to be good by the route that asked for its caller (`deps.py`), which also counts it, per key. Behind a
@@ -23,6 +24,9 @@ from api.strangers import WINDOW_S, Refusal, Strangers
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _LNURL = ("/.well-known/lnurlp/", "/lnurlp/", "/lnurlw/")
 _SENTENCE = "Too many requests from your address; try again in a minute."
+
+_CANNOT_TELL = 503
+"""The answer while the books are away, to good keys and to others."""
 
 HELD = "held"
 """In the state of a request that is made to wait."""
@@ -46,8 +50,6 @@ class Door:
         key = _key(scope) if path.startswith("/v1/") else None
         if key is not None:
             await self._with_key(key, f"key:{where}", scope, receive, send)
-            if "caller" not in state:
-                self._strangers.forget(key)
             return
         wait = await self._wait(path, where, scope)
         if isinstance(wait, Refusal):
@@ -63,24 +65,29 @@ class Door:
         return Refusal("second", 1, 1) if turn is None else turn
 
     async def _with_key(self, key: int, who: str, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._strangers.is_good(key):
-            await self._app(scope, receive, send)
-            return
-        refusal = self._strangers.refuse(who)
+        is_known = self._strangers.is_good(key)
+        refusal = None if is_known else self._strangers.refuse(who)
         if refusal is not None and not self._strangers.may_try():
             await self._refuse(refusal, scope, send)
             return
         state = scope["state"]
 
         async def answer(message: Message) -> None:
-            if "caller" in state:
-                self._strangers.was_good(key)
-            elif message["type"] == "http.response.start":
-                wait = await self._strangers.admit(who, scope["app"].state.services.lookups.count)
-                await _hold(scope, wait.pause_s if isinstance(wait, Refusal) else wait)
+            if message["type"] == "http.response.start":
+                if "caller" in state:
+                    self._strangers.was_good(key)
+                elif message["status"] == _CANNOT_TELL:
+                    await _hold(scope, 0 if is_known else self._strangers.pace(who))
+                else:
+                    self._strangers.forget(key)
+                    await self._count(who, scope)
             await send(message)
 
         await self._app(scope, receive, answer)
+
+    async def _count(self, who: str, scope: Scope) -> None:
+        wait = await self._strangers.admit(who, scope["app"].state.services.lookups.count)
+        await _hold(scope, wait.pause_s if isinstance(wait, Refusal) else wait)
 
     async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
         self._refused(refusal.bound)

@@ -9,7 +9,8 @@ that asks again at once, over so many connections, then costs next to nothing.
 
 Keys that cannot be tried without a look at the books are counted apart: who shares an address with a flood and has a
 good key is not refused for it. A key that was good a moment ago passes whatever its address does; one that is not known
-here passes, if its address is refused, only so often a second.
+here passes, if its address is refused, only so often a second. While the books are away no key can be told from another:
+none is forgotten, and no address is refused for what it asks meanwhile.
 
 While Redis is away each process counts for itself, in a table of bounded size that begins anew with each minute: the
 doors are neither open nor shut. When that is full, addresses share their places.
@@ -85,6 +86,11 @@ class Strangers:
     def turn(self, who: str) -> float | None:
         """Seconds until the turn of one more request, of which the first of a second come at once; None: too many."""
         return _turn(self._place(who), self._per_second) if self._per_second else 0.0
+
+    def pace(self, who: str) -> float:
+        """Seconds that an answer is held which says nothing of the key that was sent."""
+        wait_s = self.turn(who)
+        return _LONGEST_S if wait_s is None else wait_s
 
     def refuse(self, who: str) -> Refusal | None:
         """The refusal of this address, if it is refused in this minute."""

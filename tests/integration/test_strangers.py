@@ -126,6 +126,29 @@ async def test_a_revoked_key_is_a_strangers_again(api: Api, user: User) -> None:
     assert 429 in answers
 
 
+class AwayPool:
+    """Postgres, which is away."""
+
+    async def acquire(self, *, timeout: float) -> None:  # noqa: ASYNC109 - as asyncpg's
+        raise ConnectionRefusedError(timeout)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["known here", "not known here"])
+async def test_keys_are_good_again_as_soon_as_the_books_are(api: Api, user: User, *, is_known: bool) -> None:
+    """Before, an outage made a stranger of everybody who had a key: his 503 turned to 429 and stayed it for a minute."""
+    counter = counting(api)
+    if is_known:
+        assert (await user.get("/v1/account")).status_code == 200
+    keys = [await api.make_key(user.id, ("read",)) for _ in range(30)]
+    api.change(lookups=Lookups(cast("Any", AwayPool()), cast("Any", counter)))
+    for _ in range(10 * LIMIT):
+        is_problem(await user.get("/v1/account"), 503, "temporarily_unavailable")
+    counting(api)
+    for key in keys:
+        assert (await api.http.get("/v1/account", headers=bearer(key))).status_code == 200
+    assert (await user.get("/v1/account")).status_code == 200
+
+
 async def test_good_keys_are_not_counted_by_address(api: Api, user: User) -> None:
     counter = counting(api)
     for _ in range(4 * LIMIT):
