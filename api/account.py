@@ -3,7 +3,8 @@
 An administrator opens accounts. Keys are made by an administrator, with any scopes, or by the account's own keys, which
 can hand on what they have and no more: a subset of their scopes, for no longer than they last themselves. The same rule
 decides which keys a key may revoke: those that can do nothing that it cannot. A key that may spend so much and no more
-hands on no spending at all: what its keys spent would have to count as its own.
+hands on no spending at all: what its keys spent would have to count as its own. Of the keys that spend it revokes
+itself and no other.
 
 Each key knows which key made it, and falls with it. So when a key is in wrong hands, revoking it is enough; an
 administrator who only exchanges his own may keep what it has made.
@@ -272,6 +273,7 @@ async def revoke_api_key(
 ) -> KeyOut:
     """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
 
+    A key with a spend limit revokes, of the keys that send, itself alone.
     Counts at once, also for all keys that come from it: those that it made, those that they made, and so on, of
     whichever account. A repeat gives the same answer.
     """
@@ -280,6 +282,8 @@ async def revoke_api_key(
     if known is None:
         raise no_such("API key")
     _check_hands_on(caller, known.scopes)
+    if known.id != caller.key_id:
+        _check_spending(caller, known.scopes)
     if query.keep_made and not caller.is_admin:
         raise Forbidden("Only an administrator may keep what a revoked key has made.", scope="admin")
     async with transaction(services.pool) as conn:
@@ -309,7 +313,8 @@ def _check_hands_on(caller: Caller, scopes: Sequence[str]) -> None:
 def _check_spending(caller: Caller, scopes: Sequence[str]) -> None:
     if caller.spend_limit_sat is not None and {"send", "admin"} & set(scopes):
         raise Forbidden(
-            "A key with a spend limit cannot make keys that send: what they spend would not count.", scopes="send admin"
+            "A key with a spend limit cannot make, or revoke, keys that send: it may spend less than they.",
+            scopes="send admin",
         )
 
 

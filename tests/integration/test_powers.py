@@ -223,6 +223,18 @@ async def test_a_key_is_not_made_by_one_that_was_revoked_since_it_was_asked(api:
     await holder.close()
 
 
+async def test_a_key_with_a_spend_limit_shuts_out_no_key_that_may_spend_more(api: Api) -> None:
+    user = await api.open_account()
+    whole = await make(api, ADMIN, user, "read", "send")
+    pocket = await make(api, whole.headers, user, "read", "send", spend_limit_sat={"day": 1})
+    reading = await make(api, pocket.headers, user, "read")
+    assert (await revoke(api, pocket.headers, reading)).status_code == 200
+    is_problem(await revoke(api, pocket.headers, whole), 403, "forbidden")
+    assert await opens(api, whole)
+    assert (await revoke(api, pocket.headers, pocket)).status_code == 200, "itself it may end"
+    assert not await opens(api, pocket)
+
+
 async def test_keys_make_keys_so_many_times_and_no_more(api: Api) -> None:
     user = await api.open_account()
     key = await make(api, ADMIN, user, "read")
