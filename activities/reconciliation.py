@@ -19,6 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities import channels, matching
 from activities.heartbeat import heartbeats
+from activities.parts import list_parts
 from engine.clients.lnd import LndNode, NodeBalances, NodePaymentStatus
 from engine.clients.lnd_history import LndHistory, News
 from engine.contracts.reconciliation import (
@@ -227,7 +228,11 @@ class PlaceReconciliations(PlaceReconciliationActivities):
             for _ in range(_CUTS):
                 cut = await self._cut(since, listed, news)
                 findings = [*cut.match.findings, *await self._look_for(cut)][:_MANY]
-                accounts = matching.compare(self._lnd.name, cut.books, cut.held, cut.match.in_flight, findings)
+                in_flight = cut.match.in_flight
+                accounts = matching.compare(self._lnd.name, cut.books, cut.held, in_flight, findings)
+                if matching.rests(accounts, findings):
+                    in_flight = [*in_flight, *await list_parts(self._lnd, cut.known.pending.values())]
+                    accounts = matching.compare(self._lnd.name, cut.books, cut.held, in_flight, findings)
                 left = matching.rests(accounts, findings)
                 if left:
                     findings += await self._name_channels(agreed, cut.held, left)

@@ -27,7 +27,7 @@ from engine.clients.lnd_decode import InvoiceReader, answer_of, require_same
 from engine.clients.lnd_htlcs import NodeHtlcs, read_closed, read_htlcs
 from engine.clients.lnd_refusal import refusal
 from engine.clients.lnd_room import NodeRoom, read_room
-from engine.clients.lnd_settled import read_settled
+from engine.clients.lnd_settled import read_claimed, read_settled
 from engine.clients.lnd_untried import end_untried
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
@@ -74,6 +74,8 @@ class NodePayment:
     """Whether an attempt was paid, final or not."""
     delivered_msat: Msat | None = None
     """What the payee has got, by the attempts that were settled; None while that is not final."""
+    claimed_msat: Msat = Msat(0)
+    """What has left the node so far with attempts that were settled, fees included, whether it is final or not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,6 +361,7 @@ def _read_payment(payment: ln.Payment) -> NodePayment:
         created_at=datetime.fromtimestamp(payment.creation_time_ns // 1_000_000_000, UTC),
         time_lock=max((attempt.route.total_time_lock for attempt in payment.htlcs), default=0),
         preimage_seen=any(attempt.preimage for attempt in payment.htlcs),
+        claimed_msat=read_claimed(payment),
     )
 
 

@@ -25,6 +25,11 @@ class Settled:
         return Msat(self.delivered_msat + self.fee_msat)
 
 
+def read_claimed(payment: ln.Payment) -> Msat:
+    """What has left the node with the attempts that were settled so far, fees included."""
+    return Msat(sum(each.route.total_amt_msat for each in payment.htlcs if each.status == ln.HTLCAttempt.SUCCEEDED))
+
+
 def read_settled(payment: ln.Payment) -> Settled:
     """Of a payment that has succeeded. By its own sums where its settled attempts do not say what they carried."""
     routes = [attempt.route for attempt in payment.htlcs if attempt.status == ln.HTLCAttempt.SUCCEEDED]

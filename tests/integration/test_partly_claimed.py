@@ -4,20 +4,23 @@ A real payee claims all parts or none; a node of a stranger's need not.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import pytest
 import pytest_asyncio
+from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
 from activities.at_once import AtOnce
 from activities.matching import Memory, match
 from activities.payment import Payments
+from activities.reconciliation import PlaceReconciliations
 from activities.sending import Sending
-from engine.clients.lnd import LndNode
-from engine.clients.lnd_history import PaidOut
+from engine.clients.lnd import LndNode, NodeBalances, NodePayment
+from engine.clients.lnd_history import LndHistory, News, NodeChange, PaidIn, PaidOut
 from engine.contracts.payment import (
     AttemptReport,
     NodeVerdict,
@@ -27,15 +30,16 @@ from engine.contracts.payment import (
     PaymentStatus,
     settlement,
 )
+from engine.contracts.reconciliation import FindingKind, NodeComparison, PlaceReport
 from engine.domain.errors import InvariantBroken
-from engine.domain.ids import NodeName
+from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
-from engine.ledger.chart import Chart
+from engine.ledger.chart import Chart, commit_escrow, onchain
 from engine.ledger.reconciliation import Counterparts
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Json, User
 from tests.integration.payer_helpers import NODE, Payers, running_payers
-from tests.unit.sending_helpers import PAID, FakeLnd
+from tests.unit.sending_helpers import IN_FLIGHT, PAID, FakeLnd
 
 pytestmark = pytest.mark.integration
 
@@ -72,10 +76,14 @@ async def _balance(user: User) -> tuple[int, int]:
 
 
 async def _channels(payers: Payers) -> int:
+    return await _sum(payers, f"asset:lnd:{NODE}:channels")
+
+
+async def _sum(payers: Payers, code: str) -> int:
     moved: int = await payers.api.database.fetchval(
-        """SELECT sum(e.amount)::bigint FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id
+        """SELECT coalesce(sum(e.amount), 0)::bigint FROM ledger.entries e JOIN ledger.accounts a ON a.id = e.account_id
             WHERE a.code = $1 AND e.layer = 0""",
-        f"asset:lnd:{NODE}:channels",
+        code,
     )
     return moved
 
@@ -153,3 +161,57 @@ async def test_what_was_taken_in_full_has_no_amount_of_its_own(payers: Payers, a
     opened = await ActivityEnvironment().run(payments.open_payment, asked)
     assert (opened.outcome.status, opened.outcome.delivered_msat) == (PaymentStatus.SETTLED, None)
     assert (await alice.get(f"/v1/payments/{asked.payment_id}")).json()["delivered_msat"] is None
+
+
+@dataclass
+class PartlyClaimed:
+    """Behind the interfaces of LndNode and LndHistory: one part of its payment is claimed, and one on its way."""
+
+    balances: NodeBalances
+    claimed_msat: int
+    name: str = NODE
+
+    async def read_balances(self) -> NodeBalances:
+        return self.balances
+
+    async def find_payment(self, _payment_hash: PaymentHash) -> NodePayment:
+        return replace(IN_FLIGHT, claimed_msat=Msat(self.claimed_msat))
+
+    @asynccontextmanager
+    async def follow(self) -> AsyncIterator[News]:
+        yield News()
+
+    async def list_paid_out(self, _since_s: int) -> list[PaidOut]:
+        return []
+
+    async def list_paid_in(self, _since_s: int) -> list[PaidIn]:
+        return []
+
+    async def list_changes(self, _after_s: int) -> list[NodeChange]:
+        return []
+
+
+@pytest.mark.parametrize(("told", "differences"), [(600_200, []), (600_000, [200]), (0, [600_200])])
+async def test_what_is_claimed_of_a_payment_in_flight_is_no_difference(
+    payers: Payers, alice: User, told: int, differences: list[int]
+) -> None:
+    """The other part may be on its way for days, and nobody can book before it has ended."""
+    await payers.payments.open_payment(payers.request(alice, None, ASKED))
+    balances = NodeBalances(
+        pubkey="02" + "ab" * 32,
+        channels_msat=Msat(await _channels(payers) - 600_200),
+        commit_escrow_msat=Msat(await _sum(payers, commit_escrow(NODE))),
+        onchain_msat=Msat(await _sum(payers, onchain(NODE))),
+        in_flight=True,
+        htlc_fees_msat=Msat(0),
+        channels=(),
+        steady=True,
+    )
+    node = PartlyClaimed(balances, told)
+    places = PlaceReconciliations(cast("LndNode", node), cast("LndHistory", node), payers.pool, cast("Client", None))
+    asked = NodeComparison(node=NODE, stuck_after_s=3600)
+    report: PlaceReport = await ActivityEnvironment().run(places.compare_node, asked)
+    found = [each.amount_msat for each in report.findings if each.kind is FindingKind.DIFFERENCE]
+    assert found == differences
+    parts = [(each.kind, each.amount_msat) for account in report.accounts for each in account.in_flight]
+    assert parts == ([("payment_part", told)] if told else [])

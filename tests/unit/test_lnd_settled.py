@@ -65,6 +65,7 @@ def test_while_it_is_not_final_nothing_is_said_of_what_the_payee_has_got() -> No
     parts = part(SUCCEEDED, 60_000, 200), part(IN_FLIGHT, 40_000, 150)
     known = _read(paid(*parts, status=ln.Payment.IN_FLIGHT))
     assert (known.status, known.delivered_msat, known.preimage_seen) == (NodePaymentStatus.IN_FLIGHT, None, True)
+    assert known.claimed_msat == 60_200
 
 
 def test_a_reason_that_a_later_lnd_has_is_no_error() -> None:

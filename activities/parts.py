@@ -1,0 +1,23 @@
+"""What has left a node for payments that have not ended: parts that are claimed while others are on their way.
+
+A node calls a payment in flight until its last part has ended: for days, if a node on the way is away. Until then all
+of its money is held in the books, and what was claimed is missing in the channels.
+"""
+
+from collections.abc import Iterable
+
+from engine.clients.lnd import LndNode, NodePaymentStatus
+from engine.contracts.reconciliation import InFlight
+from engine.ledger.reconciliation import Pending
+
+_MANY = 100
+
+
+async def list_parts(node: LndNode, pending: Iterable[Pending]) -> list[InFlight]:
+    """Ask the node about each of these, the oldest hundred. Raises what `find_payment` does."""
+    parts: list[InFlight] = []
+    for waiting in sorted(pending, key=lambda each: each.created_at)[:_MANY]:
+        known = await node.find_payment(waiting.payment_hash)
+        if known is not None and known.status is NodePaymentStatus.IN_FLIGHT and known.claimed_msat > 0:
+            parts.append(InFlight(kind="payment_part", ref=waiting.payment_hash, amount_msat=known.claimed_msat))
+    return parts
