@@ -98,6 +98,8 @@ class Connection(HttpToolsProtocol):
         """Bytes of this head or body as they came; of the head's parts or of the body alone."""
         self._has_begun = self._has_bytes = False
         self._why: str | None = None
+        self._served: RequestResponseCycle | None = None
+        """The request whose answer is being made; `cycle` is the last that came, and may stand behind it."""
 
     # The connection
 
@@ -149,7 +151,7 @@ class Connection(HttpToolsProtocol):
     @property
     def is_held(self) -> bool:
         """Whether it is a stranger's, who is made to wait (`door.py`)."""
-        return not self._is_answered() and HELD in self.cycle.scope["state"]
+        return not self._is_answered() and self._served is not None and HELD in self._served.scope["state"]
 
     def pause_writing(self) -> None:
         """The client has enough to read."""
@@ -241,6 +243,8 @@ class Connection(HttpToolsProtocol):
         if self._part + len(method) + len("  HTTP/1.1\r\n\r\n") > self._bounds.max_head_bytes:
             self._refuse_head()
         super().on_headers_complete()
+        if not self.pipeline:
+            self._served = self.cycle
         self._owes, self._due = Owes.BODY, self.loop.time() + self._bounds.body_timeout_s
         self._body = 0
         self._move()
@@ -262,7 +266,9 @@ class Connection(HttpToolsProtocol):
         self._move()
 
     def on_response_complete(self) -> None:
-        """It is answered: the next head may take its time to begin."""
+        """It is answered: the next of those that have come is served, or the next head may take its time to begin."""
+        if self.pipeline:
+            self._served = self.pipeline[-1][0]
         super().on_response_complete()
         if self._owes is Owes.NOTHING and not self.pipeline and not self._is_over:
             self._be_idle()

@@ -107,9 +107,23 @@ def test_whatever_a_client_leaves_undone_shuts_nobody_out(door: Door, wire: byte
     with ExitStack() as stack:
         for _ in range(3 * MOST):
             stack.enter_context(door.connect(receive_buffer=4_096)).sendall(wire)
-        wait_until(door.is_answering, "what all of them have asked to be answered")
-        for _ in range(20):
-            assert door.is_answering()
+        for number in range(20):
+            assert answered(door, f"127.0.2.{1 + number}"), "another address, whose requests are not counted yet"
+
+
+@pytest.mark.parametrize("behind", [0, 1], ids=["alone", "one behind it"])
+def test_strangers_who_are_made_to_wait_shut_nobody_out(tmp_path: Path, behind: int) -> None:
+    """Whatever they send behind the request that waits: two of each address wait here, for one second and for two."""
+    told = {**BOUNDS, "PUBLIC_RATE_LIMIT_PER_SECOND": "1", "PUBLIC_RATE_LIMIT_PER_MINUTE": "0"}
+    ask = b"GET /nowhere HTTP/1.1\r\nHost: a\r\n"
+    with open_door(tmp_path, told) as door, ExitStack() as stack:
+        strangers = [f"127.0.1.{1 + number}" for number in range(MOST)]
+        for each in strangers:
+            stack.enter_context(door.connect(source=each)).sendall((ask + b"\r\n") * 2)
+        for each in 2 * strangers:
+            stack.enter_context(door.connect(source=each)).sendall((ask + b"\r\n") * (1 + behind))
+        answer = door.ask(ASK + b"Connection: close\r\n\r\n", source=ANOTHER)
+        assert answer.startswith(b"HTTP/1.1 200"), "who comes then is shut out"
 
 
 def test_when_all_are_being_served_one_more_is_told_so(tmp_path: Path) -> None:
