@@ -2,7 +2,8 @@
 
 It carries the request counter behind the rate limit, quotes of the last minute, and whose turn it is to be probed. When
 Redis is away the limit is off, because turning payments away for want of a counter would be the greater harm; nothing
-is remembered, and every turn is taken.
+is remembered, and every turn is taken. A Redis that hangs would cost each request a second, so for a second after it has
+not counted it is asked by nobody, and then by one.
 """
 
 import time
@@ -15,6 +16,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 _WINDOW_S = 60
+_AWAY_S = 1
 _COUNT = """
 local counts = {}
 for place, key in ipairs(KEYS) do
@@ -33,18 +35,25 @@ class Cache:
         once_more = Retry(NoBackoff(), retries=1)
         self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=once_more)
         self._count = self._redis.register_script(_COUNT)
+        self._is_away, self._ask_after = False, 0.0
+        """Whether it did not count when it was last asked, and when it may be asked again."""
 
     async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
         """Count one request of each in the running minute: (requests so far, seconds to its end), in their order.
 
         One that stands here twice is counted twice. (0, 0) when Redis does not answer.
         """
-        now_s = int(time.time())
+        now_s, now = int(time.time()), time.monotonic()
+        if self._is_away and now < self._ask_after:
+            return [(0, 0)] * len(callers)
+        self._ask_after = now + _AWAY_S
         keys = [f"rate:{caller}:{now_s // _WINDOW_S}" for caller in callers]
         try:
             counts = await self._count(keys=keys, args=[2 * _WINDOW_S])
         except (RedisError, OSError):
+            self._is_away, self._ask_after = True, time.monotonic() + _AWAY_S
             return [(0, 0)] * len(keys)
+        self._is_away = False
         return [(int(count), _WINDOW_S - now_s % _WINDOW_S) for count in counts]
 
     async def find(self, key: str) -> str | None:
