@@ -45,7 +45,7 @@ class Door:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        state = scope.setdefault("state", {})
+        scope.setdefault("state", {})
         path, where = scope["path"], site(scope["client"][0] if scope.get("client") else "")
         key = _key(scope) if path.startswith("/v1/") else None
         if key is not None:

@@ -200,15 +200,24 @@ def problem(
 
 def problems(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The `responses` of an operation for OpenAPI: one entry per status, one example per code."""
+    always = ("unauthenticated", "rate_limited", "internal_error", "temporarily_unavailable")
+    return _responses([(CODES[code][0], code) for code in dict.fromkeys([*codes, *always])])
+
+
+def unreadable() -> dict[int | str, dict[str, Any]]:
+    """As `problems`, of every operation with a body: it is not JSON, or too large."""
+    return _responses([(400, "invalid_request"), (413, "request_too_large")])
+
+
+def _responses(said: Sequence[tuple[int, str]]) -> dict[int | str, dict[str, Any]]:
     responses: dict[int | str, dict[str, Any]] = {}
-    for code in dict.fromkeys([*codes, "unauthenticated", "rate_limited", "internal_error", "temporarily_unavailable"]):
-        status, title = CODES[code]
+    for status, code in said:
         entry = responses.setdefault(
             status, {"description": http.HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"examples": {}}}}
         )
         example = {
             "type": f"urn:millrace:problem:{code}",
-            "title": title,
+            "title": CODES[code][1],
             "status": status,
             "detail": "…",
             "code": code,

@@ -4,7 +4,8 @@ Apps call methods that a generator has named after `operationId`, and models by 
 not computed from paths or modules: an operation is called as its function is, or as the table below says, and changing
 one breaks apps (`tests/unit/test_openapi.py` holds the list).
 
-FastAPI describes what it reads itself. Bodies are read by us (`body.py`), so their models are brought in here.
+FastAPI describes what it reads itself. Bodies are read by us (`body.py`), so their models are brought in here, and what
+is answered to those that cannot be read.
 """
 
 from collections.abc import Iterator
@@ -55,6 +56,9 @@ def describe(app: FastAPI) -> Json:
     schemas["Problem"] = errors.SCHEMA
     for operation in _operations(document):
         _lift_body(operation, schemas)
+        if "application/json" in operation.get("requestBody", {}).get("content", {}):
+            for status, answer in errors.unreadable().items():
+                operation["responses"].setdefault(str(status), answer)
         found = operation["responses"].get("422", {}).get("content", {})
         if found.pop("application/json", None) and errors.MEDIA_TYPE not in found:
             operation["responses"]["422"] = errors.problems("invalid_request")[422]

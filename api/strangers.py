@@ -9,8 +9,8 @@ that asks again at once, over so many connections, then costs next to nothing.
 
 Keys that cannot be tried without a look at the books are counted apart: who shares an address with a flood and has a
 good key is not refused for it. A key that was good a moment ago passes whatever its address does; one that is not known
-here passes, if its address is refused, only so often a second. While the books are away no key can be told from another:
-none is forgotten, and no address is refused for what it asks meanwhile.
+here passes, if its address is refused, only so often a second. While the books are away no key can be told from
+another: none is forgotten, and no address is refused for what it asks meanwhile.
 
 While Redis is away each process counts for itself, in a table of bounded size that begins anew with each minute: the
 doors are neither open nor shut. When that is full, addresses share their places.

@@ -2,8 +2,8 @@
 
 It carries the request counter behind the rate limit, quotes of the last minute, and whose turn it is to be probed. When
 Redis is away the limit is off, because turning payments away for want of a counter would be the greater harm; nothing
-is remembered, and every turn is taken. A Redis that hangs would cost each request a second, so for a second after it has
-not counted it is asked by nobody, and then by one.
+is remembered, and every turn is taken. A Redis that hangs would cost each request a second, so for a second after it
+has not counted it is asked by nobody, and then by one.
 """
 
 import time

@@ -135,7 +135,7 @@ class AwayPool:
 
 @pytest.mark.parametrize("is_known", [True, False], ids=["known here", "not known here"])
 async def test_keys_are_good_again_as_soon_as_the_books_are(api: Api, user: User, *, is_known: bool) -> None:
-    """Before, an outage made a stranger of everybody who had a key: his 503 turned to 429 and stayed it for a minute."""
+    """Before, an outage made a stranger of everybody who had a key: his 503 turned to 429 for the minute."""
     counter = counting(api)
     if is_known:
         assert (await user.get("/v1/account")).status_code == 200

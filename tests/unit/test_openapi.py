@@ -94,6 +94,13 @@ def test_every_body_has_a_model_of_its_own(document: Json) -> None:
         assert set(body["content"]["application/json"]["schema"]) == {"$ref"}, name
 
 
+def test_what_every_body_and_every_key_may_be_answered_is_said(document: Json) -> None:
+    for name, operation in operations(document):
+        if " /v1/" in name:
+            always = {"401", "429", "500", "503"} | ({"400", "413", "422"} if "requestBody" in operation else set())
+            assert always <= set(operation["responses"]), name
+
+
 def test_every_example_is_right(document: Json) -> None:
     assert wrong_examples(document) == []
 
