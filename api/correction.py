@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from api import correction_run
 from api.approval import ApprovalIn, Reason, RejectionIn, require_another_person
 from api.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
-from api.deps import Caller, PathId, Role, Services, get_services, needs_role, no_such
+from api.deps import Caller, PathId, Role, Services, get_services, needs_role, no_such, still_may_in_tx
 from api.errors import Forbidden, problems
 from api.idempotency import Intent, find_replay, mark_replayed, required_key
 from api.paging import Listing, Page, Paging
@@ -140,6 +140,7 @@ async def propose_correction(
         _check_role(caller, asked.kind)
         check_sides(asked.kind, asked.debit, asked.credit)
         async with services.reading() as conn:
+            await still_may_in_tx(conn, caller)
             await _check_books(conn, asked)
         started_here = await correction_run.start(services.temporal, _proposal(caller, key, body))
         known = await correction_run.until_kept(services, intent)
@@ -248,6 +249,7 @@ async def _decide(
 ) -> CorrectionWithTrail:
     """Hand the word to the workflow, unless there is one already; then answer from the row."""
     async with services.reading() as conn:
+        await still_may_in_tx(conn, caller)
         known = await _read(conn, correction_id)
         _check_role(caller, known.kind)
         if approve:

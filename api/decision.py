@@ -169,6 +169,7 @@ async def approve_decision(
     gets the same.
     """
     async with services.reading() as conn:
+        await still_may_in_tx(conn, caller)
         known = await _read(conn, decision_id)
         stuck = await kept.find_stuck_payment(conn, PaymentId(known.payment_id))
         await require_another_person(conn, caller, known.id, known.proposed_by)

@@ -211,8 +211,9 @@ def needs_role(*roles: Role) -> Callable[..., Coroutine[Any, Any, Caller]]:
 async def still_may_in_tx(conn: Connection, caller: Caller) -> Standing | None:
     """Lets the caller go on, whose body may have come long after its key; nobody revokes the key meanwhile.
 
-    For whatever gives or takes power: first in the transaction. None for the bootstrap key. Raises Unauthenticated when
-    the key has been revoked, Forbidden when its roles have gone.
+    For whatever gives or takes power, and for operators' words on money: first in the transaction. Before a word that a
+    workflow carries out it is asked without one, and holds nobody up. None for the bootstrap key. Raises
+    Unauthenticated when the key has been revoked, Forbidden when its roles have gone.
     """
     if caller.account is None:
         return None

@@ -235,6 +235,22 @@ async def test_a_key_with_a_spend_limit_shuts_out_no_key_that_may_spend_more(api
     assert not await opens(api, pocket)
 
 
+@pytest.mark.parametrize("word", ["approve", "reject"])
+@pytest.mark.parametrize("thing", ["corrections/corr_x", "decisions/dec_x"])
+async def test_no_word_counts_of_who_is_locked_while_he_sends_it(api: Api, thing: str, word: str) -> None:
+    """His key was looked up before; a body may take half a minute."""
+    mallory = await api.open_account()
+    key = await make(api, ADMIN, mallory, "finance")
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b'{"reason": "x"' if word == "reject" else b"{"
+        assert (await change(api, ADMIN, mallory, status="locked")).status_code == 200
+        yield b"}"
+
+    answer = await api.http.post(f"/v1/admin/{thing}/{word}", content=slowly(), headers=key.headers)
+    is_problem(answer, 403, "forbidden")
+
+
 async def test_keys_make_keys_so_many_times_and_no_more(api: Api) -> None:
     user = await api.open_account()
     key = await make(api, ADMIN, user, "read")
