@@ -43,6 +43,7 @@ class CorrectionWorkflow:
         self._decision = proposal.decision
         self._outcome: CorrectionOutcome | None = None
         self._expired = False
+        self._expires_at = proposal.expires_at
         self._leaves = False
 
     @workflow.run
@@ -85,9 +86,11 @@ class CorrectionWorkflow:
 
     async def _decide(self, proposal: Proposal) -> CorrectionOutcome:
         _show_waiting(proposal)
+        open_for = _open_for(proposal)
+        self._expires_at = workflow.now() + open_for
         try:
             await workflow.wait_condition(
-                lambda: self._decision is not None, timeout=_open_for(proposal), timeout_summary="for a second operator"
+                lambda: self._decision is not None, timeout=open_for, timeout_summary="for a second operator"
             )
         except TimeoutError:
             self._expired = self._decision is None
@@ -103,10 +106,10 @@ class CorrectionWorkflow:
         return await until_done(step, lambda: in_books(method, asked), renew=lambda: self._renew(proposal))
 
     async def _renew(self, proposal: Proposal) -> None:
-        """An operator's word is known to the new run; whoever waits here for its end is told to ask again."""
+        """The new run knows an operator's word, and until when it is open; who waits here is told to ask again."""
         self._leaves = True
         await workflow.wait_condition(workflow.all_handlers_finished)
-        workflow.continue_as_new(replace(proposal, decision=self._decision))
+        workflow.continue_as_new(replace(proposal, decision=self._decision, expires_at=self._expires_at))
 
 
 def _open_for(proposal: Proposal) -> timedelta:

@@ -38,7 +38,7 @@ class Proposal:
     case: CaseId | None = None
     reference: str | None = None
     expires_at: datetime | None = None
-    """Set when it was proposed before, and begins its workflow again; else it is open from now on."""
+    """Set when it was proposed before, and goes on in a new run or workflow; else it is open from now on."""
     decision: "Decision | None" = None
     """Set by the workflow when it goes on in a new run."""
 

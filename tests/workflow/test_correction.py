@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import uuid4
@@ -46,6 +46,7 @@ class FakeBooks(CorrectionActivities):
     refusal: Refusal | None = None
     broken: int = 0
     broken_before: int = 0
+    broken_after: int = 0
     asked: list[str] = field(default_factory=list)
     decided: list[DecideCorrection] = field(default_factory=list)
 
@@ -76,11 +77,16 @@ class FakeBooks(CorrectionActivities):
     @activity.defn
     async def expire_correction(self, correction: CorrectionId) -> CorrectionOutcome:
         self.asked.append("expire")
+        if self.broken_after > 0:
+            self.broken_after -= 1
+            raise InvariantBroken("there is no such correction")
         return CorrectionOutcome(status=CorrectionStatus.EXPIRED)
 
 
 @asynccontextmanager
-async def proposed(environment: WorkflowEnvironment, books: FakeBooks) -> AsyncIterator[Handle]:
+async def proposed(
+    environment: WorkflowEnvironment, books: FakeBooks, *, runs_ahead: bool = False
+) -> AsyncIterator[Handle]:
     """A worker, and Carol's proposal. Its time passes as usual, until a test lets it run ahead."""
     name, correction = uuid4().hex, CorrectionId(f"corr_{uuid4().hex}")
     worker = Worker(
@@ -108,7 +114,7 @@ async def proposed(environment: WorkflowEnvironment, books: FakeBooks) -> AsyncI
         body_hash="00" * 32,
     )
     async with worker:
-        with environment.with_time_skipping_disabled():
+        with nullcontext() if runs_ahead else environment.with_time_skipping_disabled():
             handle = await environment.client.start_workflow(
                 CorrectionWorkflow.run, proposal, id=queues.correction_workflow_id(correction), task_queue=name
             )
@@ -235,3 +241,19 @@ async def test_a_key_of_another_request_proposes_nothing(skipping_temporal: Work
         assert await handle.result() == CorrectionOutcome(status=None)
         assert await told(handle) == ("refused", False)
     assert books.asked == ["propose"]
+
+
+async def test_what_has_expired_is_not_open_again_in_a_new_run(short_temporal: WorkflowEnvironment) -> None:
+    """The books refuse the end for so long that the history grows long: the seven days do not begin anew."""
+    books = FakeBooks(broken_after=15)
+    async with proposed(short_temporal, books, runs_ahead=True) as handle:
+        first = (await handle.describe()).run_id
+        assert (await handle.result()).status is CorrectionStatus.EXPIRED
+        last = await handle.describe()
+        waits = [
+            event.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+            for event in (await handle.fetch_history()).events
+            if event.HasField("timer_started_event_attributes")
+        ]
+    assert last.run_id != first
+    assert all(wait < timedelta(hours=1) for wait in waits)
