@@ -53,7 +53,7 @@ async def _leave_alone(asked: PaymentRequest) -> None:
             PaymentWorkflow.run,
             asked,
             id=queues.payment_workflow_id(asked.account_id, asked.idempotency_key),
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             search_attributes=found_by(asked),
             task_timeout=queues.TASK_TIMEOUT,

@@ -194,6 +194,27 @@ async def test_one_that_has_a_workflow_of_its_own_already_is_left_to_it(skipping
     assert ledger.alone == ["pay_0"]
 
 
+async def test_one_whose_own_workflow_was_ended_by_hand_is_given_it_again(
+    skipping_temporal: WorkflowEnvironment,
+) -> None:
+    """Its key was used before, and that workflow terminated; this lane carries the repeat."""
+    ledger = FakeLedger([LEFT_ALONE], gate=asyncio.Event(), errors_alone=[InvariantBroken("it has no wallet")])
+    async with riding(skipping_temporal, ledger) as (handle, lane):
+        (asked,) = lane.items
+        own = await skipping_temporal.client.start_workflow(
+            PaymentWorkflow.run,
+            asked,
+            id=queues.payment_workflow_id(asked.account_id, asked.idempotency_key),
+            task_queue="nobody's",
+        )
+        await own.terminate()
+        assert ledger.gate is not None
+        ledger.gate.set()
+        assert (await handle.result()).outcomes == [LEFT_ALONE]
+        again = skipping_temporal.client.get_workflow_handle_for(PaymentWorkflow.run, own.id)
+        assert await again.result() == SETTLED
+
+
 async def test_many_that_are_left_alone_are_handed_over_side_by_side(skipping_temporal: WorkflowEnvironment) -> None:
     """One by one each is a workflow task of the lane, and the last one waits for all the others: 26 s for 150."""
     ledger = FakeLedger([LEFT_ALONE] * 150)
