@@ -47,7 +47,7 @@ WAIT_DETAILS = {
     "node_refuses": "the node refuses our access",
     "node_replaced": "another node answers at its address",
     "node_forgot": "the node does not know this payment any more",
-    SEND_REFUSED: "the node does not begin it; it is asked again, and then it ends",
+    SEND_REFUSED: "the node refuses to send it; it is asked again, and repeated refusals end it",
 }
 """For whoever asks over the API. The node's own words, which may name places of ours, are in the workflow."""
 

@@ -119,7 +119,7 @@ class RevocationQuery(BaseModel):
 
     keep_made: bool = Field(
         default=False,
-        description="Role `admin`: the keys that come from it stay good, because it is exchanged and was never lost.",
+        description="Role `admin`: the keys that come from it stay valid. For exchanging a key that was not lost.",
     )
 
 
@@ -133,7 +133,7 @@ class KeyOut(BaseModel):
     expires_at: datetime | None
     revoked_at: datetime | None
     spend_limit_sat: dict[Window, int] | None = Field(description="What all its payments may come to, per window.")
-    made_by: str | None = Field(description="The key that made it; null: the bootstrap key, or not known any more.")
+    made_by: str | None = Field(description="The key that made it. null: the bootstrap key, or unknown.")
 
 
 class NewKeyOut(KeyOut):
@@ -221,7 +221,7 @@ async def make_api_key(
     async def make(conn: Connection) -> None:
         maker = await still_may_in_tx(conn, caller)
         if maker is not None and maker.generation >= _MOST_GENERATIONS:
-            raise Forbidden(f"A key that comes from {_MOST_GENERATIONS - 1} others makes none.")
+            raise Forbidden(f"This key comes from {_MOST_GENERATIONS - 1} others in a row and cannot make another.")
         new = accounts.NewApiKey(
             id=key_id,
             account_id=account,
@@ -273,9 +273,9 @@ async def revoke_api_key(
 ) -> KeyOut:
     """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
 
-    A key with a spend limit revokes, of the keys that send, itself alone.
-    Counts at once, also for all keys that come from it: those that it made, those that they made, and so on, of
-    whichever account. A repeat gives the same answer.
+    With a spend limit a key can revoke only itself among the keys that send.
+    Takes effect at once, also for all keys that come from it: the keys that it made, the keys that those made, and so
+    on, on any account. A repeat gives the same answer.
     """
     account = await _account_of_keys(caller, services, account_id)
     known = await accounts.find_api_key(services.pool, account, ApiKeyId(key_id))
@@ -285,7 +285,7 @@ async def revoke_api_key(
     if known.id != caller.key_id:
         _check_spending(caller, known.scopes)
     if query.keep_made and not caller.is_admin:
-        raise Forbidden("Only an administrator may keep what a revoked key has made.", scope="admin")
+        raise Forbidden("Only an administrator may revoke a key and keep the keys that it made.", scope="admin")
     async with transaction(services.pool) as conn:
         await still_may_in_tx(conn, caller)
         revoked = await accounts.revoke_api_key_in_tx(conn, known.id, keep_made=query.keep_made)

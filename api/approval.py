@@ -49,7 +49,7 @@ async def require_another_person(conn: Connection, caller: Caller, subject: str,
 def own_proposal() -> Forbidden:
     """Two people are needed."""
     return Forbidden(
-        "Nobody approves what he has proposed, or with a key that comes from the same account: another operator must.",
+        "You cannot approve what you, or a key from the same account, proposed: another operator must.",
         code="own_proposal",
     )
 

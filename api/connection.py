@@ -62,12 +62,12 @@ def _written(status: int, code: str, detail: str) -> bytes:
 
 
 _REFUSALS = {
-    "malformed": _written(400, "invalid_request", "This is no HTTP request."),
-    "head_late": _written(408, "request_timeout", "The head of the request did not come in time."),
-    "body_late": _written(408, "request_timeout", "The body of the request did not come in time."),
-    "framing": _written(413, "request_too_large", "There is far more around the body than in it."),
+    "malformed": _written(400, "invalid_request", "This is not a valid HTTP request."),
+    "head_late": _written(408, "request_timeout", "The request line and headers did not arrive in time."),
+    "body_late": _written(408, "request_timeout", "The body of the request did not arrive in time."),
+    "framing": _written(413, "request_too_large", "The chunk framing or the trailers of the body are too large."),
     "address": _written(429, "rate_limited", "There are too many connections from your address."),
-    "head": _written(431, "request_head_too_large", "The head of the request is too large."),
+    "head": _written(431, "request_head_too_large", "The request line and headers are too large."),
     "full": _written(503, "temporarily_unavailable", "There are too many connections; try again."),
 }
 """By the reason that the metrics tell; who is `evicted`, `unread` or goes on `after_answer` is told nothing."""

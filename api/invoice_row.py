@@ -28,7 +28,7 @@ COLUMNS = """id, wallet_id, bolt11, payment_hash, amount_msat, received_msat, se
 
 
 class InvoiceWarningOut(BaseModel):
-    """What speaks against its being paid from outside. Users of this bank can pay it all the same."""
+    """Why it may not be payable from outside this bank now. Users of this bank can still pay it."""
 
     code: Literal["above_inbound", "no_inbound"]
     detail: str
@@ -54,7 +54,7 @@ class InvoiceOut(BaseModel):
     receivable_msat: int | None = Field(
         default=None,
         description="The most that its node could receive for it over Lightning, when it last reported, rounded down "
-        "to two digits. null: not known, or the invoice is not open any more.",
+        "to two significant digits. null: unknown, or the invoice is no longer open.",
     )
     warning: InvoiceWarningOut | None = None
 
@@ -218,10 +218,10 @@ def _warning(amount_msat: int | None, receivable_msat: int | None) -> InvoiceWar
     if receivable_msat is None or receivable_msat >= (amount_msat or 1):
         return None
     if receivable_msat == 0:
-        detail = "Its node can receive nothing over Lightning at the moment; users of this bank can pay it."
+        detail = "Its node can receive nothing over Lightning at the moment; users of this bank can still pay it."
         return InvoiceWarningOut(code="no_inbound", detail=detail)
     detail = (
-        f"Its node can receive {receivable_msat:,} msat over Lightning at the moment, and it asks for more; "
-        "users of this bank can pay it."
+        f"Its node can receive {receivable_msat:,} msat over Lightning at the moment, which is less than its amount; "
+        "users of this bank can still pay it."
     )
     return InvoiceWarningOut(code="above_inbound", detail=detail)

@@ -149,13 +149,13 @@ async def give_trial_balance(
     """Role: `finance`. Exact for moments that every posting begun then has ended since.
 
     It reads each account, and for moments of the past what was posted on it since its last closing before. With more
-    than 10,000 accounts users stand together; the export has each of them.
+    than 10,000 accounts `users=each` is refused: use `users=together`, or the export.
     """
     at = query.at or datetime.now(UTC)
     async with services.reading() as conn:
         if query.users == "each" and await has_more_accounts(conn, _MOST_ACCOUNTS):
             raise Invalid(
-                f"There are more than {_MOST_ACCOUNTS:,} accounts: ask with users=together, or for the export.",
+                f"There are more than {_MOST_ACCOUNTS:,} accounts: use users=together, or the export.",
                 field="users",
             )
         rows = await read_trial_balance(conn, query.at, users_together=query.users == "together")

@@ -143,7 +143,7 @@ async def change_account(
     async with transaction(services.pool) as conn:
         await still_may_in_tx(conn, caller)
         if await comes_from_account(conn, ApiKeyId(caller.key_id), account):
-            raise Forbidden("Nobody changes his own account: another operator must.", code="own_account")
+            raise Forbidden("You cannot change your own account: another operator must.", code="own_account")
         changes = await lifecycle.change_in_tx(conn, account, status=asked.status, level=asked.level)
         for change in changes:
             await record_in_tx(conn, caller.act(change.action, account_id=account, note=asked.note, **change.detail))

@@ -52,7 +52,7 @@ class LimitOut(BaseModel):
     window_s: int = Field(examples=[86_400])
     limit_msat: int = Field(examples=[1_000_000_000])
     used_msat: int = Field(
-        description="What has left, with fees, and what pending payments may still take. Failed ones do not count.",
+        description="What has left, fees included, plus what pending payments hold. Failed ones do not count.",
         examples=[250_000],
     )
     remaining_msat: int = Field(description="Never below zero, also when a limit was lowered.", examples=[999_750_000])
@@ -75,8 +75,8 @@ class LimitsOut(BaseModel):
 
     items: list[LimitOut | FiatLimitOut]
     max_fee_factor: int = Field(
-        description="So many times the usual cap of the network's fee (1 %, and at least 5,000 msat) `max_fee_msat` "
-        "may be, and our fee on top.",
+        description="`max_fee_msat` may be at most this many times the usual routing cap (1 % of the amount, and at "
+        "least 5,000 msat), plus our fee.",
         examples=[20],
     )
 

@@ -51,7 +51,7 @@ class NewPaymentIn(Content):
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
         default=None,
         description="Most to pay beside the amount, for routing and as our fee. By default routing may take 1 %, and "
-        "at least 5,000 msat, and our fee comes on top. `GET /v1/limits` says how many times that may be allowed.",
+        "at least 5,000 msat, and our fee comes on top. `max_fee_factor` of `GET /v1/limits` bounds it.",
     )
     memo: Memo | None = None
     external_id: ExternalId | None = None

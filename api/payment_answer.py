@@ -82,8 +82,8 @@ class PaymentOut(BaseModel):
     amount_msat: int
     delivered_msat: int | None = Field(
         default=None,
-        description="What the payee has taken, only where that is not `amount_msat`: he can take some parts of a "
-        "payment and leave the others. The rest is yours again.",
+        description="What the payee took. Set only where that differs from `amount_msat`: a payee can take some parts "
+        "of a payment and leave the others. The rest is back in the wallet.",
     )
     fee_msat: int = Field(description="What was paid beside the amount: for routing, and our fee.")
     max_fee_msat: int = Field(description="The most that may be paid beside the amount.")

@@ -46,7 +46,7 @@ _WARNINGS = {
     "payment_timeout": "No way was found to work within a few seconds.",
     UNANSWERED: "A probe was sent and has not come back: the payee, or a node on the way, may keep payments.",
     UNTOLD: "No node of ours could be asked.",
-    _TOO_DEAR: "The way that is known costs more than the bank lets a payer allow.",
+    _TOO_DEAR: "The known route costs more than the highest max_fee_msat that this bank allows.",
 }
 _LIMITS = ("limit_exceeded", "spend_limit_exceeded")
 
@@ -60,7 +60,7 @@ class QuoteIn(Content):
 
 
 class WarningOut(BaseModel):
-    """What speaks against the payment going through now. It may be tried all the same."""
+    """Why the payment may fail or be refused now. It may be tried all the same."""
 
     code: str = Field(description=", ".join([*_WARNINGS, *_LIMITS]))
     detail: str

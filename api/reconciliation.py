@@ -194,7 +194,7 @@ async def list_cases(_caller: Operator, services: Svc, paging: Annotated[Paging,
 
 @router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
 async def show_case(_caller: Operator, services: Svc, case_id: PathId) -> CaseWithTrail:
-    """Role: `finance` or `treasury`. With its trail, the oldest line first, and the newest 1,000 at the most."""
+    """Role: `finance` or `treasury`. With the newest 1,000 lines of its trail, the oldest of them first."""
     async with services.reading() as conn:
         return await _read_case(conn, case_id)
 

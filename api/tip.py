@@ -184,7 +184,7 @@ async def _form(request: Request) -> dict[str, str]:
     """The fields that were sent, each once. Raises Invalid, BadRequest, TooLarge for what no form of ours sends."""
     media_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip().lower()
     if media_type != _FORM_TYPE:
-        raise BadRequest("A form comes from this page: it is not read in any other way.")
+        raise BadRequest(f"A form must be sent as {_FORM_TYPE}.")
     body = await read_body(request, _MAX_FORM_BYTES)
     try:
         fields = parse_qs(body.decode("ascii"), max_num_fields=10, errors="strict")

@@ -80,8 +80,8 @@ class NewLinkIn(Content):
 class LinkOut(BaseModel):
     """A withdraw link. Whoever knows it can take the money: `lnurl` and `url` are secrets, `id` is none.
 
-    Claims count towards the spend limit of the key that made the link. So a key with a spend limit is shown the secrets
-    of its own links, and null in place of all others.
+    Claims count towards the spend limit of the key that made the link. So a key with a spend limit is shown the
+    secrets of its own links only; those of other links are null.
     """
 
     id: str
@@ -89,7 +89,9 @@ class LinkOut(BaseModel):
     amount_msat: int
     uses: int
     uses_left: int = Field(description="A claim whose payment fails gives its use back.")
-    status: str = Field(description="open, used_up, expired, or deleted, as when the key that made it has ended")
+    status: str = Field(
+        description="open, used_up, expired, or deleted: also once the key that made it is revoked or has expired"
+    )
     lnurl: str | None
     url: str | None
     memo: str | None
@@ -169,9 +171,9 @@ async def list_own_links(caller: Send, services: Svc, paging: Annotated[Paging, 
     "/v1/withdraw-links/{link_id}", summary="Delete a withdraw link", responses=problems("forbidden", "not_found")
 )
 async def delete_own_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
-    """Scope: `send`. Counts at once; what was claimed before is paid. A repeat gives the same answer.
+    """Scope: `send`. Takes effect at once; what was claimed before is paid. A repeat gives the same answer.
 
-    Any key that sends may stop any link of its account: stopping spends nothing.
+    Any key with this scope may delete any link of its account, because deleting spends nothing.
     """
     link = await _own_link(services, caller, link_id)
     async with services.reading() as conn:

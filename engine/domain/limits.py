@@ -87,7 +87,7 @@ class LimitBook:
         highest_msat = self.highest_routing_cap(amount_msat) + service_fee_msat
         if max_fee_msat > highest_msat:
             raise Invalid(
-                f"A payment of this amount may cost at most {highest_msat:,} msat beside it; lower max_fee_msat.",
+                f"The fees of a payment of this amount may be at most {highest_msat:,} msat; lower max_fee_msat.",
                 code="max_fee_too_high",
                 max_fee_msat=max_fee_msat,
                 highest_msat=highest_msat,
@@ -157,13 +157,16 @@ def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int |
     if kind != _KEY and of_what:
         named = {"limit": fiat_text(limit), "used": fiat_text(used), "asked": fiat_text(asked), "currency": of_what}
         detail = (
-            f"At most {named['limit']} {of_what} of {kind} payments a {window}, with all fees; "
-            f"{named['used']} are used, and this may take {named['asked']}."
+            f"At most {named['limit']} {of_what} of {kind} payments a {window}, fees included; "
+            f"{named['used']} are used, and this payment may take {named['asked']}."
         )
         return "limit_exceeded", detail, {"kind": kind, "window": window, **named}
     in_msat: dict[str, str | int | None] = {"limit_msat": limit, "used_msat": used, "asked_msat": asked}
     who = "by this key" if kind == _KEY else f"of {kind} payments"
-    detail = f"At most {limit:,} msat {who} a {window}, with all fees; {used:,} are used, and this may take {asked:,}."
+    detail = (
+        f"At most {limit:,} msat {who} a {window}, fees included; "
+        f"{used:,} are used, and this payment may take {asked:,}."
+    )
     code = "spend_limit_exceeded" if kind == _KEY else "limit_exceeded"
     return code, detail, {"kind": kind, "window": window, **in_msat}
 
