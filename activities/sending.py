@@ -184,7 +184,7 @@ class Sending(SendingActivities):
             )
         if await self._is_known(attempt):  # the look before this one may be as old as the calls in between were slow
             raise OutcomeUnknown(f"{self._node.name} has begun what it refused")
-        return refused_by_node("Our Lightning node does not begin this payment, and nothing of it was sent.")
+        return refused_by_node("Our Lightning node refuses to send this payment; nothing was sent.")
 
     async def _read_channels(self, attempt: LightningAttempt) -> tuple[NodeHtlcs, str | None]:
         """What is in the node's channels, and why that proves nothing about this payment, if it does not.

@@ -1,17 +1,17 @@
 """One connection, with a bound on everything that its client decides.
 
-uvicorn's protocol, with httptools' parser, takes a head without end, waits for it without end, and keeps every
-connection that anybody opens. Here a client owes one thing at a time, and has so long for it:
+uvicorn's protocol, with httptools' parser, accepts a head of any size, waits for it for ever, and keeps every
+connection that is opened. Here a client owes one thing at a time, and has a deadline for it:
 
     a head       from the connection, or the first byte after an answer    max_head_bytes, head_timeout_s   431, 408
     its body     from the end of the head                                  body_timeout_s                   408
     nothing      while its answer is made; then the next head              idle_timeout_s                   closed
     to read      the next 64 KiB of its answer, or the rest of it          write_timeout_s                  aborted
 
-How large a body may be is known to who reads it (`body.py`); here is bounded what is no body: what stands around the
-chunks, trailers, and what still comes after the answer. Pieces are parsed one by one, so that nothing above its bound
-is ever kept. How many connections there may be, and which goes first, is in `connections.py`. Refusals here are as
-cheap as they can be: written beforehand, without the application, and in no log.
+The size of a body is bounded by its reader (`body.py`). Here the rest is bounded: chunk framing, trailers, and what
+still comes after the answer. Input is parsed in small pieces, so that nothing above its bound is ever kept. How many
+connections there may be, and which is closed first, is in `connections.py`. Refusals are cheap: written beforehand,
+without the application, and not logged.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ _PIECE = 16_384
 _MOST_HEADERS = 200
 _MOST_PIPELINED = 16
 _LEAVE_S = 2
-"""How long a refused client may take to read why; what it sends meanwhile is thrown away."""
+"""How long a refused client has to read the refusal; what it sends meanwhile is thrown away."""
 _MOST_THROWN_AWAY = 2**20
 _MOST_AFTER_ANSWER = 65_536
 _NEXT_PART = 65_536
 _FRAMING, _FRAMING_PER_BYTE = 65_536, 8
-"""Bytes around chunks: so many in any body, and so many more for each byte of it."""
+"""Bytes that chunk framing may take: in any body, and in addition for each byte of the body."""
 
 
 class Owes(enum.Enum):
@@ -70,7 +70,7 @@ _REFUSALS = {
     "head": _written(431, "request_head_too_large", "The request line and headers are too large."),
     "full": _written(503, "temporarily_unavailable", "There are too many connections; try again."),
 }
-"""By the reason that the metrics tell; who is `evicted`, `unread` or goes on `after_answer` is told nothing."""
+"""By the reason in the metrics. For `evicted`, `unread` and `after_answer` nothing is sent."""
 
 
 class Connection(HttpToolsProtocol):

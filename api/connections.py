@@ -1,8 +1,8 @@
-"""All connections of this process: how many there may be, in all and of one address, and which goes first.
+"""All connections of this process: how many there may be, in all and from one address, and which is closed first.
 
-When there are too many, one of those that wait for their client goes, the longest first (`Waits`), then one of those
-that are made to wait as strangers: who sends a whole request at once gets in, however many do not. Time is looked at
-twice a second for all of them together, which costs a request nothing.
+When there are too many, one that waits for its client is closed, the longest-waiting first (`Waits`); if there is none,
+one whose client without a key is made to wait. So a client that sends a whole request at once is served, however many
+others do not. Deadlines are checked twice a second for all connections together, which costs a request nothing.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ class Bounds:
 
 
 class Waits(enum.Enum):
-    """For what of its client a connection waits; when there are too many, the first of these kinds goes first."""
+    """What a connection waits for. When there are too many, the first of these kinds is closed first."""
 
     END = enum.auto()
     """It was told that it is refused."""

@@ -1,12 +1,12 @@
-"""The door: before anything is done for a request, whoever has no good key is counted by address (`strangers.py`).
+"""Before anything else is done for a request: one without a valid key is counted by client address (`strangers.py`).
 
-    /healthz, /readyz        cheap, and asked by machines that must not be misled: they wait their turn, and no more
-    /v1/…, with a key        known here to be good: passes. Another: is looked up; counted when it was not good.
-                             While none can be looked up (503), it waits its turn, and no more
-    everything else          counted, with a key or without: open doors, the pages, paths that there are not
+    /healthz, /readyz        cheap, and asked by machines that need the truth: only made to wait for their turn
+    /v1/…, with a key        passes if the key was valid a moment ago; else it is looked up, and counted if not valid.
+                             While none can be looked up (503), it waits for its turn and is not counted
+    everything else          counted, with a key or without: open paths, pages, paths that do not exist
 
-A key is known to be good by the route that asked for its caller (`deps.py`), which also counts it, per key. Behind a
-proxy the address is the one that it tells, if it is trusted (FORWARDED_ALLOW_IPS), and else the proxy's own.
+That a key is valid is learned from the route, which reads its caller (`deps.py`) and counts requests per key. Behind a
+trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives, else the one that connects.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _CANNOT_TELL = 503
 """The answer while the books are away, to good keys and to others."""
 
 HELD = "held"
-"""In the state of a request that is made to wait."""
+"""The name, in the state of a request, that marks one which is made to wait."""
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
@@ -100,7 +100,7 @@ class Door:
 
 
 async def _hold(scope: Scope, seconds: float) -> None:
-    """Let it wait; meanwhile its connection may go, if room is needed."""
+    """Let it wait. Meanwhile its connection may be closed for another one."""
     if not seconds:
         return
     scope["state"][HELD] = True

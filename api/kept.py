@@ -1,7 +1,7 @@
 """An answer that is the same for everybody, made once: the description of the API, its pages and their parts.
 
-It has an `ETag`, so that who has it already is told 304, and it is kept compressed. It is handed out in parts, each
-when the one before has been taken on, so that those who read slowly hold a part of it and never a copy each.
+It has an `ETag`, so that a client that has it is answered 304, and it is kept compressed. A large one is sent in parts,
+each when the one before has been taken, so that a slow reader holds one part in memory and never a whole copy.
 """
 
 import gzip
@@ -18,14 +18,14 @@ class Kept:
     """One such answer."""
 
     def __init__(self, body: bytes, media_type: str, *, max_age_s: int = 0) -> None:
-        """With `max_age_s` nobody need ask again before that."""
+        """With `max_age_s` a client need not ask again before that."""
         self._body, self._compressed = body, gzip.compress(body, mtime=0)
         self._tag = hashlib.sha256(body).hexdigest()[:32]
         self._media_type = media_type
         self._cached = f"max-age={max_age_s}" if max_age_s else "no-cache"
 
     def answer(self, request: Request) -> Response:
-        """It, or the word that the caller has it."""
+        """The answer, or 304 when the client has it."""
         compressed = _takes_gzip(request.headers.get("accept-encoding", ""))
         tag = f'"{self._tag}{"-gzip" if compressed else ""}"'
         headers = {"ETag": tag, "Cache-Control": self._cached, "Vary": "Accept-Encoding"}

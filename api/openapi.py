@@ -1,4 +1,4 @@
-"""The API's description, as clients are made from it: names that last, one model to a name, no reference to nothing.
+"""The API's description, from which clients are generated: stable names, one model per name, every reference resolves.
 
 Apps call methods that a generator has named after `operationId`, and models by their names here. So both are chosen,
 not computed from paths or modules: an operation is called as its function is, or as the table below says, and changing
@@ -36,7 +36,7 @@ _NAMES = {
     "GET /lnurlw/{sealed_id}": "show_lnurl_withdrawal",
     "GET /lnurlw/{sealed_id}/callback": "claim_lnurl_withdrawal",
 }
-"""Where the function's name says too little outside of its file, or is another one's too."""
+"""Where the function's name is not clear outside of its file, or not unique."""
 
 
 def operation_id(route: APIRoute) -> str:

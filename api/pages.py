@@ -1,7 +1,7 @@
 """`/openapi.json` and `/docs`: made once, for everybody the same.
 
-`/docs` is Swagger UI, served from an installed package: the page of a bank loads nothing from anybody else. Describing
-all operations takes a second of CPU, so it is done when somebody first asks, in a thread of its own.
+`/docs` is Swagger UI, served from an installed package, so that the page loads nothing from other servers. Describing
+all operations takes a second of CPU, so it is done at the first request, in a thread of its own.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""An answer that holds for a while. Whoever asks meanwhile is given it; whoever asks while it is made waits for it."""
+"""An answer that is kept for a while and given to all who ask meanwhile. Who asks while it is made waits for it."""
 
 import asyncio
 import time

@@ -1,19 +1,20 @@
-"""Whoever comes without a good key is counted by address, at every door: open ones, wrong paths, wrong keys.
+"""Requests without a valid key are counted by client address, on every path: open ones, wrong paths, wrong keys.
 
     in a minute   public_rate_limit_per_minute, over all processes (Redis)   then refused: 429 until it is over
     in a second   public_rate_limit_per_second, in this process              then made to wait, for 2 s at the most
 
-The first bounds what an address may cost, the second how much of the process it may have at once, so that payments are
-not slow while it does. Who goes on asking when refused is let wait for the refusal too, a second in the end: a client
-that asks again at once, over so many connections, then costs next to nothing.
+The first bounds what one address can use up, the second how much of the process it can have at once, so that payments
+stay fast meanwhile. A client that goes on asking when it is refused waits for its refusals too, up to a second each, so
+that a client that repeats at once, over any number of connections, costs next to nothing.
 
-Keys that cannot be tried without a look at the books are counted apart: who shares an address with a flood and has a
-good key is not refused for it. A key that was good a moment ago passes whatever its address does; one that is not known
-here passes, if its address is refused, only so often a second. While the books are away no key can be told from
-another: none is forgotten, and no address is refused for what it asks meanwhile.
+Requests with an unknown key, which needs a look at the books, are counted apart: a client with a valid key is not
+refused because it shares an address with a flood. A key that was valid a moment ago passes, whatever its address does.
+From a refused address only so many unknown keys a second are looked up.
+While the books are away, a valid key cannot be told from another: no key is forgotten, and no address is refused for
+the keys that it sends meanwhile.
 
-While Redis is away each process counts for itself, in a table of bounded size that begins anew with each minute: the
-doors are neither open nor shut. When that is full, addresses share their places.
+While Redis is away each process counts for itself, in a table of bounded size that begins anew with each minute. When
+the table is full, addresses share places.
 """
 
 import time
@@ -28,10 +29,10 @@ _MOST_KEYS = 10_000
 _TRIES_PER_S = 10
 """Unknown keys of refused addresses that are looked up all the same, in this process."""
 _PATIENT, _REFUSALS_PER_S = 100, 200
-"""So many refusals come at once; after so many more each waits a second."""
+"""The first refusals of an address come at once; the next ones come later and later, up to a second."""
 
 Count = Callable[[str], Awaitable[tuple[int, int]]]
-"""Counts one request over all processes: (how many in this minute, seconds to its end); (0, _) when it cannot."""
+"""Counts one request over all processes: (requests in this minute, seconds to its end); (0, _) when it cannot count."""
 
 
 @dataclass(slots=True)
@@ -46,7 +47,7 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """By which bound, when to come again, and how long to wait before saying so."""
+    """The bound, when the client may try again, and how long its answer is delayed."""
 
     bound: str
     retry_after_s: int
@@ -54,7 +55,7 @@ class Refusal:
 
 
 class Strangers:
-    """Those of one process."""
+    """The counts of one process."""
 
     def __init__(self, per_minute: int, per_second: int) -> None:
         """0: no such bound."""
@@ -70,7 +71,7 @@ class Strangers:
     # Requests
 
     async def admit(self, who: str, count: Count) -> float | Refusal:
-        """Count one request: how many seconds it has to wait for its turn, or the refusal."""
+        """Count one request. The seconds that it must wait for its turn, or the refusal."""
         place = self._place(who)
         if self._per_minute:
             place.count += 1
@@ -84,7 +85,7 @@ class Strangers:
         return self._refuse(place, "second", 1) if wait_s is None else wait_s
 
     def turn(self, who: str) -> float | None:
-        """Seconds until the turn of one more request, of which the first of a second come at once; None: too many."""
+        """Seconds until the turn of one more request (0 for the first ones of a second); None when too many wait."""
         return _turn(self._place(who), self._per_second) if self._per_second else 0.0
 
     def pace(self, who: str) -> float:
@@ -109,18 +110,18 @@ class Strangers:
         return True
 
     def was_good(self, key: int) -> None:
-        """Remember it; the one that was not used for the longest goes."""
+        """Remember it; the least recently used key is forgotten."""
         self._good[key] = None
         self._good.move_to_end(key)
         if len(self._good) > _MOST_KEYS:
             self._good.popitem(last=False)
 
     def forget(self, key: int) -> None:
-        """It is not good, or was used where none is asked for."""
+        """Of a key that is not valid, or that was sent where none is asked for."""
         self._good.pop(key, None)
 
     def may_try(self) -> bool:
-        """Whether one more unknown key of a refused address is looked up."""
+        """Whether one more unknown key from a refused address may be looked up now."""
         return _turn(self._tries, _TRIES_PER_S, longest_s=0) is not None
 
     def _refuse(self, place: _Place, bound: str, retry_after_s: int) -> Refusal:

@@ -1,7 +1,7 @@
-"""What it means that a node answered a send with an error, and then knew nothing of the payment.
+"""What it means that a node answered a send with an error, and then did not know the payment.
 
-LND has no status for a payment that it does not begin: it says why in words, as UNKNOWN. Words that are known to be of
-that kind end the payment; any others are counted by whoever sends (activities/sending.py).
+LND has no status for a payment that it refuses to begin: it says why in words, as UNKNOWN. Words that are known to mean
+this end the payment; others are counted by the sending activity (activities/sending.py).
 """
 
 import grpc

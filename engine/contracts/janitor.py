@@ -1,7 +1,8 @@
 """Messages of the janitor, and which workflow's rows it looks after.
 
-A row that is not final waits for its workflow. When that is gone, ended by hand or by Temporal, nothing goes on by
-itself: the janitor begins it again. Every workflow stands in one of the two lists here, and a tidy test says so.
+A row that is not final waits for its workflow. When the workflow is gone, ended by hand or by Temporal, the row waits
+for ever unless the janitor starts the workflow again. Every workflow stands in one of the two lists here; a tidy test
+checks it.
 """
 
 from abc import ABC, abstractmethod

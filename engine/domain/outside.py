@@ -1,10 +1,10 @@
-"""Text and JSON of strangers, at the door: from here on no later step can fail by them, or show what they are not.
+"""Text and JSON from outside, checked where they come in: no later step can fail by them or be misled by them.
 
-A stranger is whoever answers an LNURL, fills a form without a key, or is a node: its words come from the network, too.
+Outside are LNURL services, forms without a key, and nodes, whose words come from the network, too.
 
     one_line, lines    words for people: made harmless and cut, never refused
-    is_harmless        text that is used as it is (a link, a callback): refused by whoever asks when it is not
-    read_json          an answer: whole and of one meaning, or ValueError
+    is_harmless        text that is used as it is (a link, a callback): the caller refuses it when it is not harmless
+    read_json          an answer: strict JSON of one meaning, or ValueError
 
 What is harmless: PostgreSQL stores it (no NUL, which neither `text` nor `jsonb` takes), UTF-8 writes it (no half of a
 surrogate pair), a line stays a line and a terminal does nothing (no control characters but tab and newline, no other

@@ -28,7 +28,7 @@ USAGE = """Usage: ./run COMMAND
   status               one line per process
   env                  export lines for any client: eval "$(./run env)"
   call METHOD PATH [KEY] [--json BODY] [-H HEADER] [-i]
-                       one request to the running stack's API, in the words of curl
+                       one request to the running stack's API, with curl's options
   mine [N]             mine N blocks (1)
   outside invoice MSAT | pay BOLT11
                        what a Lightning node that is not ours does, for trying things out

@@ -1,6 +1,6 @@
 """`./run call`: one HTTP request to the running stack's API, for machines without curl; standard library only.
 
-It takes curl's words for what it can do, so that a line of the README's tour works with either.
+Its options are curl's, so that a line of the README's tour works with either.
 """
 
 import argparse

@@ -4,9 +4,9 @@ Nothing is installed into the machine and no rights are needed: apt resolves a p
 empty list of installed ones, from the archive that this machine already uses and with its keys. It is unpacked into a
 prefix of its own, and its programs are told once (`patchelf`) to load the libraries of that prefix.
 
-The suites are asked in order, one at a time (backports with what they build on), for any version that is new enough and
-runs here. A package that leaves one of them, or a suite that cannot be read, is passed over; what was fetched once is
-never looked for again.
+The suites are asked in order, one at a time (backports with the suite that they build on), for any version that is new
+enough and runs here. A suite that cannot be read, or lacks the package, is passed over. What was fetched once is never
+looked for again.
 """
 
 import os
