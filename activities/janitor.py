@@ -1,10 +1,10 @@
-"""Rows that wait for a workflow which is gone, and how each kind of them is brought on its way again.
+"""Rows that wait for a workflow which is gone, and how the workflow of each kind of row is started again.
 
-    list what is not final  →  ask Temporal which of their workflows run  →  begin the others again
+    list what is not final  →  ask Temporal which of their workflows run  →  start the others again
 
-Temporal's list may be some seconds old, in both directions. One that runs is not begun again, whatever the list says:
-the start finds it. One that has just been ended and is still listed is found by the next round. To begin again is safe
-because every workflow's first step finds in the books what was done: the key is claimed, the hold is there.
+Temporal's list may be some seconds old, in both directions. A workflow that runs is not started twice, whatever the
+list says: the start finds it. One that has just ended and is still listed is found by the next round. A new start is
+safe because every workflow's first step finds in the books what was done: the key is claimed, the hold is there.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -1,7 +1,7 @@
-"""The janitor: begins the workflow again of whatever waits for one and has none.
+"""The janitor: starts the workflow again of every row that waits for one and has none.
 
-Started by a schedule, never two at once. A workflow may be ended by hand, by a limit of Temporal, or with Temporal's
-own data; the row that it was to bring to its end is still there, with its money held.
+Started by a schedule, never two at once. A workflow may be ended by hand, by a limit of Temporal, or be lost with
+Temporal's data; its row is still there, with its money held.
 """
 
 from temporalio import workflow

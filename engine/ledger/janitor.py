@@ -1,7 +1,7 @@
 """What waits for a workflow, by kind of row: all that is not final, and what its workflow must be told to go on.
 
-A walk reads only ids, page by page, the oldest first; the rest is read of those whose workflow is gone. Only reads, but
-for the requests that are forgotten once they are opened.
+A walk reads only ids, page by page, the oldest first. The other columns are read only for rows whose workflow is gone.
+Nothing is written, except that requests which have been opened are dropped.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,8 @@
 """How far back a reconciliation looks at what a node remembers, which is all that it ever did.
 
-What an operator has explained and is still found would keep the look as long as it is old. It is carried as it was
-found instead, while the rest of the node's accounts is just that, and looked at by name when it is not.
+A difference that an operator has explained, and that stays, would make every look reach back to its beginning. Instead
+it is carried as it was found, as long as the node's accounts differ by exactly such amounts; when they differ by
+anything else, the look reaches back and names each item again.
 """
 
 from dataclasses import dataclass
