@@ -103,7 +103,9 @@ async def bank(ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) ->
             NODE,
             OPEN,
         )
-        await payers.api.database.execute("UPDATE bank.nodes SET settle_index = $1, handed_on_index = $1, credited_index = $1", CURSOR)
+        await payers.api.database.execute(
+            "UPDATE bank.nodes SET settle_index = $1, handed_on_index = $1, credited_index = $1", CURSOR
+        )
         yield payers
 
 
