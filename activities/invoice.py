@@ -184,17 +184,21 @@ class InvoiceSweep(InvoiceSweepActivities):
                 )
             gate = asyncio.Semaphore(_SIDE_BY_SIDE)
 
-            async def look(payment_hash: PaymentHash) -> NodeInvoice | None:
+            async def look(payment_hash: PaymentHash) -> NodeInvoice | EngineError | None:
                 async with gate:
-                    return await self._lnd.find_invoice(payment_hash)
+                    try:
+                        return await self._lnd.find_invoice(payment_hash)
+                    except EngineError as error:
+                        return error
 
             found = await asyncio.gather(*(look(payment_hash) for _, payment_hash in overdue))
-            received = [known for known in found if known and known.settled]
+            _require_an_answer(overdue, found)
+            received = [known for known in found if isinstance(known, NodeInvoice) and known.settled]
             # What the node does not have cannot be paid there any more.
             expired = [
                 payment_hash
                 for (_, payment_hash), known in zip(overdue, found, strict=True)
-                if known is None or known.cancelled
+                if known is None or (isinstance(known, NodeInvoice) and known.cancelled)
             ]
             for known in received:
                 await start_receive(self._client, page.node, known)
@@ -245,6 +249,18 @@ class InvoiceSweep(InvoiceSweepActivities):
                     if known.settle_index >= up_to or len(found) == _LOOKED_AFTER:
                         break
         return found
+
+
+def _require_an_answer(
+    overdue: Sequence[tuple[InvoiceId, PaymentHash]], found: Sequence[NodeInvoice | EngineError | None]
+) -> None:
+    """One look that fails holds no other up: the next sweep looks again. When all fail, the node is away: raises."""
+    failures = [each for each in found if isinstance(each, EngineError)]
+    if failures and len(failures) == len(found):
+        raise failures[0]
+    for (_, payment_hash), each in zip(overdue, found, strict=True):
+        if isinstance(each, EngineError):
+            activity.logger.warning("%s could not be looked up, the next sweep does: %s", payment_hash, each)
 
 
 async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> None:

@@ -66,12 +66,17 @@ class Janitor(JanitorActivities):
                 await kept.forget_opened(conn)
             for name, kind in KINDS.items():
                 begun[name] = 0
-                lost = await self._find_lost(kind, timedelta(seconds=walk.older_than_s))
+                try:
+                    lost = await self._find_lost(kind, timedelta(seconds=walk.older_than_s))
+                except (EngineError, RPCError) as error:
+                    activity.logger.error("rows of the kind %s could not be looked through: %s", name, error)
+                    failed[name] = f"looking: {type(error).__name__}"
+                    continue
                 for facts in lost:
                     try:
                         await kind.begin(self._client, self._pool, facts)
                         begun[name] += 1
-                    except (EngineError, RPCError, ValidationError, ValueError) as error:
+                    except (EngineError, RPCError, ValidationError, ValueError, TypeError, AttributeError) as error:
                         activity.logger.error("%s has no workflow and cannot be given one: %s", facts["id"], error)
                         failed[name] = f"{facts['id']}: {type(error).__name__}"
         return Tidied(begun=begun, failed=failed)

@@ -167,7 +167,7 @@ async def start_lane(
 
 def find(client: Client, workflow_id: str) -> Run:
     """The workflow of this id, if there is one. Its word may have been said already."""
-    handle = client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id)
+    handle = client.get_workflow_handle(workflow_id, result_type=PaymentOutcome)
     return Run(workflow_id=workflow_id, ended=asyncio.create_task(_own_end(handle)), started_here=False)
 
 

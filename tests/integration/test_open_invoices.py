@@ -18,6 +18,7 @@ from engine.clients.lnd import NodeIdentity, NodeInvoice, NodePayment
 from engine.clients.lnd_room import NodeRoom
 from engine.contracts.invoice import SweepPage, SweptPage
 from engine.contracts.pump import PumpInput
+from engine.domain.errors import OutcomeUnknown
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 from tests.fixtures.postgres import Database
@@ -37,6 +38,8 @@ class MadeUpNode:
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
         self.paid: set[PaymentHash] = set()
+        self.broken: set[PaymentHash] = set()
+        """Of these it cannot tell."""
         self.at_once = self.most_at_once = 0
 
     async def get_identity(self) -> NodeIdentity:
@@ -71,6 +74,8 @@ class MadeUpNode:
         self.most_at_once = max(self.most_at_once, self.at_once)
         await asyncio.sleep(0)
         self.at_once -= 1
+        if payment_hash in self.broken:
+            raise OutcomeUnknown("the node says: invoice record is corrupt")
         if payment_hash not in self.paid:
             return None
         return NodeInvoice(
@@ -155,3 +160,21 @@ async def test_the_sweep_asks_for_what_is_overdue_page_by_page_and_for_nothing_e
     node.asked.clear()
     assert [page.looked_at for page in await walk()] == [PAID], "what is known to be closed is not asked for again"
     assert node.asked == {"find_invoice": PAID}
+
+
+async def test_an_invoice_that_its_node_cannot_look_up_holds_no_other_up(bank: Payers) -> None:
+    node, temporal = MadeUpNode(), MadeUpTemporal()
+    overdue = await bank.api.database.fetch(
+        "SELECT payment_hash FROM bank.invoices WHERE expires_at < clock_timestamp() ORDER BY id"
+    )
+    first, paid = PaymentHash(overdue[0]["payment_hash"]), PaymentHash(overdue[1]["payment_hash"])
+    node.broken, node.paid = {first}, {paid}
+    sweep = InvoiceSweep(cast("Any", node), bank.pool, cast("Any", temporal))
+    page = await ActivityEnvironment().run(sweep.sweep_invoices, SweepPage(node=NODE))
+    assert (page.looked_at, page.received, page.expired) == (100, 1, 98)
+    assert temporal.started == [f"receive-{paid}"]
+    status = "SELECT status FROM bank.invoices WHERE payment_hash = $1"
+    assert await bank.api.database.fetchval(status, first) == "open"
+    node.broken = {PaymentHash(row["payment_hash"]) for row in overdue}
+    with pytest.raises(OutcomeUnknown):
+        await ActivityEnvironment().run(sweep.sweep_invoices, SweepPage(node=NODE))

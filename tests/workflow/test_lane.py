@@ -211,7 +211,7 @@ async def test_one_whose_own_workflow_was_ended_by_hand_is_given_it_again(
         assert ledger.gate is not None
         ledger.gate.set()
         assert (await handle.result()).outcomes == [LEFT_ALONE]
-        again = skipping_temporal.client.get_workflow_handle_for(PaymentWorkflow.run, own.id)
+        again = skipping_temporal.client.get_workflow_handle(own.id, result_type=PaymentOutcome)
         assert await again.result() == SETTLED
 
 
