@@ -1,8 +1,9 @@
 """LND is killed after it wrote an attempt and before the HTLC was in a channel: in flight in its records for ever.
 
-Made certain by freezing the peer: the first HTLC waits for the peer's signature, so the next ones are written down and
-never reach the channel. Then the node is killed. It may be killed before it has handed the last one on at all: of that
-it knows afterwards that it failed.
+Made certain by freezing the peer: the first commitment waits for the peer's signature, so the HTLCs that come after it
+are written down and never reach the channel. LND signs every 50 ms: an HTLC that came soon after the first is in the
+same commitment, and really in flight. Then the node is killed. It may be killed before it has handed the last one on at
+all: of that it knows afterwards that it failed.
 """
 
 import asyncio
@@ -14,7 +15,7 @@ import pytest
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.domain.sending import release_height
-from infra.local.outside import HoldInvoice, Outside, sync_network
+from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
 from tests.fault.fault_helpers import accepted, look_now, mine, node_of, node_says, sighted, waits_for
 from tests.fixtures.stack import Account, Bank, Json, eventually
@@ -35,11 +36,18 @@ async def _attempts(stack: Stack, name: str, payment_hash: bytes) -> int | None:
     return len(said.htlcs) or None if said is not None else None
 
 
-async def _lose_attempts(bank: Bank, alice: Account, shop: Outside) -> list[Sent]:
-    """Payments of which the first is really in flight, and the node lost the second before it left, or more."""
+async def _in_channels(stack: Stack, name: str) -> set[bytes]:
+    """The hashes of the HTLCs in the node's channels."""
+    async with outside(stack, name) as node:
+        channels = (await node.stubs.lightning.ListChannels(ln.ListChannelsRequest())).channels
+    return {htlc.hash_lock for channel in channels for htlc in channel.pending_htlcs}
+
+
+async def _lose_attempts(bank: Bank, alice: Account, shop: Outside) -> tuple[list[Sent], list[Sent]]:
+    """(payments that are really in flight, the first and perhaps more; those that the node lost before they left)."""
     sent: list[Sent] = []
     with bank.stack.frozen("outside-1"):
-        for amount_msat in (1_000_000, 1_100_000, 1_200_000):
+        for amount_msat in (1_000_000, 1_100_000, 1_200_000, 1_300_000):
             invoice = await shop.hold_invoice(amount_msat)
             answer = await alice.pay(invoice.bolt11, wait_s=0)
             assert answer.status_code == 202, answer.text
@@ -55,18 +63,23 @@ async def _lose_attempts(bank: Bank, alice: Account, shop: Outside) -> list[Sent
     await asyncio.to_thread(bank.stack.wait_back, node, restarts)
     await sync_network(bank.stack)
     said = [await node_says(bank.stack, node, each.invoice.payment_hash) for each in sent]
-    return [each for each, known in zip(sent, said, strict=True) if known and known.status == ln.Payment.IN_FLIGHT]
+    in_flight = [each for each, known in zip(sent, said, strict=True) if known and known.status == ln.Payment.IN_FLIGHT]
+    await accepted(shop, in_flight[0].invoice.payment_hash)
+    there = await _in_channels(bank.stack, node)
+    real = [each for each in in_flight if each.invoice.payment_hash in there]
+    return real, [each for each in in_flight if each not in real]
 
 
 async def test_a_lost_attempt_is_shown_and_released_once_by_proof_also_when_the_engine_dies(
     bank: Bank, shop: Outside
 ) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
-    real, *lost = await _lose_attempts(bank, alice, shop)
+    real, lost = await _lose_attempts(bank, alice, shop)
     one, payments = lost[0], [each.payment for each in lost]
-    await accepted(shop, real.invoice.payment_hash)
-    await shop.settle(real.invoice)
-    assert (await alice.final(real.payment["id"]))["status"] == "settled"
+    for each in real:
+        await accepted(shop, each.invoice.payment_hash)
+        await shop.settle(each.invoice)
+        assert (await alice.final(each.payment["id"]))["status"] == "settled"
 
     await sighted(bank, payments, await mine(bank, 1))
     await sighted(bank, payments, await mine(bank, 1))
