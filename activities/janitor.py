@@ -23,7 +23,7 @@ from engine.contracts import queues
 from engine.contracts.batch import BatchRequest, batch_attributes
 from engine.contracts.correction import Proposal, correction_attributes, correction_summary
 from engine.contracts.janitor import JanitorActivities, Round, Tidied
-from engine.contracts.payment import PaymentRequest, found_by
+from engine.contracts.payment import PaymentRequest, found_by, payment_summary
 from engine.contracts.reconciliation import OpenCase, RunStatus, case_attributes, case_summary
 from engine.domain.errors import EngineError
 from engine.domain.ids import PaymentId
@@ -212,7 +212,7 @@ async def _start_payment(client: Client, asked: PaymentRequest) -> str:
         "PaymentWorkflow",
         asked,
         workflow_id=workflow_id,
-        summary=f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}",
+        summary=payment_summary(asked),
         attributes=found_by(asked),
     )
     return workflow_id

@@ -20,7 +20,7 @@ from workflows.payment import PaymentWorkflow
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
-    from engine.contracts.payment import PaymentOutcome, PaymentRequest, found_by
+    from engine.contracts.payment import PaymentOutcome, PaymentRequest, found_by, payment_summary
 
 
 @workflow.defn
@@ -57,7 +57,7 @@ async def _leave_alone(asked: PaymentRequest) -> None:
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             search_attributes=found_by(asked),
             task_timeout=queues.TASK_TIMEOUT,
-            static_summary=f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}",
+            static_summary=payment_summary(asked),
         )
 
 

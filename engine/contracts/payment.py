@@ -285,6 +285,11 @@ class DecisionActivities(ABC):
         """
 
 
+def payment_summary(asked: PaymentRequest) -> str:
+    """What operators read of a payment's own workflow where a workflow or the janitor starts it."""
+    return f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}"
+
+
 def found_by(asked: PaymentRequest) -> TypedSearchAttributes:
     """What operators find a payment's own workflow by, from its start on."""
     pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
