@@ -116,69 +116,74 @@ async def _ensure_pump(client: Client, node: NodeName) -> None:
 
 
 async def _ensure_sweep(client: Client, node: NodeName) -> None:
-    schedule_id = queues.invoice_sweep_workflow_id(node)
-    try:
-        await client.create_schedule(
-            schedule_id,
-            Schedule(
-                action=ScheduleActionStartWorkflow(
-                    "InvoiceSweepWorkflow",
-                    SweepPage(node=node),
-                    id=schedule_id,
-                    task_queue=queues.PAYMENTS,
-                    static_summary=f"ask {node} about overdue invoices",
-                    typed_search_attributes=_kind("invoice-sweep"),
-                ),
-                spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=_SWEEP_EVERY)], jitter=timedelta(seconds=5)),
-                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_SWEEP_EVERY),
-                state=ScheduleState(note="finds receipts that the pump may have missed, and closes expired invoices"),
-            ),
-        )
-    except ScheduleAlreadyRunningError:
-        return
+    await _ensure_schedule(
+        client,
+        ScheduleActionStartWorkflow(
+            "InvoiceSweepWorkflow",
+            SweepPage(node=node),
+            id=queues.invoice_sweep_workflow_id(node),
+            task_queue=queues.PAYMENTS,
+            static_summary=f"ask {node} about overdue invoices",
+            typed_search_attributes=_kind("invoice-sweep"),
+        ),
+        every=_SWEEP_EVERY,
+        note="finds receipts that the pump may have missed, and closes expired invoices",
+    )
 
 
 async def _ensure_reconciliation(client: Client) -> None:
-    """Of runs that a stop has missed one is made up for, not each of them: a run looks at all there is."""
-    try:
-        await client.create_schedule(
-            queues.RECONCILIATION,
-            Schedule(
-                action=ScheduleActionStartWorkflow(
-                    "ReconciliationWorkflow",
-                    Reconcile(),
-                    id=queues.RECONCILIATION,
-                    task_queue=queues.PAYMENTS,
-                    static_summary="hold the books against every node",
-                    typed_search_attributes=_kind("reconciliation"),
-                ),
-                spec=ScheduleSpec(
-                    intervals=[ScheduleIntervalSpec(every=_RECONCILE_EVERY)], jitter=timedelta(minutes=1)
-                ),
-                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_RECONCILE_EVERY),
-                state=ScheduleState(note="books − nodes = 0, or a case is opened for an operator; moves no money"),
-            ),
-        )
-    except ScheduleAlreadyRunningError:
-        return
+    await _ensure_schedule(
+        client,
+        ScheduleActionStartWorkflow(
+            "ReconciliationWorkflow",
+            Reconcile(),
+            id=queues.RECONCILIATION,
+            task_queue=queues.PAYMENTS,
+            static_summary="hold the books against every node",
+            typed_search_attributes=_kind("reconciliation"),
+        ),
+        every=_RECONCILE_EVERY,
+        jitter=timedelta(minutes=1),
+        note="books − nodes = 0, or a case is opened for an operator; moves no money",
+    )
 
 
 async def _ensure_janitor(client: Client) -> None:
+    await _ensure_schedule(
+        client,
+        ScheduleActionStartWorkflow(
+            "JanitorWorkflow",
+            Round(),
+            id=queues.JANITOR,
+            task_queue=queues.PAYMENTS,
+            static_summary="begin again whatever waits for a workflow that is gone",
+            typed_search_attributes=_kind("janitor"),
+        ),
+        every=_TIDY_EVERY,
+        note="a row that is not final has a workflow, or is given one",
+    )
+
+
+async def _ensure_schedule(
+    client: Client,
+    action: ScheduleActionStartWorkflow,
+    *,
+    every: timedelta,
+    note: str,
+    jitter: timedelta = timedelta(seconds=5),
+) -> None:
+    """Under the id of its runs, of which two never overlap.
+
+    Of runs that a stop has missed one is made up for, not each of them: a run looks at all there is.
+    """
     try:
         await client.create_schedule(
-            queues.JANITOR,
+            action.id,
             Schedule(
-                action=ScheduleActionStartWorkflow(
-                    "JanitorWorkflow",
-                    Round(),
-                    id=queues.JANITOR,
-                    task_queue=queues.PAYMENTS,
-                    static_summary="begin again whatever waits for a workflow that is gone",
-                    typed_search_attributes=_kind("janitor"),
-                ),
-                spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=_TIDY_EVERY)], jitter=timedelta(seconds=5)),
-                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=_TIDY_EVERY),
-                state=ScheduleState(note="a row that is not final has a workflow, or is given one"),
+                action=action,
+                spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)], jitter=jitter),
+                policy=SchedulePolicy(overlap=ScheduleOverlapPolicy.SKIP, catchup_window=every),
+                state=ScheduleState(note=note),
             ),
         )
     except ScheduleAlreadyRunningError:
