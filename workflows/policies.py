@@ -109,17 +109,9 @@ RECONCILE = Policy(
 )
 """A look at the whole of a place, for reading only. What could not be seen is said, and looked at within the hour."""
 
-TIDY = Policy(
-    start_to_close_timeout=timedelta(minutes=10),
-    heartbeat_timeout=timedelta(seconds=10),
-    retry_policy=RetryPolicy(
-        initial_interval=timedelta(seconds=1),
-        backoff_coefficient=2,
-        maximum_interval=timedelta(seconds=30),
-        maximum_attempts=6,
-    ),
-)
-"""A walk over all that waits. The next one comes within a minute."""
+TIDY: Policy = {**RECONCILE, "heartbeat_timeout": timedelta(seconds=10)}
+"""A walk over all that waits, as patient as a look at a place; that its worker is gone is seen sooner, because the next
+one comes within a minute."""
 
 PUMP = Policy(
     start_to_close_timeout=timedelta(hours=8),
