@@ -78,17 +78,11 @@ async def quote_route(services: Services, way: Way) -> RoutingFee:
 
     Raises Invalid (`invoice_refused_by_node`) for an invoice that the node cannot read, as its payment would be.
     """
-    key = f"quote:{way.digest}"
-    remembered = await services.cache.find(key)
-    if remembered is None:
-        quote = await _ask(services, way)
-        if quote.trouble == REFUSED_BY_NODE:
-            raise Invalid("Our Lightning node cannot read this invoice; ask for another one.", code=REFUSED_BY_NODE)
-        told = json.dumps({**asdict(quote), "expires_at": (datetime.now(UTC) + GOOD_FOR).isoformat()})
-        if quote.trouble == UNTOLD:
-            return _fee(told, way.amount_msat)
-        remembered = await services.cache.remember(key, told, int(GOOD_FOR.total_seconds()))
-    return _fee(remembered, way.amount_msat)
+    told = await services.cache.find(f"quote:{way.digest}")
+    if told is None:
+        node = await _find_node(services, Msat(way.amount_msat + default_routing_cap(way.amount_msat)))
+        told = _in_words(RouteQuote(trouble=UNTOLD)) if node is None else await _find_out(services, way, node)
+    return _fee(told, way.amount_msat)
 
 
 def may_probe(settings: ApiSettings, way: Way) -> bool:
@@ -115,27 +109,41 @@ def _fee(told: str, amount_msat: Msat) -> RoutingFee:
     )
 
 
-async def _ask(services: Services, way: Way) -> RouteQuote:
-    cap_msat = default_routing_cap(way.amount_msat)
-    node = await _find_node(services, Msat(way.amount_msat + cap_msat))
-    if node is None:
-        return RouteQuote(trouble=UNTOLD)
-    turn = f"probe:{way.payee}"
-    probes = may_probe(services.settings, way) and await services.cache.take(turn, _PROBING_S)
+async def _find_out(services: Services, way: Way, node: NodeName) -> str:
+    """What the node tells, as it is remembered.
+
+    Whoever asks for the way that has the payee's turn asks for the probe as well: any of them may be the one who begins
+    the run that all of them get. The turn ends when the answer can be found, so that nobody who comes then begins
+    another one.
+    """
+    cache, turn = services.cache, f"probe:{way.payee}"
+    may = may_probe(services.settings, way)
+    takes = may and await cache.take(turn, way.digest, _PROBING_S)
+    probes = takes or (may and await cache.find(turn) == way.digest)
     asked = RouteRequest(
         node=node,
         payee=way.payee,
         bolt11=way.bolt11,
         amount_msat=way.amount_msat,
-        fee_limit_msat=max(cap_msat, way.amount_msat),
+        fee_limit_msat=max(default_routing_cap(way.amount_msat), way.amount_msat),
         may_probe=probes,
     )
     quote = await _run(services, asked, way.digest)
+    told = _in_words(quote)
+    if quote.trouble not in {UNTOLD, REFUSED_BY_NODE}:
+        told = await cache.remember(f"quote:{way.digest}", told, int(GOOD_FOR.total_seconds()))
     if probes and quote.trouble == UNANSWERED:
-        await services.cache.put(turn, _REST_S)
-    elif probes and quote.trouble != UNTOLD:
-        await services.cache.drop(turn)
-    return quote
+        await cache.put(turn, _REST_S)
+    elif takes and quote.trouble != UNTOLD:
+        await cache.drop(turn)
+    if quote.trouble == REFUSED_BY_NODE:
+        raise Invalid("Our Lightning node cannot read this invoice; ask for another one.", code=REFUSED_BY_NODE)
+    return told
+
+
+def _in_words(quote: RouteQuote) -> str:
+    """With its end."""
+    return json.dumps({**asdict(quote), "expires_at": (datetime.now(UTC) + GOOD_FOR).isoformat()})
 
 
 async def _find_node(services: Services, total_msat: Msat) -> NodeName | None:

@@ -73,10 +73,13 @@ class Cache:
             return value
         return await self.find(key) or value
 
-    async def take(self, turn: str, life_s: int) -> bool:
-        """Whether the turn was free, and is the caller's now for so long at the most; False when Redis is away."""
+    async def take(self, turn: str, holder: str, life_s: int) -> bool:
+        """Whether the turn was free, and is the holder's now for so long at the most; False when Redis is away.
+
+        `find` tells who has it.
+        """
         try:
-            return bool(await self._redis.set(turn, b"", nx=True, ex=life_s))
+            return bool(await self._redis.set(turn, holder, nx=True, ex=life_s))
         except (RedisError, OSError):
             return False
 

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
+from api.quote_run import Way
+from engine.clients.bolt11 import decode
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
 from infra.local.home import BANK
@@ -115,6 +117,23 @@ async def test_who_asks_again_gets_the_same_answer_and_causes_no_second_probe(ba
     assert together[0]["fee_source"] == "probe"
     assert await quoted(alice, invoice) == together[0]
     assert await quoted(alice, await shop.invoice(together[0]["amount_msat"])) == together[0]
+
+
+@pytest.mark.parametrize("holder", ["the same way", "another way"])
+async def test_who_comes_before_the_one_who_has_the_turn_asks_for_the_same_answer(
+    bank: Bank, shop: Outside, holder: str
+) -> None:
+    """He who has taken the payee's turn has not begun to ask yet, in another process."""
+    alice = await bank.open_account()
+    invoice = await shop.invoice(some_msat())
+    found = decode(invoice, network="regtest")
+    assert found.amount_msat is not None
+    way = Way(payee=found.payee, amount_msat=found.amount_msat, bolt11=invoice, hints=found.route_hints)
+    async with redis.from_url(bank.stack.environment()["MILLRACE_REDIS_URL"]) as cache:
+        await cache.set(f"probe:{way.payee}", way.digest if holder == "the same way" else "another's", ex=30)
+    told = await quoted(alice, invoice)
+    assert told["fee_source"] == ("probe" if holder == "the same way" else "estimate")
+    assert await free_turn(bank, shop), "the turn is ended by him who took it"
 
 
 async def test_an_invoice_that_cannot_be_paid_any_more_is_refused_as_its_payment_would_be(
