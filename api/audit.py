@@ -4,6 +4,7 @@ Numbers have no gaps and follow the order of the commits, so what was read once 
 """
 
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
@@ -71,7 +72,7 @@ async def list_audit(
             query.begins_at,
             query.ends_at,
         )
-    page, following = paged(rows, query, query.name, time="at", key="key")
+    page, following = paged(rows, query, query.name, itemgetter("at", "key"))
     return Page(items=[AuditOut(**row) for row in page], next_cursor=following)
 
 

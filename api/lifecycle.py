@@ -9,8 +9,8 @@ his keys or of those that come from them; the bootstrap key, which has no accoun
 line in the audit trail, in its own transaction.
 """
 
-from dataclasses import asdict
 from datetime import datetime
+from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -101,8 +101,8 @@ async def search_accounts(
             before=position(query, query.name),
             limit=query.limit + 1,
         )
-    page, following = paged([asdict(row) for row in rows], query, query.name)
-    return Page(items=[_shown(lifecycle.AccountRow(**row)) for row in page], next_cursor=following)
+    page, following = paged(rows, query, query.name, attrgetter("created_at", "id"))
+    return Page(items=[_shown(row) for row in page], next_cursor=following)
 
 
 @router.get("/{account_id}", summary="Show an account", responses=problems("forbidden", "not_found"))

@@ -10,10 +10,11 @@ import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar
+from operator import itemgetter
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +22,8 @@ from engine.domain.errors import Invalid
 from engine.ledger.database import Connection
 
 T = TypeVar("T")
+Place: TypeAlias = Callable[[T], tuple[datetime, str]]
+"""The time and the key of a row, by which it was ordered."""
 MAX_LIMIT = 100
 _CHECK_BYTES = 6
 _LONGEST_KEY = 200
@@ -73,7 +76,7 @@ class Listing:
             key,
             paging.limit + 1,
         )
-        page, following = paged(rows, paging, name, time="page_time", key="page_key")
+        page, following = paged(rows, paging, name, itemgetter("page_time", "page_key"))
         hidden = {"page_time", "page_key"}
         return [{name: value for name, value in row.items() if name not in hidden} for row in page], following
 
@@ -96,17 +99,12 @@ def position(paging: Paging, name: str) -> tuple[datetime | None, str | None]:
         raise no_cursor() from None
 
 
-def paged(
-    rows: Sequence[Any], paging: Paging, name: str, *, time: str = "created_at", key: str = "id"
-) -> tuple[Sequence[Any], str | None]:
-    """Cut what was read, beyond `limit`, to the page, with the cursor of the next.
-
-    Rows are records or dicts; `time` and `key` are the columns by which they were ordered.
-    """
+def paged(rows: Sequence[T], paging: Paging, name: str, place: Place[T]) -> tuple[Sequence[T], str | None]:
+    """Cut what was read, beyond `limit`, to the page, with the cursor of the next."""
     page = rows[: paging.limit]
     if len(rows) <= paging.limit:
         return page, None
-    return page, cursor(page[-1][time], page[-1][key], name)
+    return page, cursor(*place(page[-1]), name)
 
 
 def cursor(at: datetime, key: str, name: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import datetime
+from operator import itemgetter
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Query
@@ -140,7 +141,7 @@ async def list_transactions(
     async with services.reading() as conn:
         await own_wallet(conn, caller.account_id, wallet_id)
         rows = await conn.fetch(_TRANSACTIONS, *frame, query.kind, query.status, query.direction, query.pattern)
-        page, following = paged(rows, query, name, key="key")
+        page, following = paged(rows, query, name, itemgetter("created_at", "key"))
         if following is None and query.is_narrow:
             following = await _look_on(conn, frame, name)
     return Page(items=[TransactionOut(**row) for row in page], next_cursor=following)

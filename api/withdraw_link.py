@@ -15,8 +15,8 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import asdict
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
@@ -163,8 +163,8 @@ async def list_own_links(caller: Send, services: Svc, paging: Annotated[Paging, 
     name = f"withdraw-links {caller.account_id}"
     async with services.reading() as conn:
         links = await list_links(conn, caller.account_id, after=position(paging, name), limit=paging.limit + 1)
-    page, cursor = paged([asdict(each) for each in links], paging, name)
-    return Page(items=[_shown(services, caller, WithdrawLink(**row)) for row in page], next_cursor=cursor)
+    page, cursor = paged(links, paging, name, attrgetter("created_at", "id"))
+    return Page(items=[_shown(services, caller, link) for link in page], next_cursor=cursor)
 
 
 @router.delete(

@@ -1,6 +1,7 @@
 """Prefer headers and cursors: wishes that are granted within bounds, and places in a list that cannot be made up."""
 
 from datetime import UTC, datetime
+from operator import itemgetter
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from engine.domain.errors import Invalid, NotFound, Refused, Unavailable
 pytestmark = pytest.mark.unit
 
 ROWS = [{"created_at": datetime(2026, 1, 1, tzinfo=UTC), "id": f"pay_{number}"} for number in range(4)]
+PLACE = itemgetter("created_at", "id")
 
 
 @pytest.mark.parametrize(
@@ -47,12 +49,12 @@ def test_any_prefer_header_is_a_wish(headers: list[str]) -> None:
 
 
 def test_a_cursor_leads_to_the_next_page_of_its_own_list_only() -> None:
-    page, cursor = paged(ROWS[:3], Paging(limit=2), "payments acct_1")
+    page, cursor = paged(ROWS[:3], Paging(limit=2), "payments acct_1", PLACE)
     assert page == ROWS[:2]
     assert position(Paging(after=cursor), "payments acct_1") == (ROWS[1]["created_at"], "pay_1")
     with pytest.raises(Invalid):
         position(Paging(after=cursor), "payments acct_2")
-    assert paged(ROWS[:2], Paging(limit=2), "x")[1] is None
+    assert paged(ROWS[:2], Paging(limit=2), "x", PLACE)[1] is None
     assert position(Paging(), "x") == (None, None)
 
 
