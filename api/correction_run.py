@@ -5,20 +5,21 @@ same decision.
 """
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 
-from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
-from api.approval import WORD_LOST, own_proposal, word_lost
+from api.approval import own_proposal, telling
 from api.deps import Services
 from api.errors import temporal_away
 from api.idempotency import Intent, check_same
 from engine.contracts import queues
 from engine.contracts.correction import Decision, Proposal, correction_attributes, correction_summary
-from engine.domain.errors import Conflict, InvariantBroken, Unavailable
+from engine.domain.errors import Conflict, InvariantBroken, NotFound, Unavailable
 from engine.ledger.request import find_key
 from workflows.correction import CorrectionWorkflow
 
@@ -76,20 +77,12 @@ async def tell(client: Client, workflow_id: str, word: Decision) -> None:
     Raises Forbidden (`own_proposal`), Conflict (`correction_decided`), and Unavailable when Temporal does not answer.
     """
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            handle = client.get_workflow_handle(workflow_id)
-            await handle.execute_update(CorrectionWorkflow.decide, word)
-    except WorkflowUpdateFailedError as refusal:
-        kind = refusal.cause.type if isinstance(refusal.cause, ApplicationError) else None
-        if kind == "OwnProposal":
+        with suppress(NotFound):  # it has ended meanwhile, and the row says how
+            async with telling(workflow_id, _LIMIT_S):
+                await client.get_workflow_handle(workflow_id).execute_update(CorrectionWorkflow.decide, word)
+    except ApplicationError as refusal:
+        if refusal.type == "OwnProposal":
             raise own_proposal() from refusal
-        if kind in WORD_LOST:
-            raise word_lost(workflow_id) from refusal
-        if kind != "CorrectionDecided":
+        if refusal.type != "CorrectionDecided":
             raise
         raise Conflict("Another operator has decided this.", code="correction_decided") from refusal
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how
-            raise temporal_away(error) from error
-    except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
-        raise temporal_away(error) from error

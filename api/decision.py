@@ -6,24 +6,23 @@ an account, whichever of its keys it uses; the bootstrap key is one operator, to
 the payment's own workflow.
 """
 
-import asyncio
+from contextlib import suppress
 from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
-from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError, RPCStatusCode
 
-from api.approval import WORD_LOST, ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person, word_lost
+from api.approval import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person, telling
 from api.body import Body, Content, Id, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such, still_may_in_tx
-from api.errors import problems, temporal_away
+from api.errors import problems
 from api.paging import Listing, Page, Paging
 from engine.contracts.payment import Approval
 from engine.domain.decision import REASONS, DecisionEnd, DecisionStatus, check_end
-from engine.domain.errors import Conflict, Refused, Unavailable
+from engine.domain.errors import Conflict, NotFound, Refused, Unavailable
 from engine.domain.ids import DecisionId, PaymentId, new_id
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 from engine.ledger import decision as kept
@@ -242,25 +241,18 @@ async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
     Temporal or the node does not answer in time: the word stands then, and is carried out when it does.
     """
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            await client.get_workflow_handle(workflow_id).execute_update(PaymentWorkflow.decide, word)
-    except WorkflowUpdateFailedError as failed:
-        cause = failed.cause
-        code = _code(cause) if isinstance(cause, ApplicationError) else ""
+        with suppress(NotFound):  # it has ended meanwhile, and the row says how
+            async with telling(workflow_id, _LIMIT_S):
+                await client.get_workflow_handle(workflow_id).execute_update(PaymentWorkflow.decide, word)
+    except ApplicationError as refusal:
+        code = _code(refusal)
         if code == "own_proposal":
-            raise own_proposal() from failed
+            raise own_proposal() from refusal
         if code == "decision_made":
-            raise _made() from failed
+            raise _made() from refusal
         if code == "payment_not_stuck":
-            raise Refused(str(getattr(cause, "message", cause)), code=code) from failed
-        if isinstance(cause, ApplicationError) and cause.type in WORD_LOST:
-            raise word_lost(workflow_id) from failed
+            raise Refused(refusal.message, code=code) from refusal
         raise
-    except RPCError as error:
-        if error.status is not RPCStatusCode.NOT_FOUND:  # it has ended meanwhile, and the row says how
-            raise temporal_away(error) from error
-    except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
-        raise temporal_away(error) from error
 
 
 def _code(cause: ApplicationError) -> str:

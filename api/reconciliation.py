@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, Field
-from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowUpdateFailedError
+from temporalio.client import Client
 from temporalio.common import (
     SearchAttributePair,
     TypedSearchAttributes,
@@ -20,9 +20,9 @@ from temporalio.common import (
     WorkflowIDReusePolicy,
 )
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.service import RPCError
 
-from api.approval import WORD_LOST, word_lost
+from api.approval import telling
 from api.body import Body, Content, JsonBody, Text, documented
 from api.deps import Caller, PathId, Services, get_services, needs_role, no_such
 from api.errors import problems, temporal_away
@@ -30,7 +30,7 @@ from api.idempotency import mark_replayed, optional_key
 from api.paging import Listing, Page, Paging
 from engine.contracts import queues
 from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile
-from engine.domain.errors import Conflict, Unavailable
+from engine.domain.errors import Conflict, NotFound, Unavailable
 from engine.domain.ids import CaseId
 from engine.ledger.database import Connection
 from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
@@ -251,22 +251,15 @@ async def _start(client: Client, workflow_id: str, asked: Reconcile, *, once: bo
 
 
 async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> None:
-    handle = client.get_workflow_handle(workflow_id)
     try:
-        async with asyncio.timeout(_LIMIT_S):
-            await handle.execute_update(CaseWorkflow.resolve, word)
-    except WorkflowUpdateFailedError as refusal:
-        if isinstance(refusal.cause, ApplicationError) and refusal.cause.type == "CaseResolved":
+        async with telling(workflow_id, _LIMIT_S):
+            await client.get_workflow_handle(workflow_id).execute_update(CaseWorkflow.resolve, word)
+    except ApplicationError as refusal:
+        if refusal.type == "CaseResolved":
             raise _resolved(None) from refusal
-        if isinstance(refusal.cause, ApplicationError) and refusal.cause.type in WORD_LOST:
-            raise word_lost(workflow_id) from refusal
         raise
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:  # ended since, or the run that opened it has yet to start it
-            raise Unavailable(f"{workflow_id} does not run", code="temporarily_unavailable") from error
-        raise temporal_away(error) from error
-    except (RPCTimeoutOrCancelledError, RuntimeError, TimeoutError) as error:
-        raise temporal_away(error) from error
+    except NotFound as error:  # ended since, or the run that opened it has yet to start it
+        raise Unavailable(error.detail, code="temporarily_unavailable") from error
 
 
 def _resolved(operator: str | None) -> Conflict:
