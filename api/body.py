@@ -87,12 +87,12 @@ class JsonBody(Generic[C]):
         """Read it. Raises BadRequest, TooLarge, Invalid."""
         limit = self._max_bytes or request.app.state.services.settings.max_body_bytes
         sent = _parse(await read_body(request, limit))
+        canonical = _canonical(sent)
         try:
             content = self._content.model_validate(sent)
         except ValidationError as error:
             raise invalid_fields(error.errors(include_url=False, include_input=False, include_context=False)) from None
-        digest = hashlib.sha256(f"{request.method}\n{request.url.path}\n{_canonical(sent)}".encode()).digest()
-        return Body(content, digest)
+        return Body(content, hashlib.sha256(_named(request) + canonical).digest())
 
 
 def documented(content: type[Content], **examples: dict[str, Any]) -> dict[str, Any]:
@@ -112,7 +112,11 @@ def documented(content: type[Content], **examples: dict[str, Any]) -> dict[str, 
 
 def empty_hash(request: Request) -> bytes:
     """The hash of a request that has no body to say."""
-    return hashlib.sha256(f"{request.method}\n{request.url.path}\n".encode()).digest()
+    return hashlib.sha256(_named(request)).digest()
+
+
+def _named(request: Request) -> bytes:
+    return f"{request.method}\n{request.url.path}\n".encode()
 
 
 async def read_body(request: Request, limit: int) -> bytes:
@@ -147,10 +151,6 @@ def _parse(body: bytes) -> Any:  # noqa: ANN401 - JSON
         raise BadRequest("The body is not JSON.") from None
     if _depth(sent) > _MAX_DEPTH:
         raise Invalid("The JSON is nested too deeply.")
-    try:
-        _canonical(sent).encode("utf-8")
-    except UnicodeEncodeError:
-        raise Invalid("A string has half of a surrogate pair, which is no character.") from None
     return sent
 
 
@@ -180,5 +180,8 @@ def _inside(value: Any) -> list[Any]:  # noqa: ANN401 - JSON
     return value if isinstance(value, list) else []
 
 
-def _canonical(sent: Any) -> str:  # noqa: ANN401 - JSON
-    return json.dumps(sent, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+def _canonical(sent: Any) -> bytes:  # noqa: ANN401 - JSON
+    try:
+        return json.dumps(sent, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+    except UnicodeEncodeError:
+        raise Invalid("A string has half of a surrogate pair, which is no character.") from None
