@@ -10,11 +10,11 @@ trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives,
 """
 
 import asyncio
-import json
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TypeAlias
 
+from fastapi import Response
+from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import problem
@@ -30,7 +30,6 @@ _CANNOT_TELL = 503
 
 HELD = "held"
 """The name, in the state of a request, that marks one which is made to wait."""
-Headers: TypeAlias = list[tuple[bytes, bytes]]
 
 
 class Door:
@@ -53,7 +52,7 @@ class Door:
             return
         wait = await self._wait(path, where, scope)
         if isinstance(wait, Refusal):
-            await self._refuse(wait, scope, send)
+            await self._refuse(wait, scope, receive, send)
             return
         await _hold(scope, wait)
         await self._app(scope, receive, send)
@@ -68,7 +67,7 @@ class Door:
         is_known = self._strangers.is_good(key)
         refusal = None if is_known else self._strangers.refuse(who)
         if refusal is not None and not self._strangers.may_try():
-            await self._refuse(refusal, scope, send)
+            await self._refuse(refusal, scope, receive, send)
             return
         state = scope["state"]
 
@@ -89,14 +88,12 @@ class Door:
         wait = await self._strangers.admit(who, scope["app"].state.services.lookups.count)
         await _hold(scope, wait.pause_s if isinstance(wait, Refusal) else wait)
 
-    async def _refuse(self, refusal: Refusal, scope: Scope, send: Send) -> None:
+    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
         self._refused(refusal.bound)
         await _hold(scope, refusal.pause_s)
         path = scope["path"]
         manner = "lnurl" if path.startswith(_LNURL) else "page" if path.startswith("/pay/") else "problem"
-        status, headers, body = _refusal(manner, refusal.retry_after_s)
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await _refusal(manner, refusal.retry_after_s)(scope, receive, send)
 
 
 async def _hold(scope: Scope, seconds: float) -> None:
@@ -117,20 +114,14 @@ def _key(scope: Scope) -> int | None:
 
 
 @lru_cache(maxsize=3 * (WINDOW_S + 1))
-def _refusal(manner: str, retry_after_s: int) -> tuple[int, Headers, bytes]:
+def _refusal(manner: str, retry_after_s: int) -> Response:
     """LNURL's way of saying no is 200 with a reason (LUD-01); people are given a page, programs a problem document."""
-    retry = (b"retry-after", str(retry_after_s).encode())
+    headers = {"Retry-After": str(retry_after_s), "Cache-Control": "no-store"}
     if manner == "lnurl":
-        body = json.dumps({"status": "ERROR", "reason": _SENTENCE}).encode()
-        return 200, _headers(b"application/json", body, retry, (b"access-control-allow-origin", b"*")), body
+        headers["Access-Control-Allow-Origin"] = "*"
+        return JSONResponse({"status": "ERROR", "reason": _SENTENCE}, headers=headers)
     if manner == "page":
-        body = f'<!doctype html><html lang="en"><title>Too many requests</title><p>{_SENTENCE}</p></html>'.encode()
-        policy = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
-        return 429, _headers(b"text/html; charset=utf-8", body, retry, policy), body
-    document = problem(429, "rate_limited", _SENTENCE, fields={"retry_after_s": retry_after_s})
-    return 429, _headers(document.media_type.encode(), bytes(document.body), retry), bytes(document.body)
-
-
-def _headers(media_type: bytes, body: bytes, *more: tuple[bytes, bytes]) -> Headers:
-    length = (b"content-length", str(len(body)).encode())
-    return [(b"content-type", media_type), length, (b"cache-control", b"no-store"), *more]
+        headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+        page = f'<!doctype html><html lang="en"><title>Too many requests</title><p>{_SENTENCE}</p></html>'
+        return HTMLResponse(page, 429, headers)
+    return problem(429, "rate_limited", _SENTENCE, fields={"retry_after_s": retry_after_s}, headers=headers)
