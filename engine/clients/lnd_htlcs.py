@@ -45,7 +45,7 @@ async def read_htlcs(lightning: "lightning_pb2_grpc.LightningAsyncStub", node: N
         height=info.block_height,
         synced=info.synced_to_chain,
         outgoing=frozenset(PaymentHash(payment_hash) for payment_hash in outgoing),
-        closing=len(pending.waiting_close_channels) + len(pending.pending_force_closing_channels),
+        closing=len(closing),
         channels=SeenChannels(
             updates={channel.channel_point: channel.num_updates for channel in channels},
             closing={each.channel_point for each in closing},
