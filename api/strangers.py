@@ -96,7 +96,7 @@ class Strangers:
     def refuse(self, who: str) -> Refusal | None:
         """The refusal of this address, if it is refused in this minute."""
         place = self._place(who)
-        if not place.is_shut or not self._per_minute:
+        if not place.is_shut:
             return None
         return self._refuse(place, "minute", _left_s())
 
