@@ -6,7 +6,7 @@ triggers and foreign keys. The least of a few tries, so that what a connection d
 
 import itertools
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -203,7 +203,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
 async def pages(server: str, template: str, folder: Path, events: int) -> dict[str, int]:
     """How many pages each operation needs, on a database of its own with so much history."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(asynccontextmanager(copy_of_template)(server, template))
+        database = await stack.enter_async_context(copy_of_template(server, template))
         begin = await write_history(database.superuser_dsn, events=events, users=events // 20)
         pool = await stack.enter_async_context(await open_pool(database.app_dsn, max_size=1))
         watch = await asyncpg.connect(server)

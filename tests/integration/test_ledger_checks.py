@@ -1,7 +1,6 @@
 """The checks of the books find what the database would never let happen: its guards are taken away, damage is done."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -19,7 +18,7 @@ from engine.ledger.book import Counted, credit, debit
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import open_pool
 from engine.ledger.reads import list_trial_balance
-from tests.fixtures.postgres import Database, migrate
+from tests.fixtures.postgres import Database, copy_of_template, migrate
 from tests.fixtures.stack import eventually
 from tests.integration.ledger_helpers import Bank, open_bank, run_as
 
@@ -134,30 +133,16 @@ async def test_migrating_again_changes_nothing(ledger_db: Database) -> None:
 
 
 async def test_a_migration_that_fails_leaves_nothing_behind(postgres_server: str) -> None:
-    name = f"millrace_test_half_{secrets.token_hex(4)}"
-    dsn = postgres_server.rsplit("/", 1)[0] + f"/{name}"
-    await run_outside(postgres_server, f"CREATE DATABASE {name} OWNER millrace_owner")
-    try:
+    async with copy_of_template(postgres_server) as database:
         await run_as(
-            dsn,
+            database.superuser_dsn,
             "CREATE FUNCTION fail() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN RAISE ''power cut''; END'",
             "CREATE EVENT TRIGGER fail ON ddl_command_start WHEN TAG IN ('CREATE VIEW') EXECUTE FUNCTION fail()",
         )
         with pytest.raises(Exception, match="power cut"):
-            await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
-        await run_as(dsn, "DROP EVENT TRIGGER fail", "DROP FUNCTION fail()")
-        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
-    finally:
-        await run_outside(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def run_outside(dsn: str, statement: str) -> None:
-    """Run what cannot run in a transaction."""
-    conn = await asyncpg.connect(dsn)
-    try:
-        await conn.execute(statement)
-    finally:
-        await conn.close()
+            await asyncio.to_thread(migrate, database.owner_dsn)
+        await run_as(database.superuser_dsn, "DROP EVENT TRIGGER fail", "DROP FUNCTION fail()")
+        await asyncio.to_thread(migrate, database.owner_dsn)
 
 
 async def test_the_checks_outlast_the_time_that_other_statements_have(ledger_db: Database) -> None:

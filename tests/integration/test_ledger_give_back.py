@@ -2,12 +2,10 @@
 
 import asyncio
 import itertools
-import secrets
 from collections.abc import AsyncIterator
 from fractions import Fraction
 from math import ceil
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -17,7 +15,7 @@ from engine.ledger.book import MAX_LEG_MSAT, Counted, credit, debit
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.limits import read_used
 from engine.ledger.store import post_batch_in_tx
-from tests.fixtures.postgres import Database, migrate
+from tests.fixtures.postgres import Database, database_at, migrate
 from tests.integration.ledger_helpers import Bank, make, open_bank, run_as
 
 pytestmark = pytest.mark.integration
@@ -111,15 +109,10 @@ END $$"""
 
 async def test_books_of_the_version_before_keep_what_they_counted(postgres_server: str, postgres_template: str) -> None:
     """Settled, released and still held when the books are migrated."""
-    name = f"millrace_test_upgrade_{secrets.token_hex(4)}"
-    dsn = postgres_server.rsplit("/", 1)[0] + f"/{name}"
-    server = await asyncpg.connect(postgres_server)
-    await server.execute(f"CREATE DATABASE {name} OWNER millrace_owner")
-    try:
-        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner", "0019")
-        await run_as(f"{dsn}?role=millrace_owner", EARLIER)
-        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
-        pool = await open_pool(f"{dsn}?role=millrace_app")
+    async with database_at(postgres_server, "0019") as database:
+        await run_as(database.owner_dsn, EARLIER)
+        await asyncio.to_thread(migrate, database.owner_dsn)
+        pool = await open_pool(database.app_dsn)
         bank, user = await open_bank(pool), await pool.fetchval("SELECT min(account_id) FROM ledger.balances")
         assert await bank.broken() == []
         assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
@@ -127,9 +120,6 @@ async def test_books_of_the_version_before_keep_what_they_counted(postgres_serve
         assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
         assert await bank.broken() == []
         await pool.close()
-    finally:
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await server.close()
 
 
 async def test_what_is_held_and_settled_by_many_at_once_is_counted_exactly(bank: Bank) -> None:

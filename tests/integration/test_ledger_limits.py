@@ -1,7 +1,6 @@
 """Limits as the ledger keeps them: exact at every amount, edge and clock, whoever asks at the same time."""
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -14,7 +13,7 @@ from engine.ledger import limits
 from engine.ledger.book import Counted, credit, debit
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.limits import prune_counters_in_tx
-from tests.fixtures.postgres import Database, migrate
+from tests.fixtures.postgres import Database, database_at, migrate
 from tests.integration.ledger_helpers import Bank, open_bank, run_as
 
 pytestmark = pytest.mark.integration
@@ -239,15 +238,10 @@ END $$"""
 
 
 async def test_books_of_an_earlier_version_keep_what_they_counted(postgres_server: str, postgres_template: str) -> None:
-    name = f"millrace_test_upgrade_{secrets.token_hex(4)}"
-    dsn = postgres_server.rsplit("/", 1)[0] + f"/{name}"
-    server = await asyncpg.connect(postgres_server)
-    await server.execute(f"CREATE DATABASE {name} OWNER millrace_owner")
-    try:
-        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner", "0004")
-        await run_as(f"{dsn}?role=millrace_owner", OLD_STORY)
-        await asyncio.to_thread(migrate, f"{dsn}?role=millrace_owner")
-        pool = await open_pool(f"{dsn}?role=millrace_app")
+    async with database_at(postgres_server, "0004") as database:
+        await run_as(database.owner_dsn, OLD_STORY)
+        await asyncio.to_thread(migrate, database.owner_dsn)
+        pool = await open_pool(database.app_dsn)
         bank = Bank(pool, {})
         assert await bank.broken() == []
         counted = "SELECT window_s, sum(amount)::int FROM ledger.counters GROUP BY 1 ORDER BY 1"
@@ -256,6 +250,3 @@ async def test_books_of_an_earlier_version_keep_what_they_counted(postgres_serve
         assert [tuple(row) for row in await pool.fetch(counted)] == [(DAY, 0), (WEEK, 0), (MONTH, 0)]
         assert await bank.broken() == []
         await pool.close()
-    finally:
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await server.close()

@@ -29,7 +29,7 @@ async def _ask(database: Database, query: str, *args: Any) -> list[asyncpg.Recor
 @pytest_asyncio.fixture
 async def before_turns(postgres_server: str, postgres_template: str) -> AsyncIterator[Database]:
     """A database as the release before turns has left it, with a user and a node."""
-    async for database in database_at(postgres_server, TURNS.down_revision):
+    async with database_at(postgres_server, TURNS.down_revision) as database:
         await _ask(database, "INSERT INTO bank.accounts(id) VALUES ('a')")
         await _ask(database, "INSERT INTO bank.nodes(name, pubkey) VALUES ('lnd-1', '02' || repeat('ab', 32))")
         await _ask(

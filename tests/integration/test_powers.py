@@ -5,12 +5,10 @@ those) stops with him.
 """
 
 import asyncio
-import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import httpx
@@ -20,7 +18,7 @@ import pytest_asyncio
 from engine.domain.ids import ApiKeyId
 from engine.ledger.accounts import are_of_one_person
 from engine.ledger.database import borrowed
-from tests.fixtures.postgres import Database, migrate
+from tests.fixtures.postgres import Database, database_at, migrate
 from tests.integration.api_helpers import ADMIN, Api, User, bearer, is_problem, running_api
 
 pytestmark = pytest.mark.integration
@@ -260,13 +258,8 @@ async def test_keys_make_keys_so_many_times_and_no_more(api: Api) -> None:
 
 
 async def test_makers_of_older_keys_are_found_in_the_audit_trail(postgres_server: str, postgres_template: str) -> None:
-    name = f"millrace_test_makers_{secrets.token_hex(4)}"
-    server = await asyncpg.connect(postgres_server)
-    await server.execute(f"CREATE DATABASE {name} OWNER millrace_owner")
-    dsn = urlunsplit(urlsplit(postgres_server)._replace(path=f"/{name}", query="role=millrace_owner"))
-    try:
-        await asyncio.to_thread(migrate, dsn, "0019")
-        conn = await asyncpg.connect(dsn)
+    async with database_at(postgres_server, "0019") as database:
+        conn = await asyncpg.connect(database.owner_dsn)
         await conn.execute("INSERT INTO bank.accounts (id) VALUES ('a')")
         for key in ("root", "child", "of_user", "by_bootstrap"):
             await conn.execute(
@@ -276,13 +269,10 @@ async def test_makers_of_older_keys_are_found_in_the_audit_trail(postgres_server
             )
         for maker, key in (("root", "child"), ("bootstrap", "by_bootstrap")):
             await conn.execute("SELECT bank.record_act('a', $1, 'key.make', 'a', $2, '{}')", maker, key)
-        await asyncio.to_thread(migrate, dsn)
+        await asyncio.to_thread(migrate, database.owner_dsn)
         found = await conn.fetch("SELECT id, made_by FROM bank.api_keys")
         await conn.close()
         assert {row["id"]: row["made_by"] for row in found if row["made_by"]} == {"child": "root"}
-    finally:
-        await server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await server.close()
 
 
 async def test_who_is_one_person(api: Api) -> None:
