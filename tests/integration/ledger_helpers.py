@@ -1,7 +1,8 @@
 """A small bank for ledger tests: a pool of the application's role, the accounts every story needs, short postings."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,10 @@ import asyncpg
 from engine.domain.errors import EngineError
 from engine.ledger.book import Leg, Posting, credit, debit
 from engine.ledger.checks import find_broken_rules
-from engine.ledger.database import Pool, transaction
+from engine.ledger.database import Pool, open_pool, transaction
 from engine.ledger.reads import get_balance
 from engine.ledger.store import Posted, open_account_in_tx, post_in_tx
+from tests.fixtures.postgres import Database
 
 _numbers = itertools.count()
 
@@ -75,6 +77,16 @@ class Bank:
 def make(ref: str, legs: Sequence[Leg] = (), phase: str = "post", **more: Any) -> Posting:
     """A posting with the parts that most tests do not care about."""
     return Posting(ref=ref, template="test", phase=phase, actor="test", legs=legs, **more)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def running_bank(database: Database) -> AsyncIterator[Bank]:
+    """A bank on this database; the rules of the books hold at the end."""
+    pool = await open_pool(database.app_dsn, max_size=12)
+    bank = await open_bank(pool)
+    yield bank
+    assert await bank.broken() == []
+    await pool.close()
 
 
 async def open_bank(pool: Pool) -> Bank:

@@ -10,21 +10,18 @@ import pytest_asyncio
 from engine.domain.errors import EngineError, InvariantBroken, Unavailable
 from engine.domain.limits import Count
 from engine.ledger.book import Counted, Posting, credit, debit
-from engine.ledger.database import open_pool, transaction
+from engine.ledger.database import transaction
 from engine.ledger.store import open_account_in_tx, post_batch_in_tx, post_in_tx
 from tests.fixtures.postgres import Database
-from tests.integration.ledger_helpers import Bank, make, open_bank, run_as
+from tests.integration.ledger_helpers import Bank, make, run_as, running_bank
 
 pytestmark = pytest.mark.integration
 
 
 @pytest_asyncio.fixture
 async def bank(ledger_db: Database) -> AsyncIterator[Bank]:
-    pool = await open_pool(ledger_db.app_dsn, max_size=12)
-    bank = await open_bank(pool)
-    yield bank
-    assert await bank.broken() == []
-    await pool.close()
+    async with running_bank(ledger_db) as bank:
+        yield bank
 
 
 async def verdicts(bank: Bank, postings: list[Posting]) -> list[str]:

@@ -12,11 +12,11 @@ import pytest_asyncio
 from engine.domain.errors import Refused
 from engine.domain.limits import WINDOWS, Count
 from engine.ledger.book import MAX_LEG_MSAT, Counted, credit, debit
-from engine.ledger.database import open_pool, transaction
+from engine.ledger.database import transaction
 from engine.ledger.limits import read_used
 from engine.ledger.store import post_batch_in_tx
 from tests.fixtures.postgres import Database, database_at, migrate
-from tests.integration.ledger_helpers import Bank, make, open_bank, run_as
+from tests.integration.ledger_helpers import Bank, make, run_as, running_bank
 
 pytestmark = pytest.mark.integration
 DAY, WEEK, MONTH = WINDOWS.values()
@@ -25,11 +25,8 @@ _numbers = itertools.count()
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
-    pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
-    bank = await open_bank(pool)
-    yield bank
-    assert await bank.broken() == []
-    await pool.close()
+    async with running_bank(shared_ledger_db) as bank:
+        yield bank
 
 
 async def hold(bank: Bank, user: int, held: int, **counts: int) -> str:
@@ -112,14 +109,12 @@ async def test_books_of_the_version_before_keep_what_they_counted(postgres_serve
     async with database_at(postgres_server, "0019") as database:
         await run_as(database.owner_dsn, EARLIER)
         await asyncio.to_thread(migrate, database.owner_dsn)
-        pool = await open_pool(database.app_dsn)
-        bank, user = await open_bank(pool), await pool.fetchval("SELECT min(account_id) FROM ledger.balances")
-        assert await bank.broken() == []
-        assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
-        assert await settle(bank, user, 104, "old:4") == "fresh"
-        assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
-        assert await bank.broken() == []
-        await pool.close()
+        async with running_bank(database) as bank:
+            user = await bank.pool.fetchval("SELECT min(account_id) FROM ledger.balances")
+            assert await bank.broken() == []
+            assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
+            assert await settle(bank, user, 104, "old:4") == "fresh"
+            assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
 
 
 async def test_what_is_held_and_settled_by_many_at_once_is_counted_exactly(bank: Bank) -> None:

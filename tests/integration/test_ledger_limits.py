@@ -14,18 +14,15 @@ from engine.ledger.book import Counted, credit, debit
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.limits import prune_counters_in_tx
 from tests.fixtures.postgres import Database, database_at, migrate
-from tests.integration.ledger_helpers import Bank, open_bank, run_as
+from tests.integration.ledger_helpers import Bank, run_as, running_bank
 
 pytestmark = pytest.mark.integration
 
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
-    pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
-    bank = await open_bank(pool)
-    yield bank
-    assert await bank.broken() == []
-    await pool.close()
+    async with running_bank(shared_ledger_db) as bank:
+        yield bank
 
 
 DAY, WEEK, MONTH = WINDOWS.values()

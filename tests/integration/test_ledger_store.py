@@ -13,18 +13,15 @@ from engine.ledger.database import open_pool, transaction
 from engine.ledger.reads import get_balance_at, list_trial_balance
 from engine.ledger.store import get_account_id, open_account_in_tx, post_in_tx
 from tests.fixtures.postgres import Database
-from tests.integration.ledger_helpers import Bank, make, open_bank, run_as
+from tests.integration.ledger_helpers import Bank, make, run_as, running_bank
 
 pytestmark = pytest.mark.integration
 
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
-    pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
-    bank = await open_bank(pool)
-    yield bank
-    assert await bank.broken() == []
-    await pool.close()
+    async with running_bank(shared_ledger_db) as bank:
+        yield bank
 
 
 async def test_opening_an_account_again_finds_it_and_never_changes_it(bank: Bank) -> None:

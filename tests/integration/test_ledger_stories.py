@@ -9,22 +9,19 @@ import pytest_asyncio
 
 from engine.domain.errors import Conflict
 from engine.ledger.book import credit, debit
-from engine.ledger.database import open_pool, transaction
+from engine.ledger.database import transaction
 from engine.ledger.reads import list_entries
 from engine.ledger.store import open_account_in_tx
 from tests.fixtures.postgres import Database
-from tests.integration.ledger_helpers import Bank, make, open_bank
+from tests.integration.ledger_helpers import Bank, make, running_bank
 
 pytestmark = pytest.mark.integration
 
 
 @pytest_asyncio.fixture(scope="module")
 async def bank(shared_ledger_db: Database) -> AsyncIterator[Bank]:
-    pool = await open_pool(shared_ledger_db.app_dsn, max_size=12)
-    bank = await open_bank(pool)
-    yield bank
-    assert await bank.broken() == []
-    await pool.close()
+    async with running_bank(shared_ledger_db) as bank:
+        yield bank
 
 
 # Worked examples of the design
