@@ -1,19 +1,23 @@
 """A node and a bank behind the interfaces of the real ones, for what a real node cannot be made to say on demand."""
 
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pytest
+from temporalio.testing import ActivityEnvironment
 
-from engine.clients.lnd import NodeIdentity, NodePayment, NodePaymentStatus
+from activities.sending import Sending
+from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus
 from engine.clients.lnd_htlcs import NodeHtlcs
-from engine.contracts.payment import LightningAttempt
+from engine.contracts.payment import AttemptReport, LightningAttempt
 from engine.domain.channels import KnownChannel
 from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
 from engine.ledger import channels, sending
+from engine.ledger.database import Pool
 
 PUBKEY = "02" + "ab" * 32
 ATTEMPT = LightningAttempt(
@@ -140,6 +144,20 @@ class FakePool:
 
     async def release(self, _conn: None) -> None:
         """Nothing to take back."""
+
+
+def sending_with(lnd: FakeLnd) -> Sending:
+    """The real activities, with the fakes behind them."""
+    return Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+
+
+async def send(lnd: FakeLnd, attempt: LightningAttempt = ATTEMPT) -> AttemptReport:
+    report: AttemptReport = await ActivityEnvironment().run(sending_with(lnd).send_payment, attempt)
+    return report
+
+
+async def watch(lnd: FakeLnd, *, shown: str = "") -> Any:
+    return await ActivityEnvironment().run(sending_with(lnd).watch_payment, replace(ATTEMPT, shown=shown))
 
 
 def fake_bank(monkeypatch: pytest.MonkeyPatch) -> FakeBank:

@@ -11,13 +11,11 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import at_once
 from activities.at_once import NO_NODES, AtOnce
-from activities.sending import Sending
-from engine.clients.lnd import LndNode, NodeIdentity, NodePayment
+from engine.clients.lnd import NodeIdentity, NodePayment
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentId
-from engine.ledger.database import Pool
-from tests.unit.sending_helpers import ATTEMPT, IN_FLIGHT, PAID, FakeBank, FakeLnd, FakePool, fake_bank
+from tests.unit.sending_helpers import ATTEMPT, IN_FLIGHT, PAID, FakeBank, FakeLnd, fake_bank, sending_with
 
 pytestmark = pytest.mark.unit
 
@@ -28,7 +26,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
 
 
 def _at_once(lnd: FakeLnd, *, most: int = 4) -> AtOnce:
-    return AtOnce({ATTEMPT.node: Sending(cast("LndNode", lnd), cast("Pool", FakePool()))}, most=most)
+    return AtOnce({ATTEMPT.node: sending_with(lnd)}, most=most)
 
 
 async def _send(sender: AtOnce, attempt: LightningAttempt = ATTEMPT, *, age_s: float = 0) -> AttemptReport | None:

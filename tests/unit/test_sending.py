@@ -15,7 +15,7 @@ from activities.sending import Sending
 from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
 from engine.clients.lnd_htlcs import NodeHtlcs
 from engine.clients.lnd_refusal import SendRefused
-from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
+from engine.contracts.payment import NodeVerdict
 from engine.domain.errors import InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.domain.money import Msat
 from engine.domain.sending import TRIED_AFTER_S
@@ -31,6 +31,9 @@ from tests.unit.sending_helpers import (
     FakePool,
     fake_bank,
     payment,
+    send,
+    sending_with,
+    watch,
 )
 
 pytestmark = pytest.mark.unit
@@ -41,64 +44,53 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
     return fake_bank(monkeypatch)
 
 
-async def _send(lnd: FakeLnd, attempt: LightningAttempt = ATTEMPT) -> AttemptReport:
-    activity = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
-    return cast("AttemptReport", await ActivityEnvironment().run(activity.send_payment, attempt))
-
-
-async def _watch(lnd: FakeLnd, *, shown: str = "") -> Any:
-    return await ActivityEnvironment().run(
-        Sending(cast("LndNode", lnd), cast("Pool", FakePool())).watch_payment, replace(ATTEMPT, shown=shown)
-    )
-
-
 @pytest.mark.parametrize(("delivered", "told"), [(100_000, None), (60_000, 60_000), (100_001, 100_001), (None, None)])
 async def test_what_the_payee_took_is_told_where_it_is_not_what_he_was_to_get(
     delivered: int | None, told: int | None
 ) -> None:
     paid = replace(PAID, delivered_msat=None if delivered is None else Msat(delivered))
-    report = await _send(FakeLnd(known=None, says=[paid]))
+    report = await send(FakeLnd(known=None, says=[paid]))
     assert (report.verdict, report.delivered_msat) == (NodeVerdict.SUCCEEDED, told)
 
 
 async def test_it_looks_before_it_sends() -> None:
     lnd = FakeLnd(known=None, says=[IN_FLIGHT, PAID])
-    report = await _send(lnd)
+    report = await send(lnd)
     assert (report.verdict, report.fee_msat, report.payment_index) == (NodeVerdict.SUCCEEDED, 350, 8)
     assert lnd.order == ["look", "send"]
 
 
 async def test_what_the_node_has_already_is_followed_and_not_sent_again() -> None:
     lnd = FakeLnd(known=IN_FLIGHT, says=[PAID])
-    assert (await _send(lnd)).verdict is NodeVerdict.SUCCEEDED
+    assert (await send(lnd)).verdict is NodeVerdict.SUCCEEDED
     assert lnd.sent == 0
 
 
 async def test_the_failure_of_an_older_attempt_is_no_news() -> None:
     lnd = FakeLnd(known=OLD_FAILURE, says=[OLD_FAILURE, IN_FLIGHT, PAID])
-    assert (await _send(lnd)).verdict is NodeVerdict.SUCCEEDED
+    assert (await send(lnd)).verdict is NodeVerdict.SUCCEEDED
     assert lnd.sent == 1
 
 
 async def test_a_stream_that_ends_early_means_in_flight() -> None:
-    assert (await _send(FakeLnd(known=None, says=[IN_FLIGHT]))).verdict is NodeVerdict.IN_FLIGHT
+    assert (await send(FakeLnd(known=None, says=[IN_FLIGHT]))).verdict is NodeVerdict.IN_FLIGHT
 
 
 async def test_a_stream_that_never_confirmed_the_payment_is_an_unknown_outcome() -> None:
     with pytest.raises(OutcomeUnknown):
-        await _send(FakeLnd(known=OLD_FAILURE, says=[OLD_FAILURE]))
+        await send(FakeLnd(known=OLD_FAILURE, says=[OLD_FAILURE]))
 
 
 @pytest.mark.parametrize("error", [Unavailable("connection reset"), OutcomeUnknown("deadline exceeded")])
 async def test_a_broken_stream_is_never_a_failure(error: Exception) -> None:
     """Before the node's first word the next try looks; after it the payment is watched."""
     with pytest.raises(type(error)):
-        await _send(FakeLnd(known=None, says=[error]))
-    assert (await _send(FakeLnd(known=None, says=[IN_FLIGHT, error]))).verdict is NodeVerdict.IN_FLIGHT
+        await send(FakeLnd(known=None, says=[error]))
+    assert (await send(FakeLnd(known=None, says=[IN_FLIGHT, error]))).verdict is NodeVerdict.IN_FLIGHT
 
 
 async def test_what_the_node_refused_to_begin_has_failed() -> None:
-    report = await _send(FakeLnd(known=None, says=[SendRefused("invoice_expired", "invoice expired")]))
+    report = await send(FakeLnd(known=None, says=[SendRefused("invoice_expired", "invoice expired")]))
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "invoice_expired")
 
 
@@ -114,7 +106,7 @@ async def test_what_the_node_refused_to_begin_has_failed() -> None:
     ],
 )
 async def test_every_reason_has_a_stable_code(reason: str, code: str) -> None:
-    report = await _send(FakeLnd(known=None, says=[payment(NodePaymentStatus.FAILED, 8, reason)]))
+    report = await send(FakeLnd(known=None, says=[payment(NodePaymentStatus.FAILED, 8, reason)]))
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, code)
 
 
@@ -123,28 +115,28 @@ async def test_a_closed_fence_lets_nothing_through(kept: FakeBank) -> None:
     kept.pubkey = None
     lnd = FakeLnd(known=None, says=[PAID])
     with pytest.raises(InvariantBroken):
-        await _send(lnd)
+        await send(lnd)
     assert lnd.sent == 0
 
 
 async def test_another_node_at_the_same_address_gets_nothing() -> None:
     lnd = FakeLnd(known=None, says=[PAID], pubkey="03" + "cd" * 32)
     with pytest.raises(InvariantBroken, match="not the node that was adopted"):
-        await _send(lnd)
+        await send(lnd)
     assert lnd.sent == 0
 
 
 async def test_a_node_that_has_just_been_started_is_waited_for() -> None:
     lnd = FakeLnd(known=None, says=[PAID], active_channels=0)
     with pytest.raises(Unavailable, match="no active channel"):
-        await _send(lnd)
+        await send(lnd)
     assert lnd.sent == 0
 
 
 async def test_all_that_send_at_the_same_time_ask_once_who_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sends, "_IDENTITY_S", 3600)
     lnd = FakeLnd(known=None, says=[PAID])
-    sending = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    sending = sending_with(lnd)
     await asyncio.gather(*(ActivityEnvironment().run(sending.send_payment, ATTEMPT) for _ in range(3)))
     assert (lnd.sent, lnd.asked_who) == (3, 1)
 
@@ -152,7 +144,7 @@ async def test_all_that_send_at_the_same_time_ask_once_who_answers(monkeypatch: 
 async def test_a_node_that_could_not_send_is_asked_again_at_the_next_try(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sends, "_IDENTITY_S", 3600)
     lnd = FakeLnd(known=None, says=[PAID], synced=False)
-    sending = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    sending = sending_with(lnd)
     with pytest.raises(Unavailable, match="behind the chain"):
         await ActivityEnvironment().run(sending.send_payment, ATTEMPT)
     lnd.synced = True
@@ -163,7 +155,7 @@ async def test_a_node_that_could_not_send_is_asked_again_at_the_next_try(monkeyp
 async def test_a_node_behind_the_chain_is_waited_for(kept: FakeBank) -> None:
     lnd = FakeLnd(known=None, says=[PAID], synced=False)
     with pytest.raises(Unavailable, match="behind the chain"):
-        await _send(lnd)
+        await send(lnd)
     assert lnd.sent == 0
     assert [(wait.reason, wait.needs_operator) for wait in kept.waits] == [("node_unavailable", False)]
 
@@ -171,7 +163,7 @@ async def test_a_node_behind_the_chain_is_waited_for(kept: FakeBank) -> None:
 @pytest.mark.parametrize("known", [None, OLD_FAILURE])
 async def test_a_node_that_forgot_what_it_was_sending_calls_an_operator(known: NodePayment | None) -> None:
     with pytest.raises(InvariantBroken, match="replaced"):
-        await _watch(FakeLnd(known=known, says=[]))
+        await watch(FakeLnd(known=known, says=[]))
 
 
 @pytest.mark.parametrize(("age_s", "again_s"), [(-60, 5), (0, 5), (400, 200), (86_400, 600)])
@@ -179,7 +171,7 @@ async def test_a_look_at_what_is_in_flight_says_when_to_look_again(age_s: int, a
     """The older, the later; the clocks of node and worker may differ."""
     known = replace(IN_FLIGHT, time_lock=600, created_at=datetime.now(UTC) - timedelta(seconds=age_s))
     with pytest.raises(Exception, match="still in flight") as raised:
-        await _watch(FakeLnd(known=known, says=[]))
+        await watch(FakeLnd(known=known, says=[]))
     assert round(cast("Any", raised.value).next_retry_delay.total_seconds()) == again_s
 
 
@@ -189,14 +181,14 @@ LOST = replace(IN_FLIGHT, time_lock=400)
 async def test_a_final_word_is_taken_from_a_node_that_cannot_tell_of_its_channels() -> None:
     """While its bitcoind is away."""
     lnd = FakeLnd(known=PAID, says=[])
-    assert (await _watch(lnd)).verdict is NodeVerdict.SUCCEEDED
+    assert (await watch(lnd)).verdict is NodeVerdict.SUCCEEDED
     assert lnd.order == ["look"]
 
 
 async def test_a_lost_attempt_is_released_when_the_proof_is_complete(kept: FakeBank) -> None:
     kept.heights = [401, 405]
     lnd = FakeLnd(known=LOST, says=[], htlcs=replace(EMPTY, height=412))
-    report = await _watch(lnd)
+    report = await watch(lnd)
     assert (report.verdict, report.failure_code, report.payment_index) == (NodeVerdict.FAILED, "lost_attempt", 8)
     assert "401, 405, 412" in report.failure_detail
     assert lnd.order == ["look", "channels", "look"]
@@ -220,7 +212,7 @@ async def test_nothing_less_than_the_whole_proof_releases(
 ) -> None:
     kept.heights = [401, 405]
     try:
-        report = await _watch(FakeLnd(known=payment, says=[], htlcs=htlcs))
+        report = await watch(FakeLnd(known=payment, says=[], htlcs=htlcs))
     except ApplicationError as still:
         assert still.type == "InFlight"  # noqa: PT017 - either way of saying "in flight" is right here
     else:
@@ -229,21 +221,21 @@ async def test_nothing_less_than_the_whole_proof_releases(
 
 async def test_a_paid_payment_is_settled_whatever_was_seen_before(kept: FakeBank) -> None:
     kept.heights = [401, 405, 412]
-    assert (await _watch(FakeLnd(known=PAID, says=[]))).verdict is NodeVerdict.SUCCEEDED
+    assert (await watch(FakeLnd(known=PAID, says=[]))).verdict is NodeVerdict.SUCCEEDED
 
 
 async def test_what_is_in_no_channel_is_told_once_and_looked_at_again(kept: FakeBank) -> None:
     kept.heights = [300]
     lnd = FakeLnd(known=LOST, says=[], htlcs=replace(EMPTY, height=301))
-    report = await _watch(lnd)
+    report = await watch(lnd)
     assert (report.verdict, report.waiting.reason) == (NodeVerdict.IN_FLIGHT, "lost_attempt")
     with pytest.raises(ApplicationError, match="released from block 412 on"):
-        await _watch(lnd, shown="lost_attempt")
+        await watch(lnd, shown="lost_attempt")
 
 
 async def test_an_htlc_that_stays_in_a_channel_past_its_time_lock_needs_an_operator(kept: FakeBank) -> None:
     held = replace(EMPTY, outgoing=frozenset({ATTEMPT.payment_hash}))
-    report = await _watch(FakeLnd(known=LOST, says=[], htlcs=held))
+    report = await watch(FakeLnd(known=LOST, says=[], htlcs=held))
     assert (report.waiting.reason, report.waiting.needs_operator) == ("overdue", True)
     assert kept.heights == []
 
@@ -251,14 +243,14 @@ async def test_an_htlc_that_stays_in_a_channel_past_its_time_lock_needs_an_opera
 async def test_what_its_node_never_tried_is_ended_by_the_node_when_its_time_is_over(kept: FakeBank) -> None:
     """Not while it may still look for a way. A node that does not end it needs its restart; nothing is released."""
     with pytest.raises(ApplicationError, match="no attempt yet"):
-        await _watch(FakeLnd(known=IN_FLIGHT, says=[]))
+        await watch(FakeLnd(known=IN_FLIGHT, says=[]))
     old = replace(IN_FLIGHT, created_at=datetime.now(UTC) - timedelta(seconds=TRIED_AFTER_S))
     lnd = FakeLnd(known=old, says=[], ends=payment(NodePaymentStatus.FAILED, 8, "FAILURE_REASON_ERROR"))
-    report = await _watch(lnd)
+    report = await watch(lnd)
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "no_route")
     assert lnd.order == ["look", "channels", "look", "end", "look"]
     for ends in (None, Unavailable("no answer"), InvariantBroken("permission denied")):
-        report = await _watch(FakeLnd(known=old, says=[], ends=ends))
+        report = await watch(FakeLnd(known=old, says=[], ends=ends))
         assert (report.verdict, report.waiting.reason, report.waiting.needs_operator) == (
             NodeVerdict.IN_FLIGHT,
             "not_tried",
@@ -269,28 +261,28 @@ async def test_what_its_node_never_tried_is_ended_by_the_node_when_its_time_is_o
 
 async def test_what_needs_an_operator_is_noted_for_whoever_asks(kept: FakeBank) -> None:
     with pytest.raises(InvariantBroken):
-        await _watch(FakeLnd(known=None, says=[]))
+        await watch(FakeLnd(known=None, says=[]))
     assert [(wait.reason, wait.needs_operator) for wait in kept.waits] == [("node_forgot", True)]
 
 
 async def test_what_is_noted_for_whoever_asks_names_no_place_of_ours(kept: FakeBank) -> None:
     with pytest.raises(Unavailable):
-        await _send(FakeLnd(known=None, says=[Unavailable("lnd-1: failed to connect to ipv4:10.0.0.7:10009")]))
+        await send(FakeLnd(known=None, says=[Unavailable("lnd-1: failed to connect to ipv4:10.0.0.7:10009")]))
     assert [wait.detail for wait in kept.waits] == ["the node cannot take it now"]
 
 
 async def test_a_node_that_has_known_an_attempt_is_not_sent_it_again() -> None:
     """Its database was replaced while it was followed. What broke the stream, also for good, makes no other try."""
     broken = FakeLnd(known=None, says=[IN_FLIGHT, InvariantBroken("permission denied")])
-    assert (await _send(broken)).verdict is NodeVerdict.IN_FLIGHT
+    assert (await send(broken)).verdict is NodeVerdict.IN_FLIGHT
     replaced = FakeLnd(known=None, says=[PAID])
-    assert ((await _send(replaced)).verdict, replaced.sent) == (NodeVerdict.IN_FLIGHT, 0)
+    assert ((await send(replaced)).verdict, replaced.sent) == (NodeVerdict.IN_FLIGHT, 0)
 
 
 @pytest.mark.parametrize("says", [[PAID], [IN_FLIGHT, Unavailable("connection reset")], [NotFound("forgotten")]])
 async def test_what_was_begun_at_once_is_followed_and_never_sent(says: list[NodePayment | Exception]) -> None:
     lnd = FakeLnd(known=None, says=says)
-    report = await _send(lnd, replace(ATTEMPT, begun=True))
+    report = await send(lnd, replace(ATTEMPT, begun=True))
     assert report.verdict is (NodeVerdict.SUCCEEDED if says == [PAID] else NodeVerdict.IN_FLIGHT)
     assert lnd.sent == 0
 
@@ -316,4 +308,4 @@ async def test_a_node_that_never_said_a_word_is_asked_again(kept: FakeBank) -> N
     for says in scripts:
         assert not kept.begun
         with suppress(OutcomeUnknown):
-            assert (await _send(FakeLnd(known=None, says=says))).verdict is NodeVerdict.SUCCEEDED
+            assert (await send(FakeLnd(known=None, says=says))).verdict is NodeVerdict.SUCCEEDED

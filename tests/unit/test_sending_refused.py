@@ -10,19 +10,17 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.failures import as_failure
-from activities.sending import Sending
 from engine.clients import lnd as lnd_client
 from engine.clients.lnd import LndNode, NodeIdentity, NodePayment
 from engine.clients.lnd_decode import InvoiceReader
 from engine.clients.lnd_refusal import NotBegun, SendRefused, refusal
 from engine.clients.lndrpc import lightning_pb2 as ln
-from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
+from engine.contracts.payment import NodeVerdict
 from engine.domain.channels import KnownChannel, SeenChannels
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.sending import REFUSAL_REST_S, pause_after
 from engine.ledger import sending
-from engine.ledger.database import Pool
 from tests.unit.bolt11_encoder import Draft
 from tests.unit.sending_helpers import (
     ATTEMPT,
@@ -32,8 +30,10 @@ from tests.unit.sending_helpers import (
     PAID,
     FakeBank,
     FakeLnd,
-    FakePool,
     fake_bank,
+    send,
+    sending_with,
+    watch,
 )
 
 pytestmark = pytest.mark.unit
@@ -44,22 +44,12 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
     return fake_bank(monkeypatch)
 
 
-async def _send(lnd: FakeLnd, attempt: LightningAttempt = ATTEMPT) -> AttemptReport:
-    activity = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
-    return cast("AttemptReport", await ActivityEnvironment().run(activity.send_payment, attempt))
-
-
-async def _watch(lnd: FakeLnd) -> AttemptReport:
-    activity = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
-    return cast("AttemptReport", await ActivityEnvironment().run(activity.watch_payment, ATTEMPT))
-
-
 # Read by the node
 
 
 async def test_what_the_node_cannot_read_has_failed_and_is_not_sent(kept: FakeBank) -> None:
     lnd = FakeLnd(known=None, says=[PAID], reads=Invalid("it cannot", code="invoice_refused_by_node"))
-    report = await _send(lnd)
+    report = await send(lnd)
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "invoice_refused_by_node")
     assert (lnd.sent, kept.refusals) == (0, 0)
 
@@ -68,7 +58,7 @@ async def test_what_the_node_cannot_read_has_failed_and_is_not_sent(kept: FakeBa
 async def test_what_could_not_be_read_is_not_sent_and_has_not_failed(reads: EngineError) -> None:
     lnd = FakeLnd(known=None, says=[PAID], reads=reads)
     with pytest.raises(type(reads)):
-        await _send(lnd)
+        await send(lnd)
     assert lnd.sent == 0
 
 
@@ -76,12 +66,12 @@ async def test_another_node_refuses_nothing() -> None:
     """That one cannot read it says nothing about the one that holds the payment."""
     lnd = FakeLnd(known=None, says=[], reads=Invalid("no", code="invoice_refused_by_node"), pubkey="03" + "cd" * 32)
     with pytest.raises(InvariantBroken, match="not the node that was adopted"):
-        await _send(lnd)
+        await send(lnd)
 
 
 async def test_what_the_node_has_is_followed_whatever_it_could_read_now() -> None:
     lnd = FakeLnd(known=IN_FLIGHT, says=[PAID], reads=Invalid("no", code="invoice_refused_by_node"))
-    assert (await _send(lnd)).verdict is NodeVerdict.SUCCEEDED
+    assert (await send(lnd)).verdict is NodeVerdict.SUCCEEDED
 
 
 # Refused before it began
@@ -91,13 +81,13 @@ async def test_a_send_that_is_refused_again_and_again_ends_when_a_last_look_find
     lnd = FakeLnd(known=OLD_FAILURE, says=[NotBegun("unable to frobnicate")])
     for _ in range(3):
         with pytest.raises(OutcomeUnknown, match="frobnicate"):
-            await _send(lnd)
+            await send(lnd)
     assert {wait.reason for wait in kept.waits} == {"send_refused"}
     with pytest.raises(OutcomeUnknown) as rests:
-        await _send(lnd)
+        await send(lnd)
     assert (rests.value.fields["retry_after_s"], lnd.sent) == (REFUSAL_REST_S, 3)
     kept.refused_for_s = REFUSAL_REST_S
-    report = await _send(lnd)
+    report = await send(lnd)
     assert (report.verdict, report.failure_code, lnd.sent) == (NodeVerdict.FAILED, "invoice_refused_by_node", 3)
 
 
@@ -105,7 +95,7 @@ async def test_a_send_that_is_refused_again_and_again_ends_when_a_last_look_find
 async def test_what_the_last_look_finds_is_followed(kept: FakeBank, known: NodePayment) -> None:
     """One of the refused sends was on its way after all."""
     kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
-    assert (await _send(FakeLnd(known=known, says=[PAID]))).verdict is NodeVerdict.SUCCEEDED
+    assert (await send(FakeLnd(known=known, says=[PAID]))).verdict is NodeVerdict.SUCCEEDED
 
 
 async def test_the_last_look_is_the_last_call(kept: FakeBank) -> None:
@@ -120,8 +110,8 @@ async def test_the_last_look_is_the_last_call(kept: FakeBank) -> None:
     kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
     lnd = Late(known=None, says=[PAID])
     with pytest.raises(OutcomeUnknown, match="begun what it refused"):
-        await _send(lnd)
-    assert ((await _send(lnd)).verdict, lnd.sent) == (NodeVerdict.SUCCEEDED, 0)
+        await send(lnd)
+    assert ((await send(lnd)).verdict, lnd.sent) == (NodeVerdict.SUCCEEDED, 0)
 
 
 async def test_nothing_comes_between_the_fence_and_the_send(kept: FakeBank, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +129,7 @@ async def test_nothing_comes_between_the_fence_and_the_send(kept: FakeBank, monk
 
     monkeypatch.setattr(sending, "find_fence", find_fence)
     monkeypatch.setattr(sending, "note_wait", note_wait)
-    door = Sending(cast("LndNode", lnd), cast("Pool", FakePool()))
+    door = sending_with(lnd)
     second = ActivityEnvironment()
     second.info = replace(second.info, attempt=2)
     await second.run(door.send_payment, ATTEMPT)
@@ -149,13 +139,13 @@ async def test_nothing_comes_between_the_fence_and_the_send(kept: FakeBank, monk
 async def test_what_was_begun_is_never_given_up_for_its_refusals(kept: FakeBank) -> None:
     kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
     kept.begun.add(ATTEMPT.payment_id)
-    assert (await _send(FakeLnd(known=None, says=[]))).verdict is NodeVerdict.IN_FLIGHT
+    assert (await send(FakeLnd(known=None, says=[]))).verdict is NodeVerdict.IN_FLIGHT
 
 
 async def test_money_that_is_not_held_any_more_is_not_given_back_for_refusals(kept: FakeBank) -> None:
     kept.refusals, kept.refused_for_s, kept.pubkey = 3, REFUSAL_REST_S, None
     with pytest.raises(InvariantBroken, match="not waiting to be sent"):
-        await _send(FakeLnd(known=None, says=[]))
+        await send(FakeLnd(known=None, says=[]))
 
 
 @pytest.mark.parametrize(
@@ -185,7 +175,7 @@ async def test_the_longer_a_payment_has_not_gone_on_the_later_it_is_tried_again(
 ) -> None:
     kept.stalled_for = timedelta(seconds=stalled_for)
     with pytest.raises(Unavailable) as away:
-        await _send(FakeLnd(known=None, says=[PAID], synced=False))
+        await send(FakeLnd(known=None, says=[PAID], synced=False))
     told = as_failure(away.value).next_retry_delay
     seconds = None if told is None else round(told.total_seconds())
     assert seconds in ({None} if pause_s is None else {pause_s, pause_s + 1} if pause_s < 300 else {300})
@@ -203,7 +193,7 @@ def test_two_thousand_that_wait_ask_a_node_seven_times_a_second() -> None:
 async def test_a_node_whose_channels_went_back_proves_nothing(kept: FakeBank) -> None:
     kept.heights, kept.known = [401, 405], {"aa:0": KnownChannel(updates=15)}
     old = replace(EMPTY, height=412, channels=SeenChannels(updates={"aa:0": 14}))
-    report = await _watch(FakeLnd(known=replace(IN_FLIGHT, time_lock=400), says=[], htlcs=old))
+    report = await watch(FakeLnd(known=replace(IN_FLIGHT, time_lock=400), says=[], htlcs=old))
     assert report.verdict is NodeVerdict.IN_FLIGHT
     assert report.waiting is not None
     assert (report.waiting.reason, report.waiting.needs_operator) == ("channels_in_doubt", True)
@@ -218,7 +208,7 @@ async def test_closed_channels_are_asked_for_only_when_one_is_gone(kept: FakeBan
         kept.heights.clear()
         lnd = FakeLnd(known=replace(IN_FLIGHT, time_lock=489), says=[], htlcs=htlcs, closed={"aa:0": False})
         with pytest.raises(Exception, match="still in flight"):
-            await _watch(lnd)
+            await watch(lnd)
         assert lnd.order == order
 
 
