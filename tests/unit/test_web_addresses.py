@@ -200,8 +200,9 @@ def _public(number: int) -> str:
     return f"93.184.215.{number}"
 
 
-async def test_each_address_is_checked_before_any_is_asked(has: Callable[..., None]) -> None:
-    """One that is not public refuses the name, wherever it stands: what lists both is made to lead us inside."""
+@asynccontextmanager
+async def guarded_among_the_dead() -> AsyncIterator[tuple[Web, list[str]]]:
+    """One that keeps to the public internet, where no host answers; and the hosts that it asked, in order."""
     guarded = Web(guarded=True)
     seen: list[str] = []
 
@@ -211,6 +212,14 @@ async def test_each_address_is_checked_before_any_is_asked(has: Callable[..., No
 
     guarded._transport = httpx.MockTransport(heard)  # type: ignore[assignment]
     try:
+        yield guarded, seen
+    finally:
+        await guarded.close()
+
+
+async def test_each_address_is_checked_before_any_is_asked(has: Callable[..., None]) -> None:
+    """One that is not public refuses the name, wherever it stands: what lists both is made to lead us inside."""
+    async with guarded_among_the_dead() as (guarded, seen):
         for addresses in (
             [_public(1), "10.0.0.1"],
             ["fd00::1", _public(1)],
@@ -224,24 +233,12 @@ async def test_each_address_is_checked_before_any_is_asked(has: Callable[..., No
         with pytest.raises(Unavailable):
             await guarded.ask("https://dual.example/")
         assert seen == ["2606:2800:21f::1", _public(1)]
-    finally:
-        await guarded.close()
 
 
 async def test_of_very_many_addresses_some_of_each_family_are_tried(has: Callable[..., None]) -> None:
-    guarded = Web(guarded=True)
-    seen: list[str] = []
-
-    def heard(request: httpx.Request) -> httpx.Response:
-        seen.append(request.url.host)
-        raise httpx.ConnectError("dead")
-
-    guarded._transport = httpx.MockTransport(heard)  # type: ignore[assignment]
     has(*(f"2606:2800:21f::{number:x}" for number in range(1, 60)), _public(1))
-    try:
+    async with guarded_among_the_dead() as (guarded, seen):
         with pytest.raises(Unavailable):
             await guarded.ask("https://crowd.example/")
-    finally:
-        await guarded.close()
     assert len(seen) == MAX_ADDRESSES
     assert seen[1] == _public(1)
