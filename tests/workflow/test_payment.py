@@ -343,14 +343,19 @@ async def _decide(handle: WorkflowHandle[PaymentWorkflow, PaymentOutcome]) -> Pa
                     raise
 
 
+async def is_refuted(handle: WorkflowHandle[PaymentWorkflow, PaymentOutcome]) -> None:
+    """Approve; the node's word is against it."""
+    with pytest.raises(WorkflowUpdateFailedError) as refused:
+        await handle.execute_update(PaymentWorkflow.decide, APPROVAL)
+    assert isinstance(refused.value.cause, ApplicationError)
+    assert refused.value.cause.details[0]["code"] == "payment_not_stuck"
+
+
 async def test_a_decision_that_the_node_refutes_ends_nothing(skipping_temporal: WorkflowEnvironment) -> None:
     ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT])
     async with paying(skipping_temporal, ledger, node, FakeOperators(refused=True)) as handle:
         await until(lambda: node.looked > 0)
-        with pytest.raises(WorkflowUpdateFailedError) as refused:
-            await handle.execute_update(PaymentWorkflow.decide, APPROVAL)
-        assert isinstance(refused.value.cause, ApplicationError)
-        assert refused.value.cause.details[0]["code"] == "payment_not_stuck"
+        await is_refuted(handle)
         node.final = PAID
         await handle.signal(PaymentWorkflow.node_reported)
         assert (await handle.result()).status is PaymentStatus.SETTLED
