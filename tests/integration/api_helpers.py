@@ -97,6 +97,11 @@ class User:
         sent = {"wallet_id": self.wallet_id, "destination": destination, **body}
         return await self.post("/v1/payments", sent, key=key or secrets.token_hex(8), Prefer=prefer)
 
+    async def balance(self) -> tuple[int, int]:
+        """(balance, held of it), in msat."""
+        wallet = (await self.get(f"/v1/wallets/{self.wallet_id}")).json()
+        return wallet["balance_msat"], wallet["held_msat"]
+
 
 @dataclass
 class Api:

@@ -37,11 +37,6 @@ async def alice(payers: Payers) -> User:
     return opened
 
 
-async def _balance(who: User) -> tuple[int, int]:
-    wallet = (await who.get(f"/v1/wallets/{who.wallet_id}")).json()
-    return wallet["balance_msat"], wallet["held_msat"]
-
-
 async def _gift(conn: Connection, to: User) -> Posting:
     legs = [
         debit(await get_account_id(conn, channels(NODE)), 1_000),
@@ -63,7 +58,7 @@ async def test_a_posting_that_was_to_be_new_and_is_not_is_a_contradiction(payers
     assert fresh is None
     assert isinstance(repeated, EngineError)
     assert repeated.code == "posting_not_new"
-    assert await _balance(alice) == (FUNDS + 2_000, 0)
+    assert await alice.balance() == (FUNDS + 2_000, 0)
 
 
 async def test_a_payment_whose_hold_is_in_the_books_already_is_not_opened(payers: Payers, alice: User) -> None:
@@ -101,7 +96,7 @@ async def test_a_payment_whose_hold_is_in_the_books_already_is_not_opened(payers
     with pytest.raises(EngineError) as broken:
         await payers.payments.open_payment(asked)
     assert broken.value.code in {"posting_not_new", "reference_conflict"}
-    assert await _balance(alice) == (FUNDS, 0)
+    assert await alice.balance() == (FUNDS, 0)
     assert await payers.api.database.fetchval("SELECT count(*) FROM bank.payments") == 0
     assert await payers.api.database.fetchval("SELECT count(*) FROM bank.idempotency_keys") == 0
 
@@ -118,7 +113,7 @@ async def test_a_use_of_a_link_that_was_given_back_is_not_given_back_again(payer
     await payers.api.database.execute("UPDATE bank.withdraw_claims SET returned_at = now()")
     with pytest.raises(InvariantBroken, match="1 rows were to be changed"):
         await payers.release(opened)
-    assert await _balance(alice) == (FUNDS, AMOUNT + CAP)
+    assert await alice.balance() == (FUNDS, AMOUNT + CAP)
     await payers.api.database.execute("UPDATE bank.withdraw_claims SET returned_at = NULL")
     await payers.release(opened)
     await payers.release(opened)

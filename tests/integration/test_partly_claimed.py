@@ -70,11 +70,6 @@ async def _settle(payers: Payers, asked: PaymentRequest, delivered_msat: int, fe
     return await payers.payments.settle_payment(settlement(asked, report))
 
 
-async def _balance(user: User) -> tuple[int, int]:
-    wallet = (await user.get(f"/v1/wallets/{user.wallet_id}")).json()
-    return wallet["balance_msat"], wallet["held_msat"]
-
-
 async def _channels(payers: Payers) -> int:
     return await _sum(payers, f"asset:lnd:{NODE}:channels")
 
@@ -94,11 +89,11 @@ async def test_what_the_payee_took_is_booked_and_the_rest_is_the_payers_again(
 ) -> None:
     asked = payers.request(alice, None, ASKED)
     await payers.payments.open_payment(asked)
-    assert await _balance(alice) == (FUNDS, ASKED + CAP)
+    assert await alice.balance() == (FUNDS, ASKED + CAP)
     first, repeated = await _settle(payers, asked, delivered), await _settle(payers, asked, delivered)
     assert first == repeated
     assert (first.status, first.delivered_msat) == (PaymentStatus.SETTLED, delivered)
-    assert await _balance(alice) == (FUNDS - delivered - FEE, 0)
+    assert await alice.balance() == (FUNDS - delivered - FEE, 0)
     assert await _channels(payers) == FUNDS - delivered - FEE
 
     again = await payers.payments.open_payment(asked)
@@ -137,7 +132,7 @@ async def test_more_than_is_held_is_booked_by_nobody(payers: Payers, alice: User
     await payers.payments.open_payment(asked)
     with pytest.raises(InvariantBroken):
         await _settle(payers, asked, delivered, fee)
-    assert await _balance(alice) == (FUNDS, ASKED + CAP)
+    assert await alice.balance() == (FUNDS, ASKED + CAP)
     assert (await alice.get(f"/v1/payments/{asked.payment_id}")).json()["status"] == "pending"
 
 
@@ -150,7 +145,7 @@ async def test_it_does_not_end_with_its_opening_because_its_own_workflow_calls_a
     opened = await ActivityEnvironment().run(payments.open_payment, payers.request(alice, None, ASKED))
     assert opened.attempt is not None
     assert (opened.outcome.status, opened.attempt.begun) == (PaymentStatus.PENDING, True)
-    assert await _balance(alice) == (FUNDS, ASKED + CAP)
+    assert await alice.balance() == (FUNDS, ASKED + CAP)
 
 
 async def test_what_was_taken_in_full_has_no_amount_of_its_own(payers: Payers, alice: User) -> None:

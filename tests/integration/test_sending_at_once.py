@@ -84,16 +84,11 @@ async def _open(teller: Teller, lnd: FakeLnd, asked: PaymentRequest) -> OpenedPa
     return await ActivityEnvironment().run(_payments(teller, lnd).open_payment, asked)
 
 
-async def _balance(user: User) -> tuple[int, int]:
-    wallet = (await user.get(f"/v1/wallets/{user.wallet_id}")).json()
-    return wallet["balance_msat"], wallet["held_msat"]
-
-
 async def test_what_the_node_pays_at_once_is_settled_with_its_opening(teller: Teller, alice: User) -> None:
     asked, lnd = _request(alice), FakeLnd(known=None, says=[IN_FLIGHT, NEW])
     opened = await _open(teller, lnd, asked)
     assert (opened.outcome.status, opened.attempt, lnd.order) == (PaymentStatus.SETTLED, None, ["send"])
-    assert await _balance(alice) == (50_000_000 - 1_000_350, 0)
+    assert await alice.balance() == (50_000_000 - 1_000_350, 0)
     shown = (await alice.get(f"/v1/payments/{asked.payment_id}")).json()
     assert (shown["status"], shown["fee_msat"], shown["preimage"]) == ("settled", 350, "ef" * 32)
 
@@ -101,7 +96,7 @@ async def test_what_the_node_pays_at_once_is_settled_with_its_opening(teller: Te
 async def test_what_the_node_fails_at_once_is_given_back_with_its_opening(teller: Teller, alice: User) -> None:
     opened = await _open(teller, FakeLnd(known=None, says=[FAILED]), _request(alice))
     assert (opened.outcome.status, opened.attempt) == (PaymentStatus.FAILED, None)
-    assert await _balance(alice) == (50_000_000, 0)
+    assert await alice.balance() == (50_000_000, 0)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +108,7 @@ async def test_what_has_no_end_yet_is_held_and_goes_on_from_the_nodes_queue(
     opened = await _open(teller, FakeLnd(known=None, says=says), _request(alice))
     assert opened.attempt is not None
     assert (opened.outcome.status, [opened.attempt.begun]) == (PaymentStatus.PENDING, begun)
-    assert await _balance(alice) == (50_000_000, 1_010_000)
+    assert await alice.balance() == (50_000_000, 1_010_000)
 
 
 async def test_a_repeat_of_the_opening_sends_nothing(teller: Teller, alice: User) -> None:
@@ -134,7 +129,7 @@ async def test_an_end_that_cannot_be_booked_at_once_is_left_to_those_who_have_pa
     opened = await _open(teller, FakeLnd(known=None, says=[IN_FLIGHT, NEW]), _request(alice))
     assert opened.attempt is not None
     assert opened.attempt.begun
-    assert await _balance(alice) == (50_000_000, 1_010_000)
+    assert await alice.balance() == (50_000_000, 1_010_000)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +162,7 @@ async def test_what_the_node_cannot_read_is_refused_before_anything_is_held(tell
         opened = await _open(teller, lnd, asked)
         assert opened.outcome.refusal is not None
         assert (opened.outcome.refusal.code, opened.attempt, lnd.sent) == ("invoice_refused_by_node", None, 0)
-    assert await _balance(alice) == (50_000_000, 0)
+    assert await alice.balance() == (50_000_000, 0)
     assert await teller.pool.fetchval("SELECT count(*) FROM bank.payments WHERE id = $1", asked.payment_id) == 0
 
 
@@ -176,7 +171,7 @@ async def test_what_is_held_already_is_not_refused_for_what_a_node_reads_later(t
     held = await _open(teller, FakeLnd(known=None, says=[OutcomeUnknown("lost")]), asked)
     cannot = FakeLnd(known=None, says=[], reads=Invalid("it cannot", code="invoice_refused_by_node"))
     assert await _open(teller, cannot, asked) == held
-    assert await _balance(alice) == (50_000_000, 1_010_000)
+    assert await alice.balance() == (50_000_000, 1_010_000)
 
 
 # In a lane
@@ -251,7 +246,7 @@ async def test_each_of_a_lane_ends_for_itself_and_is_told_when_it_has(
     ends = await _ride(teller, lnd, announcer, "lane-1", *asked)
     assert ends == ["settled", "failed", "left alone", "left alone", "insufficient_funds"]
     assert sorted(announcer.said) == sorted([paid.payment_id, failed.payment_id, dear.payment_id])
-    assert await _balance(alice) == (50_000_000 - 1_000_350, 2 * 1_010_000)
+    assert await alice.balance() == (50_000_000 - 1_000_350, 2 * 1_010_000)
     for each, lane in ((paid, "lane-1"), (failed, "lane-1"), (unknown, _own(unknown)), (slow, _own(slow))):
         assert (await alice.get(f"/v1/payments/{each.payment_id}")).json()["workflow_id"] == lane
     told = await _open(teller, lnd, slow)
@@ -297,4 +292,4 @@ async def test_with_every_place_taken_a_lane_is_opened_and_sent_from_the_queue(t
         lane = LaneRequest(items=[asked], over_lightning=True)
         (end,) = (await ActivityEnvironment().run(lanes.open_lane, lane)).outcomes
     assert (_end(end), lnd.sent) == ("left alone", 0)
-    assert await _balance(alice) == (50_000_000, 1_010_000)
+    assert await alice.balance() == (50_000_000, 1_010_000)
