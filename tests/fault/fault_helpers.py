@@ -7,7 +7,6 @@ from functools import partial
 from typing import TypeAlias
 
 import grpc
-from temporalio.client import Client
 from temporalio.service import RPCError
 
 from engine.clients.lndrpc import lightning_pb2 as ln
@@ -76,8 +75,7 @@ async def node_says(stack: Stack, name: str, payment_hash: bytes) -> ln.Payment 
 
 async def looked_anew(bank: Bank, workflow_id: str) -> None:
     """Have a worker look at the node now, as the pump does, and wait until it has and found no end."""
-    told = bank.stack.environment()
-    temporal = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
+    temporal = await bank.temporal()
     workflow = temporal.get_workflow_handle(workflow_id)
 
     async def watch(*, after: str = "") -> str | None:
@@ -92,8 +90,7 @@ async def looked_anew(bank: Bank, workflow_id: str) -> None:
 
 async def look_now(bank: Bank, payments: Sequence[Json]) -> None:
     """What the pump does when its node has news. A payment that has ended meanwhile needs no look."""
-    told = bank.stack.environment()
-    temporal = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
+    temporal = await bank.temporal()
     for payment in payments:
         with suppress(RPCError):
             await temporal.get_workflow_handle(payment["workflow_id"]).signal("node_reported")

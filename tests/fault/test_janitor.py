@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from temporalio.client import Client
 from temporalio.service import RPCError
 
 from engine.contracts import queues
@@ -31,18 +30,13 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 WORKERS = ["worker-1", "worker-2"]
 
 
-async def temporal_of(bank: Bank) -> Client:
-    told = bank.stack.environment()
-    return await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
-
-
 async def terminate(bank: Bank, workflow_id: str) -> None:
-    await (await temporal_of(bank)).get_workflow_handle(workflow_id).terminate("by hand, in a test")
+    await (await bank.temporal()).get_workflow_handle(workflow_id).terminate("by hand, in a test")
 
 
 async def tidied(bank: Bank, *workflow_ids: str) -> None:
     """Have the janitor come until these run again or have ended well."""
-    temporal = await temporal_of(bank)
+    temporal = await bank.temporal()
     looks = itertools.count()
 
     async def back() -> bool | None:
@@ -64,7 +58,7 @@ async def watched_payment(bank: Bank, alice: Account, shop: Outside) -> tuple[st
     """A payment that the payee holds and whose workflow has left the process that opened it: its id, and that one's."""
     payment_id, held = await held_payment(alice, shop)
     workflow_id = str((await alice.payment(payment_id))["workflow_id"])
-    workflow = (await temporal_of(bank)).get_workflow_handle(workflow_id)
+    workflow = (await bank.temporal()).get_workflow_handle(workflow_id)
 
     async def watched() -> bool | None:
         pending = (await workflow.describe()).raw_description.pending_activities
@@ -148,7 +142,7 @@ async def test_a_payment_whose_caller_was_told_nothing_is_begun_by_its_repeat(ba
 
         async def begun() -> bool | None:
             try:
-                return bool(await (await temporal_of(bank)).get_workflow_handle(workflow_id).describe())
+                return bool(await (await bank.temporal()).get_workflow_handle(workflow_id).describe())
             except RPCError:
                 return None
 
@@ -211,7 +205,7 @@ async def test_a_receipt_that_was_handed_on(bank: Bank, shop: Outside) -> None:
     async with locked_wallet(bank, alice) as holder:
         await shop.pay(invoice["bolt11"])
         await waiting_for(bank, holder)
-        temporal = await temporal_of(bank)
+        temporal = await bank.temporal()
         query = 'ExecutionStatus = "Running" AND WorkflowType IN ("ReceiveWorkflow", "ReceiptPageWorkflow")'
 
         async def listed() -> list[str] | None:

@@ -26,7 +26,6 @@ from infra.local.stack import Stack
 from tests.fault.fault_helpers import Lasts, held_payment, node_of, waits_for
 from tests.fixtures.lnd_proxy import lnd_proxy
 from tests.fixtures.own_process import nodes, own_worker
-from tests.fixtures.reconciliation import temporal
 from tests.fixtures.stack import Account, Bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
@@ -217,7 +216,7 @@ async def test_another_node_at_the_address_is_asked_for_nothing(bank: Bank, shop
 
 async def _restart_pumps(bank: Bank) -> None:
     """They have called an operator, who ends their pause: the next worker to start begins them anew."""
-    client = await temporal(bank)
+    client = await bank.temporal()
     for name in BANK:
         await client.get_workflow_handle(queues.pump_workflow_id(NodeName(name))).terminate("mended")
 

@@ -17,7 +17,7 @@ import pytest_asyncio
 from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
-from tests.fixtures.reconciliation import cases, explain, reconcile, temporal
+from tests.fixtures.reconciliation import cases, explain, reconcile
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
@@ -160,7 +160,7 @@ async def strand(bank: Bank, pending: Json) -> None:
     await bank.database.execute(
         "UPDATE bank.payments SET created_at = created_at - interval '2 hours' WHERE id = $1", pending["id"]
     )
-    await (await temporal(bank)).get_workflow_handle(pending["workflow_id"]).terminate("the accident")
+    await (await bank.temporal()).get_workflow_handle(pending["workflow_id"]).terminate("the accident")
 
 
 async def stage_of(bank: Bank, point: str, wanted: str) -> Json:

@@ -3,7 +3,6 @@
 import secrets
 
 import pytest
-from temporalio.client import Client
 
 from api.batch import BatchOut
 from engine.contracts.batch import MAX_ITEMS
@@ -36,8 +35,7 @@ async def test_a_thousand_are_paid_at_once_and_temporal_says_so(bank: Bank) -> N
     assert again.headers["Idempotency-Replayed"] == "true"
     assert (await others[0].get(f"{PATH}/{batch.id}")).status_code == 404
     assert (await alice.payment(str(batch.items[-1].payment_id)))["batch_id"] == batch.id
-    told = bank.stack.environment()
-    client = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
+    client = await bank.temporal()
     seen = await client.get_workflow_handle(batch.workflow_id).describe()
     assert await seen.static_summary() == f"1000 internal payments, 2,000 sat in all, for {alice.id}"
     assert "- and 900 more" in str(await seen.static_details())

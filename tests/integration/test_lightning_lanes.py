@@ -4,7 +4,6 @@ import asyncio
 
 import httpx
 import pytest
-from temporalio.client import Client
 from temporalio.service import RPCError
 
 from engine.contracts import queues
@@ -55,10 +54,7 @@ async def test_what_the_payee_keeps_longer_goes_on_in_a_workflow_of_its_own(
         for each in held:
             await shop.accepted(each)
 
-        told = bank.stack.environment()
-        temporal = await Client.connect(
-            told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"]
-        )
+        temporal = await bank.temporal()
 
         async def alone() -> bool | None:
             """A payment is handed over a moment before its own workflow is started."""

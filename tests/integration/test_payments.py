@@ -6,7 +6,6 @@ import secrets
 import pytest
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import DeleteWorkflowExecutionRequest
-from temporalio.client import Client
 from temporalio.service import RPCError
 
 from infra.local.outside import Outside, PaymentFailed, outside
@@ -189,8 +188,7 @@ async def test_the_first_answer_outlives_temporals_memory(bank: Bank, shop: Outs
     alice = await bank.open_account(funds_msat=9_000_000)
     invoice = await shop.invoice(2_000_000)
     first = await alice.pay(invoice, key="remember")
-    told = bank.stack.environment()
-    temporal = await Client.connect(told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"])
+    temporal = await bank.temporal()
     workflow_id = first.json()["workflow_id"]
     await temporal.workflow_service.delete_workflow_execution(
         DeleteWorkflowExecutionRequest(

@@ -10,7 +10,7 @@ import pytest
 from engine.contracts import queues
 from engine.domain.ids import PaymentHash
 from infra.local.outside import Outside, PaymentFailed, outside
-from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers, temporal
+from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers
 from tests.fixtures.stack import Bank, Json, eventually
 
 pytestmark = pytest.mark.integration
@@ -112,7 +112,7 @@ async def test_receipts_that_arrive_together_share_a_workflow_and_what_is_specia
     page_id = next(each for each in told if each.startswith("receipts-"))
     await carriers(bank, [{"payment_hash": by_hand}])
     await at_rest(bank)
-    client = await temporal(bank)
+    client = await bank.temporal()
     seen = await client.get_workflow_handle(page_id).describe()
     found = seen.typed_search_attributes
     assert (found[queues.KIND], found[queues.STATUS], found[queues.NEEDS_OPERATOR]) == ("receipts", "settled", False)

@@ -21,7 +21,7 @@ from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
-from tests.fixtures.reconciliation import PATH, cases, differences, reconcile, temporal
+from tests.fixtures.reconciliation import PATH, cases, differences, reconcile
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -100,7 +100,7 @@ async def test_traffic_is_never_taken_for_a_difference(bank: Bank, shop: Outside
 
 
 async def test_it_runs_by_itself_once_an_hour(bank: Bank) -> None:
-    schedule = (await temporal(bank)).get_schedule_handle(queues.RECONCILIATION)
+    schedule = (await bank.temporal()).get_schedule_handle(queues.RECONCILIATION)
     told = (await schedule.describe()).schedule
     assert [each.every for each in told.spec.intervals] == [timedelta(hours=1)]
     assert (told.policy.overlap, told.policy.catchup_window) == (ScheduleOverlapPolicy.SKIP, timedelta(hours=1))
@@ -156,7 +156,7 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
     assert (await reconcile(wrong))["status"] == "differs"
     assert [each["id"] for each in await cases(wrong)] == [case["id"]]
 
-    handle = (await temporal(wrong)).get_workflow_handle(queues.case_workflow_id(CaseId(case["id"])))
+    handle = (await wrong.temporal()).get_workflow_handle(queues.case_workflow_id(CaseId(case["id"])))
     described = await handle.describe()
     assert described.status is WorkflowExecutionStatus.RUNNING
     assert described.typed_search_attributes[queues.NEEDS_OPERATOR] is True
@@ -198,7 +198,7 @@ async def test_a_hold_that_is_stuck_is_told_with_its_node_and_its_workflow(wrong
     assert (told["subject"], told["suspects"][0]["ref"]) == (held.payment_hash.hex(), pending["id"])
     assert "in_flight; its workflow runs" in told["detail"]
 
-    await (await temporal(wrong)).get_workflow_handle(pending["workflow_id"]).terminate("the accident")
+    await (await wrong.temporal()).get_workflow_handle(pending["workflow_id"]).terminate("the accident")
     run = await reconcile(wrong)
     (told,) = [each for each in run["findings"] if each["kind"] == "payment_orphaned"]
     assert told["subject"] == held.payment_hash.hex()

@@ -11,7 +11,7 @@ from engine.contracts import queues
 from engine.domain.ids import NodeName
 from infra.local.outside import Outside, outside
 from tests.fixtures.lanes import locked_wallet, waiting_for
-from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers, temporal
+from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -26,7 +26,7 @@ async def _let_expire(bank: Bank, invoice: Json) -> NodeName:
 
 
 async def _sweep(bank: Bank, node: NodeName) -> None:
-    client = await temporal(bank)
+    client = await bank.temporal()
     await client.get_schedule_handle(queues.invoice_sweep_workflow_id(node)).trigger()
 
 
@@ -89,7 +89,7 @@ async def test_the_sweep_and_a_page_that_find_the_same_receipts_at_once_credit_e
         await _sweep(bank, node)
 
         async def begun() -> bool | None:
-            client = await temporal(bank)
+            client = await bank.temporal()
             ids = [queues.receive_workflow_id(invoice["payment_hash"]) for invoice in invoices]
             found = await client.count_workflows(f"WorkflowId IN ({', '.join(repr(each) for each in ids)})")
             return True if found.count == len(invoices) else None
