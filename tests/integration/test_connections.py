@@ -107,7 +107,9 @@ def test_the_head_after_an_answer_has_its_own_deadline_from_its_first_byte(door:
         while not (told := told + knock.recv(65_536)).endswith(b"}"):
             pass
         assert told.startswith(b"HTTP/1.1 200")
-        time.sleep(3)  # longer than a head may take: an idle connection is kept
+        with door.connect() as other:  # for as long as a head may take: an idle connection is kept
+            other.sendall(START)
+            assert drain(other).startswith(b"HTTP/1.1 408")
         knock.sendall(START)
         assert drain(knock).startswith(b"HTTP/1.1 408")
 
