@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from infra.local.commands import ROOT
 from infra.local.services import api_command
+from infra.local.stack import wait_until
 
 ADMIN_KEY = "an-admin-key-for-tests"
 _AWAY = "127.0.0.1:1"
@@ -139,12 +139,3 @@ def _serves(door: Door) -> bool:
         return door.is_answering()
     except OSError:
         return False
-
-
-def wait_until(fact: object, what: str, limit_s: float = 30) -> None:
-    """Wait for a fact, asking twenty times a second."""
-    assert callable(fact)
-    until = time.monotonic() + limit_s
-    while not fact():
-        assert time.monotonic() < until, f"waited {limit_s} s in vain for {what}"
-        time.sleep(0.05)

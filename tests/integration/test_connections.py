@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.door_helpers import MIB, Door, drain, ended, open_door, wait_until
+from infra.local.stack import wait_until
+from tests.integration.door_helpers import MIB, Door, drain, ended, open_door
 
 pytestmark = pytest.mark.integration
 

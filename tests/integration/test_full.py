@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.door_helpers import Door, drain, open_door, wait_until
+from infra.local.stack import wait_until
+from tests.integration.door_helpers import Door, drain, open_door
 
 pytestmark = pytest.mark.integration
 
@@ -46,7 +47,9 @@ def test_those_who_send_nothing_shut_nobody_out_and_their_descriptors_come_back(
         for _ in range(20):
             assert door.is_answering()
         assert door.descriptors() <= before + MOST + 2
-        wait_until(lambda: door.descriptors() <= before, "descriptors to come back while the clients are still there")
+        wait_until(
+            lambda: door.descriptors() <= before, "descriptors to come back while the clients are still there", 30
+        )
 
 
 def test_fewer_descriptors_than_connections_are_enough(tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -67,7 +70,7 @@ def test_one_address_has_its_share_and_the_next_has_its_own(door: Door) -> None:
         assert b"retry-after: 1" in refused
         assert whole(half_open(door, 1, stack, ANOTHER)[0]).startswith(b"HTTP/1.1 200")
         assert whole(mine[0]).startswith(b"HTTP/1.1 200")
-        wait_until(lambda: answered(door, STRANGER), "room for one more of this address")
+        wait_until(lambda: answered(door, STRANGER), "room for one more of this address", 30)
 
 
 def answered(door: Door, source: str) -> bool:
@@ -133,5 +136,5 @@ def test_when_all_are_being_served_one_more_is_told_so(tmp_path: Path) -> None:
         for _ in range(MOST):
             asking = stack.enter_context(door.connect())
             asking.sendall(b"GET /v1/account HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer mr_a_b\r\n\r\n")
-        wait_until(lambda: door.ask(b"").startswith(b"HTTP/1.1 503"), "a process that is full")
-        wait_until(door.is_answering, "room again")
+        wait_until(lambda: door.ask(b"").startswith(b"HTTP/1.1 503"), "a process that is full", 30)
+        wait_until(door.is_answering, "room again", 30)

@@ -2,13 +2,13 @@
 
 import os
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from infra.local import services
 from infra.local.home import NODES, Home
+from infra.local.stack import wait_until
 from infra.local.tools import Tools
 
 pytestmark = pytest.mark.integration
@@ -47,18 +47,17 @@ def test_lnd_starts_where_no_name_is_known(home: Home, tmp_path: Path) -> None:
     ports = home.ports()
     command = services.lnd_command(home, Tools.given(), "lnd-1", ports["lnd-1"], ports["lnd-1-peer"])
 
-    with (tmp_path / "log").open("wb") as log:
-        lnd = subprocess.Popen([*hidden, *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+    log = tmp_path / "log"
+
+    with log.open("wb") as out:
+        lnd = subprocess.Popen([*hidden, *command], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
     try:
-        said, end = "", time.monotonic() + LIMIT_S
-        while STARTED not in said and lnd.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-            said = (tmp_path / "log").read_text()
+        wait_until(lambda: STARTED in log.read_text() or lnd.poll() is not None, f"LND to start, see {log}", LIMIT_S)
     finally:
         lnd.kill()
         lnd.wait()
 
-    assert STARTED in (tmp_path / "log").read_text(), (tmp_path / "log").read_text()
+    assert STARTED in log.read_text(), log.read_text()
 
 
 def test_no_program_of_the_stack_is_given_a_name(home: Home) -> None:
