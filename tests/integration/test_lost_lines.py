@@ -203,7 +203,7 @@ async def test_sessions_killed_under_load_answer_no_500(shared_ledger_db: Databa
         killer = await asyncpg.connect(shared_ledger_db.superuser_dsn)
         is_over = False
 
-        async def ask(number: int) -> None:
+        async def ask() -> None:
             while not is_over:
                 key = secrets.token_hex(8)
                 for _ in range(20):
@@ -216,7 +216,7 @@ async def test_sessions_killed_under_load_answer_no_500(shared_ledger_db: Databa
                 for path in ("/v1/account", "/v1/payments", f"/v1/wallets/{user.wallet_id}/statement?format=csv"):
                     answers[(await user.get(path)).status_code] += 1
 
-        asking = [asyncio.create_task(ask(number)) for number in range(12)]
+        asking = [asyncio.create_task(ask()) for _ in range(12)]
         for _ in range(60):
             await killer.execute(
                 """SELECT pg_terminate_backend(pid) FROM pg_stat_activity

@@ -23,7 +23,6 @@ TEXTS = [
     *(str(number)[:400] for number in NUMBERS),
     *("0000-00-00T00:00:00Z", "9999-12-31T23:59:59+24:00", "2026-02-30", "-1", "+1", "１２", "0x10", "1_000", "true"),
 ]
-_NOT_IN_A_HEADER = dict.fromkeys(map(ord, "\0\r\n"))
 AWAY = httpx.codes.SERVICE_UNAVAILABLE
 """Of the parts that these tests have not."""
 

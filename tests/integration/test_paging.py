@@ -241,7 +241,7 @@ async def test_transactions_of_any_kinds_are_each_given_once(
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_what_is_no_cursor_of_this_list_is_refused(api: Api, rows: Rows, path: str) -> None:
+async def test_what_is_no_cursor_of_this_list_is_refused(api: Api, path: str) -> None:
     user, stranger = await api.open_account(("read", "send", "admin")), await api.open_account()
     url = path.format(wallet=user.wallet_id, account=user.id)
     for _ in range(2):

@@ -39,8 +39,6 @@ OWN = {
     "MILLRACE_NODES": "API_NODES and WORKER_NODES: each kind of process has other macaroons",
     "MILLRACE_READY_FILE": "what the worker's health check looks for",
 }
-CHOSEN = {"MILLRACE_METRICS_ADDRESS", "FORWARDED_ALLOW_IPS"}
-"""Unset, they are what fits the networks of compose."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from tests.unit.bolt11_encoder import CHARSET, Draft, Field, bech32, number_word
 Change = Callable[[random.Random, Draft], Draft]
 _AMOUNTS = ("", "1", "1m", "21u", "2500n", "10p", "1p", "25000000010p", "01m", "0", "0n", "20999999", "1x", "9" * 17)
 _PREFIXES = ("lnbcrt", "lnbc", "lntb", "lntbs", "lnsb", "lnxx", "lnbcrtx")
-_PATH_VERSIONS = (0, 1, 255)
 
 
 def invoices(seed: int, count: int, now: int) -> Iterator[str]:

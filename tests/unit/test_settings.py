@@ -83,7 +83,7 @@ def test_a_wrong_setting_with_a_name_of_its_own_is_named() -> None:
     assert "MILLRACE_FORWARDED" not in ended.stderr
 
 
-def test_an_empty_value_is_no_value(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_value_is_no_value() -> None:
     ended = _start(API, MILLRACE_POSTGRES_POOL_SIZE="", MILLRACE_ADMIN_KEY="", FORWARDED_ALLOW_IPS="")
     assert "MILLRACE_ADMIN_KEY: Field required" in ended.stderr
     assert "POOL_SIZE" not in ended.stderr
