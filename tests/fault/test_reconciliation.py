@@ -17,7 +17,7 @@ import pytest_asyncio
 from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
-from tests.fixtures.reconciliation import cases, explain, reconcile
+from tests.fixtures.reconciliation import cases, explain, reconcile, strand
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
@@ -155,12 +155,12 @@ async def alter_an_entry(bank: Bank, wallet_id: str) -> int:
     return int(transfer_id)
 
 
-async def strand(bank: Bank, pending: Json) -> None:
+async def hang(bank: Bank, pending: Json) -> None:
     """A payment that hangs at the payee for two hours, and whose workflow has died."""
     await bank.database.execute(
         "UPDATE bank.payments SET created_at = created_at - interval '2 hours' WHERE id = $1", pending["id"]
     )
-    await (await bank.temporal()).get_workflow_handle(pending["workflow_id"]).terminate("the accident")
+    await strand(bank, pending["workflow_id"])
 
 
 async def stage_of(bank: Bank, point: str, wanted: str) -> Json:
@@ -204,7 +204,7 @@ async def test_each_planted_difference_is_found_and_no_other_among_a_thousand_pa
             paid = await by_hand.pay(await shop.invoice(7_654_321))
             point = await close_channel(node, force=True)
         transfer = await alter_an_entry(damaged, carol.wallet_id)
-        await strand(damaged, held[0][0])
+        await hang(damaged, held[0][0])
         paying = asyncio.create_task(traffic.run(inside=180, outward=30))
         runs = await reconcile_while(damaged, paying)
         last = await stage_of(damaged, point, "waiting_close")

@@ -21,7 +21,7 @@ from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
-from tests.fixtures.reconciliation import PATH, cases, differences, reconcile
+from tests.fixtures.reconciliation import PATH, cases, differences, reconcile, strand
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -198,7 +198,7 @@ async def test_a_hold_that_is_stuck_is_told_with_its_node_and_its_workflow(wrong
     assert (told["subject"], told["suspects"][0]["ref"]) == (held.payment_hash.hex(), pending["id"])
     assert "in_flight; its workflow runs" in told["detail"]
 
-    await (await wrong.temporal()).get_workflow_handle(pending["workflow_id"]).terminate("the accident")
+    await strand(wrong, pending["workflow_id"])
     run = await reconcile(wrong)
     (told,) = [each for each in run["findings"] if each["kind"] == "payment_orphaned"]
     assert told["subject"] == held.payment_hash.hex()
