@@ -55,23 +55,31 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolC
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 if TYPE_CHECKING:
     _DriversConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
+    _DriversPool: TypeAlias = asyncpg.Pool[asyncpg.Record]
 else:
     _DriversConnection = asyncpg.Connection
+    _DriversPool = asyncpg.Pool
+
+_ACQUIRE_S = 10
+"""How long anybody waits for a connection while all are in use."""
 
 
 async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: int = 15) -> Pool:
     """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when Postgres is away."""
     with translated():
-        return await asyncpg.create_pool(
+        return await _BoundedPool(
             dsn,
             min_size=min_size,
             max_size=max_size,
             command_timeout=command_timeout_s,
             timeout=10,
+            max_queries=50_000,
             max_inactive_connection_lifetime=300,
             statement_cache_size=200,
+            loop=None,
             connect=_connect,
             connection_class=Line,
+            record_class=asyncpg.Record,
             init=_prepare_connection,
             reset=_leave_as_it_is,
             server_settings={
@@ -80,6 +88,14 @@ async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_
                 "default_transaction_isolation": "read committed",
             },
         )
+
+
+class _BoundedPool(_DriversPool):
+    """A pool at which nobody waits for ever, as asyncpg's own statements (`pool.fetchrow`) do while all are in use."""
+
+    def acquire(self, *, timeout: Any = None) -> Any:  # noqa: ANN401 - asyncpg's own
+        """As asyncpg's. Raises TimeoutError."""
+        return super().acquire(timeout=_ACQUIRE_S if timeout is None else timeout)
 
 
 @asynccontextmanager
@@ -95,7 +111,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def borrowed(pool: Pool, *, timeout_s: int = 10) -> AsyncIterator[Connection]:
+async def borrowed(pool: Pool, *, timeout_s: int | None = None) -> AsyncIterator[Connection]:
     """A connection for single statements, each committed by itself, so for reads and for what may be repeated.
 
     Raises Unavailable when there is none in time, or when it fails.
@@ -121,7 +137,7 @@ async def _opened(
     pool: Pool, isolation: Literal["read_committed", "repeatable_read"], *, readonly: bool = False
 ) -> AsyncIterator[Connection]:
     with translated():
-        conn = await pool.acquire(timeout=10)
+        conn = await pool.acquire()
     try:
         running = conn.transaction(isolation=isolation, readonly=readonly)
         with translated():

@@ -12,7 +12,8 @@ import pytest
 import pytest_asyncio
 
 from engine.domain.errors import OutcomeUnknown, Refused, Unavailable
-from engine.ledger.database import Pool, borrowed, open_pool, snapshot, transaction
+from engine.ledger import database
+from engine.ledger.database import Pool, borrowed, open_pool, snapshot, transaction, translated
 from tests.fixtures.postgres import Database
 from tests.fixtures.postgres_line import Break, BrokenLine, broken_line
 from tests.integration.api_helpers import ADMIN, running_api
@@ -191,6 +192,22 @@ async def test_a_server_that_is_not_there_or_is_another(unused_tcp_port: int, sh
                 await open_pool(f"postgresql://x@127.0.0.1:{port}/x{query}")
     with pytest.raises(Unavailable):
         await open_pool(shared_ledger_db.app_dsn.replace("/millrace_test", "/no_such_database"))
+
+
+async def by_a_statement_of_the_pool(pool: Pool) -> None:
+    with translated():
+        await pool.fetchval("SELECT 1")
+
+
+@pytest.mark.parametrize("use", [by_a_statement_of_the_pool, alone, in_a_transaction, in_a_snapshot])
+async def test_nobody_waits_for_ever_while_all_connections_are_in_use(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, use: Callable[[Pool], Awaitable[None]]
+) -> None:
+    monkeypatch.setattr(database, "_ACQUIRE_S", 0.05)
+    async with borrowed(pool):
+        with pytest.raises(Unavailable):
+            await use(pool)
+    await use(pool)
 
 
 async def test_sessions_killed_under_load_answer_no_500(shared_ledger_db: Database, tmp_path: Path) -> None:

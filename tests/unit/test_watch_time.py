@@ -15,9 +15,8 @@ from workflows.policies import WATCH
 pytestmark = pytest.mark.unit
 
 _OPEN_POOL = inspect.signature(database.open_pool).parameters
-_BORROWED = inspect.signature(database.borrowed).parameters
 STATEMENT_S = int(_OPEN_POOL["command_timeout_s"].default)
-CONNECTION_S = int(_BORROWED["timeout_s"].default)
+CONNECTION_S = database._ACQUIRE_S
 
 
 def calls_s(method: Callable[..., Any]) -> int:
