@@ -3,7 +3,7 @@ payment with it; so nothing here grows one for as long as it waits.
 
     tried within the workflow task    a few times: what a step in the books needs on any good day
     tried by the server               the same activity while a part is away; a retry is no event
-    an operator, and a pause          the step fails for good: our own books or code contradict themselves
+    an operator, and a pause          the step fails for good, or in a way that nobody foresaw
     a new run                         when Temporal says that the history has grown long, with all that is known
 
 No money is moved by a step that fails for good, and none is given back either. The workflow says where operators look
@@ -23,11 +23,14 @@ from workflows.policies import BOOKS, LEDGER
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues
+    from engine.domain.errors import OutcomeUnknown, Unavailable
 
 A = TypeVar("A")
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=30)
+_AWAY = (Unavailable.__name__, OutcomeUnknown.__name__)
+"""The types of failures that end when the part has come back (`activities/failures.py`)."""
 _AT_ONCE = 64
 """Children that one workflow task starts: with their inputs far below the 4 MB that a message may have."""
 
@@ -45,11 +48,16 @@ async def uncancelled(work: Coroutine[Any, Any, T], why: str) -> T:
 
 
 async def in_books(method: Callable[[Any, A], Awaitable[T]], asked: A) -> T:
-    """The result of one short transaction, whenever the books are there. Raises only what no repeat will mend."""
+    """The result of one short transaction, whenever the books are there.
+
+    Raises what no repeat will mend, and what is in no table of errors and came at every try: somebody must see it.
+    """
     try:
         return await workflow.execute_local_activity_method(method, asked, **LEDGER)
     except FailureError as error:
         if _is_final(error) or is_cancelled_exception(error):
+            raise
+        if _is_unforeseen(error) and workflow.patched("unforeseen-in-books"):
             raise
     return await workflow.execute_activity_method(method, asked, summary="the books are away", **BOOKS)
 
@@ -71,7 +79,7 @@ async def until_done(
         try:
             result = await call()
         except (ActivityError, ApplicationError) as error:  # a local activity's failure comes bare
-            reason = error.cause if isinstance(error, ActivityError) else error
+            reason = _reason(error)
             workflow.set_current_details(f"**needs an operator**, {step}: {reason}")
             if not asked_for_help:
                 asked_for_help = True
@@ -121,8 +129,17 @@ def grown_long() -> bool:
 
 
 def _is_final(error: FailureError) -> bool:
-    reason = error.cause if isinstance(error, ActivityError) else error
+    reason = _reason(error)
     return isinstance(reason, ApplicationError) and reason.non_retryable
+
+
+def _is_unforeseen(error: FailureError) -> bool:
+    reason = _reason(error)
+    return isinstance(reason, ApplicationError) and reason.type not in _AWAY
+
+
+def _reason(error: FailureError) -> BaseException | None:
+    return error.cause if isinstance(error, ActivityError) else error
 
 
 def _asked_by_an_earlier_run() -> bool:

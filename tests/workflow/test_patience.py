@@ -286,7 +286,7 @@ async def test_a_history_does_not_grow_while_the_books_are_away(
     skipping_temporal: WorkflowEnvironment, name: str
 ) -> None:
     """An hour's outage is some 360 tries by the server."""
-    steps = Steps(STORIES[name], refuses=lambda: ApplicationError("the books are away"))
+    steps = Steps(STORIES[name], refuses=lambda: ApplicationError("the books are away", type="Unavailable"))
 
     async def tried(times: int) -> bool | None:
         return True if steps.by_the_server >= times else None
@@ -326,6 +326,27 @@ async def test_what_stays_broken_for_months_goes_on_in_new_runs(short_temporal: 
     assert told.typed_search_attributes.get(queues.NEEDS_OPERATOR) is False
     if "payment" in name:
         assert steps.others.count("send_payment") <= 1, "what was sent is not sent again by a new run"
+
+
+@pytest.mark.parametrize("name", FOR_GOOD)
+async def test_an_error_that_nobody_foresaw_is_seen_by_operators(
+    short_temporal: WorkflowEnvironment, name: str
+) -> None:
+    """It is tried again all the same, because the part that raised it may be mended meanwhile."""
+    steps = Steps(STORIES[name], refuses=lambda: TypeError("a bug"))
+
+    async with living(short_temporal, steps) as (handle, telling):
+
+        async def seen() -> bool | None:
+            return await _needs_operator(handle) or None
+
+        await eventually(seen, "operators to be called", limit_s=60)
+        assert steps.by_the_server == 0
+        steps.mended = True
+        await handle.result()
+        if telling is not None:
+            await telling
+        assert not await _needs_operator(handle)
 
 
 async def _needs_operator(handle: WorkflowHandle[Any, Any]) -> bool:
