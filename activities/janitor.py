@@ -7,6 +7,7 @@ list says: the start finds it. One that has just ended and is still listed is fo
 safe because every workflow's first step finds in the books what was done: the key is claimed, the hold is there.
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +36,7 @@ _PAGE = 1000
 _ASKED_AT_ONCE = 100
 _BEGUN_AT_ONCE = 1000
 """Of one kind in one round; the next one comes within a minute."""
+_REST_S = 1800
 _CALL_LIMIT = timedelta(seconds=10)
 
 _PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(BatchRequest)
@@ -49,12 +51,22 @@ class Kind:
     begin: Callable[[Client, Pool, Mapping[str, Any]], Awaitable[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Helpless:
+    """A row that could not be helped: until when it stands back, so that many of them hold no younger one up."""
+
+    kind: str
+    why: str
+    until: float
+
+
 class Janitor(JanitorActivities):
     """Needs Postgres and Temporal."""
 
     def __init__(self, pool: Pool, client: Client) -> None:
         self._pool = pool
         self._client = client
+        self._helpless: dict[str, _Helpless] = {}
 
     @activity.defn
     async def tidy_up(self, walk: Round) -> Tidied:
@@ -62,6 +74,7 @@ class Janitor(JanitorActivities):
         begun: dict[str, int] = {}
         failed: dict[str, str] = {}
         async with heartbeats():
+            self._forget_rested()
             async with borrowed(self._pool) as conn:
                 await kept.forget_opened(conn)
             for name, kind in KINDS.items():
@@ -78,7 +91,8 @@ class Janitor(JanitorActivities):
                         begun[name] += 1
                     except (EngineError, RPCError, ValidationError, ValueError, TypeError, AttributeError) as error:
                         activity.logger.error("%s has no workflow and cannot be given one: %s", facts["id"], error)
-                        failed[name] = f"{facts['id']}: {type(error).__name__}"
+                        self._helpless[facts["id"]] = _Helpless(name, type(error).__name__, time.monotonic() + _REST_S)
+        failed = {one.kind: f"{row_id}: {one.why}" for row_id, one in self._helpless.items()} | failed
         return Tidied(begun=begun, failed=failed)
 
     async def _find_lost(self, kind: Kind, age: timedelta) -> list[dict[str, Any]]:
@@ -89,12 +103,20 @@ class Janitor(JanitorActivities):
             async with borrowed(self._pool) as conn:
                 page = await kept.list_owed(conn, kind.shelf, after=after, age=age, limit=_PAGE)
             running = await self._list_running([each for owed in page for each in owed.workflow_ids])
-            lost += [owed.id for owed in page if not running.intersection(owed.workflow_ids)]
+            lost += [
+                owed.id
+                for owed in page
+                if owed.id not in self._helpless and not running.intersection(owed.workflow_ids)
+            ]
             if len(page) < _PAGE:
                 break
             after = (page[-1].at, page[-1].id)
         async with borrowed(self._pool) as conn:
             return await kept.read_facts(conn, kind.shelf, lost[:_BEGUN_AT_ONCE]) if lost else []
+
+    def _forget_rested(self) -> None:
+        now = time.monotonic()
+        self._helpless = {row_id: one for row_id, one in self._helpless.items() if one.until > now}
 
     async def _list_running(self, workflow_ids: Sequence[str]) -> set[str]:
         wanted = sorted(set(workflow_ids))

@@ -137,6 +137,23 @@ async def test_one_that_cannot_be_begun_holds_no_other_up_and_is_told(api: Api, 
     assert (await tidy(payers, FakeTemporal())).begun["payments"] == 3, "the next round tries again"
 
 
+async def test_those_that_cannot_be_begun_starve_no_younger_one(
+    api: Api, payers: Payers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(janitors, "_BEGUN_AT_ONCE", 2)
+    waiting = await held(payers, await funded(api, payers), 4)
+    rows = await payers.pool.fetch("SELECT workflow_id, created_at FROM bank.payments")
+    created = {row["workflow_id"]: row["created_at"] for row in rows}
+    oldest = sorted(waiting, key=lambda each: created[each])
+    temporal = FakeTemporal(refuses={*oldest[:2]})
+    janitor = Janitor(payers.pool, cast("Client", temporal))
+    first: Tidied = await ActivityEnvironment().run(janitor.tidy_up, Round(older_than_s=0))
+    second: Tidied = await ActivityEnvironment().run(janitor.tidy_up, Round(older_than_s=0))
+    assert (first.begun["payments"], second.begun["payments"]) == (0, 2)
+    assert {*temporal.started} == {*oldest[2:]}
+    assert "payments" in second.failed, "and operators are told all the while"
+
+
 async def test_many_are_walked_through_in_pages(api: Api, payers: Payers, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(janitors, "_PAGE", 3)
     monkeypatch.setattr(janitors, "_ASKED_AT_ONCE", 2)
