@@ -212,7 +212,6 @@ class Payments(PaymentActivities):
                 asked.idempotency_key,
                 bytes.fromhex(asked.body_hash),
                 asdict(refusal),
-                resource_id=asked.payment_id,
             ):
                 return await _find_opened_in_tx(conn, asked, workflow_id)
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))

@@ -74,7 +74,11 @@ def mark_replayed(request: Request, response: Response) -> None:
 def check_same(known_hash: bytes, body_hash: bytes) -> None:
     """Raises Conflict when the key belongs to another request."""
     if known_hash != body_hash:
-        raise Conflict("This Idempotency-Key was used for another request; take a new one.")
+        raise _used_otherwise()
+
+
+def _used_otherwise() -> Conflict:
+    return Conflict("This Idempotency-Key was used for another request; take a new one.")
 
 
 async def find_replay(services: Services, intent: Intent, request: Request, response: Response) -> str | None:
@@ -130,8 +134,8 @@ async def once_written(
             raise
         return replay(known, intent, request, response)
     found = await find_replay(services, intent, request, response)
-    if found is None:
-        raise InvariantBroken("an idempotency key was taken and is gone")
+    if found is None:  # it stands for a payment or a batch that is accepted and has not been opened
+        raise _used_otherwise()
     return found
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from engine.domain.ids import AccountId
+from engine.domain.ids import AccountId, id_for_key
 from engine.ledger.database import Connection, change_rows, translated
 
 
@@ -37,21 +37,27 @@ class Claim:
 async def claim_keys_in_tx(conn: Connection, claims: Sequence[Claim]) -> list[bool]:
     """Take the keys for what this transaction makes: whether each was free, in their order.
 
-    Nor is one free while another request with it rides a lane, accepted and not opened (`engine/ledger/lane.py`).
+    Nor is one free while another request with it, of whatever kind, is accepted and not opened
+    (`engine/ledger/lane.py`).
     Waits while other transactions decide about the same keys; taken in one order by all, so nobody waits in a circle.
     """
     with translated():
         rows = await conn.fetch(
             """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, resource_id)
-               SELECT o.* FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[]) AS o(account_id, key, hash, id)
+               SELECT o.account_id, o.key, o.hash, o.id
+                 FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[], $5::text[], $6::text[])
+                      AS o(account_id, key, hash, id, payment_id, batch_id)
                 WHERE NOT EXISTS (
-                      SELECT FROM bank.boarded_payments b WHERE b.payment_id = o.id AND b.body_hash <> o.hash)
+                      SELECT FROM bank.boarded_payments b
+                       WHERE b.payment_id IN (o.payment_id, o.batch_id) AND b.body_hash <> o.hash)
                 ORDER BY o.account_id, o.key
                ON CONFLICT DO NOTHING RETURNING account_id, key""",
             [claim.account_id for claim in claims],
             [claim.key for claim in claims],
             [claim.body_hash for claim in claims],
             [claim.resource_id for claim in claims],
+            [id_for_key("pay", claim.account_id, claim.key) for claim in claims],
+            [id_for_key("batch", claim.account_id, claim.key) for claim in claims],
         )
     taken = {(row["account_id"], row["key"]) for row in rows}
     return [(claim.account_id, claim.key) in taken for claim in claims]
@@ -79,25 +85,22 @@ async def refuse_key_in_tx(
     key: str,
     body_hash: bytes,
     refusal: Mapping[str, object],
-    *,
-    resource_id: str | None = None,
 ) -> bool:
-    """Make this refusal the key's answer for ever. False when the key is taken, as in `claim_keys_in_tx`.
-
-    `resource_id` is what the request would have made.
-    """
+    """Make this refusal the key's answer for ever. False when the key is taken, as in `claim_keys_in_tx`."""
     with translated():
         refused: str | None = await conn.fetchval(
             """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, refusal)
                SELECT o.* FROM (VALUES ($1::text, $2::text, $3::bytea, $4::jsonb)) AS o(account_id, key, hash, refusal)
                 WHERE NOT EXISTS (
-                      SELECT FROM bank.boarded_payments b WHERE b.payment_id = $5 AND b.body_hash <> o.hash)
+                      SELECT FROM bank.boarded_payments b
+                       WHERE b.payment_id IN ($5, $6) AND b.body_hash <> o.hash)
                ON CONFLICT DO NOTHING RETURNING key""",
             account_id,
             key,
             body_hash,
             dict(refusal),
-            resource_id,
+            id_for_key("pay", account_id, key),
+            id_for_key("batch", account_id, key),
         )
     return refused is not None
 

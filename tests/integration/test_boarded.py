@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import pytest_asyncio
@@ -13,7 +14,7 @@ from activities.at_once import AtOnce
 from activities.payment import Payments
 from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.errors import Invalid
-from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
+from engine.domain.ids import AccountId, BatchId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.lane import note_boarded
@@ -100,6 +101,35 @@ async def test_a_worker_opens_the_one_that_was_accepted_and_not_the_other(api: A
     assert (await payments.open_payment(other)).outcome.key_conflict
     balance = (await bob.get(f"/v1/wallets/{bob.wallet_id}")).json()
     assert balance["available_msat"] == 1_000
+
+
+@pytest.mark.parametrize("kind", ["payment", "batch"])
+async def test_a_request_of_another_kind_does_not_take_the_key_of_what_was_accepted(
+    api: Api, teller: Teller, kind: Literal["payment", "batch"]
+) -> None:
+    alice, bob = await api.open_account(("read", "send", "receive", "admin")), await api.open_account()
+    await teller.receive(alice, 5_000_000)
+    accepted = request_of(alice, bob, 1_000)
+    async with teller.pool.acquire() as conn:
+        await note_boarded(
+            conn,
+            accepted.payment_id if kind == "payment" else BatchId(id_for_key("batch", AccountId(alice.id), "k")),
+            LANE,
+            await conn.fetchval("SELECT clock_timestamp()"),
+            bytes.fromhex(accepted.body_hash),
+            request=asdict(accepted),
+            kind=kind,
+        )
+    for path, body in {
+        "/v1/withdraw-links": {"wallet_id": alice.wallet_id, "amount_msat": 1_000},
+        "/v1/accounts": {},
+        f"/v1/accounts/{alice.id}/api-keys": {"name": "n", "scopes": ["read"]},
+    }.items():
+        is_problem(await alice.post(path, body, key="k"), 409, "idempotency_conflict")
+    assert await api.database.fetchval("SELECT count(*) FROM bank.idempotency_keys WHERE key = 'k'") == 0
+    if kind == "payment":
+        opened = await Payments(teller.pool, chart.Chart()).open_payment(accepted)
+        assert opened.outcome.status is PaymentStatus.SETTLED
 
 
 class Unreadable(AtOnce):
