@@ -131,9 +131,17 @@ async def test_other_words_each_time_call_an_operator_and_are_asked_ever_more_ra
         varying = asyncio.create_task(vary())
         payment_id = (await alice.pay(await shop.invoice(AMOUNT_MSAT), wait_s=0)).json()["id"]
         await waits_for(alice, payment_id, "send_refused", "sending")
-        await bank.database.execute(
-            "UPDATE bank.payment_waits SET since = since - interval '20 minutes' WHERE payment_id = $1", payment_id
-        )
+
+        async def aged() -> bool | None:
+            """A payment is shown as sending also before there is a row of what it waits for."""
+            row: bool | None = await bank.database.fetchval(
+                """UPDATE bank.payment_waits SET since = since - interval '20 minutes' WHERE payment_id = $1
+                   RETURNING true""",
+                payment_id,
+            )
+            return row
+
+        await eventually(aged, "a row of what it waits for")
 
         async def called() -> bool | None:
             found = await alice.payment(payment_id)
