@@ -20,34 +20,34 @@ from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
-from activities.announcing import AnnouncingInterceptor
-from activities.at_once import AtOnce
+from activities.announcements import AnnouncingInterceptor
 from activities.batch import Batches
+from activities.bootstrap import ensure_standing
 from activities.correction import Corrections
-from activities.counting import CountingInterceptor
-from activities.decision import Decisions
+from activities.direct_send import AtOnce
 from activities.failures import FailureInterceptor
+from activities.forced_end import Decisions
 from activities.invoice import InvoiceSweep, Receipts
 from activities.janitor import Janitor
 from activities.lane import Lanes
+from activities.metrics import CountingInterceptor
 from activities.node import NodeBooks, NodePositions
 from activities.payment import Payments
 from activities.pump import Pump
 from activities.quote import Quotes
-from activities.reconciliation import PlaceReconciliations, Reconciliations
+from activities.reconciliation.reconciliation import PlaceReconciliations, Reconciliations
 from activities.sending import Sending
-from activities.standing import ensure_standing
+from engine.bank.sending import Caps
 from engine.clients.announcements import Announcer
-from engine.clients.lnd import LndNode
-from engine.clients.lnd_history import LndHistory
-from engine.clients.lnd_routes import LndRoutes
+from engine.clients.lnd.client import LndNode
+from engine.clients.lnd.history import LndHistory
+from engine.clients.lnd.routes import LndRoutes
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.ids import NodeName
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, open_pool
-from engine.ledger.sending import Caps
 from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
 from workflows.batch import BatchWorkflow

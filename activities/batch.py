@@ -10,15 +10,15 @@ from dataclasses import asdict
 
 from temporalio import activity
 
-from activities.answers import as_refusal
 from activities.internal import InternalPayments
+from activities.refusals import as_refusal
+from engine.bank.batch import NewBatch, add_row_in_tx
+from engine.bank.idempotency import Claim, claim_keys_in_tx, find_key, refuse_claims_in_tx
+from engine.contracts import workflow_ids
 from engine.contracts.batch import BatchActivities, BatchOutcome, BatchRequest
 from engine.contracts.payment import Refusal
-from engine.contracts.queues import batch_workflow_id
 from engine.domain.errors import InvariantBroken
-from engine.ledger import batch as batches
 from engine.ledger import chart
-from engine.ledger import request as requests
 from engine.ledger.database import Connection, Pool, transaction
 
 
@@ -40,25 +40,25 @@ class Batches(BatchActivities):
     @activity.defn
     async def open_batch(self, batch: BatchRequest) -> BatchOutcome:
         async with transaction(self._pool) as conn:
-            claim = requests.Claim(
+            claim = Claim(
                 account_id=batch.account_id,
                 key=batch.idempotency_key,
                 body_hash=bytes.fromhex(batch.body_hash),
                 resource_id=batch.batch_id,
             )
-            if not (await requests.claim_keys_in_tx(conn, [claim]))[0]:
+            if not (await claim_keys_in_tx(conn, [claim]))[0]:
                 return await _find_answer_in_tx(conn, batch)
             try:
                 async with conn.transaction():
                     await self._settle_in_tx(conn, batch)
             except _RefusedError as refused:
-                await requests.refuse_claims_in_tx(conn, [(claim, asdict(refused.refusal))])
+                await refuse_claims_in_tx(conn, [(claim, asdict(refused.refusal))])
                 return BatchOutcome(body_hash=batch.body_hash, refusal=refused.refusal, count=len(batch.items))
         return BatchOutcome(body_hash=batch.body_hash, count=len(batch.items))
 
     async def _settle_in_tx(self, conn: Connection, batch: BatchRequest) -> None:
-        workflow_id = batch_workflow_id(batch.account_id, batch.idempotency_key)
-        new = batches.NewBatch(
+        workflow_id = workflow_ids.batch(batch.account_id, batch.idempotency_key)
+        new = NewBatch(
             id=batch.batch_id,
             account_id=batch.account_id,
             wallet_id=batch.wallet_id,
@@ -66,7 +66,7 @@ class Batches(BatchActivities):
             total_msat=batch.total_msat,
             workflow_id=workflow_id,
         )
-        await batches.add_row_in_tx(conn, new)
+        await add_row_in_tx(conn, new)
         verdicts = await self._internal.settle_in_tx(
             conn, batch.payments(), [workflow_id] * len(batch.items), batch.batch_id
         )
@@ -88,7 +88,7 @@ def _first_refusal(verdicts: Sequence[Refusal | None]) -> Refusal | None:
 
 async def _find_answer_in_tx(conn: Connection, batch: BatchRequest) -> BatchOutcome:
     """What an earlier call with this key did: this very request, or another one."""
-    known = await requests.find_key(conn, batch.account_id, batch.idempotency_key)
+    known = await find_key(conn, batch.account_id, batch.idempotency_key)
     if known is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
     if known.body_hash.hex() != batch.body_hash:

@@ -6,6 +6,22 @@ all. Posting comes after it, in a transaction of its own: who decided stands the
 
 from temporalio import activity
 
+from engine.bank.audit import Act, record_in_tx
+from engine.bank.correction import (
+    CorrectionRow,
+    NewCorrection,
+    add_row_in_tx,
+    corrected,
+    get_row_in_tx,
+    mark_approved_in_tx,
+    mark_expired_in_tx,
+    mark_posted_in_tx,
+    mark_refused_in_tx,
+    mark_rejected_in_tx,
+    require_open_payee,
+)
+from engine.bank.idempotency import Claim, claim_keys_in_tx, find_key
+from engine.contracts import workflow_ids
 from engine.contracts.correction import (
     CorrectionActivities,
     CorrectionOutcome,
@@ -14,15 +30,11 @@ from engine.contracts.correction import (
     Proposal,
 )
 from engine.contracts.payment import Refusal
-from engine.contracts.queues import correction_workflow_id
 from engine.domain.correction import OPEN_FOR, CorrectionStatus
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, CorrectionId
-from engine.ledger import correction as kept
-from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction, translated
-from engine.ledger.request import Claim, claim_keys_in_tx, find_key
 from engine.ledger.store import post_new_in_tx
 
 
@@ -44,7 +56,7 @@ class Corrections(CorrectionActivities):
         async with transaction(self._pool) as conn:
             if not (await claim_keys_in_tx(conn, [claim]))[0]:
                 return await _find_proposed_in_tx(conn, proposal)
-            await kept.add_row_in_tx(conn, _row(proposal), open_for_s=int(OPEN_FOR.total_seconds()))
+            await add_row_in_tx(conn, _row(proposal), open_for_s=int(OPEN_FOR.total_seconds()))
             await record_in_tx(conn, await _proposed(conn, proposal))
         return CorrectionOutcome(status=CorrectionStatus.PROPOSED)
 
@@ -52,10 +64,10 @@ class Corrections(CorrectionActivities):
     async def decide_correction(self, decide: DecideCorrection) -> CorrectionOutcome:
         word = decide.decision
         async with transaction(self._pool) as conn:
-            row = await kept.get_row_in_tx(conn, decide.correction)
+            row = await get_row_in_tx(conn, decide.correction)
             if row.status != CorrectionStatus.PROPOSED:
                 return _outcome(row)
-            mark = kept.mark_approved_in_tx if word.approve else kept.mark_rejected_in_tx
+            mark = mark_approved_in_tx if word.approve else mark_rejected_in_tx
             await mark(conn, row.id, operator=word.operator, note=word.note)
             await record_in_tx(conn, await _decided(conn, row, word))
         return CorrectionOutcome(status=CorrectionStatus.APPROVED if word.approve else CorrectionStatus.REJECTED)
@@ -63,14 +75,14 @@ class Corrections(CorrectionActivities):
     @activity.defn
     async def post_correction(self, correction: CorrectionId) -> CorrectionOutcome:
         async with transaction(self._pool) as conn:
-            row = await kept.get_row_in_tx(conn, correction)
+            row = await get_row_in_tx(conn, correction)
             if row.status != CorrectionStatus.APPROVED:
                 return _outcome(row)
             try:
                 async with conn.transaction():
                     await self._post_in_tx(conn, row)
             except Refused as refusal:
-                await kept.mark_refused_in_tx(conn, row.id, refusal)
+                await mark_refused_in_tx(conn, row.id, refusal)
                 said = Refusal(code=refusal.code, detail=refusal.detail, fields=refusal.fields)
                 return CorrectionOutcome(status=CorrectionStatus.REFUSED, refusal=said)
         return CorrectionOutcome(status=CorrectionStatus.POSTED)
@@ -78,18 +90,18 @@ class Corrections(CorrectionActivities):
     @activity.defn
     async def expire_correction(self, correction: CorrectionId) -> CorrectionOutcome:
         async with transaction(self._pool) as conn:
-            row = await kept.get_row_in_tx(conn, correction)
+            row = await get_row_in_tx(conn, correction)
             if row.status != CorrectionStatus.PROPOSED:
                 return _outcome(row)
-            await kept.mark_expired_in_tx(conn, correction)
+            await mark_expired_in_tx(conn, correction)
         return CorrectionOutcome(status=CorrectionStatus.EXPIRED)
 
-    async def _post_in_tx(self, conn: Connection, row: kept.CorrectionRow) -> None:
-        await kept.require_open_payee(conn, row.credit)
-        postings = await kept.corrected(conn, self._ids, row)
+    async def _post_in_tx(self, conn: Connection, row: CorrectionRow) -> None:
+        await require_open_payee(conn, row.credit)
+        postings = await corrected(conn, self._ids, row)
         for posting in postings:
             await post_new_in_tx(conn, posting)
-        await kept.mark_posted_in_tx(conn, row.id, [posting.ref for posting in postings])
+        await mark_posted_in_tx(conn, row.id, [posting.ref for posting in postings])
 
 
 async def _find_proposed_in_tx(conn: Connection, proposal: Proposal) -> CorrectionOutcome:
@@ -99,11 +111,11 @@ async def _find_proposed_in_tx(conn: Connection, proposal: Proposal) -> Correcti
         raise InvariantBroken("an idempotency key was taken and is gone")
     if known.body_hash.hex() != proposal.body_hash or known.resource_id != proposal.correction:
         return CorrectionOutcome(status=None)
-    return _outcome(await kept.get_row_in_tx(conn, proposal.correction))
+    return _outcome(await get_row_in_tx(conn, proposal.correction))
 
 
-def _row(proposal: Proposal) -> kept.NewCorrection:
-    return kept.NewCorrection(
+def _row(proposal: Proposal) -> NewCorrection:
+    return NewCorrection(
         id=proposal.correction,
         kind=proposal.kind,
         debit=proposal.debit,
@@ -113,11 +125,11 @@ def _row(proposal: Proposal) -> kept.NewCorrection:
         case_id=proposal.case,
         reference=proposal.reference,
         proposed_by=proposal.operator,
-        workflow_id=correction_workflow_id(proposal.correction),
+        workflow_id=workflow_ids.correction(proposal.correction),
     )
 
 
-def _outcome(row: kept.CorrectionRow) -> CorrectionOutcome:
+def _outcome(row: CorrectionRow) -> CorrectionOutcome:
     refusal = None
     if row.refusal_code is not None:
         refusal = Refusal(code=row.refusal_code, detail=row.refusal_detail or "")
@@ -144,7 +156,7 @@ async def _proposed(conn: Connection, proposal: Proposal) -> Act:
     )
 
 
-async def _decided(conn: Connection, row: kept.CorrectionRow, word: Decision) -> Act:
+async def _decided(conn: Connection, row: CorrectionRow, word: Decision) -> Act:
     account, others = await _find_users(conn, row.debit, row.credit)
     return Act(
         operator=word.operator,

@@ -9,18 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from activities.answers import about_accounts, in_the_callers_words
+from activities.refusals import about_accounts, in_the_callers_words
+from engine.bank import invoice, payment
+from engine.bank.accounts import Payee, find_payees, may_not_send, payee_closed
+from engine.bank.fees import Charge, FeeBook
+from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
+from engine.bank.payable import already_paid, cancelled
 from engine.contracts.payment import PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
 from engine.domain.fees import Kind
 from engine.domain.ids import BatchId, PaymentHash, WalletId
-from engine.ledger import chart, invoice, payment
-from engine.ledger.accounts import Payee, find_payees, may_not_send, payee_closed
+from engine.ledger import chart
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection
-from engine.ledger.fees import Charge, FeeBook
-from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
-from engine.ledger.payable import already_paid, cancelled
 from engine.ledger.store import post_new_batch_in_tx
 
 

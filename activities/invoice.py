@@ -16,8 +16,10 @@ from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, W
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.heartbeat import heartbeats
-from engine.clients.lnd import LndNode, NodeInvoice
-from engine.contracts import queues
+from engine.bank import invoice, node
+from engine.bank.fees import FeeBook
+from engine.clients.lnd.client import LndNode, NodeInvoice
+from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.invoice import (
     CreditedPage,
     CreditedReceipt,
@@ -34,10 +36,9 @@ from engine.contracts.invoice import (
 from engine.domain.errors import EngineError, InvariantBroken, Refused
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
-from engine.ledger import chart, invoice, node
+from engine.ledger import chart
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction
-from engine.ledger.fees import FeeBook
 from engine.ledger.store import post_in_tx, post_new_batch_in_tx, post_new_in_tx
 
 _GRACE_S = 30
@@ -116,7 +117,7 @@ class Receipts(InvoiceActivities):
             if ours is not None and ours.outside_msat > 0:
                 return CreditedReceipt(credited=False, wallet_id=ours.wallet_id, paid_twice=paid_inside)
             received = None if ours is None or ours.payee_closed else await self._received(conn, ours, receipt)
-            workflow_id = queues.receive_workflow_id(receipt.payment_hash)
+            workflow_id = workflow_ids.receive(receipt.payment_hash)
             posting = await self._posting(conn, receipt, received, workflow_id, beside_internal=paid_inside)
             if received is None:  # there is no row that knows whether it has come before
                 return CreditedReceipt(credited=(await post_in_tx(conn, posting)).fresh)
@@ -270,7 +271,7 @@ async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> N
         await client.start_workflow(
             "ReceiveWorkflow",
             receipt,
-            id=queues.receive_workflow_id(known.payment_hash),
+            id=workflow_ids.receive(known.payment_hash),
             task_queue=queues.PAYMENTS,
             task_timeout=queues.TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -301,7 +302,7 @@ async def _start_page(client: Client, node: NodeName, page: Sequence[NodeInvoice
         await client.start_workflow(
             "ReceiptPageWorkflow",
             ReceiptPage(receipts=receipts),
-            id=queues.receipts_workflow_id(node, [each.payment_hash for each in page]),
+            id=workflow_ids.receipts(node, [each.payment_hash for each in page]),
             task_queue=queues.PAYMENTS,
             task_timeout=queues.TASK_TIMEOUT,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -310,10 +311,10 @@ async def _start_page(client: Client, node: NodeName, page: Sequence[NodeInvoice
             static_details=_listed(receipts),
             search_attributes=TypedSearchAttributes(
                 [
-                    Pair(queues.KIND, "receipts"),
-                    Pair(queues.STATUS, "received"),
-                    Pair(queues.AMOUNT_SAT, total_sat),
-                    Pair(queues.NEEDS_OPERATOR, value=False),
+                    Pair(search_attributes.KIND, "receipts"),
+                    Pair(search_attributes.STATUS, "received"),
+                    Pair(search_attributes.AMOUNT_SAT, total_sat),
+                    Pair(search_attributes.NEEDS_OPERATOR, value=False),
                 ]
             ),
         )

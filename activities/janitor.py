@@ -20,7 +20,20 @@ from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, W
 from temporalio.service import RPCError
 
 from activities.heartbeat import heartbeats
-from engine.contracts import queues
+from engine.bank import payment, reconciliation
+from engine.bank.janitor import (
+    ACCEPTED,
+    CASES,
+    CORRECTIONS,
+    PAYMENTS,
+    RUNS,
+    START,
+    Shelf,
+    forget_opened,
+    list_owed,
+    read_facts,
+)
+from engine.contracts import queues, workflow_ids
 from engine.contracts.batch import BatchRequest, batch_attributes
 from engine.contracts.correction import Proposal, correction_attributes, correction_summary
 from engine.contracts.janitor import JanitorActivities, Round, Tidied
@@ -28,8 +41,6 @@ from engine.contracts.payment import PaymentRequest, found_by, payment_summary
 from engine.contracts.reconciliation import OpenCase, RunStatus, case_attributes, case_summary
 from engine.domain.errors import EngineError
 from engine.domain.ids import PaymentId
-from engine.ledger import janitor as kept
-from engine.ledger import payment, reconciliation
 from engine.ledger.database import Pool, borrowed, transaction
 
 _PAGE = 1000
@@ -47,7 +58,7 @@ _PROPOSAL, _CASE = TypeAdapter(Proposal), TypeAdapter(OpenCase)
 class Kind:
     """Rows of a kind, and what brings one of them on its way."""
 
-    shelf: kept.Shelf
+    shelf: Shelf
     begin: Callable[[Client, Pool, Mapping[str, Any]], Awaitable[None]]
 
 
@@ -76,7 +87,7 @@ class Janitor(JanitorActivities):
         async with heartbeats():
             self._forget_rested()
             async with borrowed(self._pool) as conn:
-                await kept.forget_opened(conn)
+                await forget_opened(conn)
             for name, kind in KINDS.items():
                 begun[name] = 0
                 try:
@@ -98,10 +109,10 @@ class Janitor(JanitorActivities):
     async def _find_lost(self, kind: Kind, age: timedelta) -> list[dict[str, Any]]:
         """What is needed to begin again, of rows for which no workflow runs: the oldest."""
         lost: list[str] = []
-        after = kept.START
+        after = START
         while len(lost) < _BEGUN_AT_ONCE:
             async with borrowed(self._pool) as conn:
-                page = await kept.list_owed(conn, kind.shelf, after=after, age=age, limit=_PAGE)
+                page = await list_owed(conn, kind.shelf, after=after, age=age, limit=_PAGE)
             running = await self._list_running([each for owed in page for each in owed.workflow_ids])
             lost += [
                 owed.id
@@ -112,7 +123,7 @@ class Janitor(JanitorActivities):
                 break
             after = (page[-1].at, page[-1].id)
         async with borrowed(self._pool) as conn:
-            return await kept.read_facts(conn, kind.shelf, lost[:_BEGUN_AT_ONCE]) if lost else []
+            return await read_facts(conn, kind.shelf, lost[:_BEGUN_AT_ONCE]) if lost else []
 
     def _forget_rested(self) -> None:
         now = time.monotonic()
@@ -163,7 +174,7 @@ async def _begin_accepted(client: Client, _pool: Pool, facts: Mapping[str, Any])
         client,
         "BatchWorkflow",
         asked,
-        workflow_id=queues.batch_workflow_id(asked.account_id, asked.idempotency_key),
+        workflow_id=workflow_ids.batch(asked.account_id, asked.idempotency_key),
         summary=f"{len(asked.items)} internal payments, {asked.total_msat:,} msat in all, for {asked.account_id}",
         attributes=batch_attributes(asked),
     )
@@ -192,7 +203,7 @@ async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any
         client,
         "CorrectionWorkflow",
         proposal,
-        workflow_id=queues.correction_workflow_id(proposal.correction),
+        workflow_id=workflow_ids.correction(proposal.correction),
         summary=correction_summary(proposal),
         attributes=correction_attributes(proposal),
     )
@@ -204,7 +215,7 @@ async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> 
         client,
         "CaseWorkflow",
         case,
-        workflow_id=queues.case_workflow_id(case.case),
+        workflow_id=workflow_ids.case(case.case),
         summary=case_summary(case),
         attributes=case_attributes(case),
     )
@@ -218,17 +229,17 @@ async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> Non
 
 
 KINDS: Mapping[str, Kind] = {
-    "payments": Kind(kept.PAYMENTS, _begin_payment),
-    "accepted": Kind(kept.ACCEPTED, _begin_accepted),
-    "corrections": Kind(kept.CORRECTIONS, _begin_correction),
-    "cases": Kind(kept.CASES, _begin_case),
-    "runs": Kind(kept.RUNS, _end_run),
+    "payments": Kind(PAYMENTS, _begin_payment),
+    "accepted": Kind(ACCEPTED, _begin_accepted),
+    "corrections": Kind(CORRECTIONS, _begin_correction),
+    "cases": Kind(CASES, _begin_case),
+    "runs": Kind(RUNS, _end_run),
 }
 """Every kind of row that `engine/contracts/janitor.py` names."""
 
 
 async def _start_payment(client: Client, asked: PaymentRequest) -> str:
-    workflow_id = queues.payment_workflow_id(asked.account_id, asked.idempotency_key)
+    workflow_id = workflow_ids.payment(asked.account_id, asked.idempotency_key)
     await _start(
         client,
         "PaymentWorkflow",

@@ -10,16 +10,16 @@ from dataclasses import asdict
 
 from temporalio import activity
 
-from activities.answers import claim_of, find_answer_in_tx
 from activities.internal import BrokenItemsError, InternalPayments
 from activities.payment import Payments
+from activities.refusals import claim_of, find_answer_in_tx
+from engine.bank import idempotency, payment
 from engine.clients.announcements import Announcer
+from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus
-from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError
-from engine.ledger import chart, payment
-from engine.ledger import request as requests
+from engine.ledger import chart
 from engine.ledger.database import Connection, Pool, borrowed, transaction
 
 
@@ -66,7 +66,7 @@ class Lanes(LaneActivities):
                 self._announcer.announce([asked.payment_id])
                 return opened.outcome
             async with borrowed(self._pool) as conn:
-                own = payment_workflow_id(asked.account_id, asked.idempotency_key)
+                own = workflow_ids.payment(asked.account_id, asked.idempotency_key)
                 await payment.hand_over(conn, asked.payment_id, own)
         except EngineError as error:
             activity.logger.warning("%s goes on alone: %s", asked.payment_id, error)
@@ -74,7 +74,7 @@ class Lanes(LaneActivities):
 
     async def _open_in_tx(self, conn: Connection, asked: Sequence[PaymentRequest]) -> list[PaymentOutcome]:
         claims = [claim_of(each) for each in asked]
-        free = await requests.claim_keys_in_tx(conn, claims) if claims else []
+        free = await idempotency.claim_keys_in_tx(conn, claims) if claims else []
         outcomes = {
             place: (await find_answer_in_tx(conn, asked[place]))[0] for place, ours in enumerate(free) if not ours
         }
@@ -89,7 +89,7 @@ class Lanes(LaneActivities):
         for place, refusal in zip(fresh, verdicts, strict=True):
             status = PaymentStatus.SETTLED if refusal is None else None
             outcomes[place] = PaymentOutcome(body_hash=asked[place].body_hash, status=status, refusal=refusal)
-        await requests.refuse_claims_in_tx(
+        await idempotency.refuse_claims_in_tx(
             conn,
             [
                 (claims[place], asdict(refusal))

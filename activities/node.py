@@ -3,10 +3,11 @@
 from temporalio import activity
 
 from activities.heartbeat import heartbeats
-from engine.clients.lnd import LndNode
+from engine.bank import node
+from engine.clients.lnd.client import LndNode
 from engine.contracts.node import AdoptNode, NodeActivities, NodePosition, NodePositionActivities
 from engine.domain.errors import Unavailable
-from engine.ledger import chart, node
+from engine.ledger import chart
 from engine.ledger.database import Pool, transaction
 from engine.ledger.store import post_new_in_tx
 

@@ -6,9 +6,9 @@ of its money is held in the books, and what was claimed is missing in the channe
 
 from collections.abc import Iterable
 
-from engine.clients.lnd import LndNode, NodePaymentStatus
+from engine.bank.reconciliation import Pending
+from engine.clients.lnd.client import LndNode, NodePaymentStatus
 from engine.contracts.reconciliation import InFlight
-from engine.ledger.reconciliation import Pending
 
 _MANY = 100
 

@@ -11,10 +11,17 @@ from dataclasses import asdict, replace
 
 from temporalio import activity
 
-from activities.answers import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
-from activities.at_once import NO_NODES, AtOnce
+from activities.direct_send import NO_NODES, AtOnce
 from activities.internal import InternalPayments
-from engine.clients.success_action import storable
+from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
+from engine.bank import invoice, keysend, node, payment, sending, withdraw_link
+from engine.bank.accounts import may_not_send
+from engine.bank.fees import Charge
+from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
+from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
+from engine.bank.payable import already_paid, in_progress
+from engine.clients.lnurl.success_action import storable
+from engine.contracts import workflow_ids
 from engine.contracts.payment import (
     AttemptReport,
     LightningAttempt,
@@ -29,18 +36,12 @@ from engine.contracts.payment import (
     release,
     settlement,
 )
-from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
 from engine.domain.ids import NodeName
 from engine.domain.money import Msat
 from engine.domain.outside import one_line
-from engine.ledger import chart, invoice, keysend, node, payment, sending, withdraw_link
-from engine.ledger import request as requests
-from engine.ledger.accounts import may_not_send
+from engine.ledger import chart
 from engine.ledger.database import Connection, Pool, borrowed, transaction
-from engine.ledger.fees import Charge
-from engine.ledger.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
-from engine.ledger.payable import already_paid, in_progress
 from engine.ledger.store import post_new_in_tx
 
 _DETAIL_BYTES = 1_000
@@ -61,7 +62,7 @@ class Payments(PaymentActivities):
 
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
-        workflow_id = payment_workflow_id(request.account_id, request.idempotency_key)
+        workflow_id = workflow_ids.payment(request.account_id, request.idempotency_key)
         with self.at_once.place() as may_wait:
             return await self.open(request, workflow_id, may_wait=may_wait)
 
@@ -74,7 +75,7 @@ class Payments(PaymentActivities):
         try:
             await self._require_readable(request)
             async with transaction(self._pool) as conn:
-                if not (await requests.claim_keys_in_tx(conn, [claim_of(request)]))[0]:
+                if not (await claim_keys_in_tx(conn, [claim_of(request)]))[0]:
                     return await _find_opened_in_tx(conn, request, workflow_id)
                 opened = await self._open_in_tx(conn, request, workflow_id)
         except (Refused, Invalid, NotFound) as refused:
@@ -147,7 +148,7 @@ class Payments(PaymentActivities):
         if refusal is not None and asked.withdraw_link_id is not None:  # the use that was taken must be taken back
             raise Refused(refusal.detail, code=refusal.code, **refusal.fields)
         if refusal is not None:
-            await requests.refuse_claims_in_tx(conn, [(claim_of(asked), asdict(refusal))])
+            await refuse_claims_in_tx(conn, [(claim_of(asked), asdict(refusal))])
             return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, refusal=refusal))
         return OpenedPayment(outcome=PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.SETTLED))
 
@@ -206,7 +207,7 @@ class Payments(PaymentActivities):
     async def _refuse(self, asked: PaymentRequest, workflow_id: str, refused: EngineError) -> OpenedPayment:
         refusal = in_the_callers_words(refused)
         async with transaction(self._pool) as conn:
-            if not await requests.refuse_key_in_tx(
+            if not await refuse_key_in_tx(
                 conn,
                 asked.account_id,
                 asked.idempotency_key,

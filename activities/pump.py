@@ -24,14 +24,14 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
 from activities.invoice import start_receipts
-from engine.clients.lnd import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
-from engine.contracts import queues
+from engine.bank import invoice, node, payment, sending
+from engine.clients.lnd.client import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
+from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.invoice import MAX_RECEIPTS
 from engine.contracts.pump import PumpActivities, PumpInput
 from engine.contracts.reconciliation import Reconcile
 from engine.domain.errors import EngineError, InvariantBroken
 from engine.domain.ids import PaymentHash
-from engine.ledger import invoice, node, payment, sending
 from engine.ledger.database import Pool
 
 _PAGE = MAX_RECEIPTS
@@ -164,11 +164,11 @@ class Pump(PumpActivities):
         await self._client.start_workflow(
             "ReconciliationWorkflow",
             Reconcile(),
-            id=queues.RECONCILIATION_NOW,
+            id=workflow_ids.RECONCILIATION_NOW,
             task_queue=queues.PAYMENTS,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
             static_summary="hold the books against every node: one has paid what nobody asked for",
-            search_attributes=TypedSearchAttributes([SearchAttributePair(queues.KIND, "reconciliation")]),
+            search_attributes=TypedSearchAttributes([SearchAttributePair(search_attributes.KIND, "reconciliation")]),
         )
 
     async def _wake_those_with_news(self) -> None:

@@ -36,16 +36,16 @@ from activities.sending_words import (
     refused_by_node,
     waits_for,
 )
-from engine.clients.lnd import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus
-from engine.clients.lnd_htlcs import NodeHtlcs
-from engine.clients.lnd_refusal import NotBegun, SendRefused
+from engine.bank import keysend, node_channels, sending
+from engine.clients.lnd.client import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus
+from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.channels import find_doubts, gone
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting, is_proven_lost, pause_after
-from engine.ledger import channels, keysend, sending
 from engine.ledger.database import Pool, borrowed
 
 _IDENTITY_S = 0.25
@@ -192,7 +192,7 @@ class Sending(SendingActivities):
         What was seen before is read first: whatever another worker sees meanwhile can only be newer.
         """
         async with borrowed(self._pool) as conn:
-            known = await channels.read_known(conn, self._node.name)
+            known = await node_channels.read_known(conn, self._node.name)
         htlcs = await self._node.read_htlcs()
         missing = gone(known, htlcs.channels)
         told = await self._node.read_closed() if missing else {}
@@ -201,10 +201,10 @@ class Sending(SendingActivities):
         for doubt in doubts.values():
             activity.logger.error("%s proves nothing: %s", self._node.name, doubt)
         async with borrowed(self._pool) as conn:
-            await channels.note_seen(
+            await node_channels.note_seen(
                 conn, self._node.name, updates=htlcs.channels.updates, closed=closed, doubts=doubts
             )
-            return htlcs, await channels.find_doubt(conn, self._node.name, attempt.payment_id)
+            return htlcs, await node_channels.find_doubt(conn, self._node.name, attempt.payment_id)
 
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
         """The heights at which this payment was in flight and in no channel; none when it is in one now."""

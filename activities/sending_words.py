@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-from engine.clients.lnd import NodePayment
-from engine.clients.lnd_htlcs import NodeHtlcs
+from engine.clients.lnd.client import NodePayment
+from engine.clients.lnd.htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, NodeVerdict
 from engine.domain.sending import (
     IN_DOUBT,

@@ -14,52 +14,31 @@ import temporalio.client
 from fastapi import FastAPI
 from temporalio.client import Client
 
-from api import (
-    account,
-    audit,
-    batch,
-    correction,
-    decision,
-    decode,
-    errors,
-    fees,
-    health,
-    invoice,
-    ledger,
-    lifecycle,
-    limits,
-    lnurl,
-    metrics,
-    openapi,
-    payment,
-    prices,
-    quote,
-    reconciliation,
-    statement,
-    tip,
-    wallet,
-    withdraw_link,
-)
-from api.deps import Services
-from api.door import Door
-from api.lane import Lanes
-from api.lookups import Lookups
-from api.pages import serve_pages
-from api.strangers import Strangers
+from api.admin import account_status, audit, correction, forced_end, ledger, prices, reconciliation
+from api.http import errors, openapi
+from api.http.door import Door
+from api.http.strangers import Strangers
+from api.public import lnurl, tip
+from api.service.lanes import Lanes
+from api.service.lookups import Lookups
+from api.service.resources import Services
+from api.system import health, metrics
+from api.system.pages import serve_pages
+from api.user import account, batch, decode, fees, invoice, limits, payment, quote, statement, wallet, withdraw_link
+from engine.bank.limits import LimitBooks
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
-from engine.clients.invoices import InvoiceNode
-from engine.clients.web import Web
+from engine.clients.lnd.invoices import InvoiceNode
+from engine.clients.lnurl.web import Web
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName
 from engine.ledger.database import open_pool
-from engine.ledger.limits import LimitBooks
 from engine.settings import ApiSettings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
     *(account, wallet, statement, payment, batch, quote, decode, invoice, withdraw_link, limits),
-    *(lifecycle, ledger, fees, prices, reconciliation, correction, decision, audit, health),
+    *(account_status, ledger, fees, prices, reconciliation, correction, forced_end, audit, health),
 )
 _LANE_S, _LIGHTNING_LANE_S = 1, 0.2
 """How long those that wait for a lane do so at the most; over Lightning a payment takes long by itself."""

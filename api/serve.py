@@ -13,9 +13,9 @@ from typing import Any
 import uvicorn
 
 from api.app import create_app
-from api.connection import Connection
-from api.connections import Bounds, Connections
-from api.public import trusting
+from api.http.address import trusting
+from api.http.connection import Connection
+from api.http.connections import Bounds, Connections
 from engine.settings import ApiSettings, load_settings
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from temporalio import workflow
 from workflows.patience import again, in_books, uncancelled, until_done
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import search_attributes
     from engine.contracts.batch import BatchActivities, BatchOutcome, BatchRequest
 
 
@@ -29,7 +29,7 @@ class BatchWorkflow:
         )
         details, status = _end(outcome, len(batch.items))
         workflow.set_current_details(details)
-        workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
+        workflow.upsert_search_attributes([search_attributes.STATUS.value_set(status)])
         return outcome
 
 

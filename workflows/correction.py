@@ -20,7 +20,7 @@ from temporalio.exceptions import ApplicationError
 from workflows.patience import in_books, not_yet, until_done
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import search_attributes
     from engine.contracts.correction import (
         CorrectionActivities,
         CorrectionOutcome,
@@ -122,7 +122,7 @@ def _open_for(proposal: Proposal) -> timedelta:
 def _show(details: str, status: str, *, needs_operator: bool) -> None:
     workflow.set_current_details(details)
     workflow.upsert_search_attributes(
-        [queues.STATUS.value_set(status), queues.NEEDS_OPERATOR.value_set(needs_operator)]
+        [search_attributes.STATUS.value_set(status), search_attributes.NEEDS_OPERATOR.value_set(needs_operator)]
     )
 
 

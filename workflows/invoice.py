@@ -17,7 +17,7 @@ from workflows.patience import again, in_books, side_by_side, until_done
 from workflows.policies import NODE
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import queues, search_attributes, workflow_ids
     from engine.contracts.invoice import (
         CreditedPage,
         CreditedReceipt,
@@ -58,8 +58,8 @@ class ReceiveWorkflow:
         workflow.set_current_details(details)
         workflow.upsert_search_attributes(
             [
-                queues.STATUS.value_set("settled"),
-                queues.NEEDS_OPERATOR.value_set(credited.paid_twice or credited.wallet_id is None),
+                search_attributes.STATUS.value_set("settled"),
+                search_attributes.NEEDS_OPERATOR.value_set(credited.paid_twice or credited.wallet_id is None),
             ]
         )
         return credited
@@ -84,9 +84,9 @@ class ReceiptPageWorkflow:
         await side_by_side(_leave_alone, alone)
         ends = Counter(credited.verdicts)
         lines = [", ".join(f"**{count} {verdict}**" for verdict, count in sorted(ends.items())) + ": final"]
-        lines += [f"- left alone: `{queues.receive_workflow_id(receipt.payment_hash)}`" for receipt in alone[:_LISTED]]
+        lines += [f"- left alone: `{workflow_ids.receive(receipt.payment_hash)}`" for receipt in alone[:_LISTED]]
         workflow.set_current_details("\n".join(lines))
-        workflow.upsert_search_attributes([queues.STATUS.value_set("settled")])
+        workflow.upsert_search_attributes([search_attributes.STATUS.value_set("settled")])
         return credited
 
 
@@ -96,7 +96,7 @@ async def _leave_alone(receipt: Receipt) -> None:
         await workflow.start_child_workflow(
             ReceiveWorkflow.run,
             receipt,
-            id=queues.receive_workflow_id(receipt.payment_hash),
+            id=workflow_ids.receive(receipt.payment_hash),
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             static_summary=receive_summary(receipt),

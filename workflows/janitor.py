@@ -9,7 +9,7 @@ from temporalio import workflow
 from workflows.policies import TIDY
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import search_attributes
     from engine.contracts.janitor import JanitorActivities, Round, Tidied
 
 
@@ -25,6 +25,9 @@ class JanitorWorkflow:
         lines += [f"- **needs an operator**, {kind}: {why}" for kind, why in sorted(tidied.failed.items())]
         workflow.set_current_details("\n".join(lines))
         workflow.upsert_search_attributes(
-            [queues.STATUS.value_set("tidied"), queues.NEEDS_OPERATOR.value_set(bool(tidied.failed))]
+            [
+                search_attributes.STATUS.value_set("tidied"),
+                search_attributes.NEEDS_OPERATOR.value_set(bool(tidied.failed)),
+            ]
         )
         return tidied

@@ -18,7 +18,7 @@ from workflows.patience import again, in_books, side_by_side, uncancelled, until
 from workflows.payment import PaymentWorkflow
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import queues, search_attributes, workflow_ids
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
     from engine.contracts.payment import PaymentOutcome, PaymentRequest, found_by, payment_summary
 
@@ -42,7 +42,7 @@ class LaneWorkflow:
         ends = Counter(_name(each) for each in outcome.outcomes)
         workflow.set_current_details(", ".join(f"**{count} {end}**" for end, count in sorted(ends.items())) + ": final")
         status = next((end for end in ("settled", "failed", "refused") if end in ends), "left_alone")
-        workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
+        workflow.upsert_search_attributes([search_attributes.STATUS.value_set(status)])
         return outcome
 
 
@@ -52,7 +52,7 @@ async def _leave_alone(asked: PaymentRequest) -> None:
         await workflow.start_child_workflow(
             PaymentWorkflow.run,
             asked,
-            id=queues.payment_workflow_id(asked.account_id, asked.idempotency_key),
+            id=workflow_ids.payment(asked.account_id, asked.idempotency_key),
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             search_attributes=found_by(asked),

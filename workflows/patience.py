@@ -22,7 +22,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 from workflows.policies import BOOKS, LEDGER
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import search_attributes, updates
     from engine.domain.errors import OutcomeUnknown, Unavailable
 
 A = TypeVar("A")
@@ -83,7 +83,7 @@ async def until_done(
             workflow.set_current_details(f"**needs an operator**, {step}: {reason}")
             if not asked_for_help:
                 asked_for_help = True
-                workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+                workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(True)])
             if grown_long():
                 await renew()
             with suppress(TimeoutError):
@@ -93,7 +93,7 @@ async def until_done(
             pause = min(2 * pause, _LONGEST_PAUSE)
         else:
             if asked_for_help:
-                workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
+                workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(False)])
             return result
 
 
@@ -108,7 +108,7 @@ def again(asked: object) -> Callable[[], Awaitable[None]]:
 
 def not_yet() -> ApplicationError:
     """For an update that waits for a step which goes on in a new run: the same word again finds it there."""
-    return ApplicationError("it is kept as soon as the books take it; ask again", type=queues.NOT_YET)
+    return ApplicationError("it is kept as soon as the books take it; ask again", type=updates.NOT_YET)
 
 
 async def side_by_side(do: Callable[[A], Awaitable[None]], each: Sequence[A]) -> None:
@@ -144,4 +144,6 @@ def _reason(error: FailureError) -> BaseException | None:
 
 def _asked_by_an_earlier_run() -> bool:
     info = workflow.info()
-    return info.continued_run_id is not None and bool(info.typed_search_attributes.get(queues.NEEDS_OPERATOR))
+    return info.continued_run_id is not None and bool(
+        info.typed_search_attributes.get(search_attributes.NEEDS_OPERATOR)
+    )

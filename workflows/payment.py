@@ -33,7 +33,7 @@ from workflows.patience import grown_long, in_books, uncancelled, until_done
 from workflows.policies import MOVE_MONEY, NODE, WATCH
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import queues, search_attributes
     from engine.contracts.payment import (
         Approval,
         AttemptReport,
@@ -150,7 +150,7 @@ class PaymentWorkflow:
             report = await self._watch(request, attempt)
         self._so_far = PaymentSoFar(attempt=attempt, report=report)
         if attempt.shown:
-            workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
+            workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(False)])
         outcome = await self._finish(request, report)
         _show_end(outcome, request)
         return outcome
@@ -291,13 +291,13 @@ def _show_in_flight(attempt: LightningAttempt, waiting: Waiting | None) -> Light
         return attempt
     whose_turn = "**needs an operator**, in flight" if waiting.needs_operator else "**in flight**"
     _show(f"{whose_turn} on `{attempt.node}`, `{attempt.payment_hash}`: {waiting.detail}.", waiting.reason)
-    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(waiting.needs_operator)])
+    workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(waiting.needs_operator)])
     return replace(attempt, shown=waiting.reason)
 
 
 def _show(details: str, status: str) -> None:
     workflow.set_current_details(details)
-    workflow.upsert_search_attributes([queues.STATUS.value_set(status)])
+    workflow.upsert_search_attributes([search_attributes.STATUS.value_set(status)])
 
 
 def _show_end(outcome: PaymentOutcome, request: PaymentRequest) -> None:
@@ -308,7 +308,7 @@ def _show_end(outcome: PaymentOutcome, request: PaymentRequest) -> None:
             "be told.",
             str(outcome.status),
         )
-        workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+        workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(True)])
     elif outcome.status is not None:
         _show(f"**{outcome.status}**: final", str(outcome.status))
     elif outcome.refusal is not None:

@@ -12,7 +12,7 @@ from temporalio import workflow
 from workflows.policies import PUMP
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import queues, search_attributes
     from engine.contracts.pump import PumpActivities, PumpInput
 
 
@@ -43,6 +43,6 @@ class LndPumpWorkflow:
 async def _wait_for_mending(pump: PumpInput) -> None:
     """A stream that fails for good (a wrong macaroon, another node) calls an operator; the others go on meanwhile."""
     workflow.set_current_details(f"**needs an operator**: a stream of `{pump.node}` has failed; see its activity")
-    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(True)])
+    workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(True)])
     await workflow.sleep(_PAUSE, summary="an operator must look; then it is tried again")
-    workflow.upsert_search_attributes([queues.NEEDS_OPERATOR.value_set(False)])
+    workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(False)])

@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError
 from workflows.policies import GLANCE, PROBE
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import queues, search_attributes
     from engine.contracts.quote import QuoteActivities, RouteQuote, RouteRequest
 
 
@@ -31,7 +31,7 @@ class QuoteWorkflow:
         fee = "no way found" if quote.fee_msat is None else f"{quote.fee_msat:,} msat"
         known = "probed" if quote.is_probed else "by the node's map"
         workflow.set_current_details(f"**{fee}**, {known}" + (f" ({quote.trouble})" if quote.trouble else ""))
-        workflow.upsert_search_attributes([queues.STATUS.value_set("quoted")])
+        workflow.upsert_search_attributes([search_attributes.STATUS.value_set("quoted")])
         return quote
 
     async def _ask(self, asked: RouteRequest) -> RouteQuote:

@@ -18,7 +18,7 @@ from workflows.patience import again, in_books, not_yet, side_by_side, until_don
 from workflows.policies import RECONCILE
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues
+    from engine.contracts import queues, search_attributes, workflow_ids
     from engine.contracts.reconciliation import (
         BooksCheck,
         CaseResolution,
@@ -103,7 +103,7 @@ class CaseWorkflow:
             renew=lambda: self._renew(case),
         )
         workflow.upsert_search_attributes(
-            [queues.STATUS.value_set("explained"), queues.NEEDS_OPERATOR.value_set(False)]
+            [search_attributes.STATUS.value_set("explained"), search_attributes.NEEDS_OPERATOR.value_set(False)]
         )
         workflow.set_current_details(f"**explained** by {resolution.operator}: {resolution.reason}")
         self._kept = True
@@ -180,7 +180,7 @@ async def _open_case(case: OpenCase) -> None:
         await workflow.start_child_workflow(
             CaseWorkflow.run,
             case,
-            id=queues.case_workflow_id(case.case),
+            id=workflow_ids.case(case.case),
             id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
             parent_close_policy=workflow.ParentClosePolicy.ABANDON,
             static_summary=case_summary(case),
@@ -196,8 +196,8 @@ def _show_run(report: RunReport, recorded: RecordedRun) -> None:
     workflow.set_current_details("\n".join(lines))
     workflow.upsert_search_attributes(
         [
-            queues.STATUS.value_set(str(recorded.status)),
-            queues.NEEDS_OPERATOR.value_set(bool(recorded.cases)),
+            search_attributes.STATUS.value_set(str(recorded.status)),
+            search_attributes.NEEDS_OPERATOR.value_set(bool(recorded.cases)),
         ]
     )
 

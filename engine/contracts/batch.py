@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from temporalio import activity
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from engine.contracts.payment import PaymentRequest, Refusal
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, PaymentHash, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat, msat_to_sat_floor
@@ -104,10 +104,10 @@ def batch_attributes(asked: BatchRequest) -> TypedSearchAttributes:
     """What operators find a batch's workflow by, whoever starts it."""
     return TypedSearchAttributes(
         [
-            SearchAttributePair(queues.KIND, "batch"),
-            SearchAttributePair(queues.STATUS, "pending"),
-            SearchAttributePair(queues.ACCOUNT, asked.account_id),
-            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.total_msat)),
-            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+            SearchAttributePair(search_attributes.KIND, "batch"),
+            SearchAttributePair(search_attributes.STATUS, "pending"),
+            SearchAttributePair(search_attributes.ACCOUNT, asked.account_id),
+            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(asked.total_msat)),
+            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
         ]
     )

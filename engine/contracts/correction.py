@@ -10,7 +10,7 @@ from datetime import datetime
 from temporalio import activity
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from engine.contracts.payment import Refusal
 from engine.domain.correction import CorrectionKind, CorrectionStatus
 from engine.domain.ids import AccountId, CaseId, CorrectionId
@@ -104,9 +104,9 @@ def correction_attributes(proposal: Proposal) -> TypedSearchAttributes:
     """What operators find a correction's workflow by, whoever starts it."""
     return TypedSearchAttributes(
         [
-            SearchAttributePair(queues.KIND, str(proposal.kind)),
-            SearchAttributePair(queues.STATUS, "proposed"),
-            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(proposal.amount_msat)),
-            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+            SearchAttributePair(search_attributes.KIND, str(proposal.kind)),
+            SearchAttributePair(search_attributes.STATUS, "proposed"),
+            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(proposal.amount_msat)),
+            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
         ]
     )

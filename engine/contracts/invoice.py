@@ -7,7 +7,7 @@ from enum import StrEnum
 from temporalio import activity
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
 
@@ -109,10 +109,10 @@ def receive_attributes(receipt: Receipt) -> TypedSearchAttributes:
     """What operators find a receipt's own workflow by, whoever starts it."""
     return TypedSearchAttributes(
         [
-            SearchAttributePair(queues.KIND, "receive"),
-            SearchAttributePair(queues.STATUS, "received"),
-            SearchAttributePair(queues.PAYMENT_HASH, receipt.payment_hash),
-            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(receipt.received_msat)),
-            SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+            SearchAttributePair(search_attributes.KIND, "receive"),
+            SearchAttributePair(search_attributes.STATUS, "received"),
+            SearchAttributePair(search_attributes.PAYMENT_HASH, receipt.payment_hash),
+            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(receipt.received_msat)),
+            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
         ]
     )

@@ -8,7 +8,7 @@ from enum import StrEnum
 from temporalio import activity
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from engine.domain.ids import (
     AccountId,
     ApiKeyId,
@@ -293,12 +293,12 @@ def payment_summary(asked: PaymentRequest) -> str:
 def found_by(asked: PaymentRequest) -> TypedSearchAttributes:
     """What operators find a payment's own workflow by, from its start on."""
     pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
-        SearchAttributePair(queues.KIND, "payment"),
-        SearchAttributePair(queues.STATUS, "pending"),
-        SearchAttributePair(queues.ACCOUNT, asked.account_id),
-        SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
-        SearchAttributePair(queues.NEEDS_OPERATOR, value=False),
+        SearchAttributePair(search_attributes.KIND, "payment"),
+        SearchAttributePair(search_attributes.STATUS, "pending"),
+        SearchAttributePair(search_attributes.ACCOUNT, asked.account_id),
+        SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
+        SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
     ]
     if asked.payment_hash is not None:
-        pairs.append(SearchAttributePair(queues.PAYMENT_HASH, asked.payment_hash))
+        pairs.append(SearchAttributePair(search_attributes.PAYMENT_HASH, asked.payment_hash))
     return TypedSearchAttributes(pairs)

@@ -13,7 +13,7 @@ from enum import StrEnum
 from temporalio import activity
 from temporalio.common import SearchAttributePair, TypedSearchAttributes
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from engine.domain.ids import CaseId, NodeName, ReconciliationId
 from engine.domain.money import Msat, msat_to_sat_floor
 
@@ -252,9 +252,9 @@ def case_attributes(case: OpenCase) -> TypedSearchAttributes:
     """What operators find a case's workflow by, whoever starts it."""
     return TypedSearchAttributes(
         [
-            SearchAttributePair(queues.KIND, "case"),
-            SearchAttributePair(queues.STATUS, "open"),
-            SearchAttributePair(queues.AMOUNT_SAT, msat_to_sat_floor(Msat(abs(case.amount_msat)))),
-            SearchAttributePair(queues.NEEDS_OPERATOR, value=True),
+            SearchAttributePair(search_attributes.KIND, "case"),
+            SearchAttributePair(search_attributes.STATUS, "open"),
+            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(Msat(abs(case.amount_msat)))),
+            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=True),
         ]
     )

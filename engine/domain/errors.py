@@ -11,7 +11,7 @@ EngineError
 
 `code` is stable and meant for programs and translators; `detail` is one sentence for a person; `fields` are the
 facts of the case. Three tables translate this tree, and nothing else does: the clients (node codes into it),
-`activities/failures.py` (into Temporal failures) and `api/errors.py` (into problem documents).
+`activities/failures.py` (into Temporal failures) and `api/http/errors.py` (into problem documents).
 """
 
 from typing import ClassVar

@@ -3,7 +3,7 @@
     lnurl1…        a URL in bech32 (LUD-01), in lower or in upper case
     name@domain    a lightning address: https://<domain>/.well-known/lnurlp/<name> (LUD-16)
 
-Pure text: who asks whom, and what may be asked, stands in engine/clients/lnurl.py.
+Pure text: who asks whom, and what may be asked, stands in engine/clients/lnurl/payee.py.
 """
 
 import hashlib

@@ -6,8 +6,8 @@ Ids never change, so a process asks once per code. Users' accounts are not remem
 from typing import Final
 
 from engine.domain.ids import NodeName, WalletId
+from engine.ledger.accounts import get_account_id
 from engine.ledger.database import Connection
-from engine.ledger.store import get_account_id
 
 OUTBOX: Final = "liab:outbox"
 SUSPENSE_IN: Final = "suspense:in"

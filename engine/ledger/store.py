@@ -1,4 +1,4 @@
-"""Writing the books: open accounts, post transfers. One call of Postgres each, in the caller's transaction.
+"""Writing the books: posting transfers. One call of Postgres each, in the caller's transaction.
 
 Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, with every rule of the
 database kept (see migration 0001). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is
@@ -24,7 +24,8 @@ from dataclasses import dataclass
 
 import orjson
 
-from engine.domain.errors import EngineError, InvariantBroken, NotFound
+from engine.domain.errors import EngineError, InvariantBroken
+from engine.ledger.accounts import check_in_transaction
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, ruled, translated
 
@@ -64,7 +65,7 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     Conflict (`reference_conflict`, `hold_already_resolved`, `already_reversed`), InvariantBroken when the posting
     contradicts the books, Unavailable when nothing happened. Never OutcomeUnknown: that is for the caller's COMMIT.
     """
-    _check_in_transaction(conn)
+    check_in_transaction(conn)
     with translated():
         row = await conn.fetchrow(
             _POST,
@@ -108,7 +109,7 @@ async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> lis
     What is refused leaves no trace and disturbs none of the others, and the transaction goes on. Raises
     InvariantBroken for another phase, Unavailable when nothing happened.
     """
-    _check_in_transaction(conn)
+    check_in_transaction(conn)
     if any(posting.phase not in ("post", "hold") for posting in postings):
         raise InvariantBroken("only posts and holds are booked many at once")
     legs = [(number, leg) for number, posting in enumerate(postings, 1) for leg in posting.legs]
@@ -163,36 +164,3 @@ def _counted(posting: Posting) -> tuple[object, ...]:
         [window_s for _, window_s, _ in maxima],
         [most for _, _, most in maxima],
     )
-
-
-async def open_account_in_tx(
-    conn: Connection, code: str, kind: str, currency: str = "BTC", floor: int | None = None, mode: str = "locked"
-) -> int:
-    """Open an account, or find it: a repeat gives the same id. `floor` is in the account's normal direction, in msat.
-
-    `mode` is "locked" (a balance row with a gapless history: users) or "append" (entries only: what every payment
-    touches).
-    Raises Conflict (`reference_conflict`) when the code exists with another kind, currency, floor or mode.
-    """
-    _check_in_transaction(conn)
-    with translated():
-        account_id: int = await conn.fetchval(
-            "SELECT ledger.open_account($1, $2, $3, $4, $5)", code, kind, currency, floor, mode
-        )
-    return account_id
-
-
-async def get_account_id(conn: Connection, code: str) -> int:
-    """The id of an account by its code. Raises NotFound."""
-    with translated():
-        account_id: int | None = await conn.fetchval("SELECT id FROM ledger.accounts WHERE code = $1", code)
-    if account_id is None:
-        raise NotFound(f"there is no account {code} in the books", account=code)
-    return account_id
-
-
-def _check_in_transaction(conn: Connection) -> None:
-    with translated():
-        inside = conn.is_in_transaction()
-    if not inside:
-        raise InvariantBroken("the ledger writes in a transaction of its caller, and there is none")

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from engine.clients.invoices import InvoiceNode
-from engine.clients.lnd import LndNode
+from engine.clients.lnd.client import LndNode
+from engine.clients.lnd.invoices import InvoiceNode
 from engine.domain.ids import NodeName
 from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, keep_asking
 from infra.bench.figures import Goal

@@ -14,8 +14,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from engine.clients.bolt11 import decode
-from engine.clients.lnd import LndNode, NodePaymentStatus
-from engine.clients.lnd_refusal import NotBegun, SendRefused
+from engine.clients.lnd.client import LndNode, NodePaymentStatus
+from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.domain.errors import EngineError
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat

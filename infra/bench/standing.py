@@ -8,7 +8,7 @@ from statistics import median
 
 from temporalio.client import Client
 
-from engine.contracts import queues
+from engine.contracts import queues, search_attributes
 from infra.bench.contest import eventually
 from infra.bench.flow import Helper, connect, request
 from infra.bench.http import healthy
@@ -78,7 +78,9 @@ async def waiting_payments(servers: Servers, meter: Meter, count: int) -> list[F
         await asyncio.gather(*(_start_waiting(client, range(first, count, AT_ONCE)) for first in range(AT_ONCE)))
 
         async def all_wait() -> bool:
-            found = await client.count_workflows(f"TaskQueue = '{WAITING}' AND {queues.STATUS.name} = 'in_flight'")
+            found = await client.count_workflows(
+                f"TaskQueue = '{WAITING}' AND {search_attributes.STATUS.name} = 'in_flight'"
+            )
             return found.count == count
 
         await eventually(all_wait, f"{count} payments to wait", limit_s=300)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from engine.clients.lnd import LndNode, NodeBalances
+from engine.clients.lnd.client import LndNode, NodeBalances
 from engine.domain.ids import NodeName
 from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules

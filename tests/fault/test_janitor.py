@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 import pytest
 from temporalio.service import RPCError
 
-from engine.contracts import queues
+from engine.contracts import workflow_ids
 from engine.domain.ids import AccountId, CaseId, NodeName
 from infra.local.outside import HoldInvoice, Outside
 from tests.fault.fault_helpers import accepted, held_payment
@@ -34,15 +34,15 @@ async def terminate(bank: Bank, workflow_id: str) -> None:
     await (await bank.temporal()).get_workflow_handle(workflow_id).terminate("by hand, in a test")
 
 
-async def tidied(bank: Bank, *workflow_ids: str) -> None:
+async def tidied(bank: Bank, *awaited: str) -> None:
     """Have the janitor come until these run again or have ended well."""
     temporal = await bank.temporal()
     looks = itertools.count()
 
     async def back() -> bool | None:
         if next(looks) % 20 == 0:
-            await temporal.get_schedule_handle(queues.JANITOR).trigger()
-        for workflow_id in workflow_ids:
+            await temporal.get_schedule_handle(workflow_ids.JANITOR).trigger()
+        for workflow_id in awaited:
             try:
                 told = await temporal.get_workflow_handle(workflow_id).describe()
             except RPCError:
@@ -51,7 +51,7 @@ async def tidied(bank: Bank, *workflow_ids: str) -> None:
                 return None
         return True
 
-    await eventually(back, f"{workflow_ids} to be begun again", limit_s=120)
+    await eventually(back, f"{awaited} to be begun again", limit_s=120)
 
 
 async def watched_payment(bank: Bank, alice: Account, shop: Outside) -> tuple[str, HoldInvoice, str]:
@@ -136,7 +136,7 @@ async def test_a_payment_whose_caller_was_told_nothing_is_begun_by_its_repeat(ba
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     key = secrets.token_hex(8)
     body: Json = {"wallet_id": alice.wallet_id, "destination": f"wallet:{bob.wallet_id}", "amount_msat": 1_000}
-    workflow_id = queues.payment_workflow_id(AccountId(alice.id), key)
+    workflow_id = workflow_ids.payment(AccountId(alice.id), key)
     async with workers_away(bank):
         asking = asyncio.create_task(alice.post("/v1/payments", body, key=key, wait_s=60))
 
@@ -218,7 +218,7 @@ async def test_a_receipt_that_was_handed_on(bank: Bank, shop: Outside) -> None:
 
     async def credited() -> bool | None:
         for node in nodes:
-            await temporal.get_schedule_handle(queues.invoice_sweep_workflow_id(NodeName(node))).trigger()
+            await temporal.get_schedule_handle(workflow_ids.invoice_sweep(NodeName(node))).trigger()
         found = await alice.get(f"/v1/invoices/{invoice['id']}")
         return True if found.json()["status"] == "settled" else None
 
@@ -258,7 +258,7 @@ async def test_a_case_that_waits_for_an_operator_and_a_run_that_is_gone(bank: Ba
         case,
         run,
     )
-    await tidied(bank, queues.case_workflow_id(case))
+    await tidied(bank, workflow_ids.case(case))
     answer = await bank.http.post(
         f"/v1/admin/reconciliation/cases/{case}/resolve", json={"reason": "made up"}, headers=carol.headers
     )

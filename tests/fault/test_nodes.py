@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from engine.clients.lndrpc import lightning_pb2 as ln
-from engine.contracts import queues
+from engine.contracts import workflow_ids
 from engine.domain.ids import NodeName
 from infra.local.home import BANK
 from infra.local.lightning import connect
@@ -218,7 +218,7 @@ async def _restart_pumps(bank: Bank) -> None:
     """They have called an operator, who ends their pause: the next worker to start begins them anew."""
     client = await bank.temporal()
     for name in BANK:
-        await client.get_workflow_handle(queues.pump_workflow_id(NodeName(name))).terminate("mended")
+        await client.get_workflow_handle(workflow_ids.pump(NodeName(name))).terminate("mended")
 
 
 async def test_a_hold_invoice_is_settled_after_it_has_expired(bank: Bank, shop: Outside) -> None:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 
-from engine.clients.lnd import LndNode, NodePaymentStatus
+from engine.clients.lnd.client import LndNode, NodePaymentStatus
 from engine.domain.errors import EngineError
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat

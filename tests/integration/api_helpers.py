@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.deps import Services
+from api.service.resources import Services
 from engine.domain.errors import Unavailable
 from engine.domain.ids import NodeName
 from engine.settings import ApiSettings, NodeSettings

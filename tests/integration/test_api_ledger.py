@@ -17,8 +17,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from engine.ledger import story
-from engine.ledger.beancount import account_code
+from engine.views import transfer_history
+from engine.views.beancount import account_code
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, Json, User, is_problem, running_api
 from tests.integration.views_helpers import CAPITAL_MSAT, Teller, open_teller
@@ -221,7 +221,7 @@ async def test_internal_payments_and_receipts(api: Api, teller: Teller) -> None:
 async def test_a_long_story_has_the_transfer_that_was_asked_for(
     api: Api, teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(story, "MAX_STEPS", 1)
+    monkeypatch.setattr(transfer_history, "MAX_STEPS", 1)
     user = await api.open_account()
     await teller.receive(user, 250_000)
     row = await teller.hold(user, 100_000, 1_000)

@@ -12,11 +12,11 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from activities.reconciliation import Reconciliations
-from api.deps import Role
+from activities.reconciliation.reconciliation import Reconciliations
+from api.service.auth import Role
+from engine.bank.audit import Act, record_in_tx
 from engine.contracts.reconciliation import CaseResolution, ResolveCase, RunStart
 from engine.domain.ids import CaseId, ReconciliationId, new_id
-from engine.ledger.audit import Act, record_in_tx
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, Json, User, is_problem, running_api

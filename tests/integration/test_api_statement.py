@@ -14,8 +14,8 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.paging import cursor as make_cursor
-from engine.ledger import statement as statements
+from api.http.paging import cursor as make_cursor
+from engine.views import statement as statements
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, Json, User, is_problem, running_api
 from tests.integration.views_helpers import Teller, open_teller

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import ARRAY, Table
 from sqlalchemy.dialects import postgresql
 
-from engine.ledger.bank_tables import (
+from engine.views.bank_tables import (
     ApiKey,
     BankAccount,
     Batch,
@@ -27,7 +27,7 @@ from engine.ledger.bank_tables import (
     WithdrawClaim,
     WithdrawLinkRow,
 )
-from engine.ledger.operator_tables import (
+from engine.views.operator_tables import (
     Agreement,
     AuditLine,
     Case,

@@ -12,14 +12,14 @@ import pytest_asyncio
 from pydantic import TypeAdapter
 
 from activities.batch import Batches
-from api import batch_run
+from api.service import batch_run
+from engine.bank import limits
+from engine.bank.prices import Price, read_prices
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS, BatchItem, BatchOutcome, BatchRequest
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import InvariantBroken
-from engine.ledger import limits
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, transaction
-from engine.ledger.prices import Price, read_prices
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, User, bearer, is_problem
 from tests.integration.payer_helpers import Payers, running_payers

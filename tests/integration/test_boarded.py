@@ -10,14 +10,14 @@ from typing import Literal
 import pytest
 import pytest_asyncio
 
-from activities.at_once import AtOnce
+from activities.direct_send import AtOnce
 from activities.payment import Payments
+from engine.bank.accepted import note_boarded
 from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.errors import Invalid
 from engine.domain.ids import AccountId, BatchId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.lane import note_boarded
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, is_problem, running_api
 from tests.integration.views_helpers import Teller, open_teller

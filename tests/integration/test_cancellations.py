@@ -16,10 +16,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import pump as pumps
 from activities.pump import Pump
-from engine.clients.lnd import LndNode
+from engine.bank.reconciliation import list_overdue_cancellations
+from engine.clients.lnd.client import LndNode
 from engine.domain.errors import EngineError, InvariantBroken, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
-from engine.ledger.reconciliation import list_overdue_cancellations
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, running_api
 from tests.integration.views_helpers import NODE, Teller, open_teller

@@ -11,7 +11,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities.sending import Sending
-from engine.clients.lnd import LndNode
+from engine.clients.lnd.client import LndNode
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.channels import SeenChannels
 from engine.domain.ids import PaymentHash

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from engine.bank import payment
 from engine.domain.errors import EngineError, InvariantBroken
 from engine.domain.ids import WalletId, WithdrawLinkId
 from engine.domain.money import Msat
-from engine.ledger import payment
+from engine.ledger.accounts import get_account_id
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
 from engine.ledger.database import Connection, change_any, change_one, change_rows, transaction
-from engine.ledger.store import get_account_id, post_in_tx, post_new_batch_in_tx, post_new_in_tx
+from engine.ledger.store import post_in_tx, post_new_batch_in_tx, post_new_in_tx
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import User
 from tests.integration.payer_helpers import NODE, Payers, running_payers

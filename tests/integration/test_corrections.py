@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from engine.contracts import queues
+from engine.contracts import workflow_ids
 from engine.domain.ids import CorrectionId
 from engine.ledger.database import Connection
 from tests.fixtures.stack import Account, Bank, Json, eventually
@@ -333,6 +333,6 @@ async def test_those_that_wait_are_listed_and_the_workflow_says_so(bank: Bank, c
     following = {"status": "proposed", "limit": 1, "after": page["next_cursor"]}
     again = (await dave.bank.http.get(PATH, params=following, headers=dave.headers)).json()
     assert [each["id"] for each in again["items"]] == [proposed[0]["id"]]
-    assert queues.correction_workflow_id(CorrectionId(proposed[0]["id"])) == proposed[0]["workflow_id"]
+    assert workflow_ids.correction(CorrectionId(proposed[0]["id"])) == proposed[0]["workflow_id"]
     for each in proposed:
         assert (await dave.reject(each)).json()["status"] == "rejected"

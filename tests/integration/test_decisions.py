@@ -13,15 +13,16 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from activities.decision import Decisions
-from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.lnd_htlcs import NodeHtlcs
+from activities.forced_end import Decisions
+from engine.bank import sending
+from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
+from engine.clients.lnd.htlcs import NodeHtlcs
 from engine.contracts.payment import Approval, CarryOutDecision, LightningAttempt, OpenedPayment, PaymentOutcome
 from engine.domain.errors import EngineError
 from engine.domain.ids import AccountId, DecisionId, PaymentHash
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
-from engine.ledger import chart, sending
+from engine.ledger import chart
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Json, User, is_problem
 from tests.integration.payer_helpers import Payers, running_payers

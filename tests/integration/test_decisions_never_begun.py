@@ -9,16 +9,17 @@ from typing import cast
 import pytest
 import pytest_asyncio
 
-from activities import decision as activity
-from activities.decision import Decisions
-from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.lnd_htlcs import NodeHtlcs
+from activities import forced_end
+from activities.forced_end import Decisions
+from engine.bank import sending
+from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
+from engine.clients.lnd.htlcs import NodeHtlcs
 from engine.contracts.payment import Approval, CarryOutDecision, LightningAttempt, PaymentOutcome
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, DecisionId, PaymentHash
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
-from engine.ledger import chart, sending
+from engine.ledger import chart
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Json, User, is_problem
 from tests.integration.payer_helpers import Payers, running_payers
@@ -108,7 +109,7 @@ async def untold(payers: Payers) -> Untold:
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds between two looks are for a real node."""
-    monkeypatch.setattr(activity, "REFUSAL_REST_S", 0)
+    monkeypatch.setattr(forced_end, "REFUSAL_REST_S", 0)
 
 
 @pytest.mark.parametrize("reason", STALLS)

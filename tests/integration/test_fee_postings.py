@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from activities.invoice import Receipts
 from activities.payment import Payments
+from engine.bank.rulebook import read_current, set_in_tx
 from engine.contracts.invoice import Receipt
 from engine.contracts.payment import LightningAttempt, OpenedPayment, PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain import fees
@@ -23,8 +24,7 @@ from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import transaction
-from engine.ledger.reads import list_entries
-from engine.ledger.rulebook import read_current, set_in_tx
+from engine.views.balances import list_entries
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, running_api
 from tests.integration.views_helpers import NODE, Teller, open_teller

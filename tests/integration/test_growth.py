@@ -16,15 +16,16 @@ import pytest
 
 from activities.invoice import Receipts
 from activities.payment import Payments
+from engine.bank import invoice, janitor, node, payment, reconciliation, sending
 from engine.contracts.invoice import Receipt
 from engine.contracts.payment import PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
-from engine.ledger import invoice, janitor, node, payment, reads, reconciliation, sending
 from engine.ledger.chart import Chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, open_pool, transaction
+from engine.views import balances
 from tests.fixtures.postgres import Database, copy_of_template
 from tests.integration.api_helpers import ADMIN, Api, bearer, running_api
 from tests.integration.growth_helpers import KEY, NODE, write_history
@@ -196,7 +197,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
         "cancellations": read(lambda conn: invoice.list_cancellations(conn, name, 100)),
         "tend": read(lambda conn: node.report_room(conn, name, *[Msat(1_000_000_000)] * 3)),
         "cut and counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),
-        "due holds": read(reads.list_due_holds),
+        "due holds": read(balances.list_due_holds),
     }
 
 
@@ -249,7 +250,7 @@ async def test_closings_change_no_balance_of_any_moment(ledger_db: Database) -> 
         )
         assert wrong == []
         for together in (False, True):
-            rows = await reads.list_trial_balance(conn, users_together=together)
+            rows = await balances.list_trial_balance(conn, users_together=together)
             assert sum(row.settled_msat for row in rows) == 0
             assert [row.code for row in rows if row.code.startswith("liab:user")] == (
                 ["liab:user:*"] if together else [f"liab:user:wal_g{user}" for user in range(10)]

@@ -14,12 +14,12 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import janitor as janitors
 from activities.janitor import Janitor
+from engine.bank.accepted import note_boarded
 from engine.contracts.batch import BatchItem, BatchRequest
 from engine.contracts.janitor import Round, Tidied
 from engine.contracts.payment import PaymentRequest
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
-from engine.ledger.lane import note_boarded
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, running_api
 from tests.integration.payer_helpers import Payers

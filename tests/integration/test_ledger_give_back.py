@@ -9,11 +9,11 @@ from math import ceil
 import pytest
 import pytest_asyncio
 
+from engine.bank.limits import read_used
 from engine.domain.errors import Refused
 from engine.domain.limits import WINDOWS, Count
 from engine.ledger.book import MAX_LEG_MSAT, Counted, credit, debit
 from engine.ledger.database import transaction
-from engine.ledger.limits import read_used
 from engine.ledger.store import post_batch_in_tx
 from tests.fixtures.postgres import Database, database_at, migrate
 from tests.integration.ledger_helpers import Bank, make, run_as, running_bank

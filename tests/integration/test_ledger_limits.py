@@ -7,12 +7,12 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from engine.bank import limits
+from engine.bank.limits import prune_counters_in_tx
 from engine.domain.errors import Refused
 from engine.domain.limits import WINDOWS, Count
-from engine.ledger import limits
 from engine.ledger.book import Counted, credit, debit
 from engine.ledger.database import open_pool, transaction
-from engine.ledger.limits import prune_counters_in_tx
 from tests.fixtures.postgres import Database, database_at, migrate
 from tests.integration.ledger_helpers import Bank, run_as, running_bank
 

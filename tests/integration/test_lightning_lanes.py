@@ -6,7 +6,7 @@ import httpx
 import pytest
 from temporalio.service import RPCError
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from infra.local.outside import Outside
 from tests.fixtures.lanes import codes, lightning_lane, rode
 from tests.fixtures.stack import Bank, eventually
@@ -63,7 +63,7 @@ async def test_what_the_payee_keeps_longer_goes_on_in_a_workflow_of_its_own(
                     own = await temporal.get_workflow_handle(payment["workflow_id"]).describe()
                 except RPCError:
                     return None
-                if own.typed_search_attributes.get(queues.PAYMENT_HASH) != payment["payment_hash"]:
+                if own.typed_search_attributes.get(search_attributes.PAYMENT_HASH) != payment["payment_hash"]:
                     return None
                 assert own.raw_description.execution_config.default_workflow_task_timeout.seconds == 5
             return True

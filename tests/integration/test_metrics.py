@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from activities.reconciliation import Reconciliations
+from activities.reconciliation.reconciliation import Reconciliations
 from engine.contracts.reconciliation import AccountComparison, Finding, FindingKind, RunReport, RunStart
 from engine.domain.ids import ReconciliationId
 from tests.fixtures.postgres import Database

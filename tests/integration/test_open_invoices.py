@@ -14,8 +14,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.invoice import InvoiceSweep
 from activities.pump import Pump
-from engine.clients.lnd import NodeIdentity, NodeInvoice, NodePayment
-from engine.clients.lnd_room import NodeRoom
+from engine.clients.lnd.client import NodeIdentity, NodeInvoice, NodePayment
+from engine.clients.lnd.inbound import NodeRoom
 from engine.contracts.invoice import SweepPage, SweptPage
 from engine.contracts.pump import PumpInput
 from engine.domain.errors import OutcomeUnknown

@@ -16,7 +16,7 @@ from beancount import loader
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine.clients.success_action import read_success_action, storable
+from engine.clients.lnurl.success_action import read_success_action, storable
 from engine.contracts.payment import ReleasePayment
 from engine.domain.outside import is_harmless
 from tests.fixtures.postgres import Database

@@ -14,13 +14,14 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.at_once import AtOnce
-from activities.matching import Memory, match
+from activities.direct_send import AtOnce
 from activities.payment import Payments
-from activities.reconciliation import PlaceReconciliations
+from activities.reconciliation.matching import Memory, match
+from activities.reconciliation.reconciliation import PlaceReconciliations
 from activities.sending import Sending
-from engine.clients.lnd import LndNode, NodeBalances, NodePayment
-from engine.clients.lnd_history import LndHistory, News, NodeChange, PaidIn, PaidOut
+from engine.bank.reconciliation import Counterparts
+from engine.clients.lnd.client import LndNode, NodeBalances, NodePayment
+from engine.clients.lnd.history import LndHistory, News, NodeChange, PaidIn, PaidOut
 from engine.contracts.payment import (
     AttemptReport,
     NodeVerdict,
@@ -35,7 +36,6 @@ from engine.domain.errors import InvariantBroken
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
 from engine.ledger.chart import Chart, commit_escrow, onchain
-from engine.ledger.reconciliation import Counterparts
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Json, User
 from tests.integration.payer_helpers import NODE, Payers, running_payers

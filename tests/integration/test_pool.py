@@ -13,7 +13,7 @@ import pytest_asyncio
 from engine.domain.errors import Refused
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Connection, Pool, open_pool, snapshot, transaction
-from engine.ledger.export import export_book
+from engine.views.export import export_book
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, running_api
 from tests.integration.payer_helpers import Payers

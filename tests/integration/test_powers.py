@@ -15,8 +15,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from engine.bank.accounts import are_of_one_person
 from engine.domain.ids import ApiKeyId
-from engine.ledger.accounts import are_of_one_person
 from engine.ledger.database import borrowed
 from tests.fixtures.postgres import Database, database_at, migrate
 from tests.integration.api_helpers import ADMIN, Api, User, bearer, is_problem, running_api

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from api.quote_run import Way
+from api.service.quote_run import Way
 from engine.clients.bolt11 import decode
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router

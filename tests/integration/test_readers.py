@@ -14,8 +14,8 @@ import pytest
 import pytest_asyncio
 
 from engine.clients import bolt11
-from engine.clients.lnd import LndNode
-from engine.clients.lnd_refusal import NotBegun, SendRefused
+from engine.clients.lnd.client import LndNode
+from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.domain.errors import Invalid
 from engine.domain.ids import NodeName

@@ -15,14 +15,15 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
+from engine.bank.rulebook import read_current, set_in_tx
 from engine.contracts.invoice import MAX_RECEIPTS, Receipt, ReceiptPage, ReceiptVerdict
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
+from engine.ledger.accounts import get_account_id
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import CAPITAL, SUSPENSE_IN
 from engine.ledger.database import transaction
-from engine.ledger.rulebook import read_current, set_in_tx
-from engine.ledger.store import get_account_id, post_in_tx
+from engine.ledger.store import post_in_tx
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Json, User
 from tests.integration.payer_helpers import NODE, Payers, running_payers

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import grpc
 import pytest
 
-from engine.contracts import queues
+from engine.contracts import search_attributes, workflow_ids
 from engine.domain.ids import PaymentHash
 from infra.local.outside import Outside, PaymentFailed, outside
 from tests.fixtures.receipts import AMOUNT_MSAT, arriving, at_rest, carriers
@@ -115,13 +115,17 @@ async def test_receipts_that_arrive_together_share_a_workflow_and_what_is_specia
     client = await bank.temporal()
     seen = await client.get_workflow_handle(page_id).describe()
     found = seen.typed_search_attributes
-    assert (found[queues.KIND], found[queues.STATUS], found[queues.NEEDS_OPERATOR]) == ("receipts", "settled", False)
+    assert (
+        found[search_attributes.KIND],
+        found[search_attributes.STATUS],
+        found[search_attributes.NEEDS_OPERATOR],
+    ) == ("receipts", "settled", False)
     assert "payments" in (await seen.static_summary() or "")
     details = await seen.static_details() or ""
     carried = [invoice for invoice, carrier in zip(invoices, told, strict=True) if carrier == page_id]
     assert all(invoice["payment_hash"] in details for invoice in carried)
-    alone = (await client.get_workflow_handle(queues.receive_workflow_id(by_hand)).describe()).typed_search_attributes
-    assert (alone[queues.PAYMENT_HASH], alone[queues.NEEDS_OPERATOR]) == (by_hand, True)
+    alone = (await client.get_workflow_handle(workflow_ids.receive(by_hand)).describe()).typed_search_attributes
+    assert (alone[search_attributes.PAYMENT_HASH], alone[search_attributes.NEEDS_OPERATOR]) == (by_hand, True)
     for invoice, carrier in zip(invoices, told, strict=True):
         settled = await bank.credited(alice, invoice["id"])
         assert (settled["received_msat"], settled["fee_msat"]) == (invoice["amount_msat"], 0)

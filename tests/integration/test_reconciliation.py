@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 from temporalio.client import ScheduleOverlapPolicy, WorkflowExecutionStatus
 
+from engine.bank import payment as payments
 from engine.clients.lndrpc import lightning_pb2 as ln
-from engine.contracts import queues
+from engine.contracts import search_attributes, workflow_ids
 from engine.domain.ids import CaseId, PaymentId
-from engine.ledger import payment as payments
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
@@ -100,7 +100,7 @@ async def test_traffic_is_never_taken_for_a_difference(bank: Bank, shop: Outside
 
 
 async def test_it_runs_by_itself_once_an_hour(bank: Bank) -> None:
-    schedule = (await bank.temporal()).get_schedule_handle(queues.RECONCILIATION)
+    schedule = (await bank.temporal()).get_schedule_handle(workflow_ids.RECONCILIATION)
     told = (await schedule.describe()).schedule
     assert [each.every for each in told.spec.intervals] == [timedelta(hours=1)]
     assert (told.policy.overlap, told.policy.catchup_window) == (ScheduleOverlapPolicy.SKIP, timedelta(hours=1))
@@ -144,7 +144,7 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
         return newest if newest["status"] == "differs" else None
 
     run = await eventually(found, "the run that the node's pump starts by itself")
-    assert run["workflow_id"] == queues.RECONCILIATION_NOW
+    assert run["workflow_id"] == workflow_ids.RECONCILIATION_NOW
     assert run["status"] == "differs", run
     assert differences(run) == {"asset:lnd:lnd-1:channels": total_msat}
     (finding,) = run["findings"]
@@ -156,10 +156,10 @@ async def test_a_payment_made_by_hand_is_found_by_hash_and_amount_and_waits_for_
     assert (await reconcile(wrong))["status"] == "differs"
     assert [each["id"] for each in await cases(wrong)] == [case["id"]]
 
-    handle = (await wrong.temporal()).get_workflow_handle(queues.case_workflow_id(CaseId(case["id"])))
+    handle = (await wrong.temporal()).get_workflow_handle(workflow_ids.case(CaseId(case["id"])))
     described = await handle.describe()
     assert described.status is WorkflowExecutionStatus.RUNNING
-    assert described.typed_search_attributes[queues.NEEDS_OPERATOR] is True
+    assert described.typed_search_attributes[search_attributes.NEEDS_OPERATOR] is True
 
     place = f"{PATH}/cases/{case['id']}"
     assert (await wrong.http.post(f"{place}/resolve", json={"reason": " "}, headers=wrong.admin)).status_code == 422

@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
-from activities.reconciliation import Reconciliations
+from activities.reconciliation.reconciliation import Reconciliations
 from engine.contracts.reconciliation import (
     BooksCheck,
     CaseResolution,

@@ -15,17 +15,18 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.reconciliation import PlaceReconciliations, Reconciliations
-from engine.clients.lnd import LndNode, NodeBalances, NodePayment, NodePaymentStatus
-from engine.clients.lnd_history import LndHistory, News, NodeChange, PaidIn, PaidOut
+from activities.reconciliation.reconciliation import PlaceReconciliations, Reconciliations
+from engine.bank import lookback, reconciliation
+from engine.clients.lnd.client import LndNode, NodeBalances, NodePayment, NodePaymentStatus
+from engine.clients.lnd.history import LndHistory, News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import FindingKind, NodeComparison, PlaceReport, RunReport, RunStart, RunStatus
 from engine.domain.ids import PaymentHash, ReconciliationId
 from engine.domain.money import Msat
-from engine.ledger import chart, lookback
-from engine.ledger import reconciliation as kept
+from engine.ledger import chart
+from engine.ledger.accounts import get_account_id, open_account_in_tx
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.database import Pool, open_pool, transaction
-from engine.ledger.store import get_account_id, open_account_in_tx, post_in_tx
+from engine.ledger.store import post_in_tx
 from tests.fixtures.postgres import Database
 from tests.integration.views_helpers import CAPITAL_MSAT, NODE, Teller
 
@@ -139,14 +140,14 @@ async def test_what_is_explained_and_stays_needs_no_look_at_the_past(
     assert {(each.kind, each.amount_msat) for each in report.findings} == {
         (FindingKind.PAYMENT_NOT_IN_BOOKS, PAID_MSAT)
     }
-    one_by_one: list[kept.NewCase] = []
-    see = kept.see_case_in_tx
+    one_by_one: list[reconciliation.NewCase] = []
+    see = reconciliation.see_case_in_tx
 
-    async def counted(conn: asyncpg.Connection, run: ReconciliationId, case: kept.NewCase) -> str:
+    async def counted(conn: asyncpg.Connection, run: ReconciliationId, case: reconciliation.NewCase) -> str:
         one_by_one.append(case)
         return await see(conn, run, case)
 
-    monkeypatch.setattr(kept, "see_case_in_tx", counted)
+    monkeypatch.setattr(reconciliation, "see_case_in_tx", counted)
     assert await keep(pool, "rec_1", report) is RunStatus.EXPLAINED
     assert one_by_one == [], "all of them with one statement"
     async with pool.acquire() as conn:

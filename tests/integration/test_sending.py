@@ -12,13 +12,14 @@ import pytest
 import pytest_asyncio
 
 from activities.payment import Payments
+from engine.bank import sending
+from engine.bank.payable import require_payable
 from engine.contracts.payment import OpenedPayment, PaymentRequest, ReleasePayment
 from engine.domain.errors import Refused
 from engine.domain.ids import AccountId, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.domain.sending import LOST_ATTEMPT, Waiting
-from engine.ledger import chart, sending
-from engine.ledger.payable import require_payable
+from engine.ledger import chart
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, running_api
 from tests.integration.views_helpers import Teller, open_teller

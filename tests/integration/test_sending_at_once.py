@@ -15,21 +15,22 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
-from activities import at_once
-from activities.at_once import AtOnce
+from activities import direct_send
+from activities.direct_send import AtOnce
 from activities.lane import Lanes
 from activities.payment import Payments
 from activities.sending import Sending
+from engine.bank import payment
 from engine.clients.announcements import Announcer
-from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.lnd_refusal import SendRefused
+from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
+from engine.clients.lnd.refusal import SendRefused
+from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneRequest
 from engine.contracts.payment import NodeVerdict, OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus
-from engine.contracts.queues import payment_workflow_id
 from engine.domain.errors import Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
-from engine.ledger import chart, payment
+from engine.ledger import chart
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, running_api
 from tests.integration.views_helpers import NODE, Teller, open_teller
@@ -233,7 +234,7 @@ def _another(asked: PaymentRequest, number: int, **changes: Any) -> PaymentReque
 async def test_each_of_a_lane_ends_for_itself_and_is_told_when_it_has(
     teller: Teller, alice: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(at_once, "_FOLLOW_S", 0.5)
+    monkeypatch.setattr(direct_send, "_FOLLOW_S", 0.5)
     asked = [_another(_request(alice), number) for number in range(4)]
     asked.append(_another(_request(alice), 4, amount_msat=Msat(90_000_000)))
     paid, failed, unknown, slow, dear = asked
@@ -255,7 +256,7 @@ async def test_each_of_a_lane_ends_for_itself_and_is_told_when_it_has(
 
 
 def _own(asked: PaymentRequest) -> str:
-    return payment_workflow_id(asked.account_id, asked.idempotency_key)
+    return workflow_ids.payment(asked.account_id, asked.idempotency_key)
 
 
 async def test_what_a_lane_may_be_sending_no_other_workflow_takes_up(teller: Teller, alice: User) -> None:

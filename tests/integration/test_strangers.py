@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from api.lookups import Lookups
+from api.service.lookups import Lookups
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, bearer, is_problem, running_api
 
@@ -46,7 +46,7 @@ class Counter:
 @pytest.fixture(autouse=True)
 def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test meets the end of a minute."""
-    monkeypatch.setattr("api.strangers._now_s", lambda: 1_000_000_020)
+    monkeypatch.setattr("api.http.strangers._now_s", lambda: 1_000_000_020)
 
 
 @pytest_asyncio.fixture

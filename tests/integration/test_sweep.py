@@ -7,7 +7,7 @@ import asyncio
 
 import pytest
 
-from engine.contracts import queues
+from engine.contracts import workflow_ids
 from engine.domain.ids import NodeName
 from infra.local.outside import Outside, outside
 from tests.fixtures.lanes import locked_wallet, waiting_for
@@ -27,7 +27,7 @@ async def _let_expire(bank: Bank, invoice: Json) -> NodeName:
 
 async def _sweep(bank: Bank, node: NodeName) -> None:
     client = await bank.temporal()
-    await client.get_schedule_handle(queues.invoice_sweep_workflow_id(node)).trigger()
+    await client.get_schedule_handle(workflow_ids.invoice_sweep(node)).trigger()
 
 
 async def _status(alice: Account, invoice: Json) -> str:
@@ -90,7 +90,7 @@ async def test_the_sweep_and_a_page_that_find_the_same_receipts_at_once_credit_e
 
         async def begun() -> bool | None:
             client = await bank.temporal()
-            ids = [queues.receive_workflow_id(invoice["payment_hash"]) for invoice in invoices]
+            ids = [workflow_ids.receive(invoice["payment_hash"]) for invoice in invoices]
             found = await client.count_workflows(f"WorkflowId IN ({', '.join(repr(each) for each in ids)})")
             return True if found.count == len(invoices) else None
 

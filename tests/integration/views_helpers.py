@@ -5,12 +5,14 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
+from engine.bank import invoice, node, payment
+from engine.bank.fees import Charge
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
-from engine.ledger import chart, invoice, node, payment
+from engine.ledger import chart
+from engine.ledger.accounts import get_account_id
 from engine.ledger.database import Connection, Pool, transaction
-from engine.ledger.fees import Charge
-from engine.ledger.store import get_account_id, post_in_tx
+from engine.ledger.store import post_in_tx
 from tests.integration.api_helpers import Api, User
 
 NODE = NodeName("lnd-1")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.clients import lnurl
-from engine.clients.success_action import read_success_action, reveal, storable
-from engine.clients.web import Web
+from engine.clients.lnurl import payee
+from engine.clients.lnurl.success_action import read_success_action, reveal, storable
+from engine.clients.lnurl.web import Web
 from engine.domain.destinations import read_destination
 from engine.domain.errors import EngineError, Invalid, Unavailable
 from engine.domain.lnurl import description_hash, plain_text
@@ -169,7 +169,7 @@ def _one_changed(whole: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
 @example({"status": "ERROR", "reason": "\0\u202e" * 1_000})
 async def test_an_offer_is_refused_or_sound(answer: dict[str, Any]) -> None:
     try:
-        offer = await lnurl.look_up(told(answer), "https://shop.example/")
+        offer = await payee.look_up(told(answer), "https://shop.example/")
     except (Invalid, Unavailable) as refused:
         is_refusal(refused)
         return
@@ -190,9 +190,9 @@ def _invoice(amount_msat: int = 1_000, metadata: str = METADATA) -> str:
 @given(_one_changed({"pr": _invoice(), "routes": [], "successAction": ACTIONS[0]}))
 @example({"pr": _invoice(), "successAction": {"tag": "message", "message": "Danke\0"}})
 async def test_an_invoice_with_what_is_shown_is_refused_or_sound(answer: dict[str, Any]) -> None:
-    offer = await lnurl.look_up(told(OFFER), "https://shop.example/")
+    offer = await payee.look_up(told(OFFER), "https://shop.example/")
     try:
-        given_ = await lnurl.ask_for_invoice(told(answer), offer, Msat(1_000), None, network="regtest")
+        given_ = await payee.ask_for_invoice(told(answer), offer, Msat(1_000), None, network="regtest")
     except (Invalid, Unavailable) as refused:
         is_refusal(refused)
         return
@@ -253,5 +253,5 @@ def test_a_destination_is_read_or_refused(text: str) -> None:
 @EACH
 @given(numbers)
 def test_numbers_of_a_payee_are_amounts_or_none(number: float) -> None:
-    found = lnurl.whole(number)
+    found = payee.whole(number)
     assert found is None or (type(found) is int and found >= 0)

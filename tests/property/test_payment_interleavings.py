@@ -21,15 +21,16 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
-from activities import at_once, sending
-from activities.at_once import AtOnce
+from activities import direct_send, sending
 from activities.batch import Batches
+from activities.direct_send import AtOnce
 from activities.invoice import Receipts
 from activities.lane import Lanes
 from activities.payment import Payments
 from activities.sending import Sending
 from engine.clients.announcements import Announcer
-from engine.clients.lnd import LndNode, NodePayment, NodePaymentStatus
+from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
+from engine.contracts import workflow_ids
 from engine.contracts.batch import BatchItem, BatchOutcome, BatchRequest
 from engine.contracts.invoice import Receipt
 from engine.contracts.lane import LaneRequest
@@ -42,7 +43,6 @@ from engine.contracts.payment import (
     release,
     settlement,
 )
-from engine.contracts.queues import payment_workflow_id
 from engine.domain.ids import BatchId, PaymentHash, WithdrawLinkId
 from engine.domain.money import Msat
 from engine.ledger.chart import Chart
@@ -168,7 +168,7 @@ class Payer:
             if left.outcomes[0].is_final:
                 return left.outcomes[0]
         opened = await self.payments.open(
-            asked, payment_workflow_id(asked.account_id, asked.idempotency_key), may_wait=True
+            asked, workflow_ids.payment(asked.account_id, asked.idempotency_key), may_wait=True
         )
         if opened.attempt is None:
             return opened.outcome
@@ -247,7 +247,12 @@ class Stage:
 @pytest_asyncio.fixture
 async def stage(ledger_db: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Stage]:
     """Whatever is bounded by time is not: it passes while others take their turns."""
-    for module, limit in ((at_once, "_FOLLOW_S"), (at_once, "_ALL_S"), (at_once, "_NEW_S"), (sending, "_FOLLOW_S")):
+    for module, limit in (
+        (direct_send, "_FOLLOW_S"),
+        (direct_send, "_ALL_S"),
+        (direct_send, "_NEW_S"),
+        (sending, "_FOLLOW_S"),
+    ):
         monkeypatch.setattr(module, limit, 600)
     async with running_payers(ledger_db, tmp_path) as payers:
         user = await payers.api.open_account()
@@ -307,7 +312,7 @@ class Insider:
             return _end(await self.batches.open_batch(_batch(asked)))
         if way == "lane":
             return _end((await self.payer.lanes.open_lane(LaneRequest(items=[asked]))).outcomes[0])
-        workflow_id = payment_workflow_id(asked.account_id, asked.idempotency_key)
+        workflow_id = workflow_ids.payment(asked.account_id, asked.idempotency_key)
         return _end((await self.payer.payments.open(asked, workflow_id, may_wait=True)).outcome)
 
 

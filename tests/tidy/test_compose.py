@@ -106,7 +106,7 @@ def test_the_image_makes_the_stubs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_image_starts_the_api_as_the_local_stack_does() -> None:
-    """With the bounds of api/connection.py, which are the settings'."""
+    """With the bounds of api/http/connection.py, which are the settings'."""
     (command,) = re.findall(r"^CMD (.*)$", DOCKERFILE.read_text(encoding="utf-8"), re.MULTILINE)
     usual = [str(word) for word in local.api_command(Path("python"), 8000)]
     assert json.loads(command) == [word.replace("127.0.0.1", EVERYWHERE) for word in usual]

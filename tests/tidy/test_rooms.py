@@ -164,7 +164,7 @@ def test_a_history_of_a_longer_name_does_not_count() -> None:
 
 def test_shared_files_need_no_partners() -> None:
     assert incomplete_workflows([source("workflows/policies.py", "LEDGER = {}")], set()) == []
-    assert unimplemented_contracts([source("engine/contracts/queues.py", "PAYMENTS = 'payments'")], [], set()) == []
+    assert unimplemented_contracts([source("engine/contracts/names.py", "PAYMENTS = 'payments'")], [], set()) == []
     assert unannounced_activities([source("activities/failures.py", "def fail(): ...")]) == []
 
 

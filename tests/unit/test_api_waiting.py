@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.errors import CODES, problems, refused
-from api.paging import Paging, paged, position
-from api.waiting import wait_s
+from api.http.codes import CODES, refused
+from api.http.errors import problems
+from api.http.paging import Paging, paged, position
+from api.http.prefer import wait_s
 from engine.domain.errors import Invalid, NotFound, Refused, Unavailable
 
 pytestmark = pytest.mark.unit

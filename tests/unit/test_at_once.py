@@ -9,9 +9,9 @@ from typing import cast
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities import at_once
-from activities.at_once import NO_NODES, AtOnce
-from engine.clients.lnd import NodeIdentity, NodePayment
+from activities import direct_send
+from activities.direct_send import NO_NODES, AtOnce
+from engine.clients.lnd.client import NodeIdentity, NodePayment
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentId
@@ -89,7 +89,7 @@ class SilentLnd(FakeLnd):
 async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wait(
     monkeypatch: pytest.MonkeyPatch, kept: FakeBank
 ) -> None:
-    monkeypatch.setattr(at_once, "_FOLLOW_S", 0.2)
+    monkeypatch.setattr(direct_send, "_FOLLOW_S", 0.2)
     lnd = SlowLnd(known=None, says=[])
     sender = _at_once(lnd, most=2)
     attempts = [replace(ATTEMPT, payment_id=PaymentId(f"pay_{number}")) for number in range(3)]
@@ -101,7 +101,7 @@ async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wa
 
 async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """Meanwhile another worker may have told it."""
-    monkeypatch.setattr(at_once, "_NEW_S", 0.05)
+    monkeypatch.setattr(direct_send, "_NEW_S", 0.05)
 
     @dataclass
     class Sluggish(FakeLnd):
@@ -114,7 +114,7 @@ async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: py
 
 
 async def test_a_silent_node_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(at_once, "_ALL_S", 0.1)
+    monkeypatch.setattr(direct_send, "_ALL_S", 0.1)
     assert await _send(_at_once(SilentLnd(known=None, says=[]))) is None
 
 
@@ -144,13 +144,13 @@ class Unread(FakeLnd):
 
 async def test_a_silent_node_keeps_nobody_waiting_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it could not read now it reads before the send."""
-    monkeypatch.setattr(at_once, "_READ_S", 0.05)
+    monkeypatch.setattr(direct_send, "_READ_S", 0.05)
     lnd = Unread(known=None, says=[])
     sender = _at_once(lnd)
     for _ in range(3):
         await _read(sender)
     assert lnd.asked == 1
-    monkeypatch.setattr(at_once, "_SILENT_S", 0)
+    monkeypatch.setattr(direct_send, "_SILENT_S", 0)
     sender = _at_once(lnd)
     for _ in range(2):
         await _read(sender)

@@ -2,13 +2,13 @@
 
 import pytest
 
-from activities.channels import list_gone, name_ends, name_fees
-from engine.clients.lnd_commitment import NodeChannel
-from engine.clients.lnd_history import ChannelEnd, NodeChange
+from activities.reconciliation.channels import list_gone, name_ends, name_fees
+from engine.bank.agreement import AgreedChannel
+from engine.clients.lnd.commitment import NodeChannel
+from engine.clients.lnd.history import ChannelEnd, NodeChange
 from engine.contracts.reconciliation import Finding, FindingKind
 from engine.domain.ids import NodeName
 from engine.domain.money import Msat, Sat
-from engine.ledger.agreement import AgreedChannel
 
 pytestmark = pytest.mark.unit
 

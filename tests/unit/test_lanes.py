@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from api import payment_run
-from api.lane import Lanes
-from api.payment_run import Run
-from api.waiting import Deadline
+from api.http.prefer import Deadline
+from api.service import payment_run
+from api.service.lanes import Lanes
+from api.service.payment_run import Run
 from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.lane import MAX_ITEMS, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ledger.beancount import LAYERS, ROOTS, account_code, account_name, commodity, quoted
-from engine.ledger.sheet import cell, csv_lines
+from engine.views.beancount import LAYERS, ROOTS, account_code, account_name, commodity, quoted
+from engine.views.csv import cell, csv_lines
 
 pytestmark = [pytest.mark.unit, pytest.mark.property]
 

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 
-from engine.clients.lnd_channel import open_channel, translated
+from engine.clients.lnd.grpc_channel import open_channel, translated
 from engine.domain.errors import EngineError, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
 from engine.settings import NodeSettings
 from tests.unit.test_lnd_keys import macaroon, self_signed

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from engine.clients import lnd_channel
-from engine.clients.lnd_channel import open_channel, translated
+from engine.clients.lnd import grpc_channel
+from engine.clients.lnd.grpc_channel import open_channel, translated
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.outside import is_harmless
 from engine.settings import NodeSettings
@@ -118,7 +118,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in t
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
-    monkeypatch.setattr(lnd_channel, "_LOOK_EVERY_S", 0, raising=False)
+    monkeypatch.setattr(grpc_channel, "_LOOK_EVERY_S", 0, raising=False)
     return Node(tmp_path)
 
 
@@ -210,7 +210,7 @@ async def test_however_many_calls_fail_a_channel_is_made_once_in_an_interval(
         async with node.running(keys):
             assert await once() == b"?"
         made.clear()
-        monkeypatch.setattr(lnd_channel, "_LOOK_EVERY_S", interval_s)
+        monkeypatch.setattr(grpc_channel, "_LOOK_EVERY_S", interval_s)
         for _ in range(5):
             node.certificate_file.write_bytes(self_signed()[1])
             with pytest.raises(Unavailable):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from activities.matching import settle_ref
-from engine.clients import lnd, lnd_history
-from engine.clients.lnd import NodePayment, NodePaymentStatus
-from engine.clients.lnd_settled import read_settled
+from activities.reconciliation.matching import settle_ref
+from engine.clients.lnd import client, history
+from engine.clients.lnd.client import NodePayment, NodePaymentStatus
+from engine.clients.lnd.settled import read_settled
 from engine.clients.lndrpc import lightning_pb2 as ln
 
 pytestmark = pytest.mark.unit
@@ -49,12 +49,12 @@ def test_what_the_payee_has_got_is_what_the_settled_attempts_say(
 
 
 def _read(payment: ln.Payment) -> NodePayment:
-    return lnd._read_payment(payment)
+    return client._read_payment(payment)
 
 
 def test_whoever_books_and_whoever_compares_read_the_same() -> None:
     payment = paid(part(SUCCEEDED, 60_000, 200), part(FAILED, 40_000, 150))
-    known, remembered = _read(payment), lnd_history._paid_out(payment)
+    known, remembered = _read(payment), history._paid_out(payment)
     assert known.delivered_msat is not None
     assert (known.status, known.preimage) == (NodePaymentStatus.SUCCEEDED, "01")
     assert known.delivered_msat + known.fee_msat == remembered.total_msat == 60_200
@@ -79,4 +79,4 @@ def test_a_reason_that_a_later_lnd_has_is_no_error() -> None:
 @pytest.mark.parametrize(("number", "stage"), [(0, "cooperative_close"), (99, "closed_99")])
 def test_an_end_of_a_channel_that_a_later_lnd_has_is_no_error(number: int, stage: str) -> None:
     closed = ln.ChannelCloseSummary(close_type=ln.ChannelCloseSummary.ClosureType.ValueType(number))
-    assert lnd_history._ended(closed, []).stage == stage
+    assert history._ended(closed, []).stage == stage

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.public import site, strangers_memo
-from engine.clients.lnurl import Offer, ask_for_invoice, look_up, look_up_address
-from engine.clients.web import Web
+from api.http.address import site
+from api.service.payee import strangers_memo
+from engine.clients.lnurl.payee import Offer, ask_for_invoice, look_up, look_up_address
+from engine.clients.lnurl.web import Web
 from engine.domain import bech32
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import (

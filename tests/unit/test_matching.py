@@ -4,13 +4,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from activities.matching import RECEIPT_GRACE_S, Memory, compare, match, rests, unexplained
-from engine.clients.lnd import NodeBalances
-from engine.clients.lnd_history import News, NodeChange, PaidIn, PaidOut
+from activities.reconciliation.matching import RECEIPT_GRACE_S, Memory, compare, match, rests, unexplained
+from engine.bank.reconciliation import BooksCut, Counterparts, Pending
+from engine.clients.lnd.client import NodeBalances
+from engine.clients.lnd.history import News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import FindingKind
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
-from engine.ledger.reconciliation import BooksCut, Counterparts, Pending
 
 pytestmark = pytest.mark.unit
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import yaml
 
-from activities.counting import code_of, outcome_of, outcomes_of
 from activities.failures import as_failure
-from api import connection
-from api.metrics import Metering, Metrics, _Books
+from activities.metrics import code_of, outcome_of, outcomes_of
+from api.http import connection
+from api.system.metrics import Metering, Metrics, _Books
 from engine.contracts.batch import BatchOutcome
 from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus, Refusal
 from engine.domain.errors import Refused
-from engine.ledger.figures import Figures, NodeFigures
-from engine.ledger.reads import ReconciliationFigures
+from engine.views.balances import ReconciliationFigures
+from engine.views.metrics import Figures, NodeFigures
 
 pytestmark = pytest.mark.unit
 
@@ -68,7 +68,7 @@ def test_alerts_and_page_name_metrics_that_exist_and_the_page_names_all() -> Non
 
 
 def test_what_the_worker_counts_has_the_names_on_the_page() -> None:
-    text = (ROOT / "activities/counting.py").read_text(encoding="utf-8")
+    text = (ROOT / "activities/metrics.py").read_text(encoding="utf-8")
     assert {f"{name}_total" for name in re.findall(r'create_counter\(\s*"(\w+)"', text)} == OF_WORKERS
 
 

@@ -8,9 +8,9 @@ import pytest
 from temporalio.client import Client, RPCError
 from temporalio.service import RPCStatusCode
 
-from activities.announcing import ended
-from api import payment_run
-from api.waiting import Deadline
+from activities.announcements import ended
+from api.http.prefer import Deadline
+from api.service import payment_run
 from engine.clients.announcements import Listener
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import (

@@ -9,7 +9,7 @@ import pytest
 
 from activities import pump
 from activities.invoice import start_receipts
-from engine.clients.lnd import NodeInvoice
+from engine.clients.lnd.client import NodeInvoice
 from engine.contracts.invoice import Receipt, ReceiptPage
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat

@@ -13,12 +13,12 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import pump as pumps
 from activities.pump import Pump
-from engine.clients.lnd import LndNode, NodeIdentity, NodePayment, NodePaymentStatus
+from engine.bank import node, payment, sending
+from engine.clients.lnd.client import LndNode, NodeIdentity, NodePayment, NodePaymentStatus
 from engine.contracts.pump import PumpInput
 from engine.domain.errors import EngineError, InvariantBroken
 from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
-from engine.ledger import node, payment, sending
 from engine.ledger.database import Pool
 
 pytestmark = pytest.mark.unit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.quote_run import Way, may_probe
+from api.service.quote_run import Way, may_probe
 from engine.clients.bolt11 import decode
 from engine.domain.money import Msat
 from engine.settings import ApiSettings

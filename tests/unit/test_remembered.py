@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from api.remembered import Remembered
+from api.service.remembered import Remembered
 
 pytestmark = pytest.mark.unit
 
@@ -27,7 +27,7 @@ class Making:
 
 async def test_it_is_made_once_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("api.remembered.time.monotonic", lambda: now)
+    monkeypatch.setattr("api.service.remembered.time.monotonic", lambda: now)
     make = Making()
     answer = Remembered(make, life_s=1)
     assert await asyncio.gather(*(answer.get() for _ in range(10))) == [1] * 10

@@ -10,17 +10,17 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.failures import as_failure
-from engine.clients import lnd as lnd_client
-from engine.clients.lnd import LndNode, NodeIdentity, NodePayment
-from engine.clients.lnd_decode import InvoiceReader
-from engine.clients.lnd_refusal import NotBegun, SendRefused, refusal
+from engine.bank import sending
+from engine.clients.lnd import client as lnd_client
+from engine.clients.lnd.client import LndNode, NodeIdentity, NodePayment
+from engine.clients.lnd.decode import InvoiceReader
+from engine.clients.lnd.refusal import NotBegun, SendRefused, refusal
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.contracts.payment import NodeVerdict
 from engine.domain.channels import KnownChannel, SeenChannels
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.sending import REFUSAL_REST_S, pause_after
-from engine.ledger import sending
 from tests.unit.bolt11_encoder import Draft
 from tests.unit.sending_helpers import (
     ATTEMPT,

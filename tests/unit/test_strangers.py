@@ -2,8 +2,8 @@
 
 import pytest
 
-from api import strangers
-from api.strangers import Refusal, Strangers
+from api.http import strangers
+from api.http.strangers import Refusal, Strangers
 
 pytestmark = pytest.mark.unit
 
@@ -13,8 +13,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 120.0
-        monkeypatch.setattr("api.strangers._now_s", lambda: int(self.now))
-        monkeypatch.setattr("api.strangers.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("api.http.strangers._now_s", lambda: int(self.now))
+        monkeypatch.setattr("api.http.strangers.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture

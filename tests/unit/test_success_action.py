@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from engine.clients.success_action import read_success_action, reveal
+from engine.clients.lnurl.success_action import read_success_action, reveal
 from engine.domain.errors import Invalid
 
 pytestmark = pytest.mark.unit

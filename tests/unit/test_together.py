@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from api.together import Together
+from api.service.coalesce import Together
 from engine.domain.errors import InvariantBroken, Unavailable
 
 pytestmark = pytest.mark.unit
@@ -69,7 +69,7 @@ async def test_nothing_is_remembered() -> None:
 
 
 async def test_one_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.together._PATIENCE_S", 0.01)
+    monkeypatch.setattr("api.service.coalesce._PATIENCE_S", 0.01)
     database = MadeUpDatabase()
     together = Together(database.ask)
     riders = all_of(together, 1)
@@ -84,7 +84,7 @@ async def test_one_that_takes_long_holds_nobody_up(monkeypatch: pytest.MonkeyPat
 
 
 async def test_so_many_go_at_once_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("api.together._MOST", 2)
+    monkeypatch.setattr("api.service.coalesce._MOST", 2)
     database = MadeUpDatabase()
     together = Together(database.ask)
     database.answer(3)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from activities import sending as sends
-from engine.clients import lnd, lnd_htlcs, lnd_untried
+from activities import sending
+from engine.clients.lnd import client as lnd
+from engine.clients.lnd import htlcs, untried
 from engine.ledger import database
 from workflows.policies import WATCH
 
@@ -26,24 +27,24 @@ def calls_s(method: Callable[..., Any]) -> int:
 
 def longest_look_s() -> int:
     """Everything that `watch_payment` may wait for, as it stands there."""
-    look = inspect.getsource(sends.Sending.watch_payment)
+    look = inspect.getsource(sending.Sending.watch_payment)
     steps = {
         "self._find(": lnd._CALL_TIMEOUT_S,
-        "self._read_channels(": calls_s(lnd_htlcs.read_htlcs)
-        + calls_s(lnd_htlcs.read_closed)
+        "self._read_channels(": calls_s(htlcs.read_htlcs)
+        + calls_s(htlcs.read_closed)
         + 2 * CONNECTION_S
         + 4 * STATEMENT_S,
-        "self._end_untried(": calls_s(lnd_untried.end_untried),
+        "self._end_untried(": calls_s(untried.end_untried),
         "self._sight(": CONNECTION_S + 2 * STATEMENT_S,
-        "self._note(": sends._NOTE_LIMIT_S + STATEMENT_S,
+        "self._note(": sending._NOTE_LIMIT_S + STATEMENT_S,
     }
     report = calls_s(lnd.LndNode.has_route_above)  # once: whatever is reported ends the look
     return report + sum(limit_s * look.count(step) for step, limit_s in steps.items())
 
 
 def test_the_calls_of_a_look_are_all_counted() -> None:
-    assert calls_s(lnd_htlcs.read_htlcs) == 3 * lnd._CALL_TIMEOUT_S
-    assert calls_s(lnd_htlcs.read_closed) == lnd._CALL_TIMEOUT_S
+    assert calls_s(htlcs.read_htlcs) == 3 * lnd._CALL_TIMEOUT_S
+    assert calls_s(htlcs.read_closed) == lnd._CALL_TIMEOUT_S
     assert longest_look_s() > 200
 
 
@@ -55,4 +56,4 @@ def test_a_look_whose_worker_is_gone_is_noticed_long_before() -> None:
     heartbeat = WATCH["heartbeat_timeout"]
     assert heartbeat is not None
     assert heartbeat <= timedelta(seconds=10)
-    assert "heartbeats()" in inspect.getsource(sends.Sending.watch_payment)
+    assert "heartbeats()" in inspect.getsource(sending.Sending.watch_payment)

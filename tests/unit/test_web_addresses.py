@@ -10,8 +10,8 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from engine.clients import web as module
-from engine.clients.web import MAX_ADDRESSES, Web
+from engine.clients.lnurl import web as module
+from engine.clients.lnurl.web import MAX_ADDRESSES, Web
 from engine.domain.errors import Invalid, Unavailable
 
 pytestmark = pytest.mark.unit

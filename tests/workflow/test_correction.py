@@ -16,7 +16,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.failures import FailureInterceptor
-from engine.contracts import queues
+from engine.contracts import search_attributes, workflow_ids
 from engine.contracts.correction import (
     CorrectionActivities,
     CorrectionOutcome,
@@ -116,7 +116,7 @@ async def proposed(
     async with worker:
         with nullcontext() if runs_ahead else environment.with_time_skipping_disabled():
             handle = await environment.client.start_workflow(
-                CorrectionWorkflow.run, proposal, id=queues.correction_workflow_id(correction), task_queue=name
+                CorrectionWorkflow.run, proposal, id=workflow_ids.correction(correction), task_queue=name
             )
         yield handle
 
@@ -134,7 +134,7 @@ async def refusal_of(handle: Handle, decision: Decision) -> str | None:
 
 async def told(handle: Handle) -> tuple[str | None, bool | None]:
     known = (await handle.describe()).typed_search_attributes
-    return known.get(queues.STATUS), known.get(queues.NEEDS_OPERATOR)
+    return known.get(search_attributes.STATUS), known.get(search_attributes.NEEDS_OPERATOR)
 
 
 async def test_it_waits_for_a_second_operator_and_is_posted(skipping_temporal: WorkflowEnvironment) -> None:

@@ -14,7 +14,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.failures import FailureInterceptor
-from engine.contracts import queues
+from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.invoice import (
     CreditedPage,
     CreditedReceipt,
@@ -156,7 +156,7 @@ async def _until(fact: Callable[[], bool]) -> None:
 
 
 async def _needs_operator(handle: WorkflowHandle[Any, Any]) -> bool | None:
-    return (await handle.describe()).typed_search_attributes.get(queues.NEEDS_OPERATOR)
+    return (await handle.describe()).typed_search_attributes.get(search_attributes.NEEDS_OPERATOR)
 
 
 async def test_a_receipt_is_credited_also_when_the_books_are_broken_for_a_while(
@@ -208,11 +208,11 @@ async def test_of_a_page_only_what_was_left_alone_gets_a_workflow_of_its_own(
         handle = await client.start_workflow(ReceiptPageWorkflow.run, page, id=name, task_queue=name)
         assert (await handle.result()).verdicts == verdicts
         for payment_hash in hashes:
-            alone = client.get_workflow_handle(queues.receive_workflow_id(payment_hash))
+            alone = client.get_workflow_handle(workflow_ids.receive(payment_hash))
             await alone.result()
             told = await alone.describe()
             assert await _needs_operator(alone)
-            assert told.typed_search_attributes.get(queues.PAYMENT_HASH) == payment_hash
+            assert told.typed_search_attributes.get(search_attributes.PAYMENT_HASH) == payment_hash
         assert not await _needs_operator(handle)
     assert sorted(books.alone) == sorted(hashes)
 
@@ -224,7 +224,7 @@ async def test_a_receipt_that_is_under_way_already_is_not_begun_again_by_its_pag
     page = page_of(LEFT_ALONE, CREDITED)
     books = FakeBooks(verdicts=[LEFT_ALONE, CREDITED])
     ledger, lightning = _workers(client, name, books, FakeNode())
-    begun = queues.receive_workflow_id(page.receipts[0].payment_hash)
+    begun = workflow_ids.receive(page.receipts[0].payment_hash)
     async with ledger, lightning:
         await client.execute_workflow(ReceiveWorkflow.run, page.receipts[0], id=begun, task_queue=name)
         await client.execute_workflow(ReceiptPageWorkflow.run, page, id=name, task_queue=name)

@@ -14,7 +14,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.failures import FailureInterceptor
-from engine.contracts import queues
+from engine.contracts import search_attributes, workflow_ids
 from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import InvariantBroken, Unavailable
@@ -117,7 +117,7 @@ async def test_what_operators_find_it_by_is_the_best_of_its_ends(
 ) -> None:
     async with riding(skipping_temporal, FakeLedger(ends)) as (handle, _):
         await handle.result()
-        assert (await handle.describe()).typed_search_attributes.get(queues.STATUS) == status
+        assert (await handle.describe()).typed_search_attributes.get(search_attributes.STATUS) == status
 
 
 async def test_a_ledger_that_is_away_is_asked_again_with_the_same_payments(
@@ -152,7 +152,11 @@ async def test_broken_books_call_an_operator_and_are_tried_again(skipping_tempor
             for event in (await handle.fetch_history()).events
             if event.HasField("upsert_workflow_search_attributes_event_attributes")
         ]
-    said = [mark[queues.NEEDS_OPERATOR.name].data for mark in marks if queues.NEEDS_OPERATOR.name in mark]
+    said = [
+        mark[search_attributes.NEEDS_OPERATOR.name].data
+        for mark in marks
+        if search_attributes.NEEDS_OPERATOR.name in mark
+    ]
     assert said == [b"true", b"false"]
 
 
@@ -164,7 +168,7 @@ async def test_one_that_contradicts_the_books_goes_on_alone_and_calls_an_operato
     async with riding(skipping_temporal, ledger) as (handle, lane):
         assert (await handle.result()).outcomes == ledger.ends
         left = lane.items[1]
-        workflow_id = queues.payment_workflow_id(left.account_id, left.idempotency_key)
+        workflow_id = workflow_ids.payment(left.account_id, left.idempotency_key)
         child = skipping_temporal.client.get_workflow_handle(workflow_id, result_type=PaymentOutcome)
         assert await child.result() == SETTLED
         names = [
@@ -173,7 +177,7 @@ async def test_one_that_contradicts_the_books_goes_on_alone_and_calls_an_operato
             if event.HasField("upsert_workflow_search_attributes_event_attributes")
             for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
         ]
-    assert names.count(queues.NEEDS_OPERATOR.name) == 2
+    assert names.count(search_attributes.NEEDS_OPERATOR.name) == 2
     assert ledger.alone == ["pay_1", "pay_1"]
 
 
@@ -184,7 +188,7 @@ async def test_one_that_has_a_workflow_of_its_own_already_is_left_to_it(skipping
         own = await skipping_temporal.client.start_workflow(
             PaymentWorkflow.run,
             first,
-            id=queues.payment_workflow_id(first.account_id, first.idempotency_key),
+            id=workflow_ids.payment(first.account_id, first.idempotency_key),
             task_queue=(await handle.describe()).task_queue,
         )
         assert await own.result() == SETTLED
@@ -204,7 +208,7 @@ async def test_one_whose_own_workflow_was_ended_by_hand_is_given_it_again(
         own = await skipping_temporal.client.start_workflow(
             PaymentWorkflow.run,
             asked,
-            id=queues.payment_workflow_id(asked.account_id, asked.idempotency_key),
+            id=workflow_ids.payment(asked.account_id, asked.idempotency_key),
             task_queue="nobody's",
         )
         await own.terminate()
@@ -222,7 +226,7 @@ async def test_many_that_are_left_alone_are_handed_over_side_by_side(skipping_te
         assert (await handle.result()).outcomes == ledger.ends
         history = await handle.fetch_history()
         for each in lane.items:
-            own = queues.payment_workflow_id(each.account_id, each.idempotency_key)
+            own = workflow_ids.payment(each.account_id, each.idempotency_key)
             await skipping_temporal.client.get_workflow_handle(own).result()
     assert sorted(ledger.alone) == sorted(each.payment_id for each in lane.items)
     kinds = [event.event_type for event in history.events]
@@ -239,6 +243,6 @@ async def test_a_lane_that_hands_over_goes_on_from_its_history_alone(skipping_te
     async with riding(skipping_temporal, ledger, in_memory=0) as (handle, lane):
         assert (await handle.result()).outcomes == ledger.ends
         for each in lane.items:
-            own = queues.payment_workflow_id(each.account_id, each.idempotency_key)
+            own = workflow_ids.payment(each.account_id, each.idempotency_key)
             await skipping_temporal.client.get_workflow_handle(own).result()
     assert {*ledger.alone} == {each.payment_id for each in lane.items}

@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from engine.contracts import queues
+from engine.contracts import queues, search_attributes, updates
 from engine.contracts.batch import BatchOutcome, BatchRequest
 from engine.contracts.correction import CorrectionOutcome, Decision, Proposal
 from engine.contracts.invoice import CreditedPage, CreditedReceipt, Receipt, ReceiptPage, ReceiptVerdict
@@ -271,7 +271,7 @@ async def _tell(handle: WorkflowHandle[Any, Any], word: tuple[Any, object]) -> o
             if (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
                 return None  # it has ended by this word; else its run was closed by the next one at this moment
         except WorkflowUpdateFailedError as failed:
-            if not isinstance(failed.cause, ApplicationError) or failed.cause.type != queues.NOT_YET:
+            if not isinstance(failed.cause, ApplicationError) or failed.cause.type != updates.NOT_YET:
                 raise
 
 
@@ -323,7 +323,7 @@ async def test_what_stays_broken_for_months_goes_on_in_new_runs(short_temporal: 
             await telling
         told = await handle.describe()
     assert (told.run_id == first, told.history_length < 150) == (False, True)
-    assert told.typed_search_attributes.get(queues.NEEDS_OPERATOR) is False
+    assert told.typed_search_attributes.get(search_attributes.NEEDS_OPERATOR) is False
     if "payment" in name:
         assert steps.others.count("send_payment") <= 1, "what was sent is not sent again by a new run"
 
@@ -350,7 +350,7 @@ async def test_an_error_that_nobody_foresaw_is_seen_by_operators(
 
 
 async def _needs_operator(handle: WorkflowHandle[Any, Any]) -> bool:
-    return (await handle.describe()).typed_search_attributes.get(queues.NEEDS_OPERATOR) is True
+    return (await handle.describe()).typed_search_attributes.get(search_attributes.NEEDS_OPERATOR) is True
 
 
 IN_FLIGHT = Story(

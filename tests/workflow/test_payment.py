@@ -15,7 +15,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.failures import FailureInterceptor
-from engine.contracts import queues
+from engine.contracts import queues, search_attributes
 from engine.contracts.payment import (
     Approval,
     AttemptReport,
@@ -270,7 +270,7 @@ async def test_an_operators_cancel_does_not_let_go_of_money_in_flight(skipping_t
 
 async def _is_told(handle: WorkflowHandle[PaymentWorkflow, PaymentOutcome], *, needs_operator: bool) -> bool:
     attributes = (await handle.describe()).typed_search_attributes
-    return attributes.get(queues.NEEDS_OPERATOR) is needs_operator
+    return attributes.get(search_attributes.NEEDS_OPERATOR) is needs_operator
 
 
 async def test_a_look_that_finds_another_reason_to_wait_is_shown_and_goes_on(

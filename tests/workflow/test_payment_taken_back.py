@@ -11,7 +11,7 @@ from temporalio.client import Client, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 
-from engine.contracts import queues
+from engine.contracts import search_attributes
 from engine.contracts.payment import (
     AttemptReport,
     CarryOutDecision,
@@ -151,4 +151,4 @@ async def test_a_try_that_fails_while_it_is_taken_back_is_made_anew(
         if event.HasField("upsert_workflow_search_attributes_event_attributes")
         for name in event.upsert_workflow_search_attributes_event_attributes.search_attributes.indexed_fields
     }
-    assert (node.cancelled, node.sent, queues.NEEDS_OPERATOR.name in shown) == (1, 2, False)
+    assert (node.cancelled, node.sent, search_attributes.NEEDS_OPERATOR.name in shown) == (1, 2, False)

@@ -20,7 +20,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
 from activities.failures import FailureInterceptor
-from engine.contracts import queues
+from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.reconciliation import (
     AccountComparison,
     BooksCheck,
@@ -136,7 +136,7 @@ async def run(client: Client, name: str) -> RecordedRun:
 
 
 async def open_case(client: Client, name: str, case: OpenCase) -> WorkflowHandle[CaseWorkflow, CaseResolution]:
-    return await client.start_workflow(CaseWorkflow.run, case, id=queues.case_workflow_id(case.case), task_queue=name)
+    return await client.start_workflow(CaseWorkflow.run, case, id=workflow_ids.case(case.case), task_queue=name)
 
 
 async def test_a_run_that_finds_nothing_keeps_its_accounts(skipping_temporal: WorkflowEnvironment) -> None:
@@ -165,10 +165,10 @@ async def test_a_difference_gets_one_case_however_often_it_is_found(skipping_tem
         client = skipping_temporal.client
         for _ in range(2):
             assert (await run(client, name)).status is RunStatus.DIFFERS
-        handle = client.get_workflow_handle(queues.case_workflow_id(case.case), result_type=CaseResolution)
+        handle = client.get_workflow_handle(workflow_ids.case(case.case), result_type=CaseResolution)
         description = await handle.describe()
         assert description.status is WorkflowExecutionStatus.RUNNING
-        assert description.typed_search_attributes[queues.NEEDS_OPERATOR] is True
+        assert description.typed_search_attributes[search_attributes.NEEDS_OPERATOR] is True
         await handle.execute_update(CaseWorkflow.resolve, WORD)
         assert await handle.result() == WORD
         await run(client, name)
@@ -191,7 +191,7 @@ async def test_a_case_waits_for_days_and_takes_one_word_only(skipping_temporal: 
         assert books.resolved == []
         assert await handle.execute_update(CaseWorkflow.resolve, WORD) == WORD
         assert await handle.result() == WORD
-        assert (await handle.describe()).typed_search_attributes[queues.NEEDS_OPERATOR] is False
+        assert (await handle.describe()).typed_search_attributes[search_attributes.NEEDS_OPERATOR] is False
     assert len(books.resolved) == 1
 
 

@@ -1,0 +1,421 @@
+"""Reconciliation: the books against themselves and against a node, and what becomes of what was found.
+
+A look lists all that the node remembers, and hears from then on what ends. Then it makes cuts: the node's balances, all
+that had ended by then, the books, and what was booked since. Only the balances, a few calls, must be of one moment. A
+cut without a rest is the answer; a rest must be the same in two quiet cuts, and in another look, before anybody is
+called. A node that never rests for these few calls is reported as moving, not as right. Everything here only reads, but
+for its own tables.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+
+from temporalio import activity
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.heartbeat import heartbeats
+from activities.parts import list_parts
+from activities.reconciliation import channels, matching
+from engine.bank import lookback
+from engine.bank.agreement import AgreedChannel, agree, list_agreed_channels
+from engine.bank.audit import Act, record_in_tx
+from engine.bank.limits import prune_counters_in_tx
+from engine.bank.reconciliation import (
+    BooksCut,
+    CaseRow,
+    Counterparts,
+    Loose,
+    NewCase,
+    Pending,
+    begin_in_tx,
+    explain_in_tx,
+    find_status_in_tx,
+    finish_in_tx,
+    is_pending,
+    list_loose_holds,
+    list_nodes,
+    list_open_cases,
+    list_overdue_cancellations,
+    note_vanished_in_tx,
+    read_counterparts,
+    see_case_in_tx,
+    see_known_in_tx,
+)
+from engine.clients.lnd.client import LndNode, NodeBalances, NodePaymentStatus
+from engine.clients.lnd.history import LndHistory, News
+from engine.contracts.reconciliation import (
+    OBSERVATIONS,
+    AccountComparison,
+    BooksCheck,
+    Finding,
+    FindingKind,
+    NodeComparison,
+    OpenCase,
+    PlaceReconciliationActivities,
+    PlaceReport,
+    ReconciliationActivities,
+    RecordedRun,
+    ResolveCase,
+    RunPlan,
+    RunReport,
+    RunStart,
+    RunStatus,
+    Suspect,
+)
+from engine.domain.ids import NodeName, PaymentHash
+from engine.ledger import chart, checks
+from engine.ledger.closing import close_in_tx
+from engine.ledger.database import Pool, transaction
+
+BOOKS = "books"
+"""The account of a finding that concerns the books as a whole."""
+_LOOKS = 3
+_CUTS = 20
+_PAUSE_S = 0.2
+_ORPHANED_AFTER_S = 60
+_MANY = 100
+"""So many things are named one by one; what goes beyond them stays in the rest."""
+
+
+class Reconciliations(ReconciliationActivities):
+    """The books' side."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @activity.defn
+    async def begin_run(self, start: RunStart) -> RunPlan:
+        async with transaction(self._pool) as conn:
+            begun = await begin_in_tx(conn, start.run, start.workflow_id)
+            nodes = await list_nodes(conn)
+            if begun and start.asked_by is not None:
+                await record_in_tx(conn, _act("reconciliation.start", start.run, start.asked_by, start.key_id))
+        return RunPlan(nodes=nodes)
+
+    @activity.defn
+    async def check_books(self, check: BooksCheck) -> list[Finding]:
+        async with heartbeats(), transaction(self._pool) as conn:
+            if await close_in_tx(conn) is None:
+                activity.logger.info("the books are not closed at this hour yet: somebody is posting")
+        async with heartbeats():
+            await self._prune_counters()
+        async with heartbeats(), self._pool.acquire() as conn:
+            broken = await checks.find_broken_rules(conn)
+            holds, payments = await list_loose_holds(conn)
+            overdue = await list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
+        return [
+            *_broken(broken),
+            *(_loose(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
+            *(_loose(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
+            *(_loose(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
+        ]
+
+    async def _prune_counters(self) -> None:
+        more = True
+        while more:
+            async with transaction(self._pool) as conn:
+                more = await prune_counters_in_tx(conn)
+
+    @activity.defn
+    async def record_run(self, report: RunReport) -> RecordedRun:
+        async with transaction(self._pool) as conn:
+            known = await find_status_in_tx(conn, report.run)
+            if known == RunStatus.RUNNING:
+                found = [_as_case(finding) for finding in report.findings if finding.kind not in OBSERVATIONS]
+                known_cases = await see_known_in_tx(conn, report.run, [case.name for case in found])
+                statuses = [
+                    known_cases.get(case.name) or await see_case_in_tx(conn, report.run, case) for case in found
+                ]
+                unseen = [each.account for each in report.findings if each.kind in _SAYS_NOTHING]
+                await note_vanished_in_tx(conn, report.run, unseen=unseen)
+                known = _status(statuses, incomplete=bool(unseen))
+                await finish_in_tx(
+                    conn,
+                    report.run,
+                    status=known,
+                    report={
+                        "accounts": [asdict(account) for account in report.accounts],
+                        "findings": [asdict(finding) for finding in report.findings],
+                    },
+                )
+            cases = await list_open_cases(conn)
+        return RecordedRun(
+            run=report.run,
+            status=RunStatus(known or RunStatus.INCOMPLETE),
+            findings=len(report.findings),
+            cases=[_open_case(case) for case in cases],
+        )
+
+    @activity.defn
+    async def resolve_case(self, resolve: ResolveCase) -> bool:
+        async with transaction(self._pool) as conn:
+            word = resolve.resolution
+            new = await explain_in_tx(conn, resolve.case, operator=word.operator, reason=word.reason)
+            if new:
+                act = _act("case.resolve", resolve.case, word.operator, word.key_id, reason=word.reason)
+                await record_in_tx(conn, act)
+        return new
+
+
+_SAYS_NOTHING = frozenset({FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVING})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cut:
+    """Node and books, and what of both is known by name; `quiet` when nothing moved while the node was read."""
+
+    books: BooksCut
+    held: NodeBalances
+    known: Counterparts
+    match: matching.Match
+    quiet: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What came of one look. `moving`: no two cuts told the same, so nothing can be said."""
+
+    accounts: list[AccountComparison]
+    findings: list[Finding]
+    left: dict[str, int]
+    held: NodeBalances
+    pending: list[Pending]
+    moving: bool
+
+
+class PlaceReconciliations(PlaceReconciliationActivities):
+    """A node's side; bound to one node."""
+
+    def __init__(self, lnd: LndNode, history: LndHistory, pool: Pool, client: Client) -> None:
+        self._lnd = lnd
+        self._history = history
+        self._pool = pool
+        self._client = client
+
+    @activity.defn
+    async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
+        """A rest that two looks tell the same of is a difference.
+
+        What operators have explained long ago needs no look as long as nothing changes: a rest of just these amounts
+        is theirs. Any other is looked at as far back as the oldest of them, by name.
+        """
+        async with heartbeats():
+            async with self._pool.acquire() as conn:
+                window = await lookback.read_window(conn, self._lnd.name)
+                agreed = await list_agreed_channels(conn, self._lnd.name)
+                explained = await lookback.list_explained(conn, self._lnd.name)
+            look = await self._look_often(window.since, agreed, explained)
+            if look.left and not look.moving and window.since_explained < window.since:
+                look = await self._look_often(window.since_explained, agreed, [])
+            findings = look.findings
+            if look.moving:
+                findings = [*findings, _moving(self._lnd.name, look.accounts)]
+            elif look.left:
+                changes = await self._history.list_changes(int(window.adopted_at.timestamp()))
+                findings = [*findings, *matching.unexplained(look.left, changes)]
+            elif not findings:
+                await self._agree(look)
+            stuck = await self._stuck(look.pending, comparison.stuck_after_s)
+        return PlaceReport(place=self._lnd.name, accounts=look.accounts, findings=[*findings, *stuck])
+
+    async def _look_often(
+        self, since: datetime, agreed: Sequence[AgreedChannel], explained: Sequence[NewCase]
+    ) -> _Look:
+        before: _Look | None = None
+        for _ in range(_LOOKS):
+            look = await self._look(since, agreed, explained)
+            if not look.moving and (not look.left or (before is not None and look.left == before.left)):
+                return look
+            before = None if look.moving else look
+        return replace(look, moving=True)
+
+    async def _look(self, since: datetime, agreed: Sequence[AgreedChannel], explained: Sequence[NewCase]) -> _Look:
+        """The whole memory once, then cuts until one leaves no rest or two that were quiet leave the same.
+
+        What was made in the first second of the window may be older than it: that is looked up one by one.
+        """
+        since_s = int(since.timestamp()) + 1
+        seen: list[dict[str, int]] = []
+        async with self._history.follow() as news:
+            listed = matching.Memory(
+                paid_out=await self._history.list_paid_out(since_s),
+                paid_in=await self._history.list_paid_in(since_s),
+                now_s=int(time.time()),
+            )
+            for _ in range(_CUTS):
+                cut = await self._cut(since, listed, news)
+                findings = [*cut.match.findings, *await self._look_for(cut)][:_MANY]
+                in_flight = cut.match.in_flight
+                accounts = matching.compare(self._lnd.name, cut.books, cut.held, in_flight, findings)
+                if matching.rests(accounts, findings):
+                    in_flight = [*in_flight, *await list_parts(self._lnd, cut.known.pending.values())]
+                    accounts = matching.compare(self._lnd.name, cut.books, cut.held, in_flight, findings)
+                left = matching.rests(accounts, findings)
+                if left:
+                    findings += await self._name_channels(agreed, cut.held, left)
+                    left = matching.rests(accounts, findings)
+                    whole = [*findings, *matching.standing(explained, findings)]
+                    if left and not matching.rests(accounts, whole):
+                        findings, left = whole, {}
+                look = _Look(accounts, findings, left, cut.held, list(cut.known.pending.values()), moving=False)
+                if not left or (cut.quiet and left in seen):
+                    return look
+                seen += [left] if cut.quiet else []
+                await asyncio.sleep(_PAUSE_S)
+        return replace(look, moving=True)
+
+    async def _cut(self, since: datetime, listed: matching.Memory, news: News) -> _Cut:
+        """The node's balances and what had ended by then; afterwards the books, and what has ended by then."""
+        heard = news.count()
+        held = await self._lnd.read_balances()
+        memory = listed.and_then(news)
+        quiet = held.steady and heard == news.count()
+        async with self._pool.acquire() as conn:
+            books, known = await read_counterparts(conn, self._lnd.name, since, matching.refs_of(memory))
+        match = matching.match(self._lnd.name, memory, known, listed.and_then(news))
+        return _Cut(books=books, held=held, known=known, match=match, quiet=quiet)
+
+    async def _name_channels(
+        self, agreed: Sequence[AgreedChannel], held: NodeBalances, left: dict[str, int]
+    ) -> list[Finding]:
+        """What ended channels and changed fee rates explain of the rest."""
+        gone = channels.list_gone(agreed, held.channels)
+        ends = await self._history.list_ends(gone) if gone else []
+        found = channels.name_ends(self._lnd.name, agreed, ends, left)
+        beside = {account: left_msat - _sum_on(account, found) for account, left_msat in left.items()}
+        return [*found, *channels.name_fees(self._lnd.name, agreed, held.channels, beside)]
+
+    async def _agree(self, look: _Look) -> None:
+        """Not while a commitment fee stands in the other of two accounts: that is no share of a channel."""
+        escrow = chart.commit_escrow(self._lnd.name)
+        if any(each.in_flight for each in look.accounts if each.account == escrow):
+            return
+        async with self._pool.acquire() as conn:
+            await agree(conn, self._lnd.name, [AgreedChannel(**asdict(channel)) for channel in look.held.channels])
+
+    async def _look_for(self, cut: _Cut) -> list[Finding]:
+        """Ask the node about each thing that is booked and was not in its list."""
+        missing = []
+        for ref in cut.match.unmatched[:_MANY]:
+            payment_hash = PaymentHash(ref.split(":")[1])
+            if ref == matching.settle_ref(payment_hash):
+                paid = await self._lnd.find_payment(payment_hash)
+                done = paid is not None and paid.status is NodePaymentStatus.SUCCEEDED
+            else:
+                received = await self._lnd.find_invoice(payment_hash)
+                done = received is not None and received.settled
+            if not done:
+                missing.append(matching.not_at_node(self._lnd.name, ref, cut.known.booked[ref]))
+        return missing
+
+    async def _stuck(self, pending: Sequence[Pending], stuck_after_s: int) -> list[Finding]:
+        """Payments that wait for long, with the node's word; and those that no workflow waits for."""
+        found = []
+        for waiting in pending:
+            if waiting.age_s < min(stuck_after_s, _ORPHANED_AFTER_S):
+                continue
+            at_node = await self._lnd.find_payment(waiting.payment_hash)
+            state = at_node.status.value if at_node else "not known"
+            runs = await self._runs(waiting.workflow_id)
+            async with self._pool.acquire() as conn:
+                if not await is_pending(conn, waiting.id):
+                    continue
+            if runs and waiting.age_s < stuck_after_s:
+                continue
+            kind = FindingKind.PAYMENT_PENDING_LONG if runs else FindingKind.PAYMENT_ORPHANED
+            found.append(_waits(kind, self._lnd.name, waiting, state))
+        return found
+
+    async def _runs(self, workflow_id: str) -> bool:
+        try:
+            description = await self._client.get_workflow_handle(workflow_id).describe()
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return False
+            raise
+        return description.status is WorkflowExecutionStatus.RUNNING
+
+
+def _act(action: str, subject: str, operator: str, key_id: str | None, **detail: object) -> Act:
+    return Act(operator=operator, key_id=key_id or "temporal", action=action, subject=subject, detail=detail)
+
+
+def _waits(kind: FindingKind, node: NodeName, waiting: Pending, state: str) -> Finding:
+    workflow = "its workflow runs" if kind is FindingKind.PAYMENT_PENDING_LONG else "no workflow waits for it"
+    age = timedelta(seconds=waiting.age_s)
+    return Finding(
+        kind=kind,
+        account=chart.channels(node),
+        subject=waiting.payment_hash,
+        amount_msat=0,
+        detail=f"{waiting.id} over {waiting.amount_msat:,} msat is pending for {age}; at {node}: {state}; {workflow}",
+        suspects=[
+            Suspect(kind="payment", ref=waiting.id, amount_msat=0, detail=f"workflow {waiting.workflow_id}"),
+        ],
+    )
+
+
+def _moving(node: str, accounts: list[AccountComparison]) -> Finding:
+    differences = ", ".join(f"{each.account} {each.difference_msat:,}" for each in accounts if each.difference_msat)
+    return Finding(
+        kind=FindingKind.PLACE_MOVING,
+        account=f"asset:lnd:{node}:",
+        subject=node,
+        amount_msat=0,
+        detail=f"{node} was never at rest for the length of a cut; the last one, in msat: {differences}",
+    )
+
+
+def _sum_on(account: str, findings: Sequence[Finding]) -> int:
+    return sum(finding.amount_msat for finding in findings if finding.account == account)
+
+
+def _broken(messages: Sequence[str]) -> list[Finding]:
+    """One finding for each rule and what it is about, whatever amounts it says: they may change with every payment."""
+    found: dict[str, Finding] = {}
+    for words in messages:
+        subject = ": ".join(words.split(": ")[:2])
+        told = Finding(kind=FindingKind.BROKEN_RULE, account=BOOKS, subject=subject, amount_msat=0, detail=words)
+        found.setdefault(subject, told)
+    return list(found.values())
+
+
+def _loose(kind: FindingKind, loose: Loose) -> Finding:
+    suspect = Suspect(kind="reference", ref=loose.ref, amount_msat=loose.amount_msat, detail=loose.detail)
+    detail = f"{loose.ref}: {loose.amount_msat:,} msat {loose.detail}"
+    return Finding(kind=kind, account=BOOKS, subject=loose.ref, amount_msat=0, detail=detail, suspects=[suspect])
+
+
+def _as_case(finding: Finding) -> NewCase:
+    return NewCase(
+        kind=finding.kind.value,
+        account=finding.account,
+        subject=finding.subject,
+        amount_msat=finding.amount_msat,
+        detail=finding.detail,
+        suspects=[asdict(suspect) for suspect in finding.suspects],
+    )
+
+
+def _open_case(case: CaseRow) -> OpenCase:
+    return OpenCase(
+        case=case.id,
+        kind=case.kind,
+        account=case.account,
+        subject=case.subject,
+        amount_msat=case.amount_msat,
+        detail=case.detail,
+        suspects=[Suspect(**suspect) for suspect in case.suspects],
+    )
+
+
+def _status(statuses: list[str], *, incomplete: bool) -> RunStatus:
+    if "open" in statuses:
+        return RunStatus.DIFFERS
+    if incomplete:
+        return RunStatus.INCOMPLETE
+    return RunStatus.EXPLAINED if statuses else RunStatus.CLEAN

@@ -1,0 +1,78 @@
+"""What a caller is told: the answer that a key has already, and a rule's no in words that a caller knows."""
+
+from typing import Any
+
+from engine.bank import payment
+from engine.bank.accepted import find_standings
+from engine.bank.accounts import may_not_send, payee_closed
+from engine.bank.idempotency import Claim, find_key
+from engine.bank.limits import Payer
+from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus, Refusal
+from engine.domain.errors import EngineError, InvariantBroken, Refused
+from engine.domain.limits import exceeded
+from engine.ledger.database import Connection
+
+
+def claim_of(asked: PaymentRequest) -> Claim:
+    """The key of a payment, for the payment."""
+    return Claim(
+        account_id=asked.account_id,
+        key=asked.idempotency_key,
+        body_hash=bytes.fromhex(asked.body_hash),
+        resource_id=asked.payment_id,
+    )
+
+
+async def find_answer_in_tx(
+    conn: Connection, asked: PaymentRequest
+) -> tuple[PaymentOutcome, payment.PaymentRow | None]:
+    """What an earlier call with this key did: this very request, with its row, locked, or another one."""
+    known = await find_key(conn, asked.account_id, asked.idempotency_key)
+    taken_by = known.body_hash if known is not None else await _hash_in_a_lane(conn, asked)
+    if taken_by.hex() != asked.body_hash:
+        return PaymentOutcome(body_hash=taken_by.hex(), key_conflict=True), None
+    if known is None:
+        raise InvariantBroken("an idempotency key was taken and is gone")
+    if known.refusal is not None:
+        return PaymentOutcome(body_hash=asked.body_hash, refusal=as_refusal(known.refusal)), None
+    row = await payment.get_row_in_tx(conn, asked.payment_id)
+    outcome = PaymentOutcome(
+        body_hash=asked.body_hash, status=PaymentStatus(row.status), delivered_msat=row.delivered_msat
+    )
+    return outcome, row
+
+
+async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:
+    """Of the request that was accepted first with this key, and waits in a lane."""
+    (standing,) = await find_standings(conn, [(asked.account_id, asked.idempotency_key, asked.payment_id)])
+    if standing is None:
+        raise InvariantBroken("an idempotency key was taken and is gone")
+    return standing.body_hash
+
+
+def in_the_callers_words(refused: EngineError) -> Refusal:
+    """The books speak of accounts, floors and counters; a caller has a wallet, limits and a key."""
+    if refused.code == "limit_exceeded":
+        code, sentence, facts = exceeded(refused.fields)
+        return Refusal(code=code, detail=sentence, fields=facts)
+    if refused.code != "insufficient_funds" or "needed" not in refused.fields:
+        return Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
+    needed_msat = refused.fields["needed"]
+    fields = {"needed_msat": needed_msat, "available_msat": refused.fields.get("available")}
+    detail = f"This wallet has not enough available for {needed_msat:,} msat, the most that this payment may cost."
+    return Refusal(code=refused.code, detail=detail, fields=fields)
+
+
+def about_accounts(refused: Refused, payer: Payer) -> Refused:
+    """What the books say of an account that was locked or closed at this very moment, as it is said to a caller."""
+    if refused.code == "account_locked":
+        return may_not_send("locked")
+    if refused.code == "account_closed":
+        is_payer = refused.fields.get("account_id") == payer.ledger_account_id
+        return may_not_send("closed") if is_payer else payee_closed()
+    return refused
+
+
+def as_refusal(kept: dict[str, Any]) -> Refusal:
+    """A refusal as it stands under its key."""
+    return Refusal(code=kept["code"], detail=kept["detail"], fields=kept["fields"])

@@ -1,0 +1,284 @@
+"""The books for operators: the trial balance of any moment, one account, one transfer's story, the whole book as text.
+
+Amounts are signed, debit +: a user's money is negative here, and every column sums to zero.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.access import get_services, needs_role
+from api.http.download import stream
+from api.http.errors import problems
+from api.http.period import Instant, Period
+from api.service.auth import Caller, no_such
+from api.service.resources import Services
+from engine.bank.audit import record_in_tx
+from engine.domain.errors import Invalid, Unavailable
+from engine.ledger.database import transaction
+from engine.views import balances, export, transfer_history
+from engine.views.balances import TrialBalanceRow, find_balance_then, has_more_accounts
+
+router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
+Finance = Annotated[Caller, Depends(needs_role("finance"))]
+Helper = Annotated[Caller, Depends(needs_role("finance", "support"))]
+Svc = Annotated[Services, Depends(get_services)]
+Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["income:ln-fee"])]
+Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["capital:corr_4t7q2v6x1b0n8r5d01k5y8z3c"])]
+
+_SLOTS = asyncio.Semaphore(4)
+_MOST_ACCOUNTS = 10_000
+"""So many rows a trial balance has at the most."""
+_BEANCOUNT = '2026-01-31 * "lightning_settled" ""\n  Income:Settled:Income:Ln--fee  -450 MSAT\n'
+_TEXTS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/csv": {"schema": {"type": "string"}, "example": ",".join(export.COLUMNS) + "\r\n"},
+            "text/plain": {"schema": {"type": "string"}, "example": _BEANCOUNT},
+        }
+    }
+}
+
+
+class At(BaseModel):
+    """Which moment."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    at: Instant | None = Field(
+        default=None, description="The end of that microsecond, RFC 3339; none: now.", examples=["2026-01-31T00:00:00Z"]
+    )
+
+
+class TrialBalanceQuery(At):
+    """Which moment, and whether users stand one by one."""
+
+    users: Literal["each", "together"] = Field(
+        default="each", description="together: one row `liab:user:*` instead of one per wallet."
+    )
+
+
+class ExportQuery(Period):
+    """Which entries, and how they are written."""
+
+    format: Literal["csv", "beancount"] = "csv"
+
+
+class SumsOut(BaseModel):
+    """An account's sums, debit +."""
+
+    code: str = Field(examples=["income:ln-fee"])
+    kind: str = Field(description="asset, liability, equity, income or expense", examples=["income"])
+    currency: str = Field(examples=["BTC"])
+    settled_msat: int = Field(description="What happened.", examples=[-450])
+    held_msat: int = Field(description="What is promised.", examples=[0])
+
+
+class TotalOut(BaseModel):
+    """What a currency sums to: zero."""
+
+    currency: str = Field(examples=["BTC"])
+    settled_msat: int = Field(examples=[0])
+    held_msat: int = Field(examples=[0])
+
+
+class TrialBalanceOut(BaseModel):
+    """Every account at one moment."""
+
+    at: datetime
+    accounts: list[SumsOut]
+    totals: list[TotalOut]
+
+
+class AccountBalanceOut(SumsOut):
+    """One account at one moment."""
+
+    at: datetime
+
+
+class EntryOut(BaseModel):
+    """One leg, debit +."""
+
+    account: str = Field(examples=["liab:outbox"])
+    currency: str
+    layer: str = Field(description="settled or held")
+    amount_msat: int
+    balance_after_msat: int | None = Field(description="Of accounts with a running balance.")
+
+
+class StepOut(BaseModel):
+    """One transfer of a transfer_history."""
+
+    ref: str = Field(examples=["ln:3f…:hold:1"])
+    template: str = Field(description="Which kind of posting.", examples=["lightning_reserved"])
+    phase: str = Field(description="post, hold, settle, void, expire or reverse")
+    status: str = Field(description="of a hold: open, settled, voided or expired; of others: final or reversed")
+    resolves: list[str] = Field(description="The references of the transfers that this one ended.")
+    actor: str
+    workflow_id: str | None
+    description: str | None
+    metadata: dict[str, Any]
+    effective_on: date
+    received_at: datetime
+    posted_at: datetime
+    expires_at: datetime | None
+    entries: list[EntryOut]
+
+
+class StoryOut(BaseModel):
+    """A transfer, what it resolved and what resolved it, oldest first."""
+
+    ref: str
+    status: str
+    payment_ids: list[str]
+    invoice_ids: list[str]
+    correction_ids: list[str] = Field(description="Corrections and capital: who proposed, who approved, and why.")
+    steps: list[StepOut]
+
+
+@router.get(
+    "/trial-balance", summary="Give the trial balance of any moment", responses=problems("forbidden", "invalid_request")
+)
+async def give_trial_balance(
+    _caller: Finance, services: Svc, query: Annotated[TrialBalanceQuery, Query()]
+) -> TrialBalanceOut:
+    """Role: `finance`. Exact for moments that every posting begun then has ended since.
+
+    It reads each account, and for moments of the past what was posted on it since its last closing before. With more
+    than 10,000 accounts `users=each` is refused: use `users=together`, or the export.
+    """
+    at = query.at or datetime.now(UTC)
+    async with services.reading() as conn:
+        if query.users == "each" and await has_more_accounts(conn, _MOST_ACCOUNTS):
+            raise Invalid(
+                f"There are more than {_MOST_ACCOUNTS:,} accounts: use users=together, or the export.",
+                field="users",
+            )
+        rows = await balances.list_trial_balance(conn, query.at, users_together=query.users == "together")
+    return TrialBalanceOut(at=at, accounts=[_sums(row) for row in rows], totals=_totals(rows))
+
+
+@router.get(
+    "/accounts/{code}/balance",
+    summary="Give one account's balance at any moment",
+    responses=problems("forbidden", "not_found", "invalid_request"),
+)
+async def give_account_balance(
+    _caller: Finance, services: Svc, code: Code, query: Annotated[At, Query()]
+) -> AccountBalanceOut:
+    """Role: `finance`. The account's row of the trial balance."""
+    at = query.at or datetime.now(UTC)
+    async with services.reading() as conn:
+        row = await find_balance_then(conn, code, query.at)
+    if row is None:
+        raise no_such("account")
+    return AccountBalanceOut(at=at, **_sums(row).model_dump())
+
+
+@router.get(
+    "/transfers/{ref}",
+    summary="Tell a transfer's story",
+    responses=problems("forbidden", "not_found", "invalid_request"),
+)
+async def tell_transfer(_caller: Helper, services: Svc, ref: Ref) -> StoryOut:
+    """Role: `finance` or `support`. A hold comes with what settled or released it, a settlement with its hold."""
+    async with services.reading() as conn:
+        found = await transfer_history.find_story(conn, ref)
+    if found is None:
+        raise no_such("transfer")
+    steps = [_step(step) for step in found.steps]
+    return StoryOut(
+        ref=ref,
+        status=next(step.status for step in steps if step.ref == ref),
+        payment_ids=list(found.payment_ids),
+        invoice_ids=list(found.invoice_ids),
+        correction_ids=list(found.correction_ids),
+        steps=steps,
+    )
+
+
+@router.get(
+    "/export",
+    summary="Export the whole book",
+    response_class=Response,
+    responses={**problems("forbidden", "invalid_request"), **_TEXTS},
+)
+async def export_ledger(caller: Finance, services: Svc, query: Annotated[ExportQuery, Query()]) -> Response:
+    """Role: `finance`. All entries of [from, to), in one snapshot, as CSV or for Beancount.
+
+    With `from`, what every account had before comes first, as `opening`: so the sums per account and layer are the
+    balances at the end. A connection that breaks off is an export that is not whole. Four may run at a
+    time, per process.
+    """
+    query.check()
+    async with transaction(services.pool) as conn:
+        asked = query.model_dump(mode="json", by_alias=True, exclude_none=True)
+        await record_in_tx(conn, caller.act("ledger.export", **asked))
+    pieces = _bounded(export.export_book(services.pool, query.format, query.begins_at, query.ends_at))
+    if query.format == "csv":
+        return await stream(pieces, media_type="text/csv", file_name="ledger.csv")
+    return await stream(pieces, media_type="text/plain", file_name="ledger.beancount")
+
+
+async def _bounded(pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
+    """Each export holds a connection for as long as its reader takes, and payments need some too."""
+    async with aclosing(pieces):
+        if _SLOTS.locked():
+            raise Unavailable("as many exports are running as may", code="temporarily_unavailable")
+        async with _SLOTS:
+            async for piece in pieces:
+                yield piece
+
+
+def _sums(row: TrialBalanceRow) -> SumsOut:
+    return SumsOut(
+        code=row.code,
+        kind=row.kind,
+        currency=row.currency,
+        settled_msat=row.settled_msat,
+        held_msat=row.held_msat,
+    )
+
+
+def _totals(rows: Sequence[TrialBalanceRow]) -> list[TotalOut]:
+    return [
+        TotalOut(
+            currency=currency,
+            settled_msat=sum(row.settled_msat for row in rows if row.currency == currency),
+            held_msat=sum(row.held_msat for row in rows if row.currency == currency),
+        )
+        for currency in sorted({row.currency for row in rows})
+    ]
+
+
+def _step(step: transfer_history.Step) -> StepOut:
+    return StepOut(
+        ref=step.ref,
+        template=step.template,
+        phase=step.phase,
+        status=step.status,
+        resolves=list(step.resolves),
+        actor=step.actor,
+        workflow_id=step.workflow_id,
+        description=step.description,
+        metadata=step.metadata,
+        effective_on=step.effective_on,
+        received_at=step.received_at,
+        posted_at=step.posted_at,
+        expires_at=step.expires_at,
+        entries=[
+            EntryOut(
+                account=leg.code,
+                currency=leg.currency,
+                layer=leg.layer,
+                amount_msat=leg.amount_msat,
+                balance_after_msat=leg.balance_after_msat,
+            )
+            for leg in step.entries
+        ],
+    )

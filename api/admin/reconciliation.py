@@ -1,0 +1,296 @@
+"""Reconciliation for operators: the last runs, a run on demand, and the cases that wait for somebody's word.
+
+    difference_msat = books − place − in flight     per asset account
+
+Nothing here moves money. A case is ended by its workflow, which writes operator and reason into a trail that nobody can
+change; here the operator is the account of the key that asked, or `admin` for the bootstrap key.
+"""
+
+import asyncio
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import BaseModel, Field
+from temporalio.client import Client
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError
+
+from api.access import PathId, get_services, needs_role
+from api.http.body import Body, Content, JsonBody, Text, documented
+from api.http.errors import problems
+from api.http.paging import Listing, Page, Paging
+from api.service.auth import Caller, no_such
+from api.service.idempotency import mark_replayed, optional_key
+from api.service.resources import Services
+from api.service.temporal import temporal_away
+from api.service.two_operators import telling
+from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile
+from engine.domain.errors import Conflict, NotFound, Unavailable
+from engine.domain.ids import CaseId
+from engine.ledger.database import Connection
+from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
+
+router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
+Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
+Svc = Annotated[Services, Depends(get_services)]
+_RUNS = Listing(columns="*", source="bank.reconciliations")
+_LONGEST_TRAIL = 1_000
+"""So many lines of a case are shown, the newest: one that comes and goes with every run has no end."""
+_CASES = Listing(columns="*", source="bank.cases")
+_CALL_LIMIT = timedelta(seconds=5)
+_LIMIT_S = 12
+
+
+class InFlightOut(BaseModel):
+    """What a place has moved and the books have not yet, or stands in another account of the same place."""
+
+    kind: str
+    ref: str
+    amount_msat: int
+
+
+class ReconciledAccountOut(BaseModel):
+    """One asset account, in the books and at its place."""
+
+    account: str = Field(examples=["asset:lnd:lnd-1:channels"])
+    books_msat: int
+    place_msat: int
+    in_flight: list[InFlightOut]
+    difference_msat: int = Field(description="books − place − in flight")
+
+
+class SuspectOut(BaseModel):
+    """What may be the reason of a difference."""
+
+    kind: str = Field(examples=["payment_hash"])
+    ref: str
+    amount_msat: int
+    detail: str
+
+
+class FindingOut(BaseModel):
+    """One thing that a run found."""
+
+    kind: FindingKind
+    account: str
+    subject: str
+    amount_msat: int
+    detail: str
+    suspects: list[SuspectOut]
+
+
+class RunOut(BaseModel):
+    """One run."""
+
+    id: str
+    workflow_id: str
+    status: str = Field(description="running, clean, explained, differs or incomplete")
+    accounts: list[ReconciledAccountOut]
+    broken_rules: list[str]
+    findings: list[FindingOut]
+    created_at: datetime
+    finished_at: datetime | None
+
+
+class StartedOut(BaseModel):
+    """A run that was asked for, or is under way already."""
+
+    id: str
+    workflow_id: str
+
+
+class UpdateOut(BaseModel):
+    """A line of a case's trail."""
+
+    event: str = Field(description="opened, vanished, found_again, explained or closed")
+    actor: str
+    note: str
+    at: datetime
+
+
+class CaseOut(BaseModel):
+    """A difference that waits for an operator's word, or has it."""
+
+    id: str
+    kind: FindingKind
+    account: str
+    subject: str
+    amount_msat: int
+    detail: str
+    suspects: list[SuspectOut]
+    status: str = Field(description="open, explained (and still found) or closed (explained, and gone)")
+    vanished: bool = Field(description="the last run did not find it any more")
+    run: str
+    last_seen: str
+    note: str | None
+    resolved_by: str | None
+    resolved_at: datetime | None
+    created_at: datetime
+    workflow_id: str
+
+
+class CaseWithTrail(CaseOut):
+    """A case and all that happened to it."""
+
+    trail: list[UpdateOut]
+
+
+class ResolutionIn(Content):
+    """Why there is this difference, or what was done about it."""
+
+    reason: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")]
+
+
+@router.post("", status_code=202, summary="Start a reconciliation", responses=problems("forbidden"))
+async def start_reconciliation(
+    request: Request,
+    response: Response,
+    caller: Operator,
+    key: Annotated[str | None, Depends(optional_key)],
+    services: Svc,
+) -> StartedOut:
+    """Role: `finance` or `treasury`. Without a key, one that was asked for and still runs is the answer."""
+    workflow_id = workflow_ids.asked_reconciliation(caller.owner, key)
+    asked = Reconcile(asked_by=caller.owner, key_id=caller.key_id)
+    run_id, fresh = await _start(services.temporal, workflow_id, asked, once=key is not None)
+    if key is not None and not fresh:
+        mark_replayed(request, response)
+    run = f"rec_{run_id.replace('-', '')}"
+    response.headers["Location"] = f"{router.prefix}/runs/{run}"
+    response.headers["Retry-After"] = "1"
+    return StartedOut(id=run, workflow_id=workflow_id)
+
+
+@router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
+async def list_reconciliations(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
+    """Role: `finance` or `treasury`. Newest first."""
+    async with services.reading() as conn:
+        rows, following = await _RUNS.read(conn, paging, "reconciliations")
+    return Page(items=[_run(row) for row in rows], next_cursor=following)
+
+
+@router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
+async def show_reconciliation(_caller: Operator, services: Svc, run_id: PathId) -> RunOut:
+    """Role: `finance` or `treasury`. A run is there as soon as a worker has begun it."""
+    async with services.reading() as conn:
+        row = await conn.fetchrow("SELECT * FROM bank.reconciliations WHERE id = $1", run_id)
+    if row is None:
+        raise no_such("run")
+    return _run(row)
+
+
+@router.get("/cases", summary="List cases", responses=problems("forbidden", "invalid_request"))
+async def list_cases(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
+    """Role: `finance` or `treasury`. Newest first, whatever their status."""
+    async with services.reading() as conn:
+        rows, following = await _CASES.read(conn, paging, "cases")
+    return Page(items=[CaseOut(**_case(row)) for row in rows], next_cursor=following)
+
+
+@router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
+async def show_case(_caller: Operator, services: Svc, case_id: PathId) -> CaseWithTrail:
+    """Role: `finance` or `treasury`. With the newest 1,000 lines of its trail, the oldest of them first."""
+    async with services.reading() as conn:
+        return await _read_case(conn, case_id)
+
+
+@router.post(
+    "/cases/{case_id}/resolve",
+    summary="Resolve a case",
+    responses=problems("forbidden", "not_found", "invalid_request", "case_resolved"),
+    openapi_extra=documented(ResolutionIn, by_hand={"reason": "Paid by hand to close the old hosting contract."}),
+)
+async def resolve_case(
+    caller: Operator,
+    body: Annotated[Body[ResolutionIn], Depends(JsonBody(ResolutionIn))],
+    services: Svc,
+    case_id: PathId,
+) -> CaseWithTrail:
+    """Role: `finance` or `treasury`. Says why, once; it moves no money. The caller is named.
+
+    The same word of the same operator again is a repeat, and gets the case as it is; any other is refused.
+    """
+    async with services.reading() as conn:
+        known = await _read_case(conn, case_id)
+    if known.status != "open":
+        if (known.resolved_by, known.note) == (caller.owner, body.content.reason):
+            return known
+        raise _resolved(known.resolved_by)
+    word = CaseResolution(operator=caller.owner, key_id=caller.key_id, reason=body.content.reason)
+    await _resolve(services.temporal, known.workflow_id, word)
+    async with services.reading() as conn:
+        return await _read_case(conn, case_id)
+
+
+async def _start(client: Client, workflow_id: str, asked: Reconcile, *, once: bool) -> tuple[str, bool]:
+    """(the run's id at Temporal, whether this call began it). With `once` the workflow runs once for ever."""
+    reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE if once else WorkflowIDReusePolicy.ALLOW_DUPLICATE
+    try:
+        async with asyncio.timeout(_LIMIT_S):
+            handle = await client.start_workflow(
+                ReconciliationWorkflow.run,
+                asked,
+                id=workflow_id,
+                task_queue=queues.PAYMENTS,
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+                id_reuse_policy=reuse,
+                static_summary="hold the books against every node, on demand",
+                search_attributes=TypedSearchAttributes(
+                    [SearchAttributePair(search_attributes.KIND, "reconciliation")]
+                ),
+                rpc_timeout=_CALL_LIMIT,
+            )
+    except WorkflowAlreadyStartedError as known:
+        return known.run_id or "", False
+    except (RPCError, RuntimeError, TimeoutError) as error:
+        raise temporal_away(error) from error
+    return handle.result_run_id or "", True
+
+
+async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> None:
+    try:
+        async with telling(workflow_id, _LIMIT_S):
+            await client.get_workflow_handle(workflow_id).execute_update(CaseWorkflow.resolve, word)
+    except ApplicationError as refusal:
+        if refusal.type == "CaseResolved":
+            raise _resolved(None) from refusal
+        raise
+    except NotFound as error:  # ended since, or the run that opened it has yet to start it
+        raise Unavailable(error.detail, code="temporarily_unavailable") from error
+
+
+def _resolved(operator: str | None) -> Conflict:
+    by = f" by {operator}" if operator else ""
+    return Conflict(f"This case has been resolved{by}; its trail says how.", code="case_resolved")
+
+
+def _run(row: Any) -> RunOut:  # noqa: ANN401 - a record of asyncpg
+    report = row["report"] or {"accounts": [], "findings": []}
+    broken = [each["detail"] for each in report["findings"] if each["kind"] == FindingKind.BROKEN_RULE]
+    return RunOut(**{**row, **report, "broken_rules": broken})
+
+
+def _case(row: Any) -> dict[str, Any]:  # noqa: ANN401 - a record of asyncpg
+    return {**row, "workflow_id": workflow_ids.case(CaseId(row["id"]))}
+
+
+async def _read_case(conn: Connection, case_id: str) -> CaseWithTrail:
+    row = await conn.fetchrow("SELECT * FROM bank.cases WHERE id = $1", case_id)
+    if row is None:
+        raise no_such("case")
+    trail = await conn.fetch(
+        """SELECT event, actor, note, at FROM (
+               SELECT id, event, actor, note, at FROM bank.case_updates WHERE case_id = $1
+                ORDER BY id DESC LIMIT $2) newest ORDER BY id""",
+        case_id,
+        _LONGEST_TRAIL,
+    )
+    return CaseWithTrail(**_case(row), trail=[UpdateOut(**line) for line in trail])

@@ -1,0 +1,64 @@
+"""What requests ask of the books and of the rate counters, each together with all that ask the same (`together.py`).
+
+    await services.lookups.ask(find_api_keys_by_token, token)
+
+A function that finds many is given here with one: the answers of all that come at the same time are of one call. In
+their statements an array stands as `unnest((SELECT $1::text[]))`: Postgres then keeps one plan for arrays of all
+lengths, where it would plan anew for each call.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from api.service.coalesce import Together
+from engine.clients.cache import Cache
+from engine.ledger.database import Connection, Pool, borrowed, transaction
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+Find: TypeAlias = Callable[[Connection, Sequence[Q]], Awaitable[Sequence[A]]]
+"""Answers all these questions, in their order."""
+
+
+class Lookups:
+    """One per process."""
+
+    def __init__(self, pool: Pool, cache: Cache) -> None:
+        self._pool = pool
+        self._known: dict[Find[Any, Any], Together[Any, Any]] = {}
+        self._counts = Together(cache.count_requests)
+
+    async def ask(self, find: Find[Q, A], question: Q) -> A:
+        """The answer as it stands now. Raises what `find` raises, and Unavailable while Postgres is away."""
+        together: Together[Q, A] | None = self._known.get(find)
+        if together is None:
+            together = self._known[find] = Together(self._reading(find))
+        return await together.get(question)
+
+    async def write(self, insert: Find[Q, A], new: Q) -> A:
+        """What writing it gave; those that come together share a transaction.
+
+        Raises what `insert` raises for this one alone, and as `transaction` does.
+        """
+        together: Together[Q, A] | None = self._known.get(insert)
+        if together is None:
+            together = self._known[insert] = Together(self._writing(insert))
+        return await together.get(new)
+
+    async def count(self, caller: str) -> tuple[int, int]:
+        """Count one request of this caller: as `Cache.count_requests`."""
+        return await self._counts.get(caller)
+
+    def _reading(self, find: Find[Q, A]) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
+        async def ask(questions: Sequence[Q]) -> Sequence[A]:
+            async with borrowed(self._pool) as connection:
+                return await find(connection, questions)
+
+        return ask
+
+    def _writing(self, insert: Find[Q, A]) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
+        async def write(new: Sequence[Q]) -> Sequence[A]:
+            async with transaction(self._pool) as connection:
+                return await insert(connection, new)
+
+        return write

@@ -1,0 +1,223 @@
+"""`GET /metrics` for Prometheus: what this process did, and how the books stand.
+
+Counters are this process's own and begin at 0 with it, as Prometheus expects; figures of the books are the same in
+every process, read at most every five seconds. Nothing here names a user. No key is asked for: with
+`MILLRACE_METRICS_ADDRESS` the page has a listener of its own, which nobody outside can reach, and is gone from the
+public one. While Postgres is away the answer says so (`millrace_books_up 0`) and has everything else.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.access import get_services
+from api.service.remembered import Remembered
+from api.service.resources import Services
+from engine.domain.errors import EngineError
+from engine.ledger.database import Pool, translated
+from engine.views.metrics import Figures, read_figures
+
+router = APIRouter(include_in_schema=False)
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_KEPT_S, _LIFE_S = 5, 1
+_LIMIT_S = 3
+_MOST_HEADER_BYTES = 16_384
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_STATUSES = ("clean", "explained", "differs", "incomplete")
+_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """The counters of one application."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "millrace_http_requests", "Requests answered.", ["method", "route", "status"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "millrace_http_request_seconds",
+            "Time until the last byte of the answer.",
+            ["method", "route"],
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.problems = Counter("millrace_problems", "Problem documents, by code.", ["code"], registry=self.registry)
+        self.connections = Gauge("millrace_http_connections", "Open now.", registry=self.registry)
+        self._ended = Counter(
+            "millrace_http_connections_ended", "Ended by us, by reason.", ["reason"], registry=self.registry
+        )
+        self._refused = Counter(
+            "millrace_http_strangers_refused", "Without a good key, by bound.", ["bound"], registry=self.registry
+        )
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+        self._figures: Figures | None = None
+        self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+
+    def connection_ended(self, reason: str) -> None:
+        """One that its client did not end (`connection.py`)."""
+        self._ended.labels(reason).inc()
+
+    def stranger_refused(self, bound: str) -> None:
+        """One request (`strangers.py`)."""
+        self._refused.labels(bound).inc()
+
+    async def page(self, pool: Pool) -> bytes:
+        """Everything, in Prometheus's text format."""
+        figures = await self._read(pool)
+        books = CollectorRegistry(auto_describe=False)
+        books.register(_Books(figures, size=pool.get_size(), idle=pool.get_idle_size()))
+        return generate_latest(self.registry) + generate_latest(books)
+
+    async def _read(self, pool: Pool) -> Figures | None:
+        async with self._reading:
+            if time.monotonic() - self._read_at < _KEPT_S:
+                return self._figures
+            try:
+                with translated():
+                    async with asyncio.timeout(_LIMIT_S), pool.acquire() as conn:
+                        self._figures = await read_figures(conn)
+            except EngineError:
+                self._figures = None
+                return None
+            self._read_at = time.monotonic()
+            return self._figures
+
+
+class Metering:
+    """Counts and times each request; pure ASGI, so that answers are streamed as they come."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app, self._metrics = app, metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        failed = True
+        try:
+            await self._app(scope, receive, watched)
+            failed = False
+        finally:
+            # A path that no route has is no label: anybody may make up such paths.
+            route = getattr(scope.get("route"), "path", "none")
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, str(status)).inc()
+            self._metrics.seconds.labels(method, route).observe(time.perf_counter() - began)
+            code = "internal_error" if failed else scope.get("state", {}).get("problem")
+            if code:
+                self._metrics.problems.labels(code).inc()
+
+
+@router.get("/metrics")
+async def give_metrics(request: Request, services: Annotated[Services, Depends(get_services)]) -> Response:
+    """Prometheus's text format, as of the last second: writing it takes 12 ms, and here anybody may ask."""
+    state = request.app.state
+    if getattr(state, "metrics_page", None) is None:
+        metrics: Metrics = state.metrics
+        state.metrics_page = Remembered(lambda: metrics.page(services.pool), _LIFE_S)
+    return Response(await state.metrics_page.get(), media_type=MEDIA_TYPE)
+
+
+@asynccontextmanager
+async def own_listener(metrics: Metrics, pool: Pool, address: str) -> AsyncIterator[None]:
+    """Serve `GET /metrics`, and nothing else, at host:port for the length of the block. Raises OSError."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(_LIMIT_S * 2):
+                request = await reader.readuntil(b"\r\n\r\n")
+                if request.split(b" ", 2)[:2] == [b"GET", b"/metrics"]:
+                    writer.write(_http("200 OK", await metrics.page(pool)))
+                else:
+                    writer.write(_http("404 Not Found", b"GET /metrics\n"))
+                await writer.drain()
+        writer.close()
+
+    host, port = address.rsplit(":", 1)
+    async with await asyncio.start_server(answer, host, int(port), limit=_MOST_HEADER_BYTES):
+        yield
+
+
+def _http(status: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Books(Collector):
+    """The figures as gauges. Ages are told, not times: then an alert needs no clock of its own."""
+
+    def __init__(self, figures: Figures | None, *, size: int, idle: int) -> None:
+        self._figures, self._size, self._idle = figures, size, idle
+
+    def collect(self) -> Iterator[Metric]:
+        yield _gauge(
+            "postgres_connections", "Of this process.", "state", {"idle": self._idle, "used": self._size - self._idle}
+        )
+        yield GaugeMetricFamily("millrace_books_up", "1 while Postgres answers.", value=int(self._figures is not None))
+        if self._figures is not None:
+            yield from _of_books(self._figures)
+            yield from _of_reconciliation(self._figures)
+
+
+def _of_books(figures: Figures) -> Iterator[Metric]:
+    def per_node(name: str, about: str, field: str) -> Metric:
+        return _gauge(name, about, "node", {node.name: getattr(node, field) for node in figures.nodes})
+
+    yield per_node("payments_in_flight", "Payments whose end is not known.", "payments_in_flight")
+    yield per_node("payments_in_flight_oldest_seconds", "Age of the oldest; 0: none.", "oldest_payment_s")
+    yield per_node("invoices_open", "Invoices that can still be paid.", "open_invoices")
+    yield per_node("node_report_age_seconds", "Since the node said that it is alive.", "report_age_s")
+    yield per_node("node_outbound_msat", "What the node could send.", "outbound_msat")
+    yield per_node("node_inbound_msat", "What the node could receive.", "inbound_msat")
+    yield _gauge("rulebook_version", "The version in force.", "name", figures.rulebooks)
+    yield GaugeMetricFamily("millrace_held_msat", "Held for payments in flight.", value=figures.held_msat)
+
+
+def _of_reconciliation(figures: Figures) -> Iterator[Metric]:
+    found = figures.reconciliation
+    yield _gauge("cases_open", "Differences that wait for an operator's word.", "kind", found.open_cases)
+    if found.status is None:
+        return
+    yield GaugeMetricFamily("millrace_reconciliation_age_seconds", "Since the last run ended.", value=found.age_s)
+    statuses = {status: int(status == found.status) for status in _STATUSES}
+    yield _gauge("reconciliation_status", "1 for how the last run ended.", "status", statuses)
+    differences = found.differences_msat
+    yield _gauge("reconciliation_difference_msat", "Books less place less in flight.", "account", differences)
+
+
+def _gauge(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(f"millrace_{name}", about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family

@@ -1,0 +1,171 @@
+"""Fees for operators: the schedule in force, every earlier one, the next one, and what one would charge.
+
+    look      GET  /v1/admin/fees, /v1/admin/fees/{version}
+    try       POST /v1/admin/fees/preview    computes, changes nothing
+    set       PUT  /v1/admin/fees            the next version, in force from its commit on, with a line in the trail
+
+A schedule that cannot be used is refused with its place before anything is written. Two operators who set the same
+version: one is first, the other is told.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Path
+from pydantic import BaseModel, Field
+
+from api.access import get_services, needs_role
+from api.http.body import AmountMsat, Body, Content, JsonBody, Text, documented
+from api.http.errors import problems
+from api.service.auth import Caller, no_such
+from api.service.idempotency import optional_key
+from api.service.resources import Services
+from api.service.rulebook import set_edition
+from engine.bank.limits import Payer
+from engine.bank.rulebook import Edition, find_edition, read_current
+from engine.domain.errors import InvariantBroken
+from engine.domain.fees import MAX_LEVEL, Kind, explain, fee, parse_schedule
+from engine.domain.money import Msat
+
+router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
+Finance = Annotated[Caller, Depends(needs_role("finance"))]
+Svc = Annotated[Services, Depends(get_services)]
+Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
+
+_EXAMPLE = {
+    "lightning_out": [{"flat_msat": 1000}, {"proportional_ppm": 2500}, {"maximum_msat": 5_000_000}],
+    "internal": [{"exempt": {"levels": [3], "up_to_msat": 10_000_000}}, {"flat_msat": 500}],
+}
+_CONTENT = "Steps per kind of movement, in the order in which they work; see docs/ledger.md. A kind without is free."
+
+
+class ScheduleIn(Content):
+    """The schedule that is to be the next version."""
+
+    content: dict[str, Any] = Field(description=_CONTENT)
+    note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(description="Why.")
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(description="The one in force, and 1.")
+
+
+class ScheduleOut(BaseModel):
+    """One version of the schedule; it never changes."""
+
+    version: int = Field(examples=[2])
+    content: dict[str, Any] = Field(description=_CONTENT, examples=[_EXAMPLE])
+    note: str
+    set_by: str = Field(description="The operator.")
+    created_at: datetime
+
+
+class PreviewIn(Content):
+    """One movement, and the schedule to try; without one, that in force."""
+
+    content: dict[str, Any] | None = Field(default=None, description=_CONTENT)
+    kind: Literal["internal", "lightning_out", "lightning_in", "deposit", "withdrawal"]
+    amount_msat: AmountMsat
+    level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = Field(default=0, description="Of the account.")
+
+
+class EffectOut(BaseModel):
+    """The fee after one step."""
+
+    step: str = Field(
+        description="the step's name; at the end also whole_sat and at_most_the_amount, where they apply",
+        examples=["flat_msat"],
+    )
+    fee_msat: int = Field(examples=[1_000])
+
+
+class PreviewOut(BaseModel):
+    """What would be charged, and how it came about."""
+
+    version: int | None = Field(description="null for a schedule that was sent")
+    fee_msat: int = Field(examples=[3_500])
+    steps: list[EffectOut] = Field(description="Those that were taken, in their order.")
+
+
+@router.get("", summary="Show the fees in force", responses=problems("forbidden"))
+async def show_fees(_caller: Finance, services: Svc) -> ScheduleOut:
+    """Role: `finance`."""
+    async with services.reading() as conn:
+        return _shown(await read_current(conn, "fees"))
+
+
+@router.get(
+    "/{version}", summary="Show a version of the fees", responses=problems("forbidden", "not_found", "invalid_request")
+)
+async def show_fees_version(_caller: Finance, services: Svc, version: Version) -> ScheduleOut:
+    """Role: `finance`."""
+    async with services.reading() as conn:
+        edition = await find_edition(conn, "fees", version)
+    if edition is None:
+        raise no_such("version")
+    return _shown(edition)
+
+
+@router.put(
+    "",
+    summary="Set the fees",
+    responses=problems("forbidden", "invalid_request", "request_too_large", "version_conflict"),
+    openapi_extra=documented(ScheduleIn, second={"version": 2, "note": "fees from May on", "content": _EXAMPLE}),
+)
+async def set_fees(
+    caller: Finance, body: Annotated[Body[ScheduleIn], Depends(JsonBody(ScheduleIn))], services: Svc
+) -> ScheduleOut:
+    """Role: `finance`. In force at once; a payment that has been opened keeps the fee of its time.
+
+    The same again from the same operator is a repeat, and gets the version as it is.
+    """
+    asked = body.content
+    parse_schedule(asked.content)
+    return _shown(await set_edition(services, caller, "fees", asked.content, version=asked.version, note=asked.note))
+
+
+@router.post(
+    "/preview",
+    summary="Try a fee",
+    responses=problems("forbidden", "invalid_request", "request_too_large"),
+    openapi_extra=documented(
+        PreviewIn,
+        in_force={"kind": "lightning_in", "amount_msat": 250_000},
+        another={"kind": "internal", "amount_msat": 9_000_000, "level": 3, "content": _EXAMPLE},
+    ),
+)
+async def preview_fee(
+    _caller: Finance,
+    _key: Annotated[str | None, Depends(optional_key)],
+    body: Annotated[Body[PreviewIn], Depends(JsonBody(PreviewIn))],
+    services: Svc,
+) -> PreviewOut:
+    """Role: `finance`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
+    asked = body.content
+    version, content = None, asked.content
+    if content is None:
+        async with services.reading() as conn:
+            current = await read_current(conn, "fees")
+        version, content = current.version, current.content
+    effects = explain(parse_schedule(content), asked.kind, Msat(asked.amount_msat), asked.level)
+    return PreviewOut(
+        version=version,
+        fee_msat=effects[-1].fee_msat if effects else 0,
+        steps=[EffectOut(step=effect.step, fee_msat=effect.fee_msat) for effect in effects],
+    )
+
+
+async def our_fee(services: Services, payer: Payer, kind: Kind, amount_msat: Msat) -> Msat:
+    """What this payer is charged by the version in force when he was read; the payment's transaction computes again."""
+    async with services.reading() as conn:
+        edition = await find_edition(conn, "fees", payer.fees_version)
+    if edition is None:
+        raise InvariantBroken(f"there is no version {payer.fees_version} of the fees")
+    return fee(parse_schedule(edition.content), kind, amount_msat, payer.level)
+
+
+def _shown(edition: Edition) -> ScheduleOut:
+    return ScheduleOut(
+        version=edition.version,
+        content=edition.content,
+        note=edition.note,
+        set_by=edition.set_by,
+        created_at=edition.created_at,
+    )

@@ -1,0 +1,349 @@
+"""Accounts, their wallets and their API keys: who may ask for what. No money moves here.
+
+An account is opened together with its wallet and the wallet's account in the books, in the caller's transaction. An API
+key is `mr_<id>_<secret>`: the secret has 256 random bits, only its SHA-256 is stored (so strong a secret needs no slow
+hash), and the key is told once. Nothing about a key is cached, so a revocation counts from its commit on.
+
+Each key knows the key that made it. What comes from a key falls with it, its roles count only while every account that
+it comes from is active, and keys that come from one account are of one person (migration 0024, decision 0036).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+import asyncpg
+
+from engine.domain.errors import Conflict, Refused
+from engine.domain.ids import AccountId, ApiKeyId, WalletId, new_id
+from engine.domain.limits import Window
+from engine.domain.money import Sat
+from engine.domain.usernames import check_username
+from engine.ledger.accounts import open_account_in_tx
+from engine.ledger.chart import user
+from engine.ledger.database import Connection, Pool, change_rows, translated
+
+Reader: TypeAlias = "Connection | Pool"
+"""Either will do for a read of one statement."""
+
+_TOKEN = re.compile(r"mr_([0-9a-z]{25})_([0-9A-Za-z_-]{43})")
+_ID_PREFIX = "key_"
+
+_ACCOUNT = "id, username, external_id, level, status, created_at"
+_KEY = "id, account_id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat, made_by"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A user of the bank."""
+
+    id: AccountId
+    username: str | None
+    external_id: str | None
+    level: int
+    status: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wallet:
+    """Where an account's money is."""
+
+    id: WalletId
+    account_id: AccountId
+    currency: str
+    ledger_account_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """What is known of a key; its secret is not."""
+
+    id: ApiKeyId
+    account_id: AccountId
+    name: str
+    scopes: Sequence[str]
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    spend_limit_sat: Mapping[Window, Sat] | None
+    made_by: ApiKeyId | None
+    """None: the bootstrap key, or not known."""
+    has_powers: bool = True
+    """Whether its roles count. Asked only where a key is used."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a key is worth at this moment, its row locked against being revoked."""
+
+    has_powers: bool
+    generation: int
+    """1 for a key that comes from none, and one more with each that made the next."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewAccount:
+    """An account to be opened. `username` must be a good one, and free."""
+
+    id: AccountId
+    username: str | None = None
+    external_id: str | None = None
+    level: int = 0
+
+
+async def open_bank_account_in_tx(conn: Connection, new: NewAccount) -> None:
+    """Open the account and its bitcoin wallet, with the wallet's place in the books.
+
+    Raises Conflict (`username_taken`, `external_id_taken`) and Invalid; the caller's transaction is then spent.
+    """
+    if new.username is not None:
+        check_username(new.username)
+    with translated():
+        try:
+            await conn.execute(
+                "INSERT INTO bank.accounts(id, username, external_id, level) VALUES ($1, $2, $3, $4)",
+                new.id,
+                new.username,
+                new.external_id,
+                new.level,
+            )
+        except asyncpg.UniqueViolationError as error:
+            raise _taken(new, error) from error
+    wallet_id = WalletId(new_id("wal"))
+    ledger_account_id = await open_account_in_tx(conn, user(wallet_id), "liability", floor=0)
+    with translated():
+        await conn.execute(
+            "INSERT INTO bank.wallets(id, account_id, currency, ledger_account_id) VALUES ($1, $2, 'BTC', $3)",
+            wallet_id,
+            new.id,
+            ledger_account_id,
+        )
+
+
+def _taken(new: NewAccount, error: asyncpg.UniqueViolationError) -> Exception:
+    match error.constraint_name:
+        case "username_whatever_the_case":
+            return Conflict(
+                f"The username @{new.username} is taken, whatever the case.",
+                code="username_taken",
+                username=new.username,
+            )
+        case "accounts_external_id_key":
+            return Conflict(
+                "Another account has this external_id.", code="external_id_taken", external_id=new.external_id
+            )
+        case _:
+            return error
+
+
+async def find_account(conn: Reader, account_id: AccountId) -> Account | None:
+    """The account, whatever its status."""
+    with translated():
+        row = await conn.fetchrow(f"SELECT {_ACCOUNT} FROM bank.accounts WHERE id = $1", account_id)  # noqa: S608 - constant
+    return None if row is None else Account(**row)
+
+
+async def list_wallets(conn: Reader, account_id: AccountId) -> list[Wallet]:
+    """All wallets of the account, the oldest first."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT id, account_id, currency, ledger_account_id FROM bank.wallets
+                WHERE account_id = $1 ORDER BY created_at, id""",
+            account_id,
+        )
+    return [Wallet(**row) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payee:
+    """Where money for a wallet goes, and whether it still may."""
+
+    ledger_account_id: int
+    status: str
+
+
+async def find_payees(conn: Reader, wallet_ids: Sequence[WalletId]) -> dict[WalletId, Payee]:
+    """Those of these wallets that there are."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT w.id, w.ledger_account_id, a.status FROM bank.wallets w
+                 JOIN bank.accounts a ON a.id = w.account_id WHERE w.id = ANY($1)""",
+            wallet_ids,
+        )
+    return {
+        WalletId(row["id"]): Payee(ledger_account_id=row["ledger_account_id"], status=row["status"]) for row in rows
+    }
+
+
+# --- What they may not do --------------------------------------------------------------------------------------------
+
+
+def may_not_send(status: str) -> Refused:
+    """The payer's account is locked or closed."""
+    return Refused("This account may not send.", code="account_locked", account_status=status)
+
+
+def payee_closed() -> Refused:
+    """A locked account still receives; a closed one does not."""
+    return Refused("The payee's account is closed.", code="payee_closed")
+
+
+# --- API keys ---------------------------------------------------------------------------------------------------------
+
+
+def new_secret() -> str:
+    """256 random bits, in 43 characters."""
+    return secrets.token_urlsafe(32)
+
+
+def token(key_id: ApiKeyId, secret: str) -> str:
+    """The whole key, to be told once."""
+    return f"mr_{key_id.removeprefix(_ID_PREFIX)}_{secret}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewApiKey:
+    """A key to be made."""
+
+    id: ApiKeyId
+    account_id: AccountId
+    name: str
+    scopes: Sequence[str]
+    secret: str
+    expires_at: datetime | None
+    spend_limit_sat: Mapping[Window, Sat] | None
+    made_by: ApiKeyId | None
+
+
+async def add_api_key_in_tx(conn: Connection, new: NewApiKey) -> None:
+    """Let whoever has this secret act for the account from now on, and spend no more than this per window.
+
+    `lock_key_in_tx` its maker first: a key that has been revoked makes none.
+    """
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.api_keys(id, account_id, name, scopes, secret_hash, expires_at, spend_limit_sat,
+                   made_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)""",
+            new.id,
+            new.account_id,
+            new.name,
+            list(new.scopes),
+            _hash(new.secret),
+            new.expires_at,
+            None if new.spend_limit_sat is None else dict(new.spend_limit_sat),
+            new.made_by,
+        )
+
+
+async def find_api_keys_by_token(conn: Reader, texts: Sequence[str]) -> list[ApiKey | None]:
+    """The key that each of these texts is, while it is neither revoked nor expired, in their order.
+
+    `has_powers` is looked up for keys with a role; those of users, which are nearly all, cost no more for it.
+    """
+    matches = [_TOKEN.fullmatch(text) for text in texts]
+    ids = {_ID_PREFIX + match[1] for match in matches if match is not None}
+    if not ids:
+        return [None] * len(texts)
+    with translated():
+        rows = await conn.fetch(
+            f"""SELECT {_KEY}, secret_hash,
+                       scopes <@ '{{read,receive,send}}' OR bank.key_has_powers(id) AS has_powers
+                  FROM bank.api_keys
+                 WHERE id = ANY($1) AND revoked_at IS NULL
+                   AND (expires_at IS NULL OR expires_at > clock_timestamp())""",  # noqa: S608 - constant
+            list(ids),
+        )
+    good = {row["id"]: row for row in rows}
+    return [None if match is None else _opened_by(match[2], good.get(_ID_PREFIX + match[1])) for match in matches]
+
+
+def _opened_by(secret: str, row: asyncpg.Record | None) -> ApiKey | None:
+    if row is None or not hmac.compare_digest(row["secret_hash"], _hash(secret)):
+        return None
+    known = dict(row)
+    del known["secret_hash"]
+    return ApiKey(**known)
+
+
+async def find_api_key(conn: Reader, account_id: AccountId, key_id: ApiKeyId) -> ApiKey | None:
+    """A key of this account, revoked or not."""
+    with translated():
+        row = await conn.fetchrow(
+            f"SELECT {_KEY} FROM bank.api_keys WHERE id = $1 AND account_id = $2",  # noqa: S608 - constant
+            key_id,
+            account_id,
+        )
+    return None if row is None else ApiKey(**row)
+
+
+async def lock_key_in_tx(conn: Connection, key_id: ApiKeyId) -> Standing | None:
+    """What the key is worth; nobody revokes it until the transaction ends. None: it is revoked, or has expired."""
+    with translated():
+        found = await conn.fetchval(
+            """SELECT id FROM bank.api_keys WHERE id = $1 AND revoked_at IS NULL
+                  AND (expires_at IS NULL OR expires_at > clock_timestamp()) FOR SHARE""",
+            key_id,
+        )
+        if found is None:
+            return None
+        row = await conn.fetchrow(  # a statement of its own: what was committed while the first one waited counts
+            """SELECT bank.key_has_powers($1) AS has_powers, max(generation) AS generation FROM bank.key_line($1)""",
+            key_id,
+        )
+    return None if row is None else Standing(**row)
+
+
+async def revoke_api_key_in_tx(
+    conn: Connection, key_id: ApiKeyId, *, keep_made: bool = False
+) -> dict[ApiKeyId, AccountId]:
+    """From the commit on the key opens nothing, nor do those that come from it, unless they are kept.
+
+    Gives those that still opened something, with their accounts; none for a repeat. Who is making a key at this moment
+    holds the row of his own, is waited for, and what he made is found.
+    """
+    revoked: dict[ApiKeyId, AccountId] = {}
+    generation = [key_id]
+    while generation:
+        with translated():
+            rows = await conn.fetch(
+                """SELECT id, account_id FROM bank.api_keys WHERE id = ANY($1) AND revoked_at IS NULL
+                    ORDER BY id FOR NO KEY UPDATE""",
+                generation,
+            )
+            new = {ApiKeyId(row["id"]): AccountId(row["account_id"]) for row in rows}
+            await change_rows(
+                conn,
+                len(new),
+                "UPDATE bank.api_keys SET revoked_at = clock_timestamp() WHERE id = ANY($1) AND revoked_at IS NULL",
+                list(new),
+            )
+            revoked |= new
+            made = await conn.fetch("SELECT id FROM bank.api_keys WHERE made_by = ANY($1) ORDER BY id", generation)
+        generation = [] if keep_made else [ApiKeyId(row["id"]) for row in made]
+    return revoked
+
+
+async def comes_from_account(conn: Connection, key_id: ApiKeyId, account_id: AccountId) -> bool:
+    """Whether the key, or one that it comes from, is of this account."""
+    with translated():
+        found: bool = await conn.fetchval(
+            "SELECT EXISTS (SELECT FROM bank.key_line($1) WHERE account_id = $2)", key_id, account_id
+        )
+    return found
+
+
+async def are_of_one_person(conn: Connection, key_id: ApiKeyId, other_id: ApiKeyId) -> bool:
+    """Whether they are of one account, or come from keys of one. The bootstrap key is nobody's."""
+    with translated():
+        found: bool = await conn.fetchval("SELECT bank.are_of_one_person($1, $2)", key_id, other_id)
+    return found
+
+
+def _hash(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

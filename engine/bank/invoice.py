@@ -1,0 +1,250 @@
+"""The posting of a receipt, and the invoice's row in the bank. A: what was really paid, B: our fee, at most A.
+
+    event                                       reference               entries
+    received from outside                       ln:<hash>:recv          Dr channels A · Cr user A−B · Cr fees B
+    paid by one of our users (payment.py)       ln:<hash>:recv          there the payer pays our fee
+    received although a user of ours had paid   ln:<hash>:recv:outside  Dr channels A · Cr user A−B · Cr fees B
+    received for no invoice that we know,
+    or for an account that is closed            ln:<hash>:recv          Dr channels A · Cr suspense:in A
+
+The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from engine.bank.fees import Charge, fee_facts
+from engine.bank.payment import receive_ref
+from engine.domain.ids import InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
+from engine.domain.money import Msat
+from engine.ledger import chart
+from engine.ledger.book import Posting, credit, debit
+from engine.ledger.database import Connection, change_any, change_rows, translated
+
+ACTOR = "receive"
+_LONGEST_DELAY = timedelta(minutes=30)
+_LONGEST_PROBLEM = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceRow:
+    """An invoice as the bank has it."""
+
+    id: InvoiceId
+    wallet_id: WalletId
+    node: NodeName
+    bolt11: str
+    payment_hash: PaymentHash
+    amount_msat: Msat | None
+    status: str
+    expires_at: datetime
+    paid_by: PaymentId | None
+    outside_msat: Msat
+    ledger_account_id: int
+    """The payee's account in the books."""
+    level: int
+    """The payee's."""
+    fees_in_force: int
+    """The version of our fees while this transaction reads."""
+    payee_closed: bool
+    """For good: money that still comes waits in suspense for an operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """An invoice of ours that was paid from outside: what came, and our fee out of it."""
+
+    invoice: InvoiceRow
+    amount_msat: Msat
+    charge: Charge | None = None
+
+
+# Posting
+
+
+async def received(
+    conn: Connection,
+    ids: chart.Chart,
+    *,
+    payment_hash: PaymentHash,
+    node: NodeName,
+    amount_msat: Msat,
+    paid: Received | None,
+    beside_internal: bool,
+    workflow_id: str,
+) -> Posting:
+    """Money came in over Lightning, and the payee pays our fee out of it. Without a payee it waits for an operator."""
+    charge = paid.charge if paid else None
+    creditor = paid.invoice.ledger_account_id if paid else await ids.get_id(conn, chart.SUSPENSE_IN)
+    fee_msat = charge.fee_msat if charge else Msat(0)
+    legs = [debit(await ids.get_id(conn, chart.channels(node)), amount_msat)]
+    if amount_msat > fee_msat:
+        legs.append(credit(creditor, amount_msat - fee_msat))
+    if fee_msat > 0:
+        legs.append(credit(await ids.get_id(conn, chart.LIGHTNING_FEES), fee_msat))
+    return Posting(
+        ref=receive_ref(payment_hash) + (":outside" if beside_internal else ""),
+        template="lightning_received",
+        phase="post",
+        actor=ACTOR,
+        workflow_id=workflow_id,
+        metadata=fee_facts(charge.fee_msat, charge.version, charge.level) if charge else {},
+        legs=legs,
+    )
+
+
+# Rows
+
+
+async def find_rows_in_tx(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> dict[PaymentHash, InvoiceRow]:
+    """Those of these hashes that are invoices of ours, locked until the transaction ends; before any balance, always.
+
+    Locked in one order by all, so nobody waits in a circle.
+    """
+    with translated():
+        rows = await conn.fetch(
+            """SELECT i.id, i.wallet_id, i.node, i.bolt11, i.payment_hash, i.amount_msat, i.status, i.expires_at,
+                      i.paid_by, i.outside_msat, w.ledger_account_id, a.level, b.closed AS payee_closed,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_in_force
+                 FROM bank.invoices i JOIN bank.wallets w ON w.id = i.wallet_id
+                 JOIN bank.accounts a ON a.id = i.account_id
+                 JOIN ledger.balances b ON b.account_id = w.ledger_account_id
+                WHERE i.payment_hash = ANY($1) ORDER BY i.payment_hash FOR UPDATE OF i""",
+            payment_hashes,
+        )
+    return {PaymentHash(row["payment_hash"]): InvoiceRow(**row) for row in rows}
+
+
+async def find_row_in_tx(conn: Connection, payment_hash: PaymentHash) -> InvoiceRow | None:
+    """The invoice of this hash, as `find_rows_in_tx`."""
+    return (await find_rows_in_tx(conn, [payment_hash])).get(payment_hash)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaidInternally:
+    """An invoice of one of our users, paid by another one."""
+
+    invoice: InvoiceRow
+    payment_id: PaymentId
+    amount_msat: Msat
+
+
+async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidInternally]) -> None:
+    """Settled in the ledger; with notes that the nodes must stop offering them."""
+    if not paid:
+        return
+    with translated():
+        await change_rows(
+            conn,
+            len(paid),
+            """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + p.amount_msat,
+                   paid_by = p.payment_id, settled_at = coalesce(i.settled_at, clock_timestamp())
+                 FROM unnest($1::text[], $2::text[], $3::bigint[]) p(id, payment_id, amount_msat)
+                WHERE i.id = p.id AND i.status = 'open'""",
+            [each.invoice.id for each in paid],
+            [each.payment_id for each in paid],
+            [each.amount_msat for each in paid],
+        )
+        await conn.execute(
+            """INSERT INTO bank.node_cancellations(payment_hash, node)
+               SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT (payment_hash) DO NOTHING""",
+            [each.invoice.payment_hash for each in paid],
+            [each.invoice.node for each in paid],
+        )
+
+
+async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) -> None:
+    """Settled from outside, whatever the rows said before: money that came is money. Keeps our fees and their rules."""
+    await change_rows(
+        conn,
+        len(received),
+        """UPDATE bank.invoices i SET status = 'settled', received_msat = i.received_msat + r.amount_msat,
+               outside_msat = r.amount_msat, outside_at = clock_timestamp(), service_fee_msat = r.fee_msat,
+               fee_version = r.version, fee_level = r.level,
+               settled_at = coalesce(i.settled_at, clock_timestamp())
+             FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::int[], $5::int[])
+                  r(id, amount_msat, fee_msat, version, level)
+            WHERE i.id = r.id AND i.outside_msat = 0""",
+        [each.invoice.id for each in received],
+        [each.amount_msat for each in received],
+        [each.charge.fee_msat if each.charge else 0 for each in received],
+        [each.charge and each.charge.version for each in received],
+        [each.charge and each.charge.level for each in received],
+    )
+
+
+async def list_uncredited(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> set[PaymentHash]:
+    """Those of these receipts from outside that are not in the books, neither with their payee nor in suspense."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT h.payment_hash FROM unnest($1::text[]) h(payment_hash)
+                 LEFT JOIN bank.invoices i ON i.payment_hash = h.payment_hash
+                WHERE NOT EXISTS (SELECT FROM ledger.transfers t
+                       WHERE t.external_ref = format(CASE WHEN i.paid_by IS NULL THEN 'ln:%s:recv'
+                                                          ELSE 'ln:%s:recv:outside' END, h.payment_hash))""",
+            payment_hashes,
+        )
+    return {PaymentHash(row["payment_hash"]) for row in rows}
+
+
+async def mark_expired(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
+    """Closed at the node without a payment. What is settled or cancelled stays so."""
+    await change_any(
+        conn,
+        "UPDATE bank.invoices SET status = 'expired' WHERE payment_hash = ANY($1) AND status = 'open'",
+        payment_hashes,
+    )
+
+
+async def list_overdue(
+    conn: Connection, node: NodeName, *, after: InvoiceId, grace_s: int, limit: int
+) -> list[tuple[InvoiceId, PaymentHash]]:
+    """A page of open invoices of this node that are past their expiry by the grace, in the order of their ids."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT id, payment_hash FROM bank.invoices
+                WHERE node = $1 AND status = 'open' AND id > $2
+                  AND expires_at < clock_timestamp() - make_interval(secs => $3) ORDER BY id LIMIT $4""",
+            node,
+            after,
+            grace_s,
+            limit,
+        )
+    return [(InvoiceId(row["id"]), PaymentHash(row["payment_hash"])) for row in rows]
+
+
+async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> list[PaymentHash]:
+    """Notes whose turn it is to be worked off at this node, whoever has waited longest first."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT payment_hash FROM bank.node_cancellations
+                WHERE node = $1 AND done_at IS NULL AND due_at <= clock_timestamp() ORDER BY due_at LIMIT $2""",
+            node,
+            limit,
+        )
+    return [PaymentHash(row["payment_hash"]) for row in rows]
+
+
+async def put_cancellations_off(conn: Connection, problems: Mapping[PaymentHash, str]) -> None:
+    """These could not be worked off now, and why. Each try waits twice as long for the next, up to half an hour."""
+    await change_any(
+        conn,
+        """UPDATE bank.node_cancellations c SET tries = c.tries + 1, problem = p.problem,
+               due_at = clock_timestamp() + least($3::interval, interval '1 second' * power(2, least(c.tries, 20)))
+             FROM unnest($1::text[], $2::text[]) p(payment_hash, problem)
+            WHERE c.payment_hash = p.payment_hash AND c.done_at IS NULL""",
+        list(problems),
+        [problem[:_LONGEST_PROBLEM] for problem in problems.values()],
+        _LONGEST_DELAY,
+    )
+
+
+async def mark_cancellations_done(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> None:
+    """Nobody can pay these at the node any more, or somebody has."""
+    await change_any(
+        conn,
+        """UPDATE bank.node_cancellations SET done_at = clock_timestamp(), problem = NULL
+            WHERE payment_hash = ANY($1)""",
+        payment_hashes,
+    )

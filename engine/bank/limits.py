@@ -1,0 +1,180 @@
+"""What the bank knows when somebody wants to pay: whose money, which limits and caps are in force, how much is used.
+
+The ledger counts under the lock of the balance row and refuses there (`ledger.count_up`); nothing here decides. The
+version of the rulebook that is in force comes with the payer, in one statement; its content never changes, so each
+process reads a version once.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+from engine.bank.prices import read_prices
+from engine.bank.rulebook import find_edition
+from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.ids import AccountId, ApiKeyId, WalletId
+from engine.domain.limits import (
+    WINDOWS,
+    Count,
+    Kind,
+    LimitBook,
+    Window,
+    key_count,
+    level_counts,
+    parse_limits,
+    window_name,
+)
+from engine.domain.money import Msat, Sat
+from engine.ledger.database import Connection, Pool, translated
+
+Reader: TypeAlias = "Connection | Pool"
+
+PRUNED_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Payer:
+    """Whose money it would be, what limits it, and the versions of the rules in force while it is looked at."""
+
+    ledger_account_id: int
+    status: str
+    level: int
+    limits_version: int
+    fees_version: int
+    key_id: ApiKeyId | None
+    caps: Mapping[Window, Sat]
+    """Of the API key that asks; empty when it has none."""
+
+
+class LimitBooks:
+    """The rulebook's versions, parsed. One per process; remembers the last one that was asked for."""
+
+    def __init__(self) -> None:
+        self._known = (0, LimitBook({}))
+
+    async def get(self, conn: Reader, version: int) -> LimitBook:
+        """Raises InvariantBroken for a version that is not there or was never a good one."""
+        known, book = self._known
+        if known == version:
+            return book
+        edition = await find_edition(conn, "limits", version)
+        if edition is None:
+            raise InvariantBroken(f"there is no version {version} of the limits")
+        book = parse_limits(edition.content)
+        self._known = (version, book)
+        return book
+
+
+async def find_payer(
+    conn: Reader, account_id: AccountId, wallet_id: WalletId | None, key_id: ApiKeyId | None
+) -> Payer | None:
+    """As `find_payers` tells of one."""
+    (payer,) = await find_payers(conn, [(account_id, wallet_id, key_id)])
+    return payer
+
+
+async def find_payers(
+    conn: Reader, asked: Sequence[tuple[AccountId, WalletId | None, ApiKeyId | None]]
+) -> list[Payer | None]:
+    """Each account with this wallet (without one: with its only wallet) and this key, as they are now, in this order.
+
+    None for somebody else's wallet.
+    """
+    with translated():
+        rows = await conn.fetch(
+            """SELECT w.ledger_account_id, a.status, a.level, k.id AS key_id, k.spend_limit_sat AS caps,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'limits') AS limits_version,
+                      (SELECT max(version) FROM bank.rulebooks WHERE name = 'fees') AS fees_version
+                 FROM unnest((SELECT $1::text[]), (SELECT $2::text[]), (SELECT $3::text[]))
+                      WITH ORDINALITY o(account_id, wallet_id, key_id, place)
+                 LEFT JOIN bank.wallets w ON w.account_id = o.account_id AND w.id = coalesce(o.wallet_id, w.id)
+                 LEFT JOIN bank.accounts a ON a.id = w.account_id
+                 LEFT JOIN bank.api_keys k ON k.id = o.key_id AND k.account_id = a.id ORDER BY o.place""",
+            [account_id for account_id, _wallet_id, _key_id in asked],
+            [wallet_id for _account_id, wallet_id, _key_id in asked],
+            [key_id for _account_id, _wallet_id, key_id in asked],
+        )
+    return [None if row["status"] is None else Payer(**{**row, "caps": row["caps"] or {}}) for row in rows]
+
+
+async def read_prices_micro(conn: Connection, books: LimitBooks, payers: Iterable[Payer], kind: Kind) -> dict[str, int]:
+    """The last price of each currency in which such payments of any of them are limited, where there is one.
+
+    Whatever its age: how old it may be was asked when the payment was let in, and what was accepted is not refused
+    because a feed has stopped since.
+    """
+    currencies: set[str] = set()
+    for version, level in {(payer.limits_version, payer.level) for payer in payers}:
+        currencies |= (await books.get(conn, version)).currencies(level, kind)
+    prices = await read_prices(conn, currencies) if currencies else {}
+    return {currency: price.price_micro for currency, price in prices.items()}
+
+
+async def counts_of(
+    conn: Connection,
+    books: LimitBooks,
+    payer: Payer,
+    kind: Kind,
+    total_msat: Msat,
+    prices_micro: Mapping[str, int],
+) -> list[Count]:
+    """What a payment counts at these prices, and the maxima that are in force for it.
+
+    It counts all that it may take: amount, routing cap and our fee, which is what is held or moved with it.
+    Raises Refused (`price_unavailable`) when there never was a price in a currency of its limits.
+    """
+    book = await books.get(conn, payer.limits_version)
+    if missing := sorted(book.currencies(payer.level, kind) - set(prices_micro)):
+        raise Refused(f"There is no price in {missing[0]}.", code="price_unavailable", currency=missing[0])
+    counts = level_counts(book, payer.level, kind, total_msat, prices_micro)
+    if payer.caps and payer.key_id is not None:
+        counts.append(key_count(payer.key_id, payer.caps, total_msat))
+    return counts
+
+
+async def find_excess(
+    conn: Connection, books: LimitBooks, payer: Payer, kind: Kind, total_msat: Msat
+) -> dict[str, Any] | None:
+    """The first limit that such a payment would exceed now, in the words of the ledger's no; None when it fits.
+
+    For quotes: nothing is counted, and at the payment it may be otherwise. Raises as `counts_of`.
+    """
+    prices_micro = await read_prices_micro(conn, books, [payer], kind)
+    counts = await counts_of(conn, books, payer, kind, total_msat, prices_micro)
+    used = await read_used(conn, payer.ledger_account_id, [count.kind for count in counts])
+    for count in counts:
+        for window_s, most in count.maxima.items():
+            so_far = used[count.kind, window_name(window_s)]
+            if so_far + count.amount > most:
+                facts = {"kind": count.kind, "window_s": window_s, "limit": most}
+                return {**facts, "used": so_far, "asked": count.amount}
+    return None
+
+
+async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str]) -> dict[tuple[str, Window], int]:
+    """What each kind counts within each window now, as the next payment would find it."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT k.kind, w.name, coalesce(u.used, 0) AS used
+                 FROM unnest($2::text[]) k(kind) CROSS JOIN unnest($3::text[], $4::int[]) w(name, seconds)
+                CROSS JOIN LATERAL (
+                      SELECT sum(c.amount) AS used FROM ledger.counters c
+                       WHERE c.account_id = $1 AND c.kind = k.kind AND c.window_s = w.seconds
+                         AND c.bucket > ledger.window_begin(w.seconds, statement_timestamp())) u""",
+            ledger_account_id,
+            list(counters),
+            list(WINDOWS),
+            list(WINDOWS.values()),
+        )
+    return {(row["kind"], cast("Window", row["name"])): int(row["used"]) for row in rows}
+
+
+async def prune_counters_in_tx(conn: Connection) -> bool:
+    """Remove buckets that are older than twice their window: they count nowhere. Gives whether there may be more.
+
+    At most `PRUNED_AT_ONCE` of each window. Payments do not wait for it: a bucket in use stays until the next call.
+    What is released after its bucket has gone is given back to nobody, for it counts no longer.
+    """
+    with translated():
+        gone: int = await conn.fetchval("SELECT ledger.prune_counters($1)", PRUNED_AT_ONCE)
+    return gone >= PRUNED_AT_ONCE

@@ -1,0 +1,227 @@
+"""Payments in flight, as the bank knows them: what each waits for, what was seen of it, and how many there may be.
+
+Nothing here is money. A wait is the last that a worker saw and is overwritten; a sighting is part of a proof and stays.
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from engine.bank.node import choose_sender
+from engine.bank.payable import NEVER_AGAIN, unpayable
+from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId
+from engine.domain.money import Msat
+from engine.domain.sending import UNDER_WAY, Waiting
+from engine.ledger.database import Connection, translated
+
+_PATIENCE = timedelta(minutes=15)
+"""After so long an operator should look, whatever it waits for, unless the wait is the payee's."""
+_DETAIL_LENGTH = 500
+_WORDS_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caps:
+    """How many payments may be in flight at once."""
+
+    per_account: int
+    per_node: int
+
+
+NO_CAPS = Caps(per_account=2**31, per_node=2**31)
+"""As many as the money allows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """What stands between an attempt and its node, while the money is held for it."""
+
+    pubkey: str
+    """Of the node that was adopted: none but this one may be told to send."""
+    begun: bool
+    """Whether the node has said that it has the attempt: then it may not be sent."""
+    refusals: int = 0
+    """How often in a row the node has refused to begin it, in the same words."""
+    refused_for_s: int = 0
+    """How long ago it did so last, in whole seconds that have passed."""
+
+
+async def find_fence(conn: Connection, payment_id: PaymentId, *, attempt: int) -> Fence | None:
+    """None when this very attempt may not be sent any more: its money is no longer held."""
+    with translated():
+        row = await conn.fetchrow(
+            """SELECT n.pubkey, EXISTS (SELECT FROM bank.begun_sends b WHERE b.payment_id = p.id) AS begun,
+                      coalesce(r.times, 0) AS refusals,
+                      coalesce(floor(extract(epoch FROM clock_timestamp() - r.last_at)), 0)::bigint AS refused_for_s
+                 FROM bank.payments p JOIN bank.nodes n ON n.name = p.node
+                 LEFT JOIN bank.refused_sends r ON r.payment_id = p.id
+                WHERE p.id = $1 AND p.attempt = $2 AND p.status = 'pending'""",
+            payment_id,
+            attempt,
+        )
+    return Fence(**row) if row else None
+
+
+async def note_begun(conn: Connection, payment_id: PaymentId) -> None:
+    """The node has said that it has the attempt. A repeat changes nothing."""
+    with translated():
+        await conn.execute("INSERT INTO bank.begun_sends(payment_id) VALUES ($1) ON CONFLICT DO NOTHING", payment_id)
+
+
+async def note_refusal(conn: Connection, payment_id: PaymentId, words: str) -> None:
+    """The node has refused to begin it, and then did not know it. Other words begin the count anew."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.refused_sends AS r (payment_id, words, times, last_at)
+               VALUES ($1, $2, 1, clock_timestamp())
+               ON CONFLICT (payment_id) DO UPDATE SET words = $2, last_at = clock_timestamp(),
+                   times = CASE r.words WHEN $2 THEN r.times + 1 ELSE 1 END""",
+            payment_id,
+            _without_digits(words)[:_WORDS_LENGTH],
+        )
+
+
+def _without_digits(words: str) -> str:
+    """Numbers, hashes and times change from one answer to the next; NUL is no text to Postgres."""
+    return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", words.lower()).replace("\0", "")
+
+
+async def find_reader(
+    conn: Connection, payment_hash: PaymentHash, total_msat: Msat, *, max_in_flight: int
+) -> NodeName | None:
+    """The node that a payment of this hash would most likely be pinned to now; None when it would stay with us."""
+    with translated():
+        is_ours: bool = await conn.fetchval(
+            "SELECT EXISTS (SELECT FROM bank.invoices WHERE payment_hash = $1)", payment_hash
+        )
+    return None if is_ours else await choose_sender(conn, total_msat, max_in_flight=max_in_flight)
+
+
+async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> datetime:
+    """What the payment waits for now; since when it does. A repeat changes nothing.
+
+    Another reason begins its time anew, but for a payment that is not going on: however often its reasons change, its
+    time runs until its node has it. After fifteen minutes of an impatient wait it needs an operator.
+    """
+    with translated():
+        since: datetime | None = await conn.fetchval(
+            """INSERT INTO bank.payment_waits AS w (payment_id, reason, detail, needs_operator)
+               VALUES ($1, $2, $3, $4)
+               ON CONFLICT (payment_id) DO UPDATE SET reason = $2, detail = $3,
+                   since = CASE WHEN w.reason = $2 OR ($7 AND w.reason <> ALL($8)) THEN w.since
+                                ELSE clock_timestamp() END,
+                   needs_operator = $4 OR ($5 AND (w.reason = $2 OR ($7 AND w.reason <> ALL($8)))
+                                           AND w.since < clock_timestamp() - $6::interval)
+                WHERE (w.reason, w.detail, w.needs_operator) IS DISTINCT FROM ($2, $3, $4)
+                   OR ($5 AND w.since < clock_timestamp() - $6::interval AND NOT w.needs_operator)
+               RETURNING since""",
+            payment_id,
+            waiting.reason,
+            waiting.detail[:_DETAIL_LENGTH],
+            waiting.needs_operator,
+            waiting.impatient,
+            _PATIENCE,
+            waiting.is_stalled,
+            list(UNDER_WAY),
+        )
+        if since is None:  # nothing to write
+            since = await conn.fetchval("SELECT since FROM bank.payment_waits WHERE payment_id = $1", payment_id)
+    if since is None:
+        raise InvariantBroken(f"the wait of {payment_id} is gone")
+    return since
+
+
+async def has_wait(conn: Connection, payment_hash: PaymentHash) -> bool:
+    """Whether the pending payment of this hash waits for something that was noted: its send follows it no longer."""
+    with translated():
+        found: bool = await conn.fetchval(
+            """SELECT EXISTS (SELECT FROM bank.payments p JOIN bank.payment_waits w ON w.payment_id = p.id
+                               WHERE p.payment_hash = $1 AND p.status = 'pending')""",
+            payment_hash,
+        )
+    return found
+
+
+async def add_sighting(
+    conn: Connection, payment_id: PaymentId, *, height: int, time_lock: int, payment_index: int
+) -> None:
+    """It was in flight, and in no channel at this height. A second look at the same height adds nothing."""
+    with translated():
+        await conn.execute(
+            """INSERT INTO bank.lost_sightings(payment_id, height, time_lock, payment_index)
+               VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING""",
+            payment_id,
+            height,
+            time_lock,
+            payment_index,
+        )
+
+
+async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_index: int) -> list[int]:
+    """The heights at which it was in no channel, in order."""
+    with translated():
+        rows = await conn.fetch(
+            "SELECT height FROM bank.lost_sightings WHERE payment_id = $1 AND payment_index = $2 ORDER BY height",
+            payment_id,
+            payment_index,
+        )
+    return [row["height"] for row in rows]
+
+
+async def take_turn_in_tx(conn: Connection, payment_hash: PaymentHash) -> None:
+    """From here to the end of the transaction nobody else opens a payment of this hash over Lightning.
+
+    Waits for others who open one, and for whoever ends the pending one. Taken after the idempotency key and before
+    everything else, one in a transaction, and never by those who end a payment: so nobody waits in a circle. Again in
+    the same transaction it changes nothing.
+    """
+    with translated():
+        await conn.execute("SELECT bank.take_turn($1)", payment_hash)
+
+
+async def read_earlier_attempts_in_tx(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
+    """(how many times this hash has been tried, the highest LND payment index that this node ended one with).
+
+    Exact for whoever has the hash's turn (`take_turn_in_tx`); to anybody else it may be old already.
+
+    Each node counts its payments for itself: the index of one says nothing about the news of another.
+
+    Raises Refused for a hash that a node holds to be in flight for ever, or was given up without its word: it would
+    never send it again, or could pay it twice.
+    """
+    with translated():
+        (row,) = await conn.fetch(
+            """SELECT coalesce(max(attempt), 0) AS attempts,
+                      coalesce(max(payment_index) FILTER (WHERE node = $2), 0) AS known,
+                      coalesce(bool_or(failure_code = ANY($3)), false) AS lost
+                 FROM bank.payments WHERE payment_hash = $1 AND attempt IS NOT NULL""",
+            payment_hash,
+            node,
+            NEVER_AGAIN,
+        )
+    if row["lost"]:
+        raise unpayable()
+    return row["attempts"], row["known"]
+
+
+async def require_room_in_tx(conn: Connection, account_id: AccountId, node: NodeName, caps: Caps) -> None:
+    """Raises Refused when this payment, whose row is written, is one too many for its account or its node.
+
+    Exact per account, whose payments follow each other behind the lock on its balance. Payments of several accounts
+    that are opened at the same moment may pass the node's cap by their number.
+    """
+    with translated():
+        (counts,) = await conn.fetch(
+            """SELECT (SELECT count(*) FROM bank.payments WHERE account_id = $1 AND status = 'pending') AS of_account,
+                      (SELECT count(*) FROM bank.payments WHERE node = $2 AND status = 'pending') AS of_node""",
+            account_id,
+            node,
+        )
+    for cap, count, whose in (
+        (caps.per_account, counts["of_account"], "this account"),
+        (caps.per_node, counts["of_node"], "the bank's Lightning node"),
+    ):
+        if count > cap:
+            detail = f"There may be {cap} payments of {whose} in flight at once; wait until some have ended."
+            raise Refused(detail, code="too_many_in_flight", max_in_flight=cap)

@@ -1,0 +1,375 @@
+"""One LND node as the worker sees it: send, look, follow streams, read balances. It can neither delete a payment (that
+would erase the node's own record of what was sent) nor move coins on chain: its macaroon does not allow it.
+
+What LND's answers mean is decided here, once:
+
+* A payment is final when `status` is SUCCEEDED or FAILED. `failure_reason` may be set while attempts are still in
+  flight, so it decides nothing.
+* SendPaymentV2 is repeatable by payment hash until the payment has FAILED: ALREADY_EXISTS means "look at it".
+* An error before LND has made a payment row comes as text, and counts only after a look has found no payment
+  (lnd_refusal.py). What is no answer of the node stays unknown.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import NoReturn
+
+import grpc
+
+from engine.clients.lnd.commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
+from engine.clients.lnd.decode import InvoiceReader, answer_of, require_same
+from engine.clients.lnd.grpc_channel import open_channel, raise_translated, translated
+from engine.clients.lnd.htlcs import NodeHtlcs, read_closed, read_htlcs
+from engine.clients.lnd.inbound import NodeRoom, read_room
+from engine.clients.lnd.invoices import cancel_invoice
+from engine.clients.lnd.refusal import refusal
+from engine.clients.lnd.settled import read_claimed, read_settled
+from engine.clients.lnd.untried import end_untried
+from engine.clients.lndrpc import lightning_pb2 as ln
+from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
+from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
+from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
+from engine.domain.errors import NotFound, OutcomeUnknown, Unavailable
+from engine.domain.ids import NodeName, PaymentHash
+from engine.domain.money import MAX_AMOUNT_MSAT, MSAT_PER_SAT, Msat
+from engine.domain.sending import CLTV_LIMIT
+from engine.settings import NodeSettings
+
+_CALL_TIMEOUT_S = 10
+_SEND_TIMEOUT_S = 60
+"""How long LND goes on trying new routes. It does not end what is in flight."""
+_MAX_PARTS = 16
+_KEYSEND_RECORD = 5482373484
+"""Where in the onion a node looks for the preimage of a payment that it has no invoice for."""
+_INVOICE_PAGE = 1000
+
+
+class NodePaymentStatus(StrEnum):
+    """What the node knows of a payment; the last two are final."""
+
+    IN_FLIGHT = "in_flight"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePayment:
+    """A payment as the node has it."""
+
+    payment_hash: PaymentHash
+    status: NodePaymentStatus
+    fee_msat: Msat
+    preimage: str | None
+    failure_reason: str
+    payment_index: int
+    created_at: datetime
+    """By the node's clock."""
+    time_lock: int = 0
+    """The last block until which any of its attempts can be taken; 0 before the first."""
+    preimage_seen: bool = False
+    """Whether an attempt was paid, final or not."""
+    delivered_msat: Msat | None = None
+    """What the payee has got, by the attempts that were settled; None while that is not final."""
+    claimed_msat: Msat = Msat(0)
+    """What has left the node so far with attempts that were settled, fees included, whether it is final or not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInvoice:
+    """An invoice as the node has it."""
+
+    payment_hash: PaymentHash
+    settled: bool
+    cancelled: bool
+    received_msat: Msat
+    settle_index: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeIdentity:
+    """Who answers, and over how many channels it could send now."""
+
+    pubkey: str
+    active_channels: int
+    synced: bool = True
+    """Whether it has seen the newest block; what it sends before that may be locked for too short a time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeBalances:
+    """What a node holds for us. `in_flight` tells that an HTLC or a channel change is under way."""
+
+    pubkey: str
+    channels_msat: Msat
+    """Local balances and our own outgoing HTLCs, which LND counts as `unsettled_remote_balance`."""
+    commit_escrow_msat: Msat
+    """Commitment fees and anchors of the channels that we opened: ours again when they close."""
+    onchain_msat: Msat
+    in_flight: bool
+    htlc_fees_msat: Msat
+    """What the commitments of our channels pay for HTLCs in flight: missing in the channels, back when they resolve."""
+    channels: tuple[NodeChannel, ...]
+    steady: bool
+    """No commitment changed while balances and channels were read, so they are of one moment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keysend:
+    """A payment without an invoice: the payee finds the preimage in it."""
+
+    payee: str
+    preimage: bytes
+
+
+class LndNode:
+    """One node. Create it in the process that uses it."""
+
+    def __init__(self, name: NodeName, settings: NodeSettings) -> None:
+        self.name = name
+        self._channel = open_channel(settings)
+        self._lightning = LightningStub(self._channel)
+        self._router = router_pb2_grpc.RouterStub(self._channel)
+        self._invoices = invoices_pb2_grpc.InvoicesStub(self._channel)
+        self._reader = InvoiceReader(name, self._lightning, self.find_payment)
+
+    async def close(self) -> None:
+        """Let go of the channel; streams end."""
+        await self._channel.close(None)
+
+    # Outgoing
+
+    async def get_identity(self) -> NodeIdentity:
+        """Raises Unavailable while the node is down or still starting."""
+        with translated(self.name, looks=True):
+            info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
+        return NodeIdentity(
+            pubkey=info.identity_pubkey, active_channels=info.num_active_channels, synced=info.synced_to_chain
+        )
+
+    async def read_htlcs(self) -> NodeHtlcs:
+        """As `lnd_htlcs.read_htlcs`."""
+        return await read_htlcs(self._lightning, self.name)
+
+    async def read_closed(self) -> dict[str, bool]:
+        """As `lnd_htlcs.read_closed`."""
+        return await read_closed(self._lightning, self.name)
+
+    async def end_untried(self, payment_hash: PaymentHash, amount_msat: Msat) -> None:
+        """As `lnd_untried.end_untried`."""
+        await end_untried(self._lightning, self._router, self.name, payment_hash, amount_msat)
+
+    async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
+        """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S), aclosing(self.follow_payment(payment_hash)) as updates:
+                async for payment in updates:
+                    return payment
+        except NotFound:
+            return None
+        except TimeoutError as error:
+            raise Unavailable(f"{self.name} does not answer about {payment_hash}") from error
+        raise Unavailable(f"{self.name}: the answer about {payment_hash} ended before it began")
+
+    async def follow_payment(self, payment_hash: PaymentHash) -> AsyncGenerator[NodePayment, None]:
+        """The payment's state now and at every change, until final. Raises NotFound if the node does not know it."""
+        request = router_pb2.TrackPaymentRequest(payment_hash=bytes.fromhex(payment_hash))
+        with translated(self.name):
+            async for payment in self._router.TrackPaymentV2(request):
+                yield _read_payment(payment)
+
+    async def check_invoice(self, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None) -> None:
+        """Whether the node reads this invoice, and as we do; no amount where it names none. Repeats cost it nothing.
+
+        Raises Invalid (`invoice_refused_by_node`) when it does not, and Unavailable when it does not answer.
+        """
+        require_same(await self._reader.read(bolt11), payment_hash, amount_msat)
+
+    async def send_payment(
+        self,
+        *,
+        bolt11: str,
+        keysend: Keysend | None,
+        payment_hash: PaymentHash,
+        amount_msat: Msat | None,
+        max_fee_msat: Msat,
+        known_payment_index: int,
+    ) -> AsyncGenerator[NodePayment, None]:
+        """Send, or find what an earlier send of the same hash has become; then follow it until final.
+
+        `amount_msat` is given where no invoice names it; `known_payment_index` is that of the last attempt
+        known to have failed. Raises SendRefused when nothing was begun, NotBegun when nothing seems to be, and
+        OutcomeUnknown or Unavailable when nobody knows.
+        """
+        request = router_pb2.SendPaymentRequest(
+            payment_request=bolt11,
+            amt_msat=amount_msat or 0,
+            fee_limit_msat=max_fee_msat,
+            cltv_limit=CLTV_LIMIT,
+            max_parts=1 if keysend else _MAX_PARTS,
+            timeout_seconds=_SEND_TIMEOUT_S,
+        )
+        if keysend is not None:
+            request.dest = bytes.fromhex(keysend.payee)
+            request.payment_hash = bytes.fromhex(payment_hash)
+            request.dest_custom_records[_KEYSEND_RECORD] = keysend.preimage
+        begun = False
+        try:
+            async for update in self._router.SendPaymentV2(request):
+                begun = True
+                yield _read_payment(update)
+        except grpc.aio.AioRpcError as error:
+            if begun:
+                raise_translated(self.name, error)
+            if error.code() is not grpc.StatusCode.ALREADY_EXISTS:
+                await self._explain_failed_send(payment_hash, known_payment_index, error)
+        else:
+            return
+        async for payment in self.follow_payment(payment_hash):
+            yield payment
+
+    async def follow_payments(self) -> AsyncGenerator[NodePayment, None]:
+        """Every change of every payment of this node, from now on."""
+        with translated(self.name):
+            async for payment in self._router.TrackPayments(router_pb2.TrackPaymentsRequest(no_inflight_updates=True)):
+                yield _read_payment(payment)
+
+    async def has_route_above(self, *, bolt11: str, payee: str | None, amount_msat: Msat, fee_msat: Msat) -> bool:
+        """Whether a route exists, but for a higher fee only. A local look at the graph; nothing is sent."""
+        decoded = ln.PayReq(destination=payee) if payee else await self._reader.read(bolt11)
+        request = ln.QueryRoutesRequest(
+            pub_key=decoded.destination,
+            amt_msat=amount_msat,
+            fee_limit=ln.FeeLimit(fixed_msat=MAX_AMOUNT_MSAT),  # LND's own is 5 %: what costs more would not be found
+            final_cltv_delta=decoded.cltv_expiry,
+            route_hints=decoded.route_hints,
+            use_mission_control=True,
+            dest_features=[ln.FeatureBit.ValueType(bit) for bit in decoded.features],
+        )
+        try:
+            answer = await self._lightning.QueryRoutes(request, timeout=_CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError:  # LND says "no route" as an error
+            return False
+        return bool(answer.routes) and all(route.total_fees_msat > fee_msat for route in answer.routes)
+
+    async def _explain_failed_send(
+        self, payment_hash: PaymentHash, known_payment_index: int, error: grpc.aio.AioRpcError
+    ) -> NoReturn:
+        words = answer_of(self.name, error)
+        known = await self.find_payment(payment_hash)
+        if known is not None and known.payment_index > known_payment_index:
+            raise OutcomeUnknown(f"{self.name}: {words}") from error
+        raise refusal(error.code(), words) from error
+
+    # Incoming
+
+    async def follow_settled_invoices(self, after_index: int) -> AsyncGenerator[NodeInvoice, None]:
+        """Invoices as they settle, first those with a settle index above `after_index`.
+
+        An index of 0 gives no backlog (seen), gaps and repeats happen.
+        """
+        subscription = ln.InvoiceSubscription(settle_index=after_index)
+        with translated(self.name):
+            async for invoice in self._lightning.SubscribeInvoices(subscription):
+                if invoice.state == ln.Invoice.SETTLED:
+                    yield _read_invoice(invoice)
+
+    async def find_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
+        """What the node knows of an invoice; None if it is not its own."""
+        request = invoices_pb2.LookupInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
+        try:
+            with translated(self.name):
+                return _read_invoice(await self._invoices.LookupInvoiceV2(request, timeout=_CALL_TIMEOUT_S))
+        except NotFound:
+            return None
+
+    async def list_settled_invoices(self) -> list[NodeInvoice]:
+        """Every settled invoice of the node. For the beginning of a node's life; page by page, but all of them."""
+        settled: list[NodeInvoice] = []
+        offset = 0
+        while True:
+            request = ln.ListInvoiceRequest(index_offset=offset, num_max_invoices=_INVOICE_PAGE)
+            with translated(self.name):
+                page = await self._lightning.ListInvoices(request, timeout=_CALL_TIMEOUT_S)
+            settled += [_read_invoice(invoice) for invoice in page.invoices if invoice.state == ln.Invoice.SETTLED]
+            if len(page.invoices) < _INVOICE_PAGE:
+                return settled
+            offset = page.last_index_offset
+
+    async def read_last_settle_index(self) -> int:
+        """0 on a node that has never been paid."""
+        return max((invoice.settle_index for invoice in await self.list_settled_invoices()), default=0)
+
+    async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
+        """As `invoices.cancel_invoice`."""
+        return await cancel_invoice(self._invoices, self.name, payment_hash)
+
+    # Balances
+
+    async def read_room(self) -> NodeRoom:
+        """As `lnd_room.read_room`."""
+        return await read_room(self._lightning, self.name)
+
+    async def read_balances(self) -> NodeBalances:
+        """Everything that this node holds, to the millisatoshi. `ChannelBalance` alone has the millisatoshis."""
+        with translated(self.name):
+            info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
+            pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)
+            wallet = await self._lightning.WalletBalance(ln.WalletBalanceRequest(), timeout=_CALL_TIMEOUT_S)
+            before = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
+            total = await self._lightning.ChannelBalance(ln.ChannelBalanceRequest(), timeout=_CALL_TIMEOUT_S)
+            channels = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
+        changing = (
+            len(pending.pending_open_channels)
+            + len(pending.pending_force_closing_channels)
+            + len(pending.waiting_close_channels)
+        )
+        return NodeBalances(
+            pubkey=info.identity_pubkey,
+            channels_msat=Msat(total.local_balance.msat + total.unsettled_remote_balance.msat),
+            commit_escrow_msat=Msat(MSAT_PER_SAT * sum(escrow_sat(channel) for channel in channels)),
+            onchain_msat=Msat(MSAT_PER_SAT * wallet.total_balance),
+            in_flight=changing > 0 or any(channel.pending_htlcs for channel in channels),
+            htlc_fees_msat=Msat(MSAT_PER_SAT * sum(htlc_fees_sat(channel) for channel in channels)),
+            channels=tuple(sorted((read_channel(channel) for channel in channels), key=lambda each: each.point)),
+            steady=commitments(before) == commitments(channels),
+        )
+
+
+_STATUS = {
+    ln.Payment.SUCCEEDED: NodePaymentStatus.SUCCEEDED,
+    ln.Payment.FAILED: NodePaymentStatus.FAILED,
+}
+_REASONS = {number: name for name, number in ln.PaymentFailureReason.items()}
+"""A later LND may give a number that has no name here."""
+
+
+def _read_payment(payment: ln.Payment) -> NodePayment:
+    status = _STATUS.get(payment.status, NodePaymentStatus.IN_FLIGHT)
+    settled = read_settled(payment) if status is NodePaymentStatus.SUCCEEDED else None
+    return NodePayment(
+        payment_hash=PaymentHash(payment.payment_hash),
+        status=status,
+        fee_msat=settled.fee_msat if settled else Msat(payment.fee_msat),
+        delivered_msat=settled.delivered_msat if settled else None,
+        preimage=payment.payment_preimage if status is NodePaymentStatus.SUCCEEDED else None,
+        failure_reason=_REASONS.get(payment.failure_reason, str(payment.failure_reason)),
+        payment_index=payment.payment_index,
+        created_at=datetime.fromtimestamp(payment.creation_time_ns // 1_000_000_000, UTC),
+        time_lock=max((attempt.route.total_time_lock for attempt in payment.htlcs), default=0),
+        preimage_seen=any(attempt.preimage for attempt in payment.htlcs),
+        claimed_msat=read_claimed(payment),
+    )
+
+
+def _read_invoice(invoice: ln.Invoice) -> NodeInvoice:
+    return NodeInvoice(
+        payment_hash=PaymentHash(invoice.r_hash.hex()),
+        settled=invoice.state == ln.Invoice.SETTLED,
+        cancelled=invoice.state == ln.Invoice.CANCELED,
+        received_msat=Msat(invoice.amt_paid_msat),
+        settle_index=invoice.settle_index,
+    )

@@ -1,0 +1,52 @@
+"""A payment that its node took, stopped to work on, and holds to be in flight: how the node is brought to end it.
+
+LND writes a payment down, asks its chain for the height, and only then makes attempts. When the chain does not answer
+just then it stops, and says so to nobody until it is restarted (seen). An attempt over a channel that does not exist
+fails inside the node, before anything leaves it; with it LND holds the payment to have failed (seen), and from then on
+takes no attempt of it any more, whoever makes one. That is LND's rule for whoever names the route himself.
+"""
+
+import secrets
+
+from engine.clients.lnd.grpc_channel import translated
+from engine.clients.lndrpc import lightning_pb2 as ln
+from engine.clients.lndrpc import lightning_pb2_grpc
+from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
+from engine.domain.ids import NodeName, PaymentHash
+from engine.domain.money import Msat
+
+_CALL_TIMEOUT_S = 10
+_NO_CHANNEL = 1
+"""The second output of the first transaction of the first block, which has one output on every network."""
+_BLOCKS = 144
+_ADDRESS_BYTES = 32
+
+
+async def end_untried(
+    lightning: "lightning_pb2_grpc.LightningAsyncStub",
+    router: "router_pb2_grpc.RouterAsyncStub",
+    node: NodeName,
+    payment_hash: PaymentHash,
+    amount_msat: Msat,
+) -> None:
+    """Have the node fail a payment of this amount that has no attempt. One that has any is left as it is.
+
+    LND refuses an attempt that would make it more than its amount, and one of what has ended. What came of it is to be
+    looked up. A repeat changes nothing. Raises what `translated` does.
+    """
+    with translated(node):
+        info = await lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
+        expiry = info.block_height + _BLOCKS
+        hop = ln.Hop(
+            chan_id=_NO_CHANNEL,
+            pub_key=info.identity_pubkey,
+            amt_to_forward_msat=amount_msat,
+            expiry=expiry,
+            tlv_payload=True,
+            mpp_record=ln.MPPRecord(payment_addr=secrets.token_bytes(_ADDRESS_BYTES), total_amt_msat=amount_msat),
+        )
+        route = ln.Route(total_time_lock=expiry, total_amt_msat=amount_msat, hops=[hop])
+        await router.SendToRouteV2(
+            router_pb2.SendToRouteRequest(payment_hash=bytes.fromhex(payment_hash), route=route),
+            timeout=_CALL_TIMEOUT_S,
+        )

@@ -1,0 +1,68 @@
+"""Figures of the books for whoever watches: what is in flight, what is held, how the last reconciliation ended.
+
+Cheap enough to be asked every few seconds, whatever the history: each is read from an index of what is open, or from a
+handful of rows. All of one snapshot. Amounts in msat, ages in whole seconds by the clock of the database.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine.ledger.database import Connection, translated
+from engine.views.balances import ReconciliationFigures, read_reconciliation_figures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFigures:
+    """One node, and what waits for it."""
+
+    name: str
+    report_age_s: int
+    outbound_msat: int
+    inbound_msat: int
+    """0 also before its worker has told it."""
+    payments_in_flight: int
+    oldest_payment_s: int
+    """0 when nothing is in flight."""
+    open_invoices: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """The books at one moment."""
+
+    nodes: list[NodeFigures]
+    held_msat: int
+    """Of all users, promised to the network."""
+    rulebooks: Mapping[str, int]
+    """The version in force."""
+    reconciliation: ReconciliationFigures
+
+
+_NODES = """
+SELECT n.name, extract(epoch FROM clock_timestamp() - n.reported_at)::bigint AS report_age_s, n.outbound_msat,
+       coalesce(n.inbound_msat, 0) AS inbound_msat, p.payments_in_flight, p.oldest_payment_s, i.open_invoices
+  FROM bank.nodes n
+  CROSS JOIN LATERAL (
+       SELECT count(*) AS payments_in_flight,
+              coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::bigint AS oldest_payment_s
+         FROM bank.payments WHERE node = n.name AND status = 'pending') p
+  CROSS JOIN LATERAL (SELECT count(*) AS open_invoices FROM bank.invoices WHERE node = n.name AND status = 'open') i
+ ORDER BY n.name"""
+
+_HELD = """
+SELECT -s.held FROM ledger.accounts a CROSS JOIN LATERAL ledger.sums_at(a.id, 'infinity') s
+ WHERE a.code = 'liab:outbox'"""
+
+_RULEBOOKS = "SELECT name, max(version) AS version FROM bank.rulebooks GROUP BY name ORDER BY name"
+
+
+async def read_figures(conn: Connection) -> Figures:
+    """All figures. Raises Unavailable."""
+    with translated():
+        async with conn.transaction(isolation="repeatable_read", readonly=True):
+            return Figures(
+                nodes=[NodeFigures(**row) for row in await conn.fetch(_NODES)],
+                held_msat=await conn.fetchval(_HELD),
+                rulebooks={row["name"]: row["version"] for row in await conn.fetch(_RULEBOOKS)},
+                reconciliation=await read_reconciliation_figures(conn),
+            )
