@@ -20,15 +20,21 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.heartbeat import heartbeats
 from activities.parts import list_parts
 from activities.reconciliation import channels, matching
+from activities.reconciliation.findings import (
+    as_case,
+    broken_rules,
+    loose_hold,
+    open_case,
+    payment_waits,
+    place_moving,
+)
 from engine.bank import lookback
 from engine.bank.agreement import AgreedChannel, agree, list_agreed_channels
 from engine.bank.audit import Act, record_in_tx
 from engine.bank.limits import prune_counters_in_tx
 from engine.bank.reconciliation import (
     BooksCut,
-    CaseRow,
     Counterparts,
-    Loose,
     NewCase,
     Pending,
     begin_in_tx,
@@ -54,7 +60,6 @@ from engine.contracts.reconciliation import (
     Finding,
     FindingKind,
     NodeComparison,
-    OpenCase,
     PlaceReconciliationActivities,
     PlaceReport,
     ReconciliationActivities,
@@ -64,15 +69,12 @@ from engine.contracts.reconciliation import (
     RunReport,
     RunStart,
     RunStatus,
-    Suspect,
 )
-from engine.domain.ids import NodeName, PaymentHash
+from engine.domain.ids import PaymentHash
 from engine.ledger import chart, checks
 from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, transaction
 
-BOOKS = "books"
-"""The account of a finding that concerns the books as a whole."""
 _LOOKS = 3
 _CUTS = 20
 _PAUSE_S = 0.2
@@ -108,10 +110,10 @@ class Reconciliations(ReconciliationActivities):
             holds, payments = await list_loose_holds(conn)
             overdue = await list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
         return [
-            *_broken(broken),
-            *(_loose(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
-            *(_loose(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
-            *(_loose(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
+            *broken_rules(broken),
+            *(loose_hold(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
+            *(loose_hold(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
+            *(loose_hold(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
         ]
 
     async def _prune_counters(self) -> None:
@@ -125,7 +127,7 @@ class Reconciliations(ReconciliationActivities):
         async with transaction(self._pool) as conn:
             known = await find_status_in_tx(conn, report.run)
             if known == RunStatus.RUNNING:
-                found = [_as_case(finding) for finding in report.findings if finding.kind not in OBSERVATIONS]
+                found = [as_case(finding) for finding in report.findings if finding.kind not in OBSERVATIONS]
                 known_cases = await see_known_in_tx(conn, report.run, [case.name for case in found])
                 statuses = [
                     known_cases.get(case.name) or await see_case_in_tx(conn, report.run, case) for case in found
@@ -147,7 +149,7 @@ class Reconciliations(ReconciliationActivities):
             run=report.run,
             status=RunStatus(known or RunStatus.INCOMPLETE),
             findings=len(report.findings),
-            cases=[_open_case(case) for case in cases],
+            cases=[open_case(case) for case in cases],
         )
 
     @activity.defn
@@ -213,7 +215,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
                 look = await self._look_often(window.since_explained, agreed, [])
             findings = look.findings
             if look.moving:
-                findings = [*findings, _moving(self._lnd.name, look.accounts)]
+                findings = [*findings, place_moving(self._lnd.name, look.accounts)]
             elif look.left:
                 changes = await self._history.list_changes(int(window.adopted_at.timestamp()))
                 findings = [*findings, *matching.unexplained(look.left, changes)]
@@ -327,7 +329,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
             if runs and waiting.age_s < stuck_after_s:
                 continue
             kind = FindingKind.PAYMENT_PENDING_LONG if runs else FindingKind.PAYMENT_ORPHANED
-            found.append(_waits(kind, self._lnd.name, waiting, state))
+            found.append(payment_waits(kind, self._lnd.name, waiting, state))
         return found
 
     async def _runs(self, workflow_id: str) -> bool:
@@ -344,73 +346,8 @@ def _act(action: str, subject: str, operator: str, key_id: str | None, **detail:
     return Act(operator=operator, key_id=key_id or "temporal", action=action, subject=subject, detail=detail)
 
 
-def _waits(kind: FindingKind, node: NodeName, waiting: Pending, state: str) -> Finding:
-    workflow = "its workflow runs" if kind is FindingKind.PAYMENT_PENDING_LONG else "no workflow waits for it"
-    age = timedelta(seconds=waiting.age_s)
-    return Finding(
-        kind=kind,
-        account=chart.channels(node),
-        subject=waiting.payment_hash,
-        amount_msat=0,
-        detail=f"{waiting.id} over {waiting.amount_msat:,} msat is pending for {age}; at {node}: {state}; {workflow}",
-        suspects=[
-            Suspect(kind="payment", ref=waiting.id, amount_msat=0, detail=f"workflow {waiting.workflow_id}"),
-        ],
-    )
-
-
-def _moving(node: str, accounts: list[AccountComparison]) -> Finding:
-    differences = ", ".join(f"{each.account} {each.difference_msat:,}" for each in accounts if each.difference_msat)
-    return Finding(
-        kind=FindingKind.PLACE_MOVING,
-        account=f"asset:lnd:{node}:",
-        subject=node,
-        amount_msat=0,
-        detail=f"{node} was never at rest for the length of a cut; the last one, in msat: {differences}",
-    )
-
-
 def _sum_on(account: str, findings: Sequence[Finding]) -> int:
     return sum(finding.amount_msat for finding in findings if finding.account == account)
-
-
-def _broken(messages: Sequence[str]) -> list[Finding]:
-    """One finding for each rule and what it is about, whatever amounts it says: they may change with every payment."""
-    found: dict[str, Finding] = {}
-    for words in messages:
-        subject = ": ".join(words.split(": ")[:2])
-        told = Finding(kind=FindingKind.BROKEN_RULE, account=BOOKS, subject=subject, amount_msat=0, detail=words)
-        found.setdefault(subject, told)
-    return list(found.values())
-
-
-def _loose(kind: FindingKind, loose: Loose) -> Finding:
-    suspect = Suspect(kind="reference", ref=loose.ref, amount_msat=loose.amount_msat, detail=loose.detail)
-    detail = f"{loose.ref}: {loose.amount_msat:,} msat {loose.detail}"
-    return Finding(kind=kind, account=BOOKS, subject=loose.ref, amount_msat=0, detail=detail, suspects=[suspect])
-
-
-def _as_case(finding: Finding) -> NewCase:
-    return NewCase(
-        kind=finding.kind.value,
-        account=finding.account,
-        subject=finding.subject,
-        amount_msat=finding.amount_msat,
-        detail=finding.detail,
-        suspects=[asdict(suspect) for suspect in finding.suspects],
-    )
-
-
-def _open_case(case: CaseRow) -> OpenCase:
-    return OpenCase(
-        case=case.id,
-        kind=case.kind,
-        account=case.account,
-        subject=case.subject,
-        amount_msat=case.amount_msat,
-        detail=case.detail,
-        suspects=[Suspect(**suspect) for suspect in case.suspects],
-    )
 
 
 def _status(statuses: list[str], *, incomplete: bool) -> RunStatus:

@@ -29,7 +29,7 @@ def telling(sources: Iterable[Source]) -> set[str]:
 
 
 def ignored(sources: list[Source]) -> list[str]:
-    names = telling(each for each in sources if each.path.startswith("engine/ledger/"))
+    names = telling(each for each in sources if each.path.startswith(("engine/ledger/", "engine/bank/")))
     return [
         f"{one.at(node)}: what {dotted(node.value.value)} says is thrown away"
         for one in sources
