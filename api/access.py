@@ -7,13 +7,15 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator
 
+from api.http import prefer
 from api.http.codes import Forbidden
 from api.service.auth import Caller, Role, Scope, authenticate, count
-from api.service.resources import Services
+from api.service.deadline import Deadline
+from api.service.resources import Resources
 from engine.domain.errors import NotFound
 
 _ID = re.compile(r"[0-9A-Za-z_]{1,100}")
@@ -32,20 +34,20 @@ _BEARER = HTTPBearer(auto_error=False, description="An API key.")
 _HEADER = APIKeyHeader(name="X-Api-Key", auto_error=False, description="An API key, as an alternative.")
 
 
-async def get_services(request: Request) -> Services:
+async def get_resources(request: Request) -> Resources:
     """What the lifespan made."""
-    services: Services = request.app.state.services
-    return services
+    resources: Resources = request.app.state.resources
+    return resources
 
 
 async def caller_of(request: Request) -> Caller:
     """Whoever has the key, counted. Raises Unauthenticated, RateLimited."""
     bearer = await _BEARER(request)
     token = bearer.credentials if bearer else await _HEADER(request)
-    services = await get_services(request)
-    caller = await authenticate(services, token)
+    resources = await get_resources(request)
+    caller = await authenticate(resources, token)
     request.state.caller = caller.key_id  # no stranger, for door.py
-    await count(services, caller)
+    await count(resources, caller)
     return caller
 
 
@@ -56,6 +58,13 @@ async def get_caller(
 ) -> Caller:
     """Dependency: as `caller_of`."""
     return await caller_of(request)
+
+
+async def waiting(
+    request: Request, _documented: Annotated[str | None, Header(alias="Prefer", description=prefer.MEANING)] = None
+) -> Deadline:
+    """Dependency: until when this request may wait."""
+    return Deadline(prefer.wait_s(request.headers.getlist("Prefer")))
 
 
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:

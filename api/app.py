@@ -21,7 +21,7 @@ from api.http.strangers import Strangers
 from api.public import lnurl, tip
 from api.service.lanes import Lanes
 from api.service.lookups import Lookups
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.system import health, metrics
 from api.system.pages import serve_pages
 from api.user import account, batch, decode, fees, invoice, limits, payment, quote, statement, wallet, withdraw_link
@@ -56,9 +56,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            services = app.state.services = await _connect(settings, stack, interceptors)
+            resources = app.state.resources = await _connect(settings, stack, interceptors)
             if settings.metrics_address is not None:
-                listener = metrics.own_listener(app.state.metrics, services.pool, settings.metrics_address)
+                listener = metrics.own_listener(app.state.metrics, resources.pool, settings.metrics_address)
                 await stack.enter_async_context(listener)
             yield
 
@@ -96,7 +96,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
 async def _connect(
     settings: ApiSettings, stack: AsyncExitStack, interceptors: Sequence[temporalio.client.Interceptor]
-) -> Services:
+) -> Resources:
     pool = await open_pool(settings.postgres_dsn.get_secret_value(), min_size=0, max_size=settings.postgres_pool_size)
     stack.push_async_callback(pool.close)
     cache = Cache(settings.redis_url.get_secret_value())
@@ -118,7 +118,7 @@ async def _connect(
     )
     web = Web(guarded=settings.bitcoin_network != "regtest")
     stack.push_async_callback(web.close)
-    return Services(
+    return Resources(
         settings=settings,
         pool=pool,
         temporal=temporal,

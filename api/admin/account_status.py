@@ -16,13 +16,13 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field, model_validator
 
-from api.access import PathId, get_services, needs_role
+from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.codes import Forbidden
 from api.http.errors import problems
 from api.http.paging import Page, Paging, paged, position
 from api.service.auth import Caller, no_such, still_may_in_tx
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.wallet import WalletOut
 from engine.bank import account_status
 from engine.bank.account_status import Status
@@ -34,7 +34,7 @@ from engine.ledger.database import transaction
 router = APIRouter(prefix="/v1/admin/accounts", tags=["operators"])
 Support = Annotated[Caller, Depends(needs_role("support"))]
 Reader = Annotated[Caller, Depends(needs_role("support", "finance"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 Level = Annotated[int, Field(ge=0, le=9)]
 
 
@@ -89,13 +89,13 @@ class OperatorAccountOut(BaseModel):
 
 @router.get("", summary="Search accounts", responses=problems("forbidden", "invalid_request"))
 async def search_accounts(
-    _caller: Reader, services: Svc, query: Annotated[SearchQuery, Query()]
+    _caller: Reader, resources: Res, query: Annotated[SearchQuery, Query()]
 ) -> Page[OperatorAccountOut]:
     """Role: `support` or `finance`. Newest first.
 
     A cursor belongs to its conditions: ask for every page with the same ones.
     """
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows = await account_status.search(
             conn,
             text=query.q,
@@ -109,9 +109,9 @@ async def search_accounts(
 
 
 @router.get("/{account_id}", summary="Show an account", responses=problems("forbidden", "not_found"))
-async def show_account(_caller: Reader, services: Svc, account_id: PathId) -> OperatorAccountOut:
+async def show_account(_caller: Reader, resources: Res, account_id: PathId) -> OperatorAccountOut:
     """Role: `support` or `finance`."""
-    return await _read(services, AccountId(account_id))
+    return await _read(resources, AccountId(account_id))
 
 
 @router.patch(
@@ -130,7 +130,7 @@ async def show_account(_caller: Reader, services: Svc, account_id: PathId) -> Op
 )
 async def change_account(
     caller: Support,
-    services: Svc,
+    resources: Res,
     account_id: PathId,
     body: Annotated[Body[ChangeIn], Depends(JsonBody(ChangeIn))],
 ) -> OperatorAccountOut:
@@ -143,18 +143,18 @@ async def change_account(
     if not caller.is_admin and (asked.level is not None or asked.status == "closed"):
         raise Forbidden("Levels and closing need a key with the scope 'admin'.", scope="admin")
     account = AccountId(account_id)
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
         if await comes_from_account(conn, ApiKeyId(caller.key_id), account):
             raise Forbidden("You cannot change your own account: another operator must.", code="own_account")
         changes = await account_status.change_in_tx(conn, account, status=asked.status, level=asked.level)
         for change in changes:
             await record_in_tx(conn, caller.act(change.action, account_id=account, note=asked.note, **change.detail))
-    return await _read(services, account)
+    return await _read(resources, account)
 
 
-async def _read(services: Services, account_id: AccountId) -> OperatorAccountOut:
-    async with services.reading() as conn:
+async def _read(resources: Resources, account_id: AccountId) -> OperatorAccountOut:
+    async with resources.reading() as conn:
         row = await account_status.find_row(conn, account_id)
     if row is None:
         raise no_such("account")

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from api.access import get_services, needs_role
+from api.access import get_resources, needs_role
 from api.http.body import Id
 from api.http.errors import problems
 from api.http.paging import Page, Paging, no_cursor, paged, position
 from api.http.period import Period
 from api.service.auth import Caller
-from api.service.resources import Services
+from api.service.resources import Resources
 
 router = APIRouter(prefix="/v1/admin/audit", tags=["operators"])
 _MOST_DIGITS = 18
@@ -58,12 +58,12 @@ class AuditOut(BaseModel):
 @router.get("", summary="List what operators did", responses=problems("forbidden", "invalid_request"))
 async def list_audit(
     _caller: Annotated[Caller, Depends(needs_role("finance"))],
-    services: Annotated[Services, Depends(get_services)],
+    resources: Annotated[Resources, Depends(get_resources)],
     query: Annotated[AuditQuery, Query()],
 ) -> Page[AuditOut]:
     """Role: `finance`. Newest first, by account, operator, action and period; a cursor belongs to its conditions."""
     query.check()
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows = await conn.fetch(
             _LINES,
             _after(query),

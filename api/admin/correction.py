@@ -7,18 +7,19 @@ he proposed himself. A proposal that nobody decides ends after seven days; one t
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from api.access import PathId, get_services, needs_role
+from api.access import PathId, get_resources, needs_role
 from api.http.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
 from api.http.codes import Forbidden
 from api.http.errors import problems
+from api.http.idempotency_key import mark_replayed, required_key
 from api.http.paging import Listing, Page, Paging
 from api.service import correction_run
 from api.service.auth import Caller, Role, no_such, still_may_in_tx
-from api.service.idempotency import Intent, find_replay, mark_replayed, required_key
-from api.service.resources import Services
+from api.service.idempotency import Intent, find_replay, replaying
+from api.service.resources import Resources
 from api.service.two_operators import ApprovalIn, Reason, RejectionIn, require_another_person
 from engine.contracts.correction import Decision, Proposal
 from engine.domain.correction import CorrectionKind, CorrectionStatus, check_sides, transfer_refs
@@ -29,7 +30,7 @@ from engine.ledger.database import Connection
 
 router = APIRouter(prefix="/v1/admin/corrections", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _CORRECTIONS = Listing(columns="*", source="bank.corrections", condition="$1::text IS NULL OR status = $1")
 _ROLES: dict[CorrectionKind, Role] = {CorrectionKind.CORRECTION: "finance", CorrectionKind.CAPITAL: "treasury"}
 _OPEN = (CorrectionStatus.PROPOSED, CorrectionStatus.APPROVED)
@@ -128,28 +129,30 @@ class CorrectionsQuery(Paging):
     ),
 )
 async def propose_correction(
-    request: Request,
     response: Response,
     caller: Operator,
     key: Annotated[str, Depends(required_key)],
     body: Annotated[Body[ProposalIn], Depends(JsonBody(ProposalIn))],
-    services: Svc,
+    resources: Res,
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`; a correction needs `finance`, capital needs `treasury`. Nothing moves yet."""
     intent = Intent(owner=caller.owner, key=key, body_hash=body.hash)
-    known = await find_replay(services, intent, request, response)
+    known = await find_replay(resources, intent)
+    is_replay = known is not None
     if known is None:
         asked = body.content
         _check_role(caller, asked.kind)
         check_sides(asked.kind, asked.debit, asked.credit)
-        async with services.reading() as conn:
+        async with resources.reading() as conn:
             await still_may_in_tx(conn, caller)
             await _check_books(conn, asked)
-        started_here = await correction_run.start(services.temporal, _proposal(caller, key, body))
-        known = await correction_run.until_kept(services, intent)
-        if not started_here:
-            mark_replayed(request, response)
-    async with services.reading() as conn:
+        started_here = await correction_run.start(resources.temporal, _proposal(caller, key, body))
+        with replaying(is_replay=not started_here):
+            known = await correction_run.until_kept(resources, intent)
+        is_replay = not started_here
+    if is_replay:
+        mark_replayed(response)
+    async with resources.reading() as conn:
         shown = await _read(conn, known)
     response.headers["Location"] = f"{router.prefix}/{shown.id}"
     return shown
@@ -157,19 +160,19 @@ async def propose_correction(
 
 @router.get("", summary="List corrections", responses=problems("forbidden", "invalid_request"))
 async def list_corrections(
-    _caller: Operator, services: Svc, query: Annotated[CorrectionsQuery, Query()]
+    _caller: Operator, resources: Res, query: Annotated[CorrectionsQuery, Query()]
 ) -> Page[CorrectionOut]:
     """Role: `finance` or `treasury`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"corrections {query.status}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _CORRECTIONS.read(conn, query, name, query.status)
     return Page(items=[CorrectionOut(**_shown(row)) for row in rows], next_cursor=following)
 
 
 @router.get("/{correction_id}", summary="Show a correction", responses=problems("forbidden", "not_found"))
-async def show_correction(_caller: Operator, services: Svc, correction_id: PathId) -> CorrectionWithTrail:
+async def show_correction(_caller: Operator, resources: Res, correction_id: PathId) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`. With its trail, and the references of its transfers."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return await _read(conn, correction_id)
 
 
@@ -182,14 +185,14 @@ async def show_correction(_caller: Operator, services: Svc, correction_id: PathI
 async def approve_correction(
     caller: Operator,
     body: Annotated[Body[ApprovalIn], Depends(JsonBody(ApprovalIn))],
-    services: Svc,
+    resources: Res,
     correction_id: PathId,
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`, as its kind needs; another operator than the one who proposed it.
 
     Answers when it is `posted`, or `refused` by the books. A repeat by the same operator gets the same.
     """
-    return await _decide(services, caller, correction_id, approve=True, note=body.content.note)
+    return await _decide(resources, caller, correction_id, approve=True, note=body.content.note)
 
 
 @router.post(
@@ -201,11 +204,11 @@ async def approve_correction(
 async def reject_correction(
     caller: Operator,
     body: Annotated[Body[RejectionIn], Depends(JsonBody(RejectionIn))],
-    services: Svc,
+    resources: Res,
     correction_id: PathId,
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`, as its kind needs; the proposer may, too. A repeat by the same operator is one."""
-    return await _decide(services, caller, correction_id, approve=False, note=body.content.reason)
+    return await _decide(resources, caller, correction_id, approve=False, note=body.content.reason)
 
 
 # Proposing
@@ -248,10 +251,10 @@ def _proposal(caller: Caller, key: str, body: Body[ProposalIn]) -> Proposal:
 
 
 async def _decide(
-    services: Services, caller: Caller, correction_id: str, *, approve: bool, note: str
+    resources: Resources, caller: Caller, correction_id: str, *, approve: bool, note: str
 ) -> CorrectionWithTrail:
     """Hand the word to the workflow, unless there is one already; then answer from the row."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         await still_may_in_tx(conn, caller)
         known = await _read(conn, correction_id)
         _check_role(caller, known.kind)
@@ -259,8 +262,8 @@ async def _decide(
             await require_another_person(conn, caller, known.id, known.proposed_by)
     if known.status in _OPEN:
         word = Decision(operator=caller.owner, key_id=caller.key_id, approve=approve, note=note)
-        await correction_run.tell(services.temporal, known.workflow_id, word)
-        async with services.reading() as conn:
+        await correction_run.tell(resources.temporal, known.workflow_id, word)
+        async with resources.reading() as conn:
             known = await _read(conn, correction_id)
     if known.status in _OPEN:
         raise Unavailable(f"{known.id} is still {known.status}", code="temporarily_unavailable")

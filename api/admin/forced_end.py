@@ -15,12 +15,12 @@ from pydantic import BaseModel, Field
 from temporalio.client import Client
 from temporalio.exceptions import ApplicationError
 
-from api.access import PathId, get_services, needs_role
+from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, Id, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.paging import Listing, Page, Paging
 from api.service.auth import Caller, no_such, still_may_in_tx
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.service.two_operators import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person, telling
 from engine.bank import forced_end
 from engine.bank.audit import record_in_tx
@@ -34,7 +34,7 @@ from workflows.payment import PaymentWorkflow
 
 router = APIRouter(prefix="/v1/admin/decisions", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _DECISIONS = Listing(columns="*", source="bank.decisions", condition="$1::text IS NULL OR status = $1")
 _LIMIT_S = 30
 """A send is taken back within some seconds, and what it told its node may take ten to be seen."""
@@ -102,7 +102,7 @@ async def propose_decision(
     response: Response,
     caller: Operator,
     body: Annotated[Body[DecisionIn], Depends(JsonBody(DecisionIn))],
-    services: Svc,
+    resources: Res,
 ) -> DecisionOut:
     """Role: `finance`. The payment must call for an operator. Nothing moves yet.
 
@@ -110,7 +110,7 @@ async def propose_decision(
     is decided.
     """
     asked = body.content
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
         stuck = await _require_stuck(conn, asked)
         new = forced_end.NewDecision(
@@ -128,25 +128,25 @@ async def propose_decision(
             act = caller.act("decision.propose", account_id=stuck.account_id, subject=known, **said)
             await record_in_tx(conn, act)
     response.headers["Location"] = f"{router.prefix}/{known}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return await _read(conn, known)
 
 
 @router.get("", summary="List decisions", responses=problems("forbidden", "invalid_request"))
 async def list_decisions(
-    _caller: Operator, services: Svc, query: Annotated[DecisionsQuery, Query()]
+    _caller: Operator, resources: Res, query: Annotated[DecisionsQuery, Query()]
 ) -> Page[DecisionOut]:
     """Role: `finance`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"decisions {query.status}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _DECISIONS.read(conn, query, name, query.status)
     return Page(items=[_shown(row) for row in rows], next_cursor=following)
 
 
 @router.get("/{decision_id}", summary="Show a decision", responses=problems("forbidden", "not_found"))
-async def show_decision(_caller: Operator, services: Svc, decision_id: PathId) -> DecisionOut:
+async def show_decision(_caller: Operator, resources: Res, decision_id: PathId) -> DecisionOut:
     """Role: `finance`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return await _read(conn, decision_id)
 
 
@@ -161,7 +161,7 @@ async def show_decision(_caller: Operator, services: Svc, decision_id: PathId) -
 async def approve_decision(
     caller: Operator,
     body: Annotated[Body[ApprovalIn], Depends(JsonBody(ApprovalIn))],
-    services: Svc,
+    resources: Res,
     decision_id: PathId,
 ) -> DecisionOut:
     """Role: `finance`; another operator than the one who proposed it. Answers when the payment has ended.
@@ -169,7 +169,7 @@ async def approve_decision(
     The node is looked at once more: a payment that it can end itself is not overruled. A repeat by the same operator
     gets the same.
     """
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         await still_may_in_tx(conn, caller)
         known = await _read(conn, decision_id)
         stuck = await forced_end.find_stuck_payment(conn, PaymentId(known.payment_id))
@@ -179,8 +179,8 @@ async def approve_decision(
         word = Approval(
             decision=DecisionId(known.id), operator=caller.owner, key_id=caller.key_id, note=body.content.note
         )
-        await _tell(services.temporal, stuck.workflow_id, word)
-        async with services.reading() as conn:
+        await _tell(resources.temporal, stuck.workflow_id, word)
+        async with resources.reading() as conn:
             known = await _read(conn, decision_id)
     if known.status is DecisionStatus.PROPOSED:  # its workflow has just ended, or there is none
         raise Unavailable(f"{known.id} is still proposed", code="temporarily_unavailable")
@@ -196,11 +196,11 @@ async def approve_decision(
 async def reject_decision(
     caller: Operator,
     body: Annotated[Body[RejectionIn], Depends(JsonBody(RejectionIn))],
-    services: Svc,
+    resources: Res,
     decision_id: PathId,
 ) -> DecisionOut:
     """Role: `finance`; the proposer may, too. A repeat by the same operator is one."""
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
         known = await _read(conn, decision_id)
         row = await forced_end.get_row_in_tx(conn, DecisionId(known.id))

@@ -12,12 +12,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from api.access import get_services, needs_role
+from api.access import get_resources, needs_role
 from api.http.download import stream
 from api.http.errors import problems
 from api.http.period import Instant, Period
 from api.service.auth import Caller, no_such
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import Invalid, Unavailable
 from engine.ledger.database import transaction
@@ -27,7 +27,7 @@ from engine.views.balances import TrialBalanceRow, find_balance_then, has_more_a
 router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
 Finance = Annotated[Caller, Depends(needs_role("finance"))]
 Helper = Annotated[Caller, Depends(needs_role("finance", "support"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["income:ln-fee"])]
 Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["capital:corr_4t7q2v6x1b0n8r5d01k5y8z3c"])]
 
@@ -145,7 +145,7 @@ class StoryOut(BaseModel):
     "/trial-balance", summary="Give the trial balance of any moment", responses=problems("forbidden", "invalid_request")
 )
 async def give_trial_balance(
-    _caller: Finance, services: Svc, query: Annotated[TrialBalanceQuery, Query()]
+    _caller: Finance, resources: Res, query: Annotated[TrialBalanceQuery, Query()]
 ) -> TrialBalanceOut:
     """Role: `finance`. Exact for moments that every posting begun then has ended since.
 
@@ -153,7 +153,7 @@ async def give_trial_balance(
     than 10,000 accounts `users=each` is refused: use `users=together`, or the export.
     """
     at = query.at or datetime.now(UTC)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         if query.users == "each" and await has_more_accounts(conn, _MOST_ACCOUNTS):
             raise Invalid(
                 f"There are more than {_MOST_ACCOUNTS:,} accounts: use users=together, or the export.",
@@ -169,11 +169,11 @@ async def give_trial_balance(
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def give_account_balance(
-    _caller: Finance, services: Svc, code: Code, query: Annotated[At, Query()]
+    _caller: Finance, resources: Res, code: Code, query: Annotated[At, Query()]
 ) -> AccountBalanceOut:
     """Role: `finance`. The account's row of the trial balance."""
     at = query.at or datetime.now(UTC)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         row = await find_balance_then(conn, code, query.at)
     if row is None:
         raise no_such("account")
@@ -185,9 +185,9 @@ async def give_account_balance(
     summary="Tell a transfer's story",
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
-async def tell_transfer(_caller: Helper, services: Svc, ref: Ref) -> StoryOut:
+async def tell_transfer(_caller: Helper, resources: Res, ref: Ref) -> StoryOut:
     """Role: `finance` or `support`. A hold comes with what settled or released it, a settlement with its hold."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         found = await transfer_history.find_story(conn, ref)
     if found is None:
         raise no_such("transfer")
@@ -208,7 +208,7 @@ async def tell_transfer(_caller: Helper, services: Svc, ref: Ref) -> StoryOut:
     response_class=Response,
     responses={**problems("forbidden", "invalid_request"), **_TEXTS},
 )
-async def export_ledger(caller: Finance, services: Svc, query: Annotated[ExportQuery, Query()]) -> Response:
+async def export_ledger(caller: Finance, resources: Res, query: Annotated[ExportQuery, Query()]) -> Response:
     """Role: `finance`. All entries of [from, to), in one snapshot, as CSV or for Beancount.
 
     With `from`, what every account had before comes first, as `opening`: so the sums per account and layer are the
@@ -216,10 +216,10 @@ async def export_ledger(caller: Finance, services: Svc, query: Annotated[ExportQ
     time, per process.
     """
     query.check()
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         asked = query.model_dump(mode="json", by_alias=True, exclude_none=True)
         await record_in_tx(conn, caller.act("ledger.export", **asked))
-    pieces = _bounded(export.export_book(services.pool, query.format, query.begins_at, query.ends_at))
+    pieces = _bounded(export.export_book(resources.pool, query.format, query.begins_at, query.ends_at))
     if query.format == "csv":
         return await stream(pieces, media_type="text/csv", file_name="ledger.csv")
     return await stream(pieces, media_type="text/plain", file_name="ledger.beancount")

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
-from api.access import get_services, needs_role
+from api.access import get_resources, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.service.auth import Caller, still_may_in_tx
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.bank.audit import record_in_tx
 from engine.bank.prices import add_price_in_tx, read_prices
 from engine.domain.errors import Invalid, InvariantBroken
@@ -20,7 +20,7 @@ from engine.ledger.database import transaction
 
 router = APIRouter(tags=["operators"])
 Treasury = Annotated[Caller, Depends(needs_role("treasury"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
@@ -47,7 +47,7 @@ class PriceOut(BaseModel):
 )
 async def set_price(
     caller: Treasury,
-    services: Svc,
+    resources: Res,
     currency: Annotated[str, Path(max_length=10, examples=["USD"])],
     body: Annotated[Body[PriceIn], Depends(JsonBody(PriceIn))],
 ) -> PriceOut:
@@ -60,7 +60,7 @@ async def set_price(
     price_micro = parse_fiat(body.content.price)
     if not price_micro:
         raise Invalid("A price is a decimal number above zero, with at most six decimals.", field="price")
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
         await add_price_in_tx(conn, currency, price_micro, caller.owner)
         price = (await read_prices(conn, [currency])).get(currency)

@@ -10,7 +10,7 @@ import asyncio
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 from temporalio.client import Client
 from temporalio.common import (
@@ -22,13 +22,13 @@ from temporalio.common import (
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from api.access import PathId, get_services, needs_role
+from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
+from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Listing, Page, Paging
 from api.service.auth import Caller, no_such
-from api.service.idempotency import mark_replayed, optional_key
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.service.temporal import temporal_away
 from api.service.two_operators import telling
 from engine.contracts import queues, search_attributes, workflow_ids
@@ -40,7 +40,7 @@ from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _RUNS = Listing(columns="*", source="bank.reconciliations")
 _LONGEST_TRAIL = 1_000
 """So many lines of a case are shown, the newest: one that comes and goes with every run has no end."""
@@ -151,18 +151,17 @@ class ResolutionIn(Content):
 
 @router.post("", status_code=202, summary="Start a reconciliation", responses=problems("forbidden"))
 async def start_reconciliation(
-    request: Request,
     response: Response,
     caller: Operator,
     key: Annotated[str | None, Depends(optional_key)],
-    services: Svc,
+    resources: Res,
 ) -> StartedOut:
     """Role: `finance` or `treasury`. Without a key, one that was asked for and still runs is the answer."""
     workflow_id = workflow_ids.asked_reconciliation(caller.owner, key)
     asked = Reconcile(asked_by=caller.owner, key_id=caller.key_id)
-    run_id, fresh = await _start(services.temporal, workflow_id, asked, once=key is not None)
+    run_id, fresh = await _start(resources.temporal, workflow_id, asked, once=key is not None)
     if key is not None and not fresh:
-        mark_replayed(request, response)
+        mark_replayed(response)
     run = f"rec_{run_id.replace('-', '')}"
     response.headers["Location"] = f"{router.prefix}/runs/{run}"
     response.headers["Retry-After"] = "1"
@@ -170,17 +169,17 @@ async def start_reconciliation(
 
 
 @router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
-async def list_reconciliations(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
+async def list_reconciliations(_caller: Operator, resources: Res, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
     """Role: `finance` or `treasury`. Newest first."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _RUNS.read(conn, paging, "reconciliations")
     return Page(items=[_run(row) for row in rows], next_cursor=following)
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
-async def show_reconciliation(_caller: Operator, services: Svc, run_id: PathId) -> RunOut:
+async def show_reconciliation(_caller: Operator, resources: Res, run_id: PathId) -> RunOut:
     """Role: `finance` or `treasury`. A run is there as soon as a worker has begun it."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         row = await conn.fetchrow("SELECT * FROM bank.reconciliations WHERE id = $1", run_id)
     if row is None:
         raise no_such("run")
@@ -188,17 +187,17 @@ async def show_reconciliation(_caller: Operator, services: Svc, run_id: PathId) 
 
 
 @router.get("/cases", summary="List cases", responses=problems("forbidden", "invalid_request"))
-async def list_cases(_caller: Operator, services: Svc, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
+async def list_cases(_caller: Operator, resources: Res, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
     """Role: `finance` or `treasury`. Newest first, whatever their status."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _CASES.read(conn, paging, "cases")
     return Page(items=[CaseOut(**_case(row)) for row in rows], next_cursor=following)
 
 
 @router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
-async def show_case(_caller: Operator, services: Svc, case_id: PathId) -> CaseWithTrail:
+async def show_case(_caller: Operator, resources: Res, case_id: PathId) -> CaseWithTrail:
     """Role: `finance` or `treasury`. With the newest 1,000 lines of its trail, the oldest of them first."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return await _read_case(conn, case_id)
 
 
@@ -211,22 +210,22 @@ async def show_case(_caller: Operator, services: Svc, case_id: PathId) -> CaseWi
 async def resolve_case(
     caller: Operator,
     body: Annotated[Body[ResolutionIn], Depends(JsonBody(ResolutionIn))],
-    services: Svc,
+    resources: Res,
     case_id: PathId,
 ) -> CaseWithTrail:
     """Role: `finance` or `treasury`. Says why, once; it moves no money. The caller is named.
 
     The same word of the same operator again is a repeat, and gets the case as it is; any other is refused.
     """
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         known = await _read_case(conn, case_id)
     if known.status != "open":
         if (known.resolved_by, known.note) == (caller.owner, body.content.reason):
             return known
         raise _resolved(known.resolved_by)
     word = CaseResolution(operator=caller.owner, key_id=caller.key_id, reason=body.content.reason)
-    await _resolve(services.temporal, known.workflow_id, word)
-    async with services.reading() as conn:
+    await _resolve(resources.temporal, known.workflow_id, word)
+    async with resources.reading() as conn:
         return await _read_case(conn, case_id)
 
 

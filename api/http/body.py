@@ -86,7 +86,7 @@ class JsonBody(Generic[C]):
 
     async def __call__(self, request: Request) -> Body[C]:
         """Read it. Raises BadRequest, TooLarge, Invalid."""
-        limit = self._max_bytes or request.app.state.services.settings.max_body_bytes
+        limit = self._max_bytes or request.app.state.resources.settings.max_body_bytes
         sent = _parse(await read_body(request, limit))
         canonical = _canonical(sent)
         try:

@@ -59,7 +59,7 @@ class Door:
 
     async def _wait(self, path: str, where: str, scope: Scope) -> float | Refusal:
         if path not in _HEALTH:
-            return await self._strangers.admit(f"client:{where}", scope["app"].state.services.lookups.count)
+            return await self._strangers.admit(f"client:{where}", scope["app"].state.resources.lookups.count)
         turn = self._strangers.turn(f"health:{where}")
         return Refusal("second", 1, 1) if turn is None else turn
 
@@ -85,7 +85,7 @@ class Door:
         await self._app(scope, receive, answer)
 
     async def _count(self, who: str, scope: Scope) -> None:
-        wait = await self._strangers.admit(who, scope["app"].state.services.lookups.count)
+        wait = await self._strangers.admit(who, scope["app"].state.resources.lookups.count)
         await _hold(scope, wait.pause_s if isinstance(wait, Refusal) else wait)
 
     async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:

@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from api.http.codes import CODES, STATUS
+from api.http.idempotency_key import REPLAYED
 from engine.domain.errors import EngineError, Invalid
 
 log = logging.getLogger(__name__)
@@ -139,11 +140,11 @@ async def _engine_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, EngineError)  # noqa: S101 - registered for nothing else
     status, code, detail = in_public_words(request, error)
     fields = error.fields if status < http.HTTPStatus.INTERNAL_SERVER_ERROR else None
-    return problem(status, code, detail, fields=fields, headers=_headers(request, status, error))
+    return problem(status, code, detail, fields=fields, headers=_headers(status, error))
 
 
-def _headers(request: Request, status: int, error: EngineError) -> dict[str, str]:
-    headers = {"Idempotency-Replayed": "true"} if getattr(request.state, "replayed", False) else {}
+def _headers(status: int, error: EngineError) -> dict[str, str]:
+    headers = {REPLAYED: "true"} if error.is_replay else {}
     if status == http.HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if status in {http.HTTPStatus.SERVICE_UNAVAILABLE, http.HTTPStatus.TOO_MANY_REQUESTS}:

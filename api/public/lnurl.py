@@ -13,74 +13,74 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from api.access import get_services
+from api.access import get_resources
 from api.http.lnurl import LnurlRoute
 from api.service.auth import no_such
 from api.service.payee import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, find_payee, strangers_memo
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.invoice import NewInvoiceIn, find_for_public, make_for_public
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, description_hash, metadata_of_user
 
 router = APIRouter(tags=["lnurl"], route_class=LnurlRoute)
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 
 _AMOUNT = re.compile(r"[1-9][0-9]{0,15}")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @router.get(address_path("{username}"), summary="What a user takes (LNURL-pay)")
-async def show_offer(services: Svc, username: str) -> dict[str, Any]:
+async def show_offer(resources: Res, username: str) -> dict[str, Any]:
     """No key needed. LUD-06 and LUD-16: the answer at a lightning address. Errors are LNURL's."""
-    payee = await find_payee(services, username)
+    payee = await find_payee(resources, username)
     return {
         "tag": "payRequest",
-        "callback": f"{services.settings.public_url}/lnurlp/{payee.name}/callback",
+        "callback": f"{resources.settings.public_url}/lnurlp/{payee.name}/callback",
         "minSendable": MIN_RECEIVED_MSAT,
         "maxSendable": payee.most_msat,
-        "metadata": _metadata(services, payee),
+        "metadata": _metadata(resources, payee),
         "commentAllowed": COMMENT_LENGTH,
     }
 
 
 @router.get("/lnurlp/{username}/callback", summary="An invoice of a user (LNURL-pay)")
 async def make_invoice(
-    services: Svc,
+    resources: Res,
     username: str,
     amount: Annotated[str, Query(description="In millisatoshi.")] = "",
     comment: Annotated[str, Query(description="For the user to read.")] = "",
 ) -> dict[str, Any]:
     """No key needed. LUD-06, with a comment (LUD-12), a message for afterwards (LUD-09) and `verify` (LUD-21)."""
-    payee = await find_payee(services, username)
+    payee = await find_payee(resources, username)
     asked = NewInvoiceIn(
         wallet_id=payee.wallet_id,
         amount_msat=_amount(amount),
         memo=strangers_memo(comment),
-        description_hash=description_hash(_metadata(services, payee)),
+        description_hash=description_hash(_metadata(resources, payee)),
         expiry_s=EXPIRY_S,
     )
-    invoice = await make_for_public(services, payee.account_id, asked)
+    invoice = await make_for_public(resources, payee.account_id, asked)
     return {
         "pr": invoice.bolt11,
         "routes": [],
         "successAction": {"tag": "message", "message": f"Paid to {payee.name}. Thank you!"},
-        "verify": f"{services.settings.public_url}/lnurlp/{payee.name}/verify/{invoice.payment_hash}",
+        "verify": f"{resources.settings.public_url}/lnurlp/{payee.name}/verify/{invoice.payment_hash}",
     }
 
 
 @router.get("/lnurlp/{username}/verify/{payment_hash}", summary="Is it paid? (LNURL-pay)")
-async def verify(services: Svc, username: str, payment_hash: str) -> dict[str, Any]:
+async def verify(resources: Res, username: str, payment_hash: str) -> dict[str, Any]:
     """No key needed. LUD-21; `preimage` is null while it is not paid, and for what was paid within this bank."""
-    payee = await find_payee(services, username)
-    found = await find_for_public(services, payee.account_id, payment_hash) if _HASH.fullmatch(payment_hash) else None
+    payee = await find_payee(resources, username)
+    found = await find_for_public(resources, payee.account_id, payment_hash) if _HASH.fullmatch(payment_hash) else None
     if found is None:
         raise no_such("invoice")
     invoice, preimage = found
     return {"status": "OK", "settled": invoice.status == "settled", "preimage": preimage, "pr": invoice.bolt11}
 
 
-def _metadata(services: Services, payee: Payee) -> str:
-    return metadata_of_user(payee.name, services.settings.domain)
+def _metadata(resources: Resources, payee: Payee) -> str:
+    return metadata_of_user(payee.name, resources.settings.domain)
 
 
 def _amount(text: str) -> int:

@@ -25,14 +25,14 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from fastapi.routing import APIRoute
 
-from api.access import get_services
+from api.access import get_resources
 from api.http.body import read_body
 from api.http.codes import BadRequest
 from api.http.errors import in_public_words
 from api.service.auth import no_such
 from api.service.invoice_row import InvoiceOut
 from api.service.payee import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, find_payee, strangers_memo
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.invoice import NewInvoiceIn, find_for_public, make_for_public
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl
@@ -125,27 +125,27 @@ class _PageRoute(APIRoute):
 
 
 router = APIRouter(route_class=_PageRoute, include_in_schema=False)
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 
 
 @router.get("/pay/{username}")
-async def show_form(services: Svc, username: str) -> HTMLResponse:
+async def show_form(resources: Res, username: str) -> HTMLResponse:
     """The user's page."""
-    payee = await find_payee(services, username)
+    payee = await find_payee(resources, username)
     content = _filled(
         _FORM,
-        address=f"{payee.name}@{services.settings.domain}",
+        address=f"{payee.name}@{resources.settings.domain}",
         min_sat=str(msat_to_sat_floor(MIN_RECEIVED_MSAT)),
         max_sat=str(msat_to_sat_floor(payee.most_msat)),
-        qr=_Markup(_qr(write_lnurl(services.settings.public_url + address_path(payee.name)))),
+        qr=_Markup(_qr(write_lnurl(resources.settings.public_url + address_path(payee.name)))),
     )
     return _page(payee.name, content)
 
 
 @router.post("/pay/{username}")
-async def make_invoice(request: Request, services: Svc, username: str) -> RedirectResponse:
+async def make_invoice(request: Request, resources: Res, username: str) -> RedirectResponse:
     """Another invoice, and on to its page."""
-    payee = await find_payee(services, username)
+    payee = await find_payee(resources, username)
     sent = await _form(request)
     asked = NewInvoiceIn(
         wallet_id=payee.wallet_id,
@@ -153,15 +153,15 @@ async def make_invoice(request: Request, services: Svc, username: str) -> Redire
         memo=strangers_memo(sent.get("memo", "")),
         expiry_s=EXPIRY_S,
     )
-    invoice = await make_for_public(services, payee.account_id, asked)
+    invoice = await make_for_public(resources, payee.account_id, asked)
     return RedirectResponse(f"/pay/{payee.name}/{invoice.payment_hash}", status_code=303)
 
 
 @router.get("/pay/{username}/{payment_hash}")
-async def show_invoice(services: Svc, username: str, payment_hash: str) -> HTMLResponse:
+async def show_invoice(resources: Res, username: str, payment_hash: str) -> HTMLResponse:
     """What is to be paid, or what came of it."""
-    payee = await find_payee(services, username)
-    found = await find_for_public(services, payee.account_id, payment_hash) if _HASH.fullmatch(payment_hash) else None
+    payee = await find_payee(resources, username)
+    found = await find_for_public(resources, payee.account_id, payment_hash) if _HASH.fullmatch(payment_hash) else None
     if found is None:
         raise no_such("invoice")
     invoice, _preimage = found

@@ -15,7 +15,7 @@ from datetime import datetime
 from typing import Literal, get_args
 
 from api.http.codes import Forbidden, RateLimited, Unauthenticated
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.bank.accounts import Standing, find_api_keys_by_token, lock_key_in_tx
 from engine.bank.audit import Act
 from engine.domain.errors import NotFound
@@ -83,9 +83,9 @@ class Caller:
         return self.account
 
 
-async def authenticate(services: Services, token: str | None) -> Caller:
+async def authenticate(resources: Resources, token: str | None) -> Caller:
     """Whoever has the key. Raises Unauthenticated."""
-    caller = await _find_caller(services, token) if token else None
+    caller = await _find_caller(resources, token) if token else None
     if caller is None:
         raise Unauthenticated("Send a valid API key: Authorization: Bearer <key>.")
     return caller
@@ -113,10 +113,10 @@ def no_such(thing: str) -> NotFound:
     return NotFound(f"There is no such {thing}.")
 
 
-async def _find_caller(services: Services, token: str) -> Caller | None:
-    if hmac.compare_digest(token.encode(), services.settings.admin_key.get_secret_value().encode()):
+async def _find_caller(resources: Resources, token: str) -> Caller | None:
+    if hmac.compare_digest(token.encode(), resources.settings.admin_key.get_secret_value().encode()):
         return Caller(key_id="bootstrap", scopes=frozenset({"admin"}))
-    key = await services.lookups.ask(find_api_keys_by_token, token)
+    key = await resources.lookups.ask(find_api_keys_by_token, token)
     if key is None:
         return None
     return Caller(
@@ -128,11 +128,11 @@ async def _find_caller(services: Services, token: str) -> Caller | None:
     )
 
 
-async def count(services: Services, caller: Caller) -> None:
+async def count(resources: Resources, caller: Caller) -> None:
     """Count a request against the key's limit by the minute. Raises RateLimited above it."""
-    limit = services.settings.rate_limit_per_minute
+    limit = resources.settings.rate_limit_per_minute
     if limit == 0:
         return
-    made, left_s = await services.lookups.count(caller.key_id)
+    made, left_s = await resources.lookups.count(caller.key_id)
     if made > limit:
         raise RateLimited(f"This key may make {limit} requests a minute.", retry_after_s=max(1, left_s))

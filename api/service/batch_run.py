@@ -13,7 +13,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
-from api.http.prefer import Deadline
+from api.service.deadline import Deadline
 from api.service.payment_run import CALL_LIMIT, START_LIMIT_S, amount_text, read_input, starting
 from engine.bank.accepted import find_boarded, note_boarded
 from engine.contracts import queues, workflow_ids

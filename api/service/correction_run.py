@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError
 
 from api.service.idempotency import Intent, check_same
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.service.temporal import temporal_away
 from api.service.two_operators import own_proposal, telling
 from engine.bank.idempotency import find_key
@@ -51,7 +51,7 @@ async def start(client: Client, proposal: Proposal) -> bool:
     return True
 
 
-async def until_kept(services: Services, intent: Intent) -> str:
+async def until_kept(resources: Resources, intent: Intent) -> str:
     """The id of the proposal, once the workflow has taken the key for it.
 
     Raises Conflict when another request took it, and Unavailable when no worker did: a repeat finds what came of it.
@@ -61,7 +61,7 @@ async def until_kept(services: Services, intent: Intent) -> str:
     try:
         async with asyncio.timeout(_LIMIT_S):
             while True:
-                async with services.reading() as conn:
+                async with resources.reading() as conn:
                     known = await find_key(conn, intent.owner, intent.key)
                 if known is not None and known.resource_id is not None:
                     check_same(known.body_hash, intent.body_hash)

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 
 from api.service import payment_run
 from api.service.auth import no_such
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.clients import bolt11
 from engine.clients.lnurl.payee import Offer, ask_for_invoice, check_amount, look_up, look_up_address
 from engine.contracts import workflow_ids
@@ -119,33 +119,33 @@ class Resolved:
         return self.wallet_id is not None
 
 
-async def resolve(services: Services, text: str) -> Resolved:
+async def resolve(resources: Resources, text: str) -> Resolved:
     """Look the destination up. Raises Invalid for what cannot be paid by anybody, and NotFound for who is not here.
 
     Whoever serves an address outside is asked for his offer: Unavailable (`destination_unavailable`) when he is away.
     """
-    destination = at_home(services.settings, read_destination(text))
+    destination = at_home(resources.settings, read_destination(text))
     match destination:
         case Invoice():
-            invoice = bolt11.decode(destination.bolt11, network=services.settings.bitcoin_network)
-            async with services.reading() as conn:
+            invoice = bolt11.decode(destination.bolt11, network=resources.settings.bitcoin_network)
+            async with resources.reading() as conn:
                 return Resolved(text=invoice.bolt11, invoice=invoice, wallet_id=await _owner(conn, invoice))
         case Username() | WalletRef():
-            async with services.reading() as conn:
+            async with resources.reading() as conn:
                 resolved = at_hand(text, destination, await find_ours(conn, [destination]))
             if resolved is None:
                 raise no_such("user" if isinstance(destination, Username) else "wallet")
             return resolved
         case NodeKey(pubkey):
-            if not services.settings.keysend:
+            if not resources.settings.keysend:
                 raise Invalid("This bank pays no node without an invoice.", code="keysend_disabled")
-            async with services.reading() as conn:
+            async with resources.reading() as conn:
                 await _refuse_own_node(conn, pubkey)
             return Resolved(text=pubkey, payee_node=pubkey)
         case LightningAddress(name, domain):
-            return Resolved(text=text.lower(), offer=await look_up_address(services.web, name, domain))
+            return Resolved(text=text.lower(), offer=await look_up_address(resources.web, name, domain))
         case Lnurl():
-            return Resolved(text=destination.lnurl, offer=await look_up(services.web, destination.url))
+            return Resolved(text=destination.lnurl, offer=await look_up(resources.web, destination.url))
 
 
 async def find_ours(conn: Connection, destinations: Sequence[Destination | None]) -> Ours:
@@ -172,7 +172,7 @@ def at_hand(text: str, destination: Destination | None, ours: Ours) -> Resolved 
 
 
 async def with_invoice(
-    services: Services, resolved: Resolved, amount_msat: Msat | None, comment: str | None
+    resources: Resources, resolved: Resolved, amount_msat: Msat | None, comment: str | None
 ) -> Resolved:
     """The same with the invoice that an offer gives for this amount; what is no offer stays as it is.
 
@@ -181,23 +181,23 @@ async def with_invoice(
     if resolved.offer is None:
         return resolved
     asked_msat = amount_to_pay(resolved, amount_msat, datetime.now(UTC))
-    network = services.settings.bitcoin_network
-    given = await ask_for_invoice(services.web, resolved.offer, asked_msat, comment, network=network)
-    async with services.reading() as conn:
+    network = resources.settings.bitcoin_network
+    given = await ask_for_invoice(resources.web, resolved.offer, asked_msat, comment, network=network)
+    async with resources.reading() as conn:
         wallet_id = await _owner(conn, given.invoice)
     return replace(resolved, invoice=given.invoice, success_action=given.success_action, wallet_id=wallet_id)
 
 
-async def is_under_way(services: Services, account_id: AccountId, key: str, text: str) -> bool:
+async def is_under_way(resources: Resources, account_id: AccountId, key: str, text: str) -> bool:
     """Whether a payment with this key, to somebody who would have to be asked, has been accepted already.
 
     Then nobody is asked for a second invoice. Says nothing of destinations that nobody is asked about: there a repeat
     finds the first by itself.
     """
-    if not isinstance(at_home(services.settings, read_destination(text)), LightningAddress | Lnurl):
+    if not isinstance(at_home(resources.settings, read_destination(text)), LightningAddress | Lnurl):
         return False
     workflow_id = workflow_ids.payment(account_id, key)
-    return await payment_run.find_started(services.temporal, workflow_id) is not None
+    return await payment_run.find_started(resources.temporal, workflow_id) is not None
 
 
 def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:

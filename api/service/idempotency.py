@@ -1,6 +1,6 @@
 """A repeated request gives the first answer.
 
-    same key, same body       the same resource as it is now, or the same refusal, marked `Idempotency-Replayed: true`
+    same key, same body       the same resource as it is now, or the same refusal, marked as a replay
     same key, other body      409 idempotency_conflict
     not accepted (4xx, 5xx)   the key stays unused; a rule's no (409) is the key's answer for ever
 
@@ -8,24 +8,17 @@ The key's row is written in the transaction that makes the resource, so of two e
 the other, having waited for it to commit, finds it. A payment's key is claimed by its workflow instead; see payment.py.
 """
 
-import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Annotated
 
-from fastapi import Header, Request, Response
-
-from api.http.codes import BadRequest, refused
-from api.service.resources import Services
+from api.http.codes import refused
+from api.service.resources import Resources
 from engine.bank.idempotency import Claim, KeyRecord, claim_keys_in_tx, find_key, refuse_key_in_tx
 from engine.contracts.payment import Refusal
 from engine.domain.errors import Conflict, EngineError, InvariantBroken, Refused
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, transaction
-
-HEADER = "Idempotency-Key"
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-MEANING = "1 to 255 visible ASCII characters, unique per account for ever: a repeat gets the first answer."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,32 +36,22 @@ class Intent:
         return Claim(account_id=self.owner, key=self.key, body_hash=self.body_hash, resource_id=resource_id)
 
 
-async def optional_key(
-    request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=MEANING)] = None
-) -> str | None:
-    """The key, if one was sent. Raises BadRequest for a malformed one."""
-    sent = request.headers.getlist(HEADER)
-    if not sent:
-        return None
-    if len(sent) > 1 or not _KEY.fullmatch(sent[0]):
-        raise BadRequest(f"{HEADER} is one header of 1 to 255 visible ASCII characters.", field=HEADER)
-    return sent[0]
+@dataclass(frozen=True, slots=True)
+class Made:
+    """The id of what a request made, or of what an earlier one with its key had made."""
+
+    id: str
+    replayed: bool
 
 
-async def required_key(
-    request: Request, _documented: Annotated[str | None, Header(alias=HEADER, description=MEANING)] = None
-) -> str:
-    """The key. Raises BadRequest: `idempotency_key_required` when there is none."""
-    key = await optional_key(request)
-    if key is None:
-        raise BadRequest(f"This moves money: send an {HEADER} header.", code="idempotency_key_required")
-    return key
-
-
-def mark_replayed(request: Request, response: Response) -> None:
-    """Say that this answer was given before, also when it is a problem."""
-    request.state.replayed = True
-    response.headers["Idempotency-Replayed"] = "true"
+@contextmanager
+def replaying(*, is_replay: bool = True) -> Iterator[None]:
+    """In the block an answer is given again: an error is marked as the one that was given before."""
+    try:
+        yield
+    except EngineError as error:
+        error.is_replay = error.is_replay or is_replay
+        raise
 
 
 def check_same(known_hash: bytes, body_hash: bytes) -> None:
@@ -81,79 +64,73 @@ def _used_otherwise() -> Conflict:
     return Conflict("This Idempotency-Key was used for another request; take a new one.")
 
 
-async def find_replay(services: Services, intent: Intent, request: Request, response: Response) -> str | None:
+async def find_replay(resources: Resources, intent: Intent) -> str | None:
     """The id of what an earlier request with this key made. Raises its refusal, or Conflict for another body."""
     if intent.key is None:
         return None
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         known = await find_key(conn, intent.owner, intent.key)
-    return None if known is None else replay(known, intent, request, response)
+    return None if known is None else replay(known, intent)
 
 
 async def once(
-    services: Services,
+    resources: Resources,
     intent: Intent,
     resource_id: str,
     make: Callable[[Connection], Awaitable[None]],
-    *,
-    request: Request,
-    response: Response,
-) -> str:
+) -> Made:
     """Make the resource and take the key, in one transaction; or find what the key's first request made.
 
-    Gives the id of what there is. A refusal raised by `make` is recorded under the key and raised.
+    A refusal raised by `make` is recorded under the key and raised.
     """
 
     async def write() -> bool:
         claim = intent.claim(resource_id)
-        async with transaction(services.pool) as conn:
+        async with transaction(resources.pool) as conn:
             if claim is not None and not (await claim_keys_in_tx(conn, [claim]))[0]:
                 return False
             await make(conn)
         return True
 
-    return await once_written(services, intent, resource_id, write, request=request, response=response)
+    return await once_written(resources, intent, resource_id, write)
 
 
 async def once_written(
-    services: Services,
+    resources: Resources,
     intent: Intent,
     resource_id: str,
     write: Callable[[], Awaitable[bool]],
-    *,
-    request: Request,
-    response: Response,
-) -> str:
+) -> Made:
     """As `once`, where `write` takes the key itself, in the transaction that makes it: whether the key was free."""
     try:
         if await write():
-            return resource_id
+            return Made(resource_id, replayed=False)
     except (Refused, Conflict) as refusal:
-        known = None if intent.key is None else await _record(services, intent, intent.key, refusal)
+        known = None if intent.key is None else await _record(resources, intent, intent.key, refusal)
         if known is None:
             raise
-        return replay(known, intent, request, response)
-    found = await find_replay(services, intent, request, response)
+        return Made(replay(known, intent), replayed=True)
+    found = await find_replay(resources, intent)
     if found is None:  # it stands for a payment or a batch that is accepted and has not been opened
         raise _used_otherwise()
-    return found
+    return Made(found, replayed=True)
 
 
-async def _record(services: Services, intent: Intent, key: str, refusal: EngineError) -> KeyRecord | None:
+async def _record(resources: Resources, intent: Intent, key: str, refusal: EngineError) -> KeyRecord | None:
     """Keep the refusal as the key's answer. Gives the answer that another request left meanwhile, if one did."""
     kept = asdict(Refusal(code=refusal.code, detail=refusal.detail, fields=refusal.fields))
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         if await refuse_key_in_tx(conn, intent.owner, key, intent.body_hash, kept):
             return None
         return await find_key(conn, intent.owner, key)
 
 
-def replay(known: KeyRecord, intent: Intent, request: Request, response: Response) -> str:
+def replay(known: KeyRecord, intent: Intent) -> str:
     """The id of what the key's first request made. Raises its refusal, or Conflict for another body."""
     check_same(known.body_hash, intent.body_hash)
-    mark_replayed(request, response)
     if known.refusal is not None:
-        raise as_error(known.refusal)
+        with replaying():
+            raise as_error(known.refusal)
     if known.resource_id is None:
         raise InvariantBroken("an idempotency key has neither a resource nor a refusal")
     return known.resource_id

@@ -1,6 +1,6 @@
 """What requests ask of the books and of the rate counters, each together with all that ask the same (`together.py`).
 
-    await services.lookups.ask(find_api_keys_by_token, token)
+    await resources.lookups.ask(find_api_keys_by_token, token)
 
 A function that finds many is given here with one: the answers of all that come at the same time are of one call. In
 their statements an array stands as `unnest((SELECT $1::text[]))`: Postgres then keeps one plan for arrays of all

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from api.service.auth import no_such
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.domain.errors import Invalid
 from engine.domain.ids import AccountId, WalletId
 from engine.domain.lnurl import COMMENT_LENGTH
@@ -33,11 +33,11 @@ class Payee:
     """What a stranger is offered at the most: one bitcoin, or what can come in now where that is less."""
 
 
-async def find_payee(services: Services, username: str) -> Payee:
+async def find_payee(resources: Resources, username: str) -> Payee:
     """Whom a name in a path means. A locked account still receives; a closed one is not found. Raises NotFound."""
     if is_username(username):
         with translated():
-            row = await services.pool.fetchrow(
+            row = await resources.pool.fetchrow(
                 """SELECT a.id, a.username, w.id AS wallet_id,
                           (SELECT max(inbound_msat) FROM bank.nodes
                             WHERE bank.has_reported(reported_at)) AS inbound_msat

@@ -16,12 +16,12 @@ from pydantic import BaseModel, Field, TypeAdapter
 
 from api.http.codes import refused
 from api.http.errors import RETRY_AFTER_S
-from api.http.prefer import Deadline
 from api.service import payment_run
 from api.service.auth import no_such
+from api.service.deadline import Deadline
 from api.service.idempotency import as_error, check_same
 from api.service.payment_facts import Asked
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.bank.accepted import find_boarded, note_boarded
 from engine.clients.lnurl.success_action import reveal
 from engine.contracts.payment import PaymentRequest
@@ -117,7 +117,7 @@ class Answer:
 
 
 async def follow(
-    services: Services,
+    resources: Resources,
     response: Response,
     run: payment_run.Run,
     asked: Asked,
@@ -127,12 +127,12 @@ async def follow(
     """Wait for the end, through Temporal or, where that cannot tell, through Postgres; then answer from Postgres."""
     outcome = await payment_run.wait_for_end(run, deadline)
     if outcome is not None and not outcome.is_final:  # a lane has left it alone
-        run = payment_run.find(services.temporal, payment_run.workflow_id_of(asked.account_id, asked.payment_id))
+        run = payment_run.find(resources.temporal, payment_run.workflow_id_of(asked.account_id, asked.payment_id))
         outcome = await payment_run.wait_for_end(run, deadline)
-    known = await find_answer(services, asked.account_id, asked.key)
+    known = await find_answer(resources, asked.account_id, asked.key)
     while outcome is None and (known is None or not known.is_final) and deadline.left_s > 0:
         await asyncio.sleep(min(_POLL_S, deadline.left_s))
-        known = await find_answer(services, asked.account_id, asked.key)
+        known = await find_answer(resources, asked.account_id, asked.key)
     if known is not None:
         check_same(known.body_hash, body_hash)
         return reply(response, known)
@@ -140,11 +140,11 @@ async def follow(
         check_same(bytes.fromhex(outcome.body_hash), body_hash)
         if outcome.refusal is not None:
             raise refused(outcome.refusal.code, outcome.refusal.detail, outcome.refusal.fields)
-    return await _reply_unopened(services, response, run, asked, body_hash)
+    return await _reply_unopened(resources, response, run, asked, body_hash)
 
 
 async def _reply_unopened(
-    services: Services,
+    resources: Resources,
     response: Response,
     run: payment_run.Run,
     asked: Asked,
@@ -152,25 +152,25 @@ async def _reply_unopened(
 ) -> PaymentOut:
     """The payment has been accepted and no worker has opened it yet. Its request is kept before that is said."""
     found = (run.boarded, run.workflow_id) if run.boarded else None
-    found = found or await _find_started(services, asked.account_id, asked.payment_id)
+    found = found or await _find_started(resources, asked.account_id, asked.payment_id)
     if found is not None:
-        check_same(await keep_accepted(services, *found), body_hash)
-        return _accepted(response, await _unopened(services, *found))
-    known = await find_answer(services, asked.account_id, asked.key)
+        check_same(await keep_accepted(resources, *found), body_hash)
+        return _accepted(response, await _unopened(resources, *found))
+    known = await find_answer(resources, asked.account_id, asked.key)
     if known is None:  # ended by hand before it was opened: the same request again begins another one
         raise Unavailable(f"{run.workflow_id} has ended and left no answer", code="temporarily_unavailable")
     check_same(known.body_hash, body_hash)
     return reply(response, known)
 
 
-async def keep_accepted(services: Services, started: payment_run.Started, workflow_id: str) -> bytes:
+async def keep_accepted(resources: Resources, started: payment_run.Started, workflow_id: str) -> bytes:
     """Before a caller is told that this was accepted: from now on its workflow can be begun again from the request.
 
     Gives the hash of the request that its key stands for, which may be another one.
     """
     asked = started.request
     body_hash = bytes.fromhex(asked.body_hash)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         noted = await note_boarded(conn, asked.payment_id, workflow_id, started.at, body_hash, request=asdict(asked))
     return noted or body_hash
 
@@ -191,9 +191,9 @@ def _accepted(response: Response, payment: PaymentOut) -> PaymentOut:
     return payment
 
 
-async def find_answer(services: Services, account: AccountId, key: str) -> Answer | None:
+async def find_answer(resources: Resources, account: AccountId, key: str) -> Answer | None:
     """What the key stands for, once a worker has opened its payment."""
-    return await services.lookups.ask(_find_answers, (account, key))
+    return await resources.lookups.ask(_find_answers, (account, key))
 
 
 async def _find_answers(conn: Connection, asked: Sequence[tuple[AccountId, str]]) -> list[Answer | None]:
@@ -214,38 +214,38 @@ def _answer(known: dict[str, Any]) -> Answer:
     return Answer(body_hash, refusal, shown(known) if known["id"] is not None else None)
 
 
-async def find_unopened(services: Services, account: AccountId, payment_id: str) -> PaymentOut:
+async def find_unopened(resources: Resources, account: AccountId, payment_id: str) -> PaymentOut:
     """A payment that was accepted and that no worker has opened. Raises NotFound, and Unavailable without Temporal."""
-    found = await _find_started(services, account, payment_id)
+    found = await _find_started(resources, account, payment_id)
     if found is None or (found[0].request.payment_id, found[0].request.account_id) != (payment_id, account):
         raise no_such("payment")
-    await keep_accepted(services, *found)
-    return await _unopened(services, *found)
+    await keep_accepted(resources, *found)
+    return await _unopened(resources, *found)
 
 
 async def _find_started(
-    services: Services, account: AccountId, payment_id: str
+    resources: Resources, account: AccountId, payment_id: str
 ) -> tuple[payment_run.Started, str] | None:
     """The request that was accepted and is not opened, and its workflow: as it is kept, or as Temporal has it.
 
     Raises Unavailable.
     """
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         boarded = await find_boarded(conn, PaymentId(payment_id))
     if boarded is not None and boarded.request is not None:
         request = _REQUEST.validate_python(boarded.request)
         return payment_run.Started(request, boarded.created_at), boarded.workflow_id
     workflow_id = payment_run.workflow_id_of(account, payment_id)
-    started = await payment_run.find_started(services.temporal, workflow_id)
+    started = await payment_run.find_started(resources.temporal, workflow_id)
     if started is None and boarded is not None:  # noted by an older release
         workflow_id = boarded.workflow_id
-        started = await payment_run.find_boarded(services.temporal, workflow_id, payment_id, boarded.created_at)
+        started = await payment_run.find_boarded(resources.temporal, workflow_id, payment_id, boarded.created_at)
     return None if started is None else (started, workflow_id)
 
 
-async def _unopened(services: Services, started: payment_run.Started, workflow_id: str) -> PaymentOut:
+async def _unopened(resources: Resources, started: payment_run.Started, workflow_id: str) -> PaymentOut:
     asked = started.request
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         ours = asked.payee_wallet_id is not None or await conn.fetchval(
             "SELECT true FROM bank.invoices WHERE payment_hash = $1", asked.payment_hash
         )

@@ -31,7 +31,8 @@ from temporalio.common import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from api.http.prefer import MAX_WAIT_S, Deadline
+from api.http.prefer import MAX_WAIT_S
+from api.service.deadline import Deadline
 from api.service.temporal import temporal_away
 from engine.clients.announcements import Listener, Word
 from engine.contracts import queues, search_attributes, workflow_ids

@@ -20,7 +20,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.service import RPCError
 
 from api.service.payment_run import CALL_LIMIT, amount_text
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.quote import RouteQuote, RouteRequest
 from engine.domain.errors import Invalid
@@ -73,15 +73,15 @@ class Way:
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-async def quote_route(services: Services, way: Way) -> RoutingFee:
+async def quote_route(resources: Resources, way: Way) -> RoutingFee:
     """What this would cost over the network now. That no node can be asked is a warning, and no error.
 
     Raises Invalid (`invoice_refused_by_node`) for an invoice that the node cannot read, as its payment would be.
     """
-    told = await services.cache.find(f"quote:{way.digest}")
+    told = await resources.cache.find(f"quote:{way.digest}")
     if told is None:
-        node = await _find_node(services, Msat(way.amount_msat + default_routing_cap(way.amount_msat)))
-        told = _in_words(RouteQuote(trouble=UNTOLD)) if node is None else await _find_out(services, way, node)
+        node = await _find_node(resources, Msat(way.amount_msat + default_routing_cap(way.amount_msat)))
+        told = _in_words(RouteQuote(trouble=UNTOLD)) if node is None else await _find_out(resources, way, node)
     return _fee(told, way.amount_msat)
 
 
@@ -109,15 +109,15 @@ def _fee(told: str, amount_msat: Msat) -> RoutingFee:
     )
 
 
-async def _find_out(services: Services, way: Way, node: NodeName) -> str:
+async def _find_out(resources: Resources, way: Way, node: NodeName) -> str:
     """What the node tells, as it is remembered.
 
     Whoever asks for the way that has the payee's turn asks for the probe as well: any of them may be the one who begins
     the run that all of them get. The turn ends when the answer can be found, so that nobody who comes then begins
     another one.
     """
-    cache, turn = services.cache, f"probe:{way.payee}"
-    may = may_probe(services.settings, way)
+    cache, turn = resources.cache, f"probe:{way.payee}"
+    may = may_probe(resources.settings, way)
     takes = may and await cache.take(turn, way.digest, _PROBING_S)
     probes = takes or (may and await cache.find(turn) == way.digest)
     asked = RouteRequest(
@@ -128,7 +128,7 @@ async def _find_out(services: Services, way: Way, node: NodeName) -> str:
         fee_limit_msat=max(default_routing_cap(way.amount_msat), way.amount_msat),
         may_probe=probes,
     )
-    quote = await _run(services, asked, way.digest)
+    quote = await _run(resources, asked, way.digest)
     told = _in_words(quote)
     if quote.trouble not in {UNTOLD, REFUSED_BY_NODE}:
         told = await cache.remember(f"quote:{way.digest}", told, int(GOOD_FOR.total_seconds()))
@@ -146,9 +146,9 @@ def _in_words(quote: RouteQuote) -> str:
     return json.dumps({**asdict(quote), "expires_at": (datetime.now(UTC) + GOOD_FOR).isoformat()})
 
 
-async def _find_node(services: Services, total_msat: Msat) -> NodeName | None:
+async def _find_node(resources: Resources, total_msat: Msat) -> NodeName | None:
     """The node that a payment would most likely be pinned to; None when none has reported lately."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         with translated():
             name: str | None = await conn.fetchval(
                 """SELECT name FROM bank.nodes WHERE bank.has_reported(reported_at)
@@ -158,10 +158,10 @@ async def _find_node(services: Services, total_msat: Msat) -> NodeName | None:
     return None if name is None else NodeName(name)
 
 
-async def _run(services: Services, asked: RouteRequest, digest: str) -> RouteQuote:
+async def _run(resources: Resources, asked: RouteRequest, digest: str) -> RouteQuote:
     try:
         async with asyncio.timeout(_WAIT_S):
-            return await services.temporal.execute_workflow(
+            return await resources.temporal.execute_workflow(
                 QuoteWorkflow.run,
                 asked,
                 id=workflow_ids.quote(digest),

@@ -20,7 +20,7 @@ from engine.settings import ApiSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class Resources:
     """Made once, in the lifespan of the process."""
 
     settings: ApiSettings

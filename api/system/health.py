@@ -10,10 +10,10 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from temporalio.api.workflowservice.v1 import DescribeNamespaceRequest
 
-from api.access import get_services
+from api.access import get_resources
 from api.http.errors import MEDIA_TYPE, problem
 from api.service.remembered import Remembered
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.ledger.database import translated
 
 router = APIRouter(tags=["health"])
@@ -47,14 +47,14 @@ async def healthz() -> AliveOut:
     response_model=ReadyOut,
     responses={503: {"description": "Something is away: `down` names it.", "content": {MEDIA_TYPE: {}}}},
 )
-async def readyz(request: Request, services: Annotated[Services, Depends(get_services)]) -> ReadyOut | JSONResponse:
+async def readyz(request: Request, resources: Annotated[Resources, Depends(get_resources)]) -> ReadyOut | JSONResponse:
     """No key needed. Asks Postgres, Redis, Temporal, each Lightning node and bitcoind at once, for 2 s at most.
 
     The answer holds for a second, whoever asks.
     """
     state = request.app.state
     if getattr(state, "readiness", None) is None:
-        state.readiness = Remembered(lambda: _look(services), _LIFE_S)
+        state.readiness = Remembered(lambda: _look(resources), _LIFE_S)
     up, down = await state.readiness.get()
     if not down:
         return ReadyOut(up=up, down=down)
@@ -64,14 +64,14 @@ async def readyz(request: Request, services: Annotated[Services, Depends(get_ser
     )
 
 
-async def _look(services: Services) -> tuple[list[str], list[str]]:
+async def _look(resources: Resources) -> tuple[list[str], list[str]]:
     """What is up, and what is down."""
     checks: dict[str, Awaitable[bool]] = {
-        "postgres": _postgres(services),
-        "redis": services.cache.ping(),
-        "temporal": _temporal(services),
-        **{name: node.is_active() for name, node in services.invoices.items()},
-        "bitcoind": _bitcoind(services),
+        "postgres": _postgres(resources),
+        "redis": resources.cache.ping(),
+        "temporal": _temporal(resources),
+        **{name: node.is_active() for name, node in resources.invoices.items()},
+        "bitcoind": _bitcoind(resources),
     }
     answers = await asyncio.gather(*(_within_limit(check) for check in checks.values()))
     up = [name for name, answer in zip(checks, answers, strict=True) if answer]
@@ -87,21 +87,21 @@ async def _within_limit(check: Awaitable[bool]) -> bool:
         return False
 
 
-async def _postgres(services: Services) -> bool:
+async def _postgres(resources: Resources) -> bool:
     with translated():
-        return bool(await services.pool.fetchval("SELECT true"))
+        return bool(await resources.pool.fetchval("SELECT true"))
 
 
-async def _temporal(services: Services) -> bool:
-    request = DescribeNamespaceRequest(namespace=services.temporal.namespace)
-    await services.temporal.workflow_service.describe_namespace(request)
+async def _temporal(resources: Resources) -> bool:
+    request = DescribeNamespaceRequest(namespace=resources.temporal.namespace)
+    await resources.temporal.workflow_service.describe_namespace(request)
     return True
 
 
-async def _bitcoind(services: Services) -> bool:
+async def _bitcoind(resources: Resources) -> bool:
     """We have no credentials for it here, so any HTTP answer will do."""
     try:
-        await services.http.get(services.settings.bitcoind_url.get_secret_value())
+        await resources.http.get(resources.settings.bitcoind_url.get_secret_value())
     except httpx.HTTPError:
         return False
     return True

@@ -26,9 +26,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.access import get_services
+from api.access import get_resources
 from api.service.remembered import Remembered
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.domain.errors import EngineError
 from engine.ledger.database import Pool, translated
 from engine.views.metrics import Figures, read_figures
@@ -138,12 +138,12 @@ class Metering:
 
 
 @router.get("/metrics")
-async def give_metrics(request: Request, services: Annotated[Services, Depends(get_services)]) -> Response:
+async def give_metrics(request: Request, resources: Annotated[Resources, Depends(get_resources)]) -> Response:
     """Prometheus's text format, as of the last second: writing it takes 12 ms, and here anybody may ask."""
     state = request.app.state
     if getattr(state, "metrics_page", None) is None:
         metrics: Metrics = state.metrics
-        state.metrics_page = Remembered(lambda: metrics.page(services.pool), _LIFE_S)
+        state.metrics_page = Remembered(lambda: metrics.page(resources.pool), _LIFE_S)
     return Response(await state.metrics_page.get(), media_type=MEDIA_TYPE)
 
 

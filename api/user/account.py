@@ -14,17 +14,18 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from api.access import PathId, get_caller, get_services, needs, needs_role
+from api.access import PathId, get_caller, get_resources, needs, needs_role
 from api.http.body import Body, Content, Expiry, ExternalId, JsonBody, Text, documented
 from api.http.codes import Forbidden
 from api.http.errors import problems
+from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Listing, Page, Paging
 from api.service.auth import Caller, Scope, no_such, still_may_in_tx
-from api.service.idempotency import Intent, find_replay, once, optional_key
-from api.service.resources import Services
+from api.service.idempotency import Intent, find_replay, once
+from api.service.resources import Resources
 from api.user.wallet import WalletOut, read_wallets
 from engine.bank import accounts
 from engine.bank.audit import record_in_tx
@@ -38,7 +39,7 @@ from engine.ledger.database import Connection, transaction
 router = APIRouter(tags=["accounts"])
 AnyCaller = Annotated[Caller, Depends(get_caller)]
 Key = Annotated[str | None, Depends(optional_key)]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _MOST_GENERATIONS = 16
 """So many keys may stand in a row, each made by the one before."""
 _MOST_NAMED = 100
@@ -142,12 +143,11 @@ class NewKeyOut(KeyOut):
     openapi_extra=documented(NewAccountIn, with_a_name={"username": "bob", "external_id": "user-7"}, bare={}),
 )
 async def open_account(
-    request: Request,
     response: Response,
     caller: Annotated[Caller, Depends(needs_role("admin"))],
     key: Key,
     body: Annotated[Body[NewAccountIn], Depends(JsonBody(NewAccountIn))],
-    services: Svc,
+    resources: Res,
 ) -> AccountOut:
     """Role: `admin`. The account's bitcoin wallet is opened with it."""
     asked = body.content
@@ -164,14 +164,16 @@ async def open_account(
         await record_in_tx(conn, caller.act("account.open", account_id=new.id, **facts))
 
     intent = Intent(owner=caller.owner, key=key, body_hash=body.hash)
-    account_id = await once(services, intent, new.id, make, request=request, response=response)
-    return await _read_account(services, AccountId(account_id))
+    made = await once(resources, intent, new.id, make)
+    if made.replayed:
+        mark_replayed(response)
+    return await _read_account(resources, AccountId(made.id))
 
 
 @router.get("/v1/account", summary="Show your own account", responses=problems("forbidden"))
-async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], services: Svc) -> AccountOut:
+async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], resources: Res) -> AccountOut:
     """Scope: `read`."""
-    return await _read_account(services, caller.account_id)
+    return await _read_account(resources, caller.account_id)
 
 
 @router.post(
@@ -186,25 +188,25 @@ async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], se
     ),
 )
 async def make_api_key(
-    request: Request,
     response: Response,
     caller: AnyCaller,
     key: Key,
     body: Annotated[Body[NewKeyIn], Depends(JsonBody(NewKeyIn))],
-    services: Svc,
+    resources: Res,
     account_id: PathId,
 ) -> NewKeyOut:
     """Role: `admin`, or any key of the account for a subset of its own scopes, expiring no later than itself.
 
     `key` is shown once: a replay has null there.
     """
-    account = await _account_of_keys(caller, services, account_id)
+    account = await _account_of_keys(caller, resources, account_id)
     asked = body.content
     scopes = sorted(set(asked.scopes))
     intent = Intent(owner=caller.owner, key=key, body_hash=body.hash)
-    replayed = await find_replay(services, intent, request, response)
+    replayed = await find_replay(resources, intent)
     if replayed is not None:
-        return await _read_key(services, account, ApiKeyId(replayed), None)
+        mark_replayed(response)
+        return await _read_key(resources, account, ApiKeyId(replayed), None)
     _check_hands_on(caller, scopes)
     _check_spending(caller, scopes)
     _check_expiry(caller, asked.expires_at)
@@ -231,9 +233,11 @@ async def make_api_key(
                 facts["spend_limit_sat"] = asked.spend_limit_sat.caps
             await record_in_tx(conn, caller.act("key.make", account_id=account, subject=key_id, **facts))
 
-    made = await once(services, intent, key_id, make, request=request, response=response)
+    made = await once(resources, intent, key_id, make)
+    if made.replayed:
+        mark_replayed(response)
     return await _read_key(
-        services, account, ApiKeyId(made), accounts.token(key_id, secret) if made == key_id else None
+        resources, account, ApiKeyId(made.id), None if made.replayed else accounts.token(key_id, secret)
     )
 
 
@@ -243,14 +247,14 @@ async def make_api_key(
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def list_api_keys(
-    caller: AnyCaller, services: Svc, account_id: PathId, paging: Annotated[Paging, Query()]
+    caller: AnyCaller, resources: Res, account_id: PathId, paging: Annotated[Paging, Query()]
 ) -> Page[KeyOut]:
     """Role: `admin`, or scope `read` of the account. Newest first, revoked ones too."""
-    account = await _account_of_keys(caller, services, account_id)
+    account = await _account_of_keys(caller, resources, account_id)
     if not {"admin", "read"} & caller.scopes:
         raise Forbidden("This needs a key with the scope 'read'.", scope="read")
     name = f"api-keys {account}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _KEYS.read(conn, paging, name, account)
     return Page(items=[KeyOut(**row) for row in rows], next_cursor=following)
 
@@ -261,7 +265,7 @@ async def list_api_keys(
     responses=problems("forbidden", "not_found"),
 )
 async def revoke_api_key(
-    caller: AnyCaller, services: Svc, account_id: PathId, key_id: PathId, query: Annotated[RevocationQuery, Query()]
+    caller: AnyCaller, resources: Res, account_id: PathId, key_id: PathId, query: Annotated[RevocationQuery, Query()]
 ) -> KeyOut:
     """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
 
@@ -269,8 +273,8 @@ async def revoke_api_key(
     Takes effect at once, also for all keys that come from it: the keys that it made, the keys that those made, and so
     on, on any account. A repeat gives the same answer.
     """
-    account = await _account_of_keys(caller, services, account_id)
-    known = await accounts.find_api_key(services.pool, account, ApiKeyId(key_id))
+    account = await _account_of_keys(caller, resources, account_id)
+    known = await accounts.find_api_key(resources.pool, account, ApiKeyId(key_id))
     if known is None:
         raise no_such("API key")
     _check_hands_on(caller, known.scopes)
@@ -278,21 +282,21 @@ async def revoke_api_key(
         _check_spending(caller, known.scopes)
     if query.keep_made and not caller.is_admin:
         raise Forbidden("Only an administrator may revoke a key and keep the keys that it made.", scope="admin")
-    async with transaction(services.pool) as conn:
+    async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
         revoked = await accounts.revoke_api_key_in_tx(conn, known.id, keep_made=query.keep_made)
         if revoked and caller.is_operator:
             taken = {key: of for key, of in revoked.items() if key != known.id}
             facts = {"taken": dict(list(taken.items())[:_MOST_NAMED]), "count": len(taken), "kept": query.keep_made}
             await record_in_tx(conn, caller.act("key.revoke", account_id=account, subject=known.id, **facts))
-    return await _read_key(services, account, known.id, None)
+    return await _read_key(resources, account, known.id, None)
 
 
-async def _account_of_keys(caller: Caller, services: Services, account_id: str) -> AccountId:
+async def _account_of_keys(caller: Caller, resources: Resources, account_id: str) -> AccountId:
     """The account whose keys are meant, if the caller may see that it exists."""
     if not caller.is_admin and caller.account != account_id:
         raise no_such("account")
-    if await accounts.find_account(services.pool, AccountId(account_id)) is None:
+    if await accounts.find_account(resources.pool, AccountId(account_id)) is None:
         raise no_such("account")
     return AccountId(account_id)
 
@@ -317,8 +321,8 @@ def _check_expiry(caller: Caller, expires_at: datetime | None) -> None:
         raise Forbidden("A key can only make keys that expire no later than itself.")
 
 
-async def _read_account(services: Services, account_id: AccountId) -> AccountOut:
-    async with services.reading() as conn:
+async def _read_account(resources: Resources, account_id: AccountId) -> AccountOut:
+    async with resources.reading() as conn:
         account = await accounts.find_account(conn, account_id)
         if account is None:
             raise InvariantBroken(f"there is no account {account_id}")
@@ -333,8 +337,8 @@ async def _read_account(services: Services, account_id: AccountId) -> AccountOut
         )
 
 
-async def _read_key(services: Services, account_id: AccountId, key_id: ApiKeyId, token: str | None) -> NewKeyOut:
-    known = await accounts.find_api_key(services.pool, account_id, key_id)
+async def _read_key(resources: Resources, account_id: AccountId, key_id: ApiKeyId, token: str | None) -> NewKeyOut:
+    known = await accounts.find_api_key(resources.pool, account_id, key_id)
     if known is None:
         raise InvariantBroken(f"there is no API key {key_id}")
     return NewKeyOut(

@@ -11,18 +11,19 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, Field
 
-from api.access import PathId, get_services, needs
+from api.access import PathId, get_resources, needs, waiting
 from api.http.body import Body, Content, Id, JsonBody, documented
 from api.http.errors import RETRY_AFTER_S, problems
-from api.http.prefer import Deadline, waiting
+from api.http.idempotency_key import mark_replayed, required_key
 from api.service import batch_run
 from api.service.auth import Caller, no_such
 from api.service.batch_items import BatchItemIn, read_items
-from api.service.idempotency import as_error, check_same, mark_replayed, required_key
-from api.service.resources import Services
+from api.service.deadline import Deadline
+from api.service.idempotency import as_error, check_same, replaying
+from api.service.resources import Resources
 from api.user.limits import require_prices
 from engine.bank.batch import Batch, find_batch
 from engine.bank.idempotency import KeyRecord, find_key
@@ -36,7 +37,7 @@ from engine.domain.money import MAX_AMOUNT_MSAT
 router = APIRouter(tags=["payments"])
 Send = Annotated[Caller, Depends(needs("send"))]
 Read = Annotated[Caller, Depends(needs("read"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 
 _POLL_S = 0.15
 
@@ -102,13 +103,12 @@ class BatchOut(BaseModel):
     ),
 )
 async def pay_batch(
-    request: Request,
     response: Response,
     caller: Send,
     key: Annotated[str, Depends(required_key)],
     deadline: Annotated[Deadline, Depends(waiting)],
     body: Annotated[Body[NewBatchIn], Depends(JsonBody(NewBatchIn, max_bytes=MAX_BODY_BYTES))],
-    services: Svc,
+    resources: Res,
 ) -> BatchOut:
     """Scope: `send`. Up to 1,000 payments to users and invoices of this bank: all of them, or none.
 
@@ -117,72 +117,75 @@ async def pay_batch(
     """
     account = caller.account_id
     batch_id = BatchId(id_for_key("batch", account, key))
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         known = await find_key(conn, account, key)
         accepted = await batch_run.find_accepted(conn, batch_id)
     if known is not None:
         check_same(known.body_hash, body.hash)
-        mark_replayed(request, response)
-        return await _reply(services, account, known)
+        mark_replayed(response)
+        with replaying():
+            return await _reply(resources, account, known)
     if accepted is not None:
         check_same(bytes.fromhex(accepted.request.body_hash), body.hash)
-    asked = await _check(services, caller, key, body) if accepted is None else accepted.request
-    handle, started_here = await batch_run.start(services.temporal, asked)
-    if accepted is not None or not started_here:
-        mark_replayed(request, response)
-    known = await _follow(services, handle, account, key, deadline)
-    if known is None:
-        started = await _find_started(services, account, batch_id)
-        if started is not None:
-            check_same(bytes.fromhex(started.request.body_hash), body.hash)
-            return _accepted(response, _unopened(started))
-        async with services.reading() as conn:
-            known = await find_key(conn, account, key)
-    if known is None:  # ended by hand before it was opened: the same request again begins another one
-        raise Unavailable(f"{handle.id} has ended and left no answer", code="temporarily_unavailable")
-    check_same(known.body_hash, body.hash)
-    return await _reply(services, account, known)
+    asked = await _check(resources, caller, key, body) if accepted is None else accepted.request
+    handle, started_here = await batch_run.start(resources.temporal, asked)
+    is_replay = accepted is not None or not started_here
+    if is_replay:
+        mark_replayed(response)
+    with replaying(is_replay=is_replay):
+        known = await _follow(resources, handle, account, key, deadline)
+        if known is None:
+            started = await _find_started(resources, account, batch_id)
+            if started is not None:
+                check_same(bytes.fromhex(started.request.body_hash), body.hash)
+                return _accepted(response, _unopened(started))
+            async with resources.reading() as conn:
+                known = await find_key(conn, account, key)
+        if known is None:  # ended by hand before it was opened: the same request again begins another one
+            raise Unavailable(f"{handle.id} has ended and left no answer", code="temporarily_unavailable")
+        check_same(known.body_hash, body.hash)
+        return await _reply(resources, account, known)
 
 
 @router.get("/v1/payments/batch/{batch_id}", summary="Show a batch", responses=problems("forbidden", "not_found"))
-async def show_batch(caller: Read, services: Svc, batch_id: PathId) -> BatchOut:
+async def show_batch(caller: Read, resources: Res, batch_id: PathId) -> BatchOut:
     """Scope: `read`. With all its items. Also a batch that was accepted (202) and has not been settled yet; one that
     was refused is not there."""
     account = caller.account_id
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         found = await find_batch(conn, account, BatchId(batch_id))
     if found is not None:
         return _shown(found)
     started = None
     if batch_id.startswith("batch_"):
-        started = await _find_started(services, account, BatchId(batch_id))
+        started = await _find_started(resources, account, BatchId(batch_id))
     if started is None or (started.request.batch_id, started.request.account_id) != (batch_id, account):
         raise no_such("batch")
     return _unopened(started)
 
 
-async def _find_started(services: Services, account: AccountId, batch_id: BatchId) -> batch_run.Started | None:
+async def _find_started(resources: Resources, account: AccountId, batch_id: BatchId) -> batch_run.Started | None:
     """What was accepted and is not opened, kept before anybody is told of it. Raises Unavailable."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         accepted = await batch_run.find_accepted(conn, batch_id)
     if accepted is not None:
         return accepted
-    started = await batch_run.find_started(services.temporal, account, batch_id)
+    started = await batch_run.find_started(resources.temporal, account, batch_id)
     if started is not None and started.request.batch_id == batch_id:
-        async with services.reading() as conn:
+        async with resources.reading() as conn:
             return await batch_run.keep_accepted(conn, started)
     return None
 
 
-async def _check(services: Services, caller: Caller, key: str, body: Body[NewBatchIn]) -> BatchRequest:
+async def _check(resources: Resources, caller: Caller, key: str, body: Body[NewBatchIn]) -> BatchRequest:
     """The request with every destination found. Raises what a caller may do better."""
     asked, account, wallet_id = body.content, caller.account_id, WalletId(body.content.wallet_id)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         payer = await find_payer(conn, account, wallet_id, ApiKeyId(caller.key_id))
         if payer is None:
             raise no_such("wallet")
-        items = await read_items(conn, services.settings, wallet_id, asked.items, datetime.now(UTC))
-    await require_prices(services, payer, "internal")
+        items = await read_items(conn, resources.settings, wallet_id, asked.items, datetime.now(UTC))
+    await require_prices(resources, payer, "internal")
     batch = BatchRequest(
         batch_id=BatchId(id_for_key("batch", account, key)),
         account_id=account,
@@ -198,22 +201,22 @@ async def _check(services: Services, caller: Caller, key: str, body: Body[NewBat
 
 
 async def _follow(
-    services: Services, handle: batch_run.Handle, account: AccountId, key: str, deadline: Deadline
+    resources: Resources, handle: batch_run.Handle, account: AccountId, key: str, deadline: Deadline
 ) -> KeyRecord | None:
     """Wait for the end, through Temporal or, where that cannot tell, through Postgres. None when it has not come."""
     outcome = await batch_run.wait_for_end(handle, deadline)
     while True:
-        async with services.reading() as conn:
+        async with resources.reading() as conn:
             known = await find_key(conn, account, key)
         if known is not None or outcome is not None or deadline.left_s == 0:
             return known
         await asyncio.sleep(min(_POLL_S, deadline.left_s))
 
 
-async def _reply(services: Services, account: AccountId, known: KeyRecord) -> BatchOut:
+async def _reply(resources: Resources, account: AccountId, known: KeyRecord) -> BatchOut:
     if known.refusal is not None:
         raise as_error(known.refusal)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         found = await find_batch(conn, account, BatchId(known.resource_id or ""))
     if found is None:
         raise InvariantBroken("an idempotency key names a batch that is not there")

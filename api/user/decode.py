@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from api.access import get_services, needs
+from api.access import get_resources, needs
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
+from api.http.idempotency_key import optional_key
 from api.service.auth import Caller
 from api.service.destination import resolve
-from api.service.idempotency import optional_key
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.clients.lnurl.payee import Offer
 from engine.domain.destinations import MAX_LENGTH
 from engine.domain.lnurl import plain_text
@@ -65,20 +65,20 @@ async def decode(
     caller: Annotated[Caller, Depends(needs("read"))],
     key: Annotated[str | None, Depends(optional_key)],
     body: Annotated[Body[DecodeIn], Depends(JsonBody(DecodeIn))],
-    services: Annotated[Services, Depends(get_services)],
+    resources: Annotated[Resources, Depends(get_resources)],
 ) -> DecodedOut:
     """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
     del caller, key
-    resolved = await resolve(services, body.content.destination)
+    resolved = await resolve(resources, body.content.destination)
     if resolved.offer is not None:
-        return _offered(resolved.text, resolved.offer, services.settings.bitcoin_network)
+        return _offered(resolved.text, resolved.offer, resources.settings.bitcoin_network)
     invoice = resolved.invoice
     if invoice is None:
         return DecodedOut(
             kind="internal" if resolved.is_ours else "keysend",
             destination=resolved.text,
             own=resolved.is_ours,
-            network=services.settings.bitcoin_network,
+            network=resources.settings.bitcoin_network,
             amount_msat=None,
             payee=resolved.payee_node,
             username=resolved.username,

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Path
 from pydantic import BaseModel, Field
 
-from api.access import get_services, needs_role
+from api.access import get_resources, needs_role
 from api.http.body import AmountMsat, Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
+from api.http.idempotency_key import optional_key
 from api.service.auth import Caller, no_such
-from api.service.idempotency import optional_key
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.service.rulebook import set_edition
 from engine.bank.limits import Payer
 from engine.bank.rulebook import Edition, find_edition, read_current
@@ -29,7 +29,7 @@ from engine.domain.money import Msat
 
 router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
 Finance = Annotated[Caller, Depends(needs_role("finance"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 _EXAMPLE = {
@@ -85,18 +85,18 @@ class PreviewOut(BaseModel):
 
 
 @router.get("", summary="Show the fees in force", responses=problems("forbidden"))
-async def show_fees(_caller: Finance, services: Svc) -> ScheduleOut:
+async def show_fees(_caller: Finance, resources: Res) -> ScheduleOut:
     """Role: `finance`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return _shown(await read_current(conn, "fees"))
 
 
 @router.get(
     "/{version}", summary="Show a version of the fees", responses=problems("forbidden", "not_found", "invalid_request")
 )
-async def show_fees_version(_caller: Finance, services: Svc, version: Version) -> ScheduleOut:
+async def show_fees_version(_caller: Finance, resources: Res, version: Version) -> ScheduleOut:
     """Role: `finance`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         edition = await find_edition(conn, "fees", version)
     if edition is None:
         raise no_such("version")
@@ -110,7 +110,7 @@ async def show_fees_version(_caller: Finance, services: Svc, version: Version) -
     openapi_extra=documented(ScheduleIn, second={"version": 2, "note": "fees from May on", "content": _EXAMPLE}),
 )
 async def set_fees(
-    caller: Finance, body: Annotated[Body[ScheduleIn], Depends(JsonBody(ScheduleIn))], services: Svc
+    caller: Finance, body: Annotated[Body[ScheduleIn], Depends(JsonBody(ScheduleIn))], resources: Res
 ) -> ScheduleOut:
     """Role: `finance`. In force at once; a payment that has been opened keeps the fee of its time.
 
@@ -118,7 +118,7 @@ async def set_fees(
     """
     asked = body.content
     parse_schedule(asked.content)
-    return _shown(await set_edition(services, caller, "fees", asked.content, version=asked.version, note=asked.note))
+    return _shown(await set_edition(resources, caller, "fees", asked.content, version=asked.version, note=asked.note))
 
 
 @router.post(
@@ -135,13 +135,13 @@ async def preview_fee(
     _caller: Finance,
     _key: Annotated[str | None, Depends(optional_key)],
     body: Annotated[Body[PreviewIn], Depends(JsonBody(PreviewIn))],
-    services: Svc,
+    resources: Res,
 ) -> PreviewOut:
     """Role: `finance`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
     asked = body.content
     version, content = None, asked.content
     if content is None:
-        async with services.reading() as conn:
+        async with resources.reading() as conn:
             current = await read_current(conn, "fees")
         version, content = current.version, current.content
     effects = explain(parse_schedule(content), asked.kind, Msat(asked.amount_msat), asked.level)
@@ -152,9 +152,9 @@ async def preview_fee(
     )
 
 
-async def our_fee(services: Services, payer: Payer, kind: Kind, amount_msat: Msat) -> Msat:
+async def our_fee(resources: Resources, payer: Payer, kind: Kind, amount_msat: Msat) -> Msat:
     """What this payer is charged by the version in force when he was read; the payment's transaction computes again."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         edition = await find_edition(conn, "fees", payer.fees_version)
     if edition is None:
         raise InvariantBroken(f"there is no version {payer.fees_version} of the fees")

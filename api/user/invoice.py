@@ -17,13 +17,14 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from api.access import PathId, asked_by_hand, caller_of, get_services, needs
+from api.access import PathId, asked_by_hand, caller_of, get_resources, needs
+from api.http import idempotency_key
 from api.http.body import AmountMsat, Content, ExternalId, Id, JsonBody, Memo, documented, empty_hash
 from api.http.errors import problems
+from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Listing, Page, Paging
-from api.service import idempotency
 from api.service.auth import Caller, no_such
-from api.service.idempotency import Intent, find_replay, once, once_written, optional_key, replay
+from api.service.idempotency import Intent, find_replay, once, once_written, replay
 from api.service.invoice_row import (
     COLUMNS,
     UNKNOWN,
@@ -36,7 +37,7 @@ from api.service.invoice_row import (
     insert_in_tx,
     shown,
 )
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.clients import bolt11
 from engine.clients.lnd.invoices import InvoiceNode
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Refused, Unavailable
@@ -48,7 +49,7 @@ router = APIRouter(tags=["invoices"])
 Receive = Annotated[Caller, Depends(needs("receive"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Key = Annotated[str | None, Depends(optional_key)]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _INVOICES = Listing(columns=COLUMNS, source="bank.invoices", condition="account_id = $1")
 
 MIN_EXPIRY_S, DEFAULT_EXPIRY_S, MAX_EXPIRY_S = 1, 3600, 7 * 86_400
@@ -90,48 +91,52 @@ _BODY = JsonBody(NewInvoiceIn)
     openapi_extra=documented(
         NewInvoiceIn, coffee={"wallet_id": "wal_…", "amount_msat": 250_000, "memo": "1 cup of coffee"}
     )
-    | asked_by_hand(Idempotency_Key=idempotency.MEANING),
+    | asked_by_hand(Idempotency_Key=idempotency_key.MEANING),
 )
 async def make_invoice(request: Request, response: Response) -> InvoiceOut:
     """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network.
 
     `receivable_msat` says how much can come in from outside now; `warning` that this amount could not.
     """
-    services, caller = await get_services(request), await caller_of(request)
+    resources, caller = await get_resources(request), await caller_of(request)
     caller.require("receive")
     key, body = await optional_key(request), await _BODY(request)
     asked, account = body.content, caller.account_id
-    facts = await _facts(services, account, asked.wallet_id, key)
+    facts = await _facts(resources, account, asked.wallet_id, key)
     intent = Intent(owner=account, key=key, body_hash=body.hash)
     if facts.known is not None:
-        return await _read(services, account, replay(facts.known, intent, request, response))
+        made = replay(facts.known, intent)
+        mark_replayed(response)
+        return await _read(resources, account, made)
     if facts.status == "closed":  # a locked account still receives
         raise closed()
     invoice_id = InvoiceId(id_for_key("inv", account, key) if key else new_id("inv"))
-    new = await _make_at_a_node(services, facts, account, invoice_id, asked, body.hash)
+    new = await _make_at_a_node(resources, facts, account, invoice_id, asked, body.hash)
     claim = intent.claim(invoice_id)
     written: list[InvoiceOut] = []
 
     async def write() -> bool:
-        row = await services.lookups.write(insert_in_tx, replace(new, claim=claim))
+        row = await resources.lookups.write(insert_in_tx, replace(new, claim=claim))
         written.extend([] if row is None else [row])
         return row is not None
 
-    made = await once_written(services, intent, invoice_id, write, request=request, response=response)
-    return written[0] if written else await _read(services, account, made)
+    outcome = await once_written(resources, intent, invoice_id, write)
+    if outcome.replayed:
+        mark_replayed(response)
+    return written[0] if written else await _read(resources, account, outcome.id)
 
 
 @router.get("/v1/invoices/{invoice_id}", summary="Show an invoice", responses=problems("forbidden", "not_found"))
-async def show_invoice(caller: Read, services: Svc, invoice_id: PathId) -> InvoiceOut:
+async def show_invoice(caller: Read, resources: Res, invoice_id: PathId) -> InvoiceOut:
     """Scope: `read`."""
-    return await _read(services, caller.account_id, invoice_id)
+    return await _read(resources, caller.account_id, invoice_id)
 
 
 @router.get("/v1/invoices", summary="List your invoices", responses=problems("forbidden", "invalid_request"))
-async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Query()]) -> Page[InvoiceOut]:
+async def list_invoices(caller: Read, resources: Res, paging: Annotated[Paging, Query()]) -> Page[InvoiceOut]:
     """Scope: `read`. Newest first."""
     name = f"invoices {caller.account_id}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _INVOICES.read(conn, paging, name, caller.account_id)
     return Page(items=[shown(row) for row in rows], next_cursor=following)
 
@@ -142,40 +147,43 @@ async def list_invoices(caller: Read, services: Svc, paging: Annotated[Paging, Q
     responses=problems("forbidden", "not_found", "invoice_already_paid", "node_unavailable", "idempotency_conflict"),
 )
 async def cancel_invoice(
-    request: Request, response: Response, caller: Receive, key: Key, services: Svc, invoice_id: PathId
+    request: Request, response: Response, caller: Receive, key: Key, resources: Res, invoice_id: PathId
 ) -> InvoiceOut:
     """Scope: `receive`. A cancelled or expired invoice stays what it is; a paid one cannot be cancelled."""
     account = caller.account_id
-    invoice = await _read(services, account, invoice_id)
+    invoice = await _read(resources, account, invoice_id)
     intent = Intent(owner=account, key=key, body_hash=empty_hash(request))
-    if await find_replay(services, intent, request, response) is None:
-        if invoice.status == "open" and not await _cancel_at_its_node(services, invoice):
+    is_replay = await find_replay(resources, intent) is not None
+    if not is_replay:
+        if invoice.status == "open" and not await _cancel_at_its_node(resources, invoice):
             raise _paid()
 
         async def make(conn: Connection) -> None:
             await _cancel_in_tx(conn, invoice_id)
 
-        await once(services, intent, invoice_id, make, request=request, response=response)
-    return await _read(services, account, invoice_id)
+        is_replay = (await once(resources, intent, invoice_id, make)).replayed
+    if is_replay:
+        mark_replayed(response)
+    return await _read(resources, account, invoice_id)
 
 
 # For the public: lightning addresses and tip pages
 
 
-async def make_for_public(services: Services, account_id: AccountId, asked: NewInvoiceIn) -> InvoiceOut:
+async def make_for_public(resources: Resources, account_id: AccountId, asked: NewInvoiceIn) -> InvoiceOut:
     """An invoice that somebody without a key asks for; each call makes another. Raises Refused, Unavailable."""
-    facts = await _facts(services, account_id, asked.wallet_id, None)
+    facts = await _facts(resources, account_id, asked.wallet_id, None)
     if facts.status == "closed":
         raise closed()
-    new = await _make_at_a_node(services, facts, account_id, InvoiceId(new_id("inv")), asked, _PUBLIC)
-    row = await services.lookups.write(insert_in_tx, new)
+    new = await _make_at_a_node(resources, facts, account_id, InvoiceId(new_id("inv")), asked, _PUBLIC)
+    row = await resources.lookups.write(insert_in_tx, new)
     if row is None:
         raise InvariantBroken("an invoice without a key was taken for a repeat")
     return row
 
 
 async def find_for_public(
-    services: Services, account_id: AccountId, payment_hash: str
+    resources: Resources, account_id: AccountId, payment_hash: str
 ) -> tuple[InvoiceOut, str | None] | None:
     """An invoice that was made for the public, and its preimage once that has been shown to the network.
 
@@ -183,7 +191,7 @@ async def find_for_public(
     the bank has shown its preimage to nobody, and keeps it: a node on the way of a late payment could else take that.
     """
     with translated():
-        row = await services.pool.fetchrow(
+        row = await resources.pool.fetchrow(
             f"SELECT {COLUMNS}, outside_msat FROM bank.invoices WHERE payment_hash = $1 AND account_id = $2",  # noqa: S608 - constant
             payment_hash,
             account_id,
@@ -192,7 +200,7 @@ async def find_for_public(
         return None
     known = dict(row)
     is_shown = known.pop("outside_msat") > 0
-    preimage = _preimage(services, InvoiceId(known["id"]), _PUBLIC)
+    preimage = _preimage(resources, InvoiceId(known["id"]), _PUBLIC)
     if hashlib.sha256(preimage).hexdigest() != payment_hash:
         return None
     return shown(known), preimage.hex() if is_shown else None
@@ -201,30 +209,30 @@ async def find_for_public(
 # Making
 
 
-async def _facts(services: Services, account_id: AccountId, wallet_id: str, key: str | None) -> Facts:
+async def _facts(resources: Resources, account_id: AccountId, wallet_id: str, key: str | None) -> Facts:
     """Raises NotFound for a wallet of somebody else."""
-    facts = await services.lookups.ask(find_facts, (account_id, WalletId(wallet_id), key))
+    facts = await resources.lookups.ask(find_facts, (account_id, WalletId(wallet_id), key))
     if facts.status is None:
         raise no_such("wallet")
     return facts
 
 
-def _preimage(services: Services, invoice_id: InvoiceId, body_hash: bytes) -> bytes:
-    secret = bytes.fromhex(services.settings.preimage_secret.get_secret_value())
+def _preimage(resources: Resources, invoice_id: InvoiceId, body_hash: bytes) -> bytes:
+    secret = bytes.fromhex(resources.settings.preimage_secret.get_secret_value())
     return hmac.digest(secret, invoice_id.encode() + body_hash, "sha256")
 
 
 async def _make_at_a_node(
-    services: Services, facts: Facts, account_id: AccountId, invoice_id: InvoiceId, asked: NewInvoiceIn, of: bytes
+    resources: Resources, facts: Facts, account_id: AccountId, invoice_id: InvoiceId, asked: NewInvoiceIn, of: bytes
 ) -> NewInvoice:
     """Ask one node after the other until one can receive it. Raises Unavailable when none could make it.
 
     When none could receive it, it is the first one's. A node whose answer got lost, or whose invoice names no way that
     suffices, may keep an invoice that nobody is ever shown; it expires there. `of` is the hash of the request.
     """
-    preimage, made = _preimage(services, invoice_id, of), None
+    preimage, made = _preimage(resources, invoice_id, of), None
     amount_msat = None if asked.amount_msat is None else Msat(asked.amount_msat)
-    for node in _in_order(services.invoices.values(), facts.nodes, amount_msat, invoice_id):
+    for node in _in_order(resources.invoices.values(), facts.nodes, amount_msat, invoice_id):
         receiver = facts.nodes.get(node.name, UNKNOWN)
         try:
             text = await node.add_invoice(
@@ -237,7 +245,7 @@ async def _make_at_a_node(
             )
         except (Unavailable, OutcomeUnknown):
             continue
-        invoice = _checked(text, services, preimage, asked)
+        invoice = _checked(text, resources, preimage, asked)
         if _suffices(receiver.receivable_msat(hinted=bool(invoice.route_hints)), amount_msat):
             made = node.name, invoice
             break
@@ -285,9 +293,9 @@ def _suffices(receivable_msat: Msat | None, amount_msat: Msat | None) -> bool:
     return receivable_msat is None or receivable_msat >= (amount_msat or 1)
 
 
-def _checked(text: str, services: Services, preimage: bytes, asked: NewInvoiceIn) -> bolt11.Bolt11:
+def _checked(text: str, resources: Resources, preimage: bytes, asked: NewInvoiceIn) -> bolt11.Bolt11:
     """Read back what the node made: it must ask for what we were asked for, for our hash."""
-    invoice = bolt11.decode(text, network=services.settings.bitcoin_network)
+    invoice = bolt11.decode(text, network=resources.settings.bitcoin_network)
     if invoice.payment_hash != hashlib.sha256(preimage).hexdigest() or invoice.amount_msat != asked.amount_msat:
         raise InvariantBroken("the node made another invoice than it was asked for")
     return invoice
@@ -296,11 +304,11 @@ def _checked(text: str, services: Services, preimage: bytes, asked: NewInvoiceIn
 # Cancelling
 
 
-async def _cancel_at_its_node(services: Services, invoice: InvoiceOut) -> bool:
+async def _cancel_at_its_node(resources: Resources, invoice: InvoiceOut) -> bool:
     """False when somebody has paid it."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         name = await conn.fetchval("SELECT node FROM bank.invoices WHERE id = $1", invoice.id)
-    node = services.invoices.get(name)
+    node = resources.invoices.get(name)
     if node is None:
         raise Unavailable(f"{name} is no node of ours now", code="node_unavailable")
     try:
@@ -328,9 +336,9 @@ def _paid() -> Refused:
 # Reading
 
 
-async def _read(services: Services, account_id: AccountId, invoice_id: str) -> InvoiceOut:
+async def _read(resources: Resources, account_id: AccountId, invoice_id: str) -> InvoiceOut:
     with translated():
-        row = await services.pool.fetchrow(
+        row = await resources.pool.fetchrow(
             f"SELECT {COLUMNS} FROM bank.invoices WHERE id = $1 AND account_id = $2",  # noqa: S608 - constant
             invoice_id,
             account_id,

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from api.access import get_services, needs, needs_role
+from api.access import get_resources, needs, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.service.auth import Caller
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.service.rulebook import set_edition
 from api.user.fees import our_fee
 from engine.bank.limits import Payer, find_payer, read_used
@@ -31,7 +31,7 @@ from engine.ledger.database import Connection
 router = APIRouter()
 Read = Annotated[Caller, Depends(needs("read"))]
 Finance = Annotated[Caller, Depends(needs_role("finance"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 
 Used = Mapping[tuple[str, Window], int]
 _KEY = "api_key"
@@ -107,18 +107,18 @@ class RulebookOut(BaseModel):
 
 
 @router.get("/v1/limits", tags=["accounts"], summary="Show your limits", responses=problems("forbidden"))
-async def show_limits(caller: Read, services: Svc) -> LimitsOut:
+async def show_limits(caller: Read, resources: Res) -> LimitsOut:
     """Scope: `read`. What may leave the account within rolling windows, and what this key may spend.
 
     While it is pending, a payment counts all that it may take: amount and `max_fee_msat`. Once it is settled it counts
     amount and `fee_msat`; one that failed counts nothing. Exactly the limit passes: a payment of all that remains needs
     a `max_fee_msat` of 0. What has left a window frees its part within a 96th of it.
     """
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         payer = await find_payer(conn, caller.account_id, None, ApiKeyId(caller.key_id))
         if payer is None:
             raise InvariantBroken(f"{caller.account_id} has no wallet")
-        book = await services.limits.get(conn, payer.limits_version)
+        book = await resources.limits.get(conn, payer.limits_version)
         limits = book.of_level(payer.level)
         caps = caller.spend_limit_sat or {}
         counters = sorted(
@@ -135,9 +135,9 @@ async def show_limits(caller: Read, services: Svc) -> LimitsOut:
     summary="Show the limits in force",
     responses=problems("forbidden"),
 )
-async def show_rulebook(_caller: Finance, services: Svc) -> RulebookOut:
+async def show_rulebook(_caller: Finance, resources: Res) -> RulebookOut:
     """Role: `finance`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return _shown(await read_current(conn, "limits"))
 
 
@@ -151,7 +151,7 @@ async def show_rulebook(_caller: Finance, services: Svc) -> RulebookOut:
     ),
 )
 async def set_rulebook(
-    caller: Finance, services: Svc, body: Annotated[Body[RulebookIn], Depends(JsonBody(RulebookIn))]
+    caller: Finance, resources: Res, body: Annotated[Body[RulebookIn], Depends(JsonBody(RulebookIn))]
 ) -> RulebookOut:
     """Role: `finance`. In force at once, for every process; older versions are kept.
 
@@ -161,29 +161,29 @@ async def set_rulebook(
     """
     asked = body.content
     book = parse_limits(asked.content)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         await _require_known_currencies(conn, book)
-    return _shown(await set_edition(services, caller, "limits", asked.content, version=asked.version, note=asked.note))
+    return _shown(await set_edition(resources, caller, "limits", asked.content, version=asked.version, note=asked.note))
 
 
-async def require_prices(services: Services, payer: Payer, kind: Kind) -> None:
+async def require_prices(resources: Resources, payer: Payer, kind: Kind) -> None:
     """Raises Unavailable (`price_unavailable`) when a limit in another currency applies and its price is too old."""
-    book = await services.limits.get(services.pool, payer.limits_version)
+    book = await resources.limits.get(resources.pool, payer.limits_version)
     currencies = book.currencies(payer.level, kind)
     if not currencies:
         return
-    prices = await read_prices(services.pool, currencies)
+    prices = await read_prices(resources.pool, currencies)
     for currency in currencies:
         price = prices.get(currency)
-        if price is None or price.age_s > services.settings.price_max_age_s:
+        if price is None or price.age_s > resources.settings.price_max_age_s:
             raise Unavailable(f"no fresh price in {currency}", code="price_unavailable")
 
 
-async def require_max_fee(services: Services, payer: Payer, amount_msat: Msat, max_fee_msat: Msat) -> None:
+async def require_max_fee(resources: Resources, payer: Payer, amount_msat: Msat, max_fee_msat: Msat) -> None:
     """Raises Invalid (`max_fee_too_high`) for a cap above what the network and we may take at the most."""
-    book = await services.limits.get(services.pool, payer.limits_version)
+    book = await resources.limits.get(resources.pool, payer.limits_version)
     if max_fee_msat > book.highest_routing_cap(amount_msat):  # else our fee cannot matter
-        book.check_max_fee(amount_msat, max_fee_msat, await our_fee(services, payer, "lightning_out", amount_msat))
+        book.check_max_fee(amount_msat, max_fee_msat, await our_fee(resources, payer, "lightning_out", amount_msat))
 
 
 async def _require_known_currencies(conn: Connection, book: LimitBook) -> None:

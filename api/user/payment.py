@@ -14,18 +14,19 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from api.access import PathId, asked_by_hand, caller_of, get_services, needs
-from api.http import prefer
+from api.access import PathId, asked_by_hand, caller_of, get_resources, needs, waiting
+from api.http import idempotency_key, prefer
 from api.http.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, Text, documented
 from api.http.errors import problems
+from api.http.idempotency_key import mark_replayed, required_key
 from api.http.paging import Listing, Page, Paging
-from api.service import idempotency, payment_run
+from api.service import payment_run
 from api.service.auth import Caller, no_such
 from api.service.destination import Ours, Resolved, amount_to_pay, at_hand, at_home, is_under_way, resolve, with_invoice
-from api.service.idempotency import check_same, mark_replayed, required_key
+from api.service.idempotency import check_same, replaying
 from api.service.payment_answer import COLUMNS, FROM, PaymentOut, find_answer, find_unopened, follow, reply, shown
 from api.service.payment_facts import Asked, find_facts
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.limits import require_max_fee, require_prices
 from engine.bank.limits import Payer
 from engine.contracts import workflow_ids
@@ -38,7 +39,7 @@ from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 
 router = APIRouter(tags=["payments"])
 Read = Annotated[Caller, Depends(needs("read"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 _PAYMENTS = Listing(columns=COLUMNS, source=FROM, condition="p.account_id = $1", time="p.created_at", key="p.id")
 
 
@@ -89,16 +90,16 @@ _BODY = JsonBody(NewPaymentIn)
         an_invoice={"wallet_id": "wal_…", "destination": "lnbcrt…", "max_fee_msat": 10_000},
         an_address={"wallet_id": "wal_…", "destination": "carol@example.com", "amount_msat": 21_000},
     )
-    | asked_by_hand(Idempotency_Key=idempotency.MEANING, Prefer=prefer.MEANING),
+    | asked_by_hand(Idempotency_Key=idempotency_key.MEANING, Prefer=prefer.MEANING),
 )
 async def pay(request: Request, response: Response) -> PaymentOut:
     """Scope: `send`. 201 when final (settled, or failed with `failure`), 202 while it is on its way.
 
     Paying a user or an invoice of this bank is settled at once and costs our fee alone, if there is one.
     """
-    services, caller = await get_services(request), await caller_of(request)
+    resources, caller = await get_resources(request), await caller_of(request)
     caller.require("send")
-    key, deadline = await required_key(request), await prefer.waiting(request)
+    key, deadline = await required_key(request), await waiting(request)
     body = await _BODY(request)
     account = caller.account_id
     asked = Asked(
@@ -107,33 +108,36 @@ async def pay(request: Request, response: Response) -> PaymentOut:
         wallet_id=WalletId(body.content.wallet_id),
         api_key_id=ApiKeyId(caller.key_id),
         key=key,
-        destination=_named(services, body.content.destination),
+        destination=_named(resources, body.content.destination),
     )
-    facts = await services.lookups.ask(find_facts, asked)
+    facts = await resources.lookups.ask(find_facts, asked)
     if facts.payer is None:
         raise no_such("wallet")
     if facts.standing is not None:
         check_same(facts.standing.body_hash, body.hash)
-    if facts.standing is not None or await is_under_way(services, account, key, body.content.destination):
-        mark_replayed(request, response)
-        known = await find_answer(services, account, key)
-        if known is not None and known.is_final:
-            return reply(response, known)
-        run = payment_run.find(services.temporal, workflow_ids.payment(account, key))
-    else:
-        run = await _start(services, asked, facts.payer, facts.ours, body)
-        if not run.started_here:
-            mark_replayed(request, response)
-    return await follow(services, response, run, asked, body.hash, deadline)
+    is_replay = facts.standing is not None or await is_under_way(resources, account, key, body.content.destination)
+    with replaying(is_replay=is_replay):
+        if is_replay:
+            mark_replayed(response)
+            known = await find_answer(resources, account, key)
+            if known is not None and known.is_final:
+                return reply(response, known)
+            run = payment_run.find(resources.temporal, workflow_ids.payment(account, key))
+        else:
+            run = await _start(resources, asked, facts.payer, facts.ours, body)
+    if not run.started_here:
+        mark_replayed(response)
+    with replaying(is_replay=is_replay or not run.started_here):
+        return await follow(resources, response, run, asked, body.hash, deadline)
 
 
 @router.get("/v1/payments/{payment_id}", summary="Show a payment", responses=problems("forbidden", "not_found"))
-async def show_payment(caller: Read, services: Svc, payment_id: PathId) -> PaymentOut:
+async def show_payment(caller: Read, resources: Res, payment_id: PathId) -> PaymentOut:
     """Scope: `read`. Also a payment that was accepted (202) and has not been booked yet."""
     account = caller.account_id
     if not payment_run.PAYMENT_ID.fullmatch(payment_id):
         raise no_such("payment")
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         row = await conn.fetchrow(
             f"SELECT p.account_id, {COLUMNS} FROM {FROM} WHERE p.id = $1",  # noqa: S608 - constant
             payment_id,
@@ -143,14 +147,14 @@ async def show_payment(caller: Read, services: Svc, payment_id: PathId) -> Payme
         if known.pop("account_id") != account:
             raise no_such("payment")
         return shown(known)
-    return await find_unopened(services, account, payment_id)
+    return await find_unopened(resources, account, payment_id)
 
 
 @router.get("/v1/payments", summary="List your payments", responses=problems("forbidden", "invalid_request"))
-async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Query()]) -> Page[PaymentOut]:
+async def list_payments(caller: Read, resources: Res, paging: Annotated[Paging, Query()]) -> Page[PaymentOut]:
     """Scope: `read`. Newest first."""
     name = f"payments {caller.account_id}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         rows, following = await _PAYMENTS.read(conn, paging, name, caller.account_id)
     return Page(items=[shown(row) for row in rows], next_cursor=following)
 
@@ -158,29 +162,29 @@ async def list_payments(caller: Read, services: Svc, paging: Annotated[Paging, Q
 # Checking
 
 
-def _named(services: Services, text: str) -> Destination | None:
+def _named(resources: Resources, text: str) -> Destination | None:
     try:
-        return at_home(services.settings, read_destination(text))
+        return at_home(resources.settings, read_destination(text))
     except Invalid:
         return None
 
 
 async def _check(
-    services: Services, asked: Asked, payer: Payer, ours: Ours, content: NewPaymentIn
+    resources: Resources, asked: Asked, payer: Payer, ours: Ours, content: NewPaymentIn
 ) -> tuple[Resolved, Msat]:
     """What the destination means, with its invoice if it has one, and how much to pay."""
     given = None if content.amount_msat is None else Msat(content.amount_msat)
     resolved = at_hand(content.destination, asked.destination, ours)
     if resolved is None:
-        resolved = await with_invoice(services, await resolve(services, content.destination), given, content.memo)
+        resolved = await with_invoice(resources, await resolve(resources, content.destination), given, content.memo)
     if resolved.wallet_id == asked.wallet_id:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
     amount_msat = amount_to_pay(resolved, given, datetime.now(UTC))
     if not resolved.is_ours:
         if content.max_fee_msat is not None:
-            await require_max_fee(services, payer, amount_msat, Msat(content.max_fee_msat))
-        await _require_live_node(services)
-    await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
+            await require_max_fee(resources, payer, amount_msat, Msat(content.max_fee_msat))
+        await _require_live_node(resources)
+    await require_prices(resources, payer, "internal" if resolved.is_ours else "lightning")
     return resolved, amount_msat
 
 
@@ -217,22 +221,22 @@ def _max_fee(resolved: Resolved, asked: NewPaymentIn, amount_msat: Msat) -> Msat
     return default_routing_cap(amount_msat)
 
 
-async def _require_live_node(services: Services) -> None:
-    async with services.reading() as conn:
+async def _require_live_node(resources: Resources) -> None:
+    async with resources.reading() as conn:
         alive = await conn.fetchval("SELECT true FROM bank.nodes WHERE bank.has_reported(reported_at) LIMIT 1")
     if not alive:
         raise Unavailable("no node has reported lately", code="node_unavailable")
 
 
 async def _start(
-    services: Services, asked: Asked, payer: Payer, ours: Ours, body: Body[NewPaymentIn]
+    resources: Resources, asked: Asked, payer: Payer, ours: Ours, body: Body[NewPaymentIn]
 ) -> payment_run.Run:
     """Check the request and start it: clearly internal ones in company, if there is any."""
-    resolved, amount_msat = await _check(services, asked, payer, ours, body.content)
+    resolved, amount_msat = await _check(resources, asked, payer, ours, body.content)
     request = _complete(asked, resolved, amount_msat, body)
     if resolved.is_ours:
         payee = f"wallet:{resolved.wallet_id}" if resolved.request else resolved.text
-        return await services.lanes.start(request, payee=payee)
+        return await resources.lanes.start(request, payee=payee)
     node = resolved.invoice.payee if resolved.invoice else resolved.payee_node
     payee = f"{node[:6]}…" if node else resolved.text
-    return await services.lightning_lanes.start(request, payee=payee)
+    return await resources.lightning_lanes.start(request, payee=payee)

@@ -20,14 +20,14 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends
 from pydantic import BaseModel, Field
 
-from api.access import get_services, needs
+from api.access import get_resources, needs
 from api.http.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
 from api.http.errors import problems
+from api.http.idempotency_key import optional_key
 from api.service.auth import Caller, no_such
 from api.service.destination import Resolved, amount_to_pay, resolve
-from api.service.idempotency import optional_key
 from api.service.quote_run import GOOD_FOR, UNANSWERED, UNTOLD, FeeSource, RoutingFee, Way, quote_route
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.fees import our_fee
 from engine.bank.accounts import find_payees, may_not_send, payee_closed
 from engine.bank.limits import Payer, find_excess, find_payer
@@ -107,7 +107,7 @@ async def quote(
     caller: Annotated[Caller, Depends(needs("read"))],
     _key: Annotated[str | None, Depends(optional_key)],
     body: Annotated[Body[QuoteIn], Depends(JsonBody(QuoteIn))],
-    services: Annotated[Services, Depends(get_services)],
+    resources: Annotated[Resources, Depends(get_resources)],
 ) -> QuoteOut:
     """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept.
 
@@ -115,23 +115,23 @@ async def quote(
     limits leave now: such a payment would be refused.
     """
     asked = body.content
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         payer = await find_payer(conn, caller.account_id, WalletId(asked.wallet_id), ApiKeyId(caller.key_id))
     if payer is None:
         raise no_such("wallet")
-    resolved = await resolve(services, asked.destination)
+    resolved = await resolve(resources, asked.destination)
     if resolved.wallet_id == asked.wallet_id:
         raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
     now = datetime.now(UTC)
     given = None if asked.amount_msat is None else Msat(asked.amount_msat)
     amount_msat = amount_to_pay(resolved, given, now)
     if resolved.request is not None:
-        async with services.reading() as conn:
+        async with resources.reading() as conn:
             await require_payable(conn, resolved.request.payment_hash)
-    await _require_open(services, payer, resolved)
+    await _require_open(resources, payer, resolved)
     kind: Kind = "internal" if resolved.is_ours else "lightning"
-    ours_msat = await our_fee(services, payer, "internal" if resolved.is_ours else "lightning_out", amount_msat)
-    routing = await _routing_fee(services, payer, resolved, amount_msat)
+    ours_msat = await our_fee(resources, payer, "internal" if resolved.is_ours else "lightning_out", amount_msat)
+    routing = await _routing_fee(resources, payer, resolved, amount_msat)
     counted_msat = Msat(amount_msat + ours_msat + routing.cap_msat)
     return QuoteOut(
         kind=kind,
@@ -141,14 +141,14 @@ async def quote(
         max_fee_msat=ours_msat + routing.cap_msat,
         counted_msat=counted_msat,
         expires_at=min(routing.expires_at, resolved.invoice.expires_at) if resolved.invoice else routing.expires_at,
-        warning=await _limit_warning(services, payer, kind, counted_msat) or _warning(routing.trouble),
+        warning=await _limit_warning(resources, payer, kind, counted_msat) or _warning(routing.trouble),
     )
 
 
-async def _routing_fee(services: Services, payer: Payer, resolved: Resolved, amount_msat: Msat) -> RoutingFee:
+async def _routing_fee(resources: Resources, payer: Payer, resolved: Resolved, amount_msat: Msat) -> RoutingFee:
     if way := None if resolved.is_ours else _way(resolved, amount_msat):
-        told = await quote_route(services, way)
-        book = await services.limits.get(services.pool, payer.limits_version)
+        told = await quote_route(resources, way)
+        book = await resources.limits.get(resources.pool, payer.limits_version)
         highest_msat = book.highest_routing_cap(amount_msat)
         trouble = told.trouble if told.fee_msat <= highest_msat else _TOO_DEAR
         return replace(told, cap_msat=min(told.cap_msat, highest_msat), trouble=trouble)
@@ -169,9 +169,9 @@ def _way(resolved: Resolved, amount_msat: Msat) -> Way | None:
     return Way(payee=invoice.payee, amount_msat=amount_msat, bolt11=invoice.bolt11, hints=invoice.route_hints)
 
 
-async def _require_open(services: Services, payer: Payer, resolved: Resolved) -> None:
+async def _require_open(resources: Resources, payer: Payer, resolved: Resolved) -> None:
     """Raises Refused as the payment would: `account_locked`, `payee_closed`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         payees = await find_payees(conn, [resolved.wallet_id] if resolved.wallet_id else [])
     if payer.status != "active":
         raise may_not_send(payer.status)
@@ -179,9 +179,9 @@ async def _require_open(services: Services, payer: Payer, resolved: Resolved) ->
         raise payee_closed()
 
 
-async def _limit_warning(services: Services, payer: Payer, kind: Kind, counted_msat: Msat) -> WarningOut | None:
-    async with services.reading() as conn:
-        excess = await find_excess(conn, services.limits, payer, kind, counted_msat)
+async def _limit_warning(resources: Resources, payer: Payer, kind: Kind, counted_msat: Msat) -> WarningOut | None:
+    async with resources.reading() as conn:
+        excess = await find_excess(conn, resources.limits, payer, kind, counted_msat)
     if excess is None:
         return None
     code, detail, _fields = exceeded(excess)

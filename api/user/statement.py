@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from api.access import PathId, get_services, needs
+from api.access import PathId, get_resources, needs
 from api.http.download import stream
 from api.http.errors import problems
 from api.http.paging import Paging, cursor, position
 from api.http.period import Period
 from api.service.auth import Caller
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.wallet import own_wallet
 from engine.domain.errors import Invalid
 from engine.views import statement
@@ -86,7 +86,7 @@ class StatementOut(BaseModel):
 )
 async def give_statement(
     caller: Annotated[Caller, Depends(needs("read"))],
-    services: Annotated[Services, Depends(get_services)],
+    resources: Annotated[Resources, Depends(get_resources)],
     wallet_id: PathId,
     query: Annotated[StatementQuery, Query()],
 ) -> StatementOut | Response:
@@ -98,7 +98,7 @@ async def give_statement(
     query.check()
     name = f"statement {wallet_id} {query.model_dump_json(include={'begins_at', 'ends_at'})}"
     seen = _seen(query, name)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         wallet = await own_wallet(conn, caller.account_id, wallet_id)
         account_id = wallet.ledger_account_id
         ends_at = seen.ends_at if seen else query.ends_at
@@ -113,7 +113,7 @@ async def give_statement(
                 limit=query.limit + 1,
             )
     if query.format == "csv":
-        pieces = statement.csv_statement(services.pool, account_id, period)
+        pieces = statement.csv_statement(resources.pool, account_id, period)
         return await stream(pieces, media_type="text/csv", file_name=f"{wallet_id}.csv")
     page = found[: query.limit]
     following = None

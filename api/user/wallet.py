@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
-from api.access import PathId, get_services, needs
+from api.access import PathId, get_resources, needs
 from api.http.body import Text
 from api.http.errors import problems
 from api.http.paging import MAX_LIMIT, Page, Paging, cursor, paged, position
 from api.http.period import Period
 from api.service.auth import Caller, no_such
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.bank.accounts import Wallet, list_wallets
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, translated
@@ -22,7 +22,7 @@ from engine.views.balances import get_balance
 
 router = APIRouter(tags=["wallets"])
 Read = Annotated[Caller, Depends(needs("read"))]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 
 _LOOK = 5_000
 """So many rows are looked at for one page, whatever the conditions; a search goes on with the next one."""
@@ -111,16 +111,16 @@ class TransactionsQuery(Paging, Period):
 
 
 @router.get("/v1/wallets", summary="List your wallets", responses=problems("forbidden"))
-async def list_own_wallets(caller: Read, services: Svc) -> Page[WalletOut]:
+async def list_own_wallets(caller: Read, resources: Res) -> Page[WalletOut]:
     """Scope: `read`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return Page(items=await read_wallets(conn, caller.account_id), next_cursor=None)
 
 
 @router.get("/v1/wallets/{wallet_id}", summary="Show one of your wallets", responses=problems("forbidden", "not_found"))
-async def show_wallet(caller: Read, services: Svc, wallet_id: PathId) -> WalletOut:
+async def show_wallet(caller: Read, resources: Res, wallet_id: PathId) -> WalletOut:
     """Scope: `read`."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         return await _with_balance(conn, await own_wallet(conn, caller.account_id, wallet_id))
 
 
@@ -130,7 +130,7 @@ async def show_wallet(caller: Read, services: Svc, wallet_id: PathId) -> WalletO
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def list_transactions(
-    caller: Read, services: Svc, wallet_id: PathId, query: Annotated[TransactionsQuery, Query()]
+    caller: Read, resources: Res, wallet_id: PathId, query: Annotated[TransactionsQuery, Query()]
 ) -> Page[TransactionOut]:
     """Scope: `read`. Newest first, one row per business event; `from` and `to` are about `created_at`, [from, to).
 
@@ -140,7 +140,7 @@ async def list_transactions(
     query.check()
     name = f"transactions {wallet_id} {query.name}"
     frame = (wallet_id, *position(query, name), query.begins_at, query.ends_at)
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         await own_wallet(conn, caller.account_id, wallet_id)
         rows = await conn.fetch(_TRANSACTIONS, *frame, query.kind, query.status, query.direction, query.pattern)
         page, following = paged(rows, query, name, itemgetter("created_at", "key"))

@@ -19,21 +19,22 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 
-from api.access import PathId, get_services, needs
+from api.access import PathId, get_resources, needs
 from api.http.body import AmountMsat, Body, Content, Expiry, Id, JsonBody, Memo, documented
 from api.http.errors import problems
+from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.lnurl import LnurlRoute
 from api.http.paging import Page, Paging, paged, position
-from api.http.prefer import Deadline
 from api.service import payment_run
 from api.service.auth import Caller, no_such
+from api.service.deadline import Deadline
 from api.service.destination import resolve
-from api.service.idempotency import Intent, as_error, find_replay, once, optional_key
+from api.service.idempotency import Intent, Made, as_error, find_replay, once
 from api.service.payment_answer import keep_accepted
-from api.service.resources import Services
+from api.service.resources import Resources
 from api.user.limits import require_prices
 from api.user.wallet import own_wallet
 from engine.bank.idempotency import find_key
@@ -59,7 +60,7 @@ router = APIRouter(tags=["withdraw links"])
 public = APIRouter(tags=["lnurl"], route_class=LnurlRoute)
 Send = Annotated[Caller, Depends(needs("send"))]
 Key = Annotated[str | None, Depends(optional_key)]
-Svc = Annotated[Services, Depends(get_services)]
+Res = Annotated[Resources, Depends(get_resources)]
 
 _NONCE_BYTES = _SEAL_BYTES = 16
 _K1 = re.compile(r"[0-9a-f]{64}")
@@ -109,22 +110,22 @@ class LinkOut(BaseModel):
     openapi_extra=documented(NewLinkIn, gift={"wallet_id": "wal_…", "amount_msat": 21_000_000, "memo": "a gift"}),
 )
 async def make_link(
-    request: Request,
     response: Response,
     caller: Send,
     key: Key,
     body: Annotated[Body[NewLinkIn], Depends(JsonBody(NewLinkIn))],
-    services: Svc,
+    resources: Res,
 ) -> LinkOut:
     """Scope: `send`. Nothing is held: each claim needs amount and routing fee in the wallet when it comes.
 
     The link pays no more once the key that made it is revoked or has expired.
     """
     asked, account = body.content, caller.account_id
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         await own_wallet(conn, account, asked.wallet_id)
     intent = Intent(owner=account, key=key, body_hash=body.hash)
-    made = await find_replay(services, intent, request, response)
+    known = await find_replay(resources, intent)
+    made = None if known is None else Made(known, replayed=True)
     if made is None:
         if asked.expires_at is not None and asked.expires_at <= datetime.now(UTC):
             raise Invalid("expires_at lies in the past.", field="expires_at")
@@ -145,56 +146,58 @@ async def make_link(
         async def make(conn: Connection) -> None:
             await add_link_in_tx(conn, link)
 
-        made = await once(services, intent, link.id, make, request=request, response=response)
-    return _shown(services, caller, await _own_link(services, caller, made))
+        made = await once(resources, intent, link.id, make)
+    if made.replayed:
+        mark_replayed(response)
+    return _shown(resources, caller, await _own_link(resources, caller, made.id))
 
 
 @router.get(
     "/v1/withdraw-links/{link_id}", summary="Show a withdraw link", responses=problems("forbidden", "not_found")
 )
-async def show_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
+async def show_link(caller: Send, resources: Res, link_id: PathId) -> LinkOut:
     """Scope: `send`, because the link is as good as the money."""
-    return _shown(services, caller, await _own_link(services, caller, link_id))
+    return _shown(resources, caller, await _own_link(resources, caller, link_id))
 
 
 @router.get(
     "/v1/withdraw-links", summary="List your withdraw links", responses=problems("forbidden", "invalid_request")
 )
-async def list_own_links(caller: Send, services: Svc, paging: Annotated[Paging, Query()]) -> Page[LinkOut]:
+async def list_own_links(caller: Send, resources: Res, paging: Annotated[Paging, Query()]) -> Page[LinkOut]:
     """Scope: `send`. Newest first."""
     name = f"withdraw-links {caller.account_id}"
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         links = await list_links(conn, caller.account_id, after=position(paging, name), limit=paging.limit + 1)
     page, cursor = paged(links, paging, name, attrgetter("created_at", "id"))
-    return Page(items=[_shown(services, caller, link) for link in page], next_cursor=cursor)
+    return Page(items=[_shown(resources, caller, link) for link in page], next_cursor=cursor)
 
 
 @router.delete(
     "/v1/withdraw-links/{link_id}", summary="Delete a withdraw link", responses=problems("forbidden", "not_found")
 )
-async def delete_own_link(caller: Send, services: Svc, link_id: PathId) -> LinkOut:
+async def delete_own_link(caller: Send, resources: Res, link_id: PathId) -> LinkOut:
     """Scope: `send`. Takes effect at once; what was claimed before is paid. A repeat gives the same answer.
 
     Any key with this scope may delete any link of its account, because deleting spends nothing.
     """
-    link = await _own_link(services, caller, link_id)
-    async with services.reading() as conn:
+    link = await _own_link(resources, caller, link_id)
+    async with resources.reading() as conn:
         await delete_link(conn, link.id)
-    return _shown(services, caller, await _own_link(services, caller, link_id))
+    return _shown(resources, caller, await _own_link(resources, caller, link_id))
 
 
 # Claiming
 
 
 @public.get("/lnurlw/{sealed_id}", summary="What a withdraw link gives (LNURL-withdraw)")
-async def show_gift(services: Svc, sealed_id: PathId) -> dict[str, Any]:
+async def show_gift(resources: Res, sealed_id: PathId) -> dict[str, Any]:
     """No key needed. LUD-03; each answer has a `k1` of its own, for one claim. Errors are LNURL's."""
-    link = await _sealed_link(services, sealed_id)
+    link = await _sealed_link(resources, sealed_id)
     _check_open(link)
     return {
         "tag": "withdrawRequest",
-        "callback": f"{_url(services, link)}/callback",
-        "k1": _new_k1(services, link),
+        "callback": f"{_url(resources, link)}/callback",
+        "k1": _new_k1(resources, link),
         "defaultDescription": link.memo or "",
         "minWithdrawable": link.amount_msat,
         "maxWithdrawable": link.amount_msat,
@@ -203,52 +206,52 @@ async def show_gift(services: Svc, sealed_id: PathId) -> dict[str, Any]:
 
 @public.get("/lnurlw/{sealed_id}/callback", summary="Claim a withdraw link (LNURL-withdraw)")
 async def claim(
-    services: Svc,
+    resources: Res,
     sealed_id: PathId,
     k1: Annotated[str, Query(description="From the answer before.")] = "",
     pr: Annotated[str, Query(description="An invoice over the link's amount.")] = "",
 ) -> dict[str, str]:
     """No key needed. LUD-03: OK says that the payment was accepted and is under way. A repeat changes nothing."""
-    link = await _sealed_link(services, sealed_id)
-    if not _K1.fullmatch(k1) or not hmac.compare_digest(k1, _k1(services, link, bytes.fromhex(k1)[:_NONCE_BYTES])):
+    link = await _sealed_link(resources, sealed_id)
+    if not _K1.fullmatch(k1) or not hmac.compare_digest(k1, _k1(resources, link, bytes.fromhex(k1)[:_NONCE_BYTES])):
         raise Invalid("This is no k1 of this link.")
     body_hash = hashlib.sha256(f"lnurlw\n{link.id}\n{k1}\n{pr.lower()}".encode()).digest()
-    if not await _is_answered(services, link, k1, body_hash):
+    if not await _is_answered(resources, link, k1, body_hash):
         _check_open(link)
-        invoice = _invoice(services, link, pr)
-        await _require_prices(services, link, invoice)
+        invoice = _invoice(resources, link, pr)
+        await _require_prices(resources, link, invoice)
         asked = _payment(link, k1, body_hash, invoice)
         run = await payment_run.start(
-            services.temporal, services.listener, asked, payee="whoever has the withdraw link"
+            resources.temporal, resources.listener, asked, payee="whoever has the withdraw link"
         )
         run.leave()
-        if not await _accepted(services, link, k1, body_hash):
-            await keep_accepted(services, payment_run.Started(asked, datetime.now(UTC)), run.workflow_id)
+        if not await _accepted(resources, link, k1, body_hash):
+            await keep_accepted(resources, payment_run.Started(asked, datetime.now(UTC)), run.workflow_id)
     return {"status": "OK"}
 
 
-async def _require_prices(services: Services, link: WithdrawLink, invoice: bolt11.Bolt11) -> None:
+async def _require_prices(resources: Resources, link: WithdrawLink, invoice: bolt11.Bolt11) -> None:
     """As for the owner's own payments: Unavailable when a limit needs a price that is too old."""
-    resolved = await resolve(services, invoice.bolt11)
-    async with services.reading() as conn:
+    resolved = await resolve(resources, invoice.bolt11)
+    async with resources.reading() as conn:
         payer = await find_payer(conn, link.account_id, link.wallet_id, link.key_id)
     if payer is None:
         raise InvariantBroken(f"{link.id} has no wallet")
-    await require_prices(services, payer, "internal" if resolved.is_ours else "lightning")
+    await require_prices(resources, payer, "internal" if resolved.is_ours else "lightning")
 
 
-async def _accepted(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
+async def _accepted(resources: Resources, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
     """Wait until the claim has its money, or a no (raised). With every worker away it stays accepted: False."""
     deadline, answered = Deadline(_ACCEPT_LIMIT_S), False
     while not answered and deadline.left_s > 0:
         await asyncio.sleep(_ACCEPT_POLL_S)
-        answered = await _is_answered(services, link, k1, body_hash)
+        answered = await _is_answered(resources, link, k1, body_hash)
     return answered
 
 
-async def _is_answered(services: Services, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
+async def _is_answered(resources: Resources, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
     """Whether this claim is known. Raises the no that it got, and Refused when the k1 was used for another invoice."""
-    async with services.reading() as conn:
+    async with resources.reading() as conn:
         known = await find_key(conn, link.account_id, _key(k1))
     if known is None:
         return False
@@ -266,8 +269,8 @@ def _in_the_claimants_words(refusal: EngineError) -> EngineError:
     return refusal
 
 
-def _invoice(services: Services, link: WithdrawLink, text: str) -> bolt11.Bolt11:
-    invoice = bolt11.decode(text.removeprefix("lightning:"), network=services.settings.bitcoin_network)
+def _invoice(resources: Resources, link: WithdrawLink, text: str) -> bolt11.Bolt11:
+    invoice = bolt11.decode(text.removeprefix("lightning:"), network=resources.settings.bitcoin_network)
     if invoice.amount_msat != link.amount_msat:
         raise Invalid(f"The invoice must ask for exactly {link.amount_msat} msat.", code="amount_mismatch")
     if invoice.expires_at <= datetime.now(UTC):
@@ -298,38 +301,38 @@ def _key(k1: str) -> str:
     return f"lnurlw:{k1}"
 
 
-def _new_k1(services: Services, link: WithdrawLink) -> str:
-    return _k1(services, link, secrets.token_bytes(_NONCE_BYTES))
+def _new_k1(resources: Resources, link: WithdrawLink) -> str:
+    return _k1(resources, link, secrets.token_bytes(_NONCE_BYTES))
 
 
-def _k1(services: Services, link: WithdrawLink, nonce: bytes) -> str:
+def _k1(resources: Resources, link: WithdrawLink, nonce: bytes) -> str:
     """Sixteen random bytes and a seal over them, of this link and of ours."""
-    return (nonce + _seal(services, f"withdraw claim\n{link.id}\n{nonce.hex()}")).hex()
+    return (nonce + _seal(resources, f"withdraw claim\n{link.id}\n{nonce.hex()}")).hex()
 
 
-def _seal(services: Services, text: str) -> bytes:
+def _seal(resources: Resources, text: str) -> bytes:
     """Sixteen bytes that only we can make of this text."""
-    secret = bytes.fromhex(services.settings.preimage_secret.get_secret_value())
+    secret = bytes.fromhex(resources.settings.preimage_secret.get_secret_value())
     return hmac.digest(secret, text.encode(), "sha256")[:_SEAL_BYTES]
 
 
 # Reading
 
 
-async def _find_link(services: Services, link_id: str) -> WithdrawLink:
-    async with services.reading() as conn:
+async def _find_link(resources: Resources, link_id: str) -> WithdrawLink:
+    async with resources.reading() as conn:
         link = await find_link(conn, WithdrawLinkId(link_id))
     if link is None:
         raise no_such("withdraw link")
     return link
 
 
-async def _sealed_link(services: Services, sealed_id: str) -> WithdrawLink:
+async def _sealed_link(resources: Resources, sealed_id: str) -> WithdrawLink:
     """The link that this part of its URL opens. Raises NotFound, also when only the seal is wrong."""
     link_id = sealed_id.rpartition("_")[0]
-    if not hmac.compare_digest(sealed_id, _sealed_id(services, link_id)):
+    if not hmac.compare_digest(sealed_id, _sealed_id(resources, link_id)):
         raise no_such("withdraw link")
-    return await _find_link(services, link_id)
+    return await _find_link(resources, link_id)
 
 
 def _check_open(link: WithdrawLink) -> None:
@@ -338,26 +341,26 @@ def _check_open(link: WithdrawLink) -> None:
         raise Refused(why_closed(status), code="withdraw_link_closed", link_status=status)
 
 
-async def _own_link(services: Services, caller: Caller, link_id: str) -> WithdrawLink:
-    link = await _find_link(services, link_id)
+async def _own_link(resources: Resources, caller: Caller, link_id: str) -> WithdrawLink:
+    link = await _find_link(resources, link_id)
     if link.account_id != caller.account_id:
         raise no_such("withdraw link")
     return link
 
 
-def _url(services: Services, link: WithdrawLink) -> str:
-    return f"{services.settings.public_url}/lnurlw/{_sealed_id(services, link.id)}"
+def _url(resources: Resources, link: WithdrawLink) -> str:
+    return f"{resources.settings.public_url}/lnurlw/{_sealed_id(resources, link.id)}"
 
 
-def _sealed_id(services: Services, link_id: str) -> str:
-    seal = _seal(services, f"withdraw link\n{link_id}").hex()
+def _sealed_id(resources: Resources, link_id: str) -> str:
+    seal = _seal(resources, f"withdraw link\n{link_id}").hex()
     return f"{link_id}_{seal}"
 
 
-def _shown(services: Services, caller: Caller, link: WithdrawLink) -> LinkOut:
+def _shown(resources: Resources, caller: Caller, link: WithdrawLink) -> LinkOut:
     """Every answer to a key goes through here: the secret is its own, or it may spend without a limit anyway."""
     may_claim = caller.spend_limit_sat is None or caller.key_id == link.key_id
-    url = _url(services, link) if may_claim else None
+    url = _url(resources, link) if may_claim else None
     return LinkOut(
         id=link.id,
         wallet_id=link.wallet_id,

@@ -27,6 +27,8 @@ class EngineError(Exception):
         self.detail = detail
         self.code = code or self.default_code
         self.fields = fields
+        self.is_replay = False
+        """Whether an earlier request with the same idempotency key got this answer already."""
 
 
 class Invalid(EngineError):

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api.app import create_app
-from api.service.resources import Services
+from api.service.resources import Resources
 from engine.domain.errors import Unavailable
 from engine.domain.ids import NodeName
 from engine.settings import ApiSettings, NodeSettings
@@ -113,12 +113,12 @@ class Api:
     nodes: dict[str, MadeUpNode]
 
     @property
-    def services(self) -> Services:
-        found: Services = self.app.state.services
+    def resources(self) -> Resources:
+        found: Resources = self.app.state.resources
         return found
 
-    def change(self, **services: Any) -> None:
-        self.app.state.services = replace(self.services, **services)
+    def change(self, **resources: Any) -> None:
+        self.app.state.resources = replace(self.resources, **resources)
 
     async def open_account(self, scopes: tuple[str, ...] = ("read", "receive", "send"), **body: Any) -> User:
         opened = await self.http.post("/v1/accounts", json=body, headers=ADMIN)

@@ -338,7 +338,7 @@ async def test_who_stops_listening_leaves_nothing_open_in_postgres(
     gone.set()
     await asyncio.wait_for(asyncio.gather(running, return_exceptions=True), timeout=10)
     assert await open_transactions(shared_ledger_db) == 0
-    assert api.services.pool.get_size() == api.services.pool.get_idle_size()
+    assert api.resources.pool.get_size() == api.resources.pool.get_idle_size()
 
 
 async def _call(app: Any, form: str, spec: str, receive: Callable[[], Awaitable[Json]], send: Any) -> None:

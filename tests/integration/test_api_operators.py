@@ -168,7 +168,7 @@ async def test_an_export_is_told_before_its_first_line(api: Api) -> None:
 
 
 async def test_a_run_and_a_word_on_a_case_are_told_once_with_what_they_did(api: Api) -> None:
-    pool = api.services.pool
+    pool = api.resources.pool
     books = Reconciliations(pool)
     run, scheduled = ReconciliationId("rec_asked"), ReconciliationId("rec_scheduled")
     case = CaseId(new_id("case"))
@@ -206,7 +206,7 @@ async def test_no_secret_is_in_the_trail(api: Api) -> None:
 async def test_twenty_acts_at_once_have_numbers_without_gaps_in_the_order_of_time(api: Api) -> None:
     async def act(number: int) -> None:
         """Every fourth is taken back: its number is not lost."""
-        async with transaction(api.services.pool) as conn:
+        async with transaction(api.resources.pool) as conn:
             await record_in_tx(conn, Act(operator="carol", key_id="key", action="test.act", subject=str(number)))
             if number % 4 == 0:
                 raise KeyError(number)
@@ -261,7 +261,7 @@ async def test_the_database_itself_wants_two_operators_and_two_accounts(
 
 
 async def test_the_engine_cannot_change_what_was_proposed(api: Api) -> None:
-    async with api.services.pool.acquire() as conn:
+    async with api.resources.pool.acquire() as conn:
         for column in ("debit = 'suspense:in'", "amount_msat = 2", "proposed_by = 'x'", "reason = 'x'"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await conn.execute(f"UPDATE bank.corrections SET {column}")

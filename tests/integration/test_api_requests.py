@@ -203,12 +203,12 @@ async def test_no_path_or_query_is_answered_with_a_500(
 
 
 async def test_an_unexpected_error_says_nothing_about_our_insides(api: Api, user: User) -> None:
-    services = api.services
-    api.app.state.services = None
+    resources = api.resources
+    api.app.state.resources = None
     try:
         problem = is_problem(await user.get("/v1/account"), 500, "internal_error")
     finally:
-        api.app.state.services = services
+        api.app.state.resources = resources
     assert "NoneType" not in json.dumps(problem)
 
 
@@ -248,7 +248,7 @@ async def test_too_many_requests_are_told_when_to_come_back(api: Api, user: User
         async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
             return [(11, 42)] * len(callers)
 
-    before = api.services
+    before = api.resources
     api.change(
         lookups=Lookups(before.pool, cast("Any", Counter())),
         settings=before.settings.model_copy(update={"rate_limit_per_minute": 10}),
@@ -256,7 +256,7 @@ async def test_too_many_requests_are_told_when_to_come_back(api: Api, user: User
     try:
         answer = await user.get("/v1/account")
     finally:
-        api.app.state.services = before
+        api.app.state.resources = before
     is_problem(answer, 429, "rate_limited")
     assert answer.headers["Retry-After"] == "42"
     assert (await api.http.get("/v1/account", headers=ADMIN)).status_code == 403

@@ -206,7 +206,7 @@ async def test_no_connection_is_held_for_a_slow_reader(
     user = await api.open_account()
     for amount in range(1, 6):
         await teller.receive(user, amount)
-    pool = api.services.pool
+    pool = api.resources.pool
     account = await api.database.fetchval("SELECT ledger_account_id FROM bank.wallets WHERE id = $1", user.wallet_id)
     async with pool.acquire() as conn:
         period = await statements.read_period(conn, account, None, None)

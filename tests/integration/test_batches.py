@@ -112,7 +112,7 @@ async def test_names_wallets_and_invoices_are_paid_in_one_batch_and_each_is_a_pa
 @pytest.mark.usefixtures("worker")
 async def test_an_address_of_our_own_domain_is_a_user_of_ours(bank: Payers) -> None:
     alice, carol = await payer_of(bank, 10), await bank.api.open_account(username="batch_carol")
-    address = f"batch_carol@{bank.api.services.settings.domain}"
+    address = f"batch_carol@{bank.api.resources.settings.domain}"
     answer = await send(alice, [{"destination": address, "amount_msat": 4}])
     assert (answer.status_code, answer.json()["items"][0]["destination"]) == (201, address), answer.text
     assert await available(carol) == 4

@@ -213,7 +213,7 @@ async def pages(server: str, template: str, folder: Path, events: int) -> dict[s
         api = await stack.enter_async_context(
             running_api(database.app_dsn, database.owner_dsn, folder, postgres_pool_size=1, rate_limit_per_minute=0)
         )
-        meter = Meter(watch, name, [pool, api.services.pool])
+        meter = Meter(watch, name, [pool, api.resources.pool])
         async with pool.acquire() as conn:
             assert await find_broken_rules(conn) == []
         old = begin + timedelta(minutes=20)

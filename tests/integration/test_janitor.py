@@ -63,7 +63,7 @@ async def api(ledger_db: Database, tmp_path: Path) -> AsyncIterator[Api]:
 
 @pytest_asyncio.fixture
 async def payers(api: Api) -> Payers:
-    payers = Payers(api, api.services.pool)
+    payers = Payers(api, api.resources.pool)
     await payers.prepare()
     return payers
 

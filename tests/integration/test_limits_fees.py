@@ -216,7 +216,7 @@ class Remembering:
 async def test_a_way_above_the_highest_cap_is_quoted_with_a_cap_that_may_be_sent_and_a_warning(bank: Payers) -> None:
     await set_limits(bank, {"0": {}}, max_fee_factor=3)
     payer, _ = await pair(bank, 0)
-    redis = bank.api.services.cache
+    redis = bank.api.resources.cache
     try:
         for fee, cap, warning in ((30 * SAT, 30 * SAT, None), (30 * SAT + 1, 30 * SAT, "fee_limit_exceeded")):
             bank.api.change(cache=Remembering(fee))

@@ -75,7 +75,7 @@ async def test_a_payment_in_flight_and_what_was_asked_are_told(api: Api) -> None
 
 
 async def test_a_difference_and_its_case_are_told(api: Api) -> None:
-    reconciliations = Reconciliations(api.services.pool)
+    reconciliations = Reconciliations(api.resources.pool)
     await reconciliations.begin_run(RunStart(run=DIFFERS.run, workflow_id="reconciliation"))
     await reconciliations.record_run(DIFFERS)
     found = await scrape(api)
@@ -96,7 +96,7 @@ async def test_figures_are_kept_for_some_seconds(api: Api) -> None:
 
 
 async def test_without_postgres_the_page_still_answers(api: Api) -> None:
-    await api.services.pool.close()
+    await api.resources.pool.close()
     found = await scrape(api)
     assert found["millrace_books_up",] == 0
     assert ("millrace_held_msat",) not in found

@@ -281,7 +281,7 @@ async def test_who_is_one_person(api: Api) -> None:
     left, right = [await make(api, root.headers, account, "finance") for account in (puppet, other)]
     below = await make(api, left.headers, puppet, "finance")
     apart = await make(api, ADMIN, clerk, "finance")
-    async with borrowed(api.services.pool) as conn:
+    async with borrowed(api.resources.pool) as conn:
         for one, another in ((root, left), (left, root), (below, root), (left, right), (below, right), (left, left)):
             assert await are_of_one_person(conn, ApiKeyId(one.id), ApiKeyId(another.id))
         for each in (root, left, below):

@@ -63,7 +63,7 @@ async def user(api: Api) -> User:
 
 def counting(api: Api, *, away: bool = False) -> Counter:
     counter = Counter(away=away)
-    api.change(lookups=Lookups(api.services.pool, cast("Any", counter)))
+    api.change(lookups=Lookups(api.resources.pool, cast("Any", counter)))
     return counter
 
 

@@ -159,6 +159,6 @@ async def _account(conn: Connection, user: User) -> int:
 
 
 async def open_teller(api: Api) -> Teller:
-    teller = Teller(api.services.pool)
+    teller = Teller(api.resources.pool)
     await teller.adopt()
     return teller

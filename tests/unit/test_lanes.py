@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from api.http.prefer import Deadline
 from api.service import payment_run
+from api.service.deadline import Deadline
 from api.service.lanes import Lanes
 from api.service.payment_run import Run
 from engine.contracts.converter import DATA_CONVERTER
