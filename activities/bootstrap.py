@@ -3,7 +3,9 @@
 Everything here looks first or is refused as a repeat, so any number of workers may do it at any time.
 """
 
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest, ListSearchAttributesRequest
@@ -18,21 +20,16 @@ from temporalio.client import (
     ScheduleSpec,
     ScheduleState,
 )
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.bank.node import find_pubkey
-from engine.contracts import queues, search_attributes, workflow_ids
-from engine.contracts.invoice import SweepPage
-from engine.contracts.janitor import Round
-from engine.contracts.node import AdoptNode
-from engine.contracts.pump import PumpInput
-from engine.contracts.reconciliation import Reconcile
+from engine.contracts import queues, search_attributes
+from engine.contracts.invoice import sweep_start
+from engine.contracts.janitor import janitor_start
+from engine.contracts.node import adoption_start
+from engine.contracts.pump import pump_start
+from engine.contracts.reconciliation import scheduled_reconciliation
+from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.ids import NodeName
 from engine.ledger.database import Pool, translated
 
@@ -66,13 +63,26 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
             async with pool.acquire() as conn:
                 adopted = await find_pubkey(conn, node)
         if adopted is not None:
-            await _ensure_pump(client, node)
-            await _ensure_sweep(client, node)
+            await _ensure_running(client, pump_start(node))
+            await _ensure_schedule(
+                client,
+                sweep_start(node),
+                every=_SWEEP_EVERY,
+                note="finds receipts that the pump may have missed, and closes expired invoices",
+            )
         else:
-            await _ensure_adoption(client, node)
+            await _ensure_running(client, adoption_start(node))
             stands = False
-    await _ensure_reconciliation(client)
-    await _ensure_janitor(client)
+    await _ensure_schedule(
+        client,
+        scheduled_reconciliation(),
+        every=_RECONCILE_EVERY,
+        jitter=timedelta(minutes=1),
+        note="books − nodes = 0, or a case is opened for an operator; moves no money",
+    )
+    await _ensure_schedule(
+        client, janitor_start(), every=_TIDY_EVERY, note="a row that is not final has a workflow, or is given one"
+    )
     return stands
 
 
@@ -87,98 +97,34 @@ async def _ensure_search_attributes(client: Client) -> None:
         )
 
 
-async def _ensure_adoption(client: Client, node: NodeName) -> None:
-    try:
-        await client.start_workflow(
-            "AdoptNodeWorkflow",
-            AdoptNode(node=node),
-            id=workflow_ids.adopt_node(node),
-            task_queue=queues.PAYMENTS,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            static_summary=f"take {node} into the books",
-            search_attributes=_kind("adopt-node"),
-        )
-    except WorkflowAlreadyStartedError:
-        return
-
-
-async def _ensure_pump(client: Client, node: NodeName) -> None:
-    await client.start_workflow(
-        "LndPumpWorkflow",
-        PumpInput(node=node),
-        id=workflow_ids.pump(node),
-        task_queue=queues.PAYMENTS,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        static_summary=f"follow invoices and payments of {node}",
-        search_attributes=_kind("pump"),
-    )
-
-
-async def _ensure_sweep(client: Client, node: NodeName) -> None:
-    await _ensure_schedule(
-        client,
-        ScheduleActionStartWorkflow(
-            "InvoiceSweepWorkflow",
-            SweepPage(node=node),
-            id=workflow_ids.invoice_sweep(node),
-            task_queue=queues.PAYMENTS,
-            static_summary=f"ask {node} about overdue invoices",
-            typed_search_attributes=_kind("invoice-sweep"),
-        ),
-        every=_SWEEP_EVERY,
-        note="finds receipts that the pump may have missed, and closes expired invoices",
-    )
-
-
-async def _ensure_reconciliation(client: Client) -> None:
-    await _ensure_schedule(
-        client,
-        ScheduleActionStartWorkflow(
-            "ReconciliationWorkflow",
-            Reconcile(),
-            id=workflow_ids.RECONCILIATION,
-            task_queue=queues.PAYMENTS,
-            static_summary="hold the books against every node",
-            typed_search_attributes=_kind("reconciliation"),
-        ),
-        every=_RECONCILE_EVERY,
-        jitter=timedelta(minutes=1),
-        note="books − nodes = 0, or a case is opened for an operator; moves no money",
-    )
-
-
-async def _ensure_janitor(client: Client) -> None:
-    await _ensure_schedule(
-        client,
-        ScheduleActionStartWorkflow(
-            "JanitorWorkflow",
-            Round(),
-            id=workflow_ids.JANITOR,
-            task_queue=queues.PAYMENTS,
-            static_summary="begin again whatever waits for a workflow that is gone",
-            typed_search_attributes=_kind("janitor"),
-        ),
-        every=_TIDY_EVERY,
-        note="a row that is not final has a workflow, or is given one",
-    )
+async def _ensure_running(client: Client, start: WorkflowStart[Any]) -> None:
+    with suppress(WorkflowAlreadyStartedError):
+        await start_workflow(client, start)
 
 
 async def _ensure_schedule(
     client: Client,
-    action: ScheduleActionStartWorkflow,
+    start: WorkflowStart[Any],
     *,
     every: timedelta,
     note: str,
     jitter: timedelta = timedelta(seconds=5),
 ) -> None:
-    """Under the id of its runs, of which two never overlap.
+    """A schedule with the id of its runs. Two runs never overlap.
 
-    Of runs that a stop has missed one is made up for, not each of them: a run looks at all there is.
+    Of the runs that a stop has missed one is made up for, because a run looks at everything.
     """
+    action = ScheduleActionStartWorkflow(
+        start.workflow,
+        start.argument,
+        id=start.id,
+        task_queue=queues.PAYMENTS,
+        static_summary=start.summary,
+        typed_search_attributes=start.attributes,
+    )
     try:
         await client.create_schedule(
-            action.id,
+            start.id,
             Schedule(
                 action=action,
                 spec=ScheduleSpec(intervals=[ScheduleIntervalSpec(every=every)], jitter=jitter),
@@ -188,7 +134,3 @@ async def _ensure_schedule(
         )
     except ScheduleAlreadyRunningError:
         return
-
-
-def _kind(kind: str) -> TypedSearchAttributes:
-    return TypedSearchAttributes([SearchAttributePair(search_attributes.KIND, kind)])

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair as Pair
-from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.heartbeat import heartbeats
 from engine.bank import invoice, node
 from engine.bank.fees import FeeBook
 from engine.clients.lnd.client import LndNode, NodeInvoice
-from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts import workflow_ids
 from engine.contracts.invoice import (
     CreditedPage,
     CreditedReceipt,
@@ -30,12 +28,12 @@ from engine.contracts.invoice import (
     ReceiptVerdict,
     SweepPage,
     SweptPage,
-    receive_attributes,
-    receive_summary,
+    receipts_start,
+    receive_start,
 )
+from engine.contracts.workflow_start import start_workflow
 from engine.domain.errors import EngineError, InvariantBroken, Refused
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash
-from engine.domain.money import Msat, msat_to_sat_floor
 from engine.ledger import chart
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction
@@ -48,8 +46,6 @@ _SIDE_BY_SIDE = 10
 _LOOKED_AFTER = 1000
 """Receipts of which a sweep sees whether they were credited."""
 _BACKLOG_S = 5
-_LISTED = 200
-"""How many receipts the details of a page list; Temporal takes 20,000 bytes of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,19 +262,8 @@ def _require_an_answer(
 
 async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> None:
     """Begin the receipt of a settled invoice, or find it begun. Returns when Temporal has accepted it."""
-    receipt = _receipt(node, known)
     try:
-        await client.start_workflow(
-            "ReceiveWorkflow",
-            receipt,
-            id=workflow_ids.receive(known.payment_hash),
-            task_queue=queues.PAYMENTS,
-            task_timeout=queues.TASK_TIMEOUT,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            static_summary=receive_summary(receipt),
-            search_attributes=receive_attributes(receipt),
-        )
+        await start_workflow(client, receive_start(_receipt(node, known)))
     except WorkflowAlreadyStartedError:
         activity.logger.debug("receipt of %s is done", known.payment_hash)
 
@@ -296,38 +281,12 @@ async def start_receipts(client: Client, node: NodeName, settled: Sequence[NodeI
 
 
 async def _start_page(client: Client, node: NodeName, page: Sequence[NodeInvoice]) -> None:
-    receipts = [_receipt(node, each) for each in page]
-    total_sat = msat_to_sat_floor(Msat(sum(receipt.received_msat for receipt in receipts)))
+    receipts = ReceiptPage(receipts=[_receipt(node, each) for each in page])
     try:
-        await client.start_workflow(
-            "ReceiptPageWorkflow",
-            ReceiptPage(receipts=receipts),
-            id=workflow_ids.receipts(node, [each.payment_hash for each in page]),
-            task_queue=queues.PAYMENTS,
-            task_timeout=queues.TASK_TIMEOUT,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            static_summary=f"receive {len(receipts)} payments, {total_sat:,} sat in all, over {node}",
-            static_details=_listed(receipts),
-            search_attributes=TypedSearchAttributes(
-                [
-                    Pair(search_attributes.KIND, "receipts"),
-                    Pair(search_attributes.STATUS, "received"),
-                    Pair(search_attributes.AMOUNT_SAT, total_sat),
-                    Pair(search_attributes.NEEDS_OPERATOR, value=False),
-                ]
-            ),
-        )
+        await start_workflow(client, receipts_start(node, receipts))
     except WorkflowAlreadyStartedError:
-        activity.logger.debug("this page of %s receipts is done", len(receipts))
+        activity.logger.debug("this page of %s receipts is done", len(page))
 
 
 def _receipt(node: NodeName, known: NodeInvoice) -> Receipt:
     return Receipt(payment_hash=known.payment_hash, node=node, received_msat=known.received_msat)
-
-
-def _listed(receipts: Sequence[Receipt]) -> str:
-    """For people who look at a page: what it carries, as far as Temporal takes the text."""
-    lines = [f"- `{each.payment_hash}` {each.received_msat:,} msat" for each in receipts[:_LISTED]]
-    more = len(receipts) - len(lines)
-    return "\n".join([*lines, f"- and {more} more"] if more else lines)

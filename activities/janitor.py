@@ -16,7 +16,6 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError
 
 from activities.heartbeat import heartbeats
@@ -33,12 +32,12 @@ from engine.bank.janitor import (
     list_owed,
     read_facts,
 )
-from engine.contracts import queues, workflow_ids
-from engine.contracts.batch import BatchRequest, batch_attributes
-from engine.contracts.correction import Proposal, correction_attributes, correction_summary
+from engine.contracts.batch import BatchRequest, batch_start
+from engine.contracts.correction import Proposal, correction_start
 from engine.contracts.janitor import JanitorActivities, Round, Tidied
-from engine.contracts.payment import PaymentRequest, found_by, payment_summary
-from engine.contracts.reconciliation import OpenCase, RunStatus, case_attributes, case_summary
+from engine.contracts.payment import PaymentRequest, payment_start
+from engine.contracts.reconciliation import OpenCase, RunStatus, case_start
+from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.errors import EngineError
 from engine.domain.ids import PaymentId
 from engine.ledger.database import Pool, borrowed, transaction
@@ -160,24 +159,17 @@ async def _begin_payment(client: Client, pool: Pool, facts: Mapping[str, Any]) -
             "payee_node": facts["destination"] if facts["bolt11"] is None else None,
         }
     )
-    workflow_id = await _start_payment(client, asked)
+    start = payment_start(asked)
+    await _begin(client, start)
     async with borrowed(pool) as conn:
-        await payment.hand_over(conn, PaymentId(facts["id"]), workflow_id)
+        await payment.hand_over(conn, PaymentId(facts["id"]), start.id)
 
 
 async def _begin_accepted(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
     if facts["kind"] == "payment":
-        await _start_payment(client, _PAYMENT.validate_python(facts["request"]))
-        return
-    asked = _BATCH.validate_python(facts["request"])
-    await _start(
-        client,
-        "BatchWorkflow",
-        asked,
-        workflow_id=workflow_ids.batch(asked.account_id, asked.idempotency_key),
-        summary=f"{len(asked.items)} internal payments, {asked.total_msat:,} msat in all, for {asked.account_id}",
-        attributes=batch_attributes(asked),
-    )
+        await _begin(client, payment_start(_PAYMENT.validate_python(facts["request"])))
+    else:
+        await _begin(client, batch_start(_BATCH.validate_python(facts["request"])))
 
 
 async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
@@ -199,26 +191,12 @@ async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any
             "expires_at": facts["expires_at"],
         }
     )
-    await _start(
-        client,
-        "CorrectionWorkflow",
-        proposal,
-        workflow_id=workflow_ids.correction(proposal.correction),
-        summary=correction_summary(proposal),
-        attributes=correction_attributes(proposal),
-    )
+    await _begin(client, correction_start(proposal))
 
 
 async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
     case = _CASE.validate_python({"case": facts["id"], **{name: facts[name] for name in facts if name != "id"}})
-    await _start(
-        client,
-        "CaseWorkflow",
-        case,
-        workflow_id=workflow_ids.case(case.case),
-        summary=case_summary(case),
-        attributes=case_attributes(case),
-    )
+    await _begin(client, case_start(case))
 
 
 async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
@@ -238,32 +216,6 @@ KINDS: Mapping[str, Kind] = {
 """Every kind of row that `engine/contracts/janitor.py` names."""
 
 
-async def _start_payment(client: Client, asked: PaymentRequest) -> str:
-    workflow_id = workflow_ids.payment(asked.account_id, asked.idempotency_key)
-    await _start(
-        client,
-        "PaymentWorkflow",
-        asked,
-        workflow_id=workflow_id,
-        summary=payment_summary(asked),
-        attributes=found_by(asked),
-    )
-    return workflow_id
-
-
-async def _start(
-    client: Client, name: str, asked: object, *, workflow_id: str, summary: str, attributes: TypedSearchAttributes
-) -> None:
-    """Whatever an earlier run of this id came to, the row says that it is not done."""
-    await client.start_workflow(
-        name,
-        asked,
-        id=workflow_id,
-        task_queue=queues.PAYMENTS,
-        task_timeout=queues.TASK_TIMEOUT,
-        id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-        static_summary=summary,
-        search_attributes=attributes,
-        rpc_timeout=_CALL_LIMIT,
-    )
+async def _begin(client: Client, start: WorkflowStart[Any]) -> None:
+    """The row says that its workflow is not done, whatever an earlier run came to."""
+    await start_workflow(client, start.again(), call_limit=_CALL_LIMIT)

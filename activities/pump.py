@@ -19,17 +19,16 @@ from contextlib import aclosing
 
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
 from activities.invoice import start_receipts
 from engine.bank import invoice, node, payment, sending
 from engine.clients.lnd.client import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
-from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.invoice import MAX_RECEIPTS
 from engine.contracts.pump import PumpActivities, PumpInput
-from engine.contracts.reconciliation import Reconcile
+from engine.contracts.reconciliation import reconciliation_after_stray_payment
+from engine.contracts.workflow_start import start_workflow
 from engine.domain.errors import EngineError, InvariantBroken
 from engine.domain.ids import PaymentHash
 from engine.ledger.database import Pool
@@ -161,15 +160,7 @@ class Pump(PumpActivities):
 
     async def _reconcile(self) -> None:
         """Have the books held against the nodes at once. One run at a time: the hourly one finds what it may miss."""
-        await self._client.start_workflow(
-            "ReconciliationWorkflow",
-            Reconcile(),
-            id=workflow_ids.RECONCILIATION_NOW,
-            task_queue=queues.PAYMENTS,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            static_summary="hold the books against every node: one has paid what nobody asked for",
-            search_attributes=TypedSearchAttributes([SearchAttributePair(search_attributes.KIND, "reconciliation")]),
-        )
+        await start_workflow(self._client, reconciliation_after_stray_payment())
 
     async def _wake_those_with_news(self) -> None:
         now, after = asyncio.get_running_loop().time(), ""

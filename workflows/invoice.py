@@ -7,12 +7,10 @@ a `ReceiveWorkflow` of its own.
 """
 
 from collections import Counter
-from contextlib import suppress
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from workflows.children import start_child
 from workflows.patience import again, in_books, side_by_side, until_done
 from workflows.policies import NODE
 
@@ -28,8 +26,7 @@ with workflow.unsafe.imports_passed_through():
         ReceiptVerdict,
         SweepPage,
         SweptPage,
-        receive_attributes,
-        receive_summary,
+        receive_start,
     )
 
 _LISTED = 100
@@ -81,27 +78,13 @@ class ReceiptPageWorkflow:
             for receipt, verdict in zip(page.receipts, credited.verdicts, strict=True)
             if verdict is ReceiptVerdict.LEFT_ALONE
         ]
-        await side_by_side(_leave_alone, alone)
+        await side_by_side(start_child, [receive_start(each) for each in alone])
         ends = Counter(credited.verdicts)
         lines = [", ".join(f"**{count} {verdict}**" for verdict, count in sorted(ends.items())) + ": final"]
         lines += [f"- left alone: `{workflow_ids.receive(receipt.payment_hash)}`" for receipt in alone[:_LISTED]]
         workflow.set_current_details("\n".join(lines))
         workflow.upsert_search_attributes([search_attributes.STATUS.value_set("settled")])
         return credited
-
-
-async def _leave_alone(receipt: Receipt) -> None:
-    """It is booked by itself, and calls an operator if it must; whoever else has begun it does the same."""
-    with suppress(WorkflowAlreadyStartedError):
-        await workflow.start_child_workflow(
-            ReceiveWorkflow.run,
-            receipt,
-            id=workflow_ids.receive(receipt.payment_hash),
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            static_summary=receive_summary(receipt),
-            search_attributes=receive_attributes(receipt),
-        )
 
 
 @workflow.defn

@@ -8,19 +8,16 @@ waits for its node's final word, or calls an operator because it contradicts the
 """
 
 from collections import Counter
-from contextlib import suppress
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from workflows.children import start_child
 from workflows.patience import again, in_books, side_by_side, uncancelled, until_done
-from workflows.payment import PaymentWorkflow
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues, search_attributes, workflow_ids
+    from engine.contracts import search_attributes
     from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
-    from engine.contracts.payment import PaymentOutcome, PaymentRequest, found_by, payment_summary
+    from engine.contracts.payment import PaymentOutcome, payment_start
 
 
 @workflow.defn
@@ -38,27 +35,12 @@ class LaneWorkflow:
             renew=again(lane),
         )
         alone = [asked for asked, end in zip(lane.items, outcome.outcomes, strict=True) if not end.is_final]
-        await side_by_side(_leave_alone, alone)
+        await side_by_side(start_child, [payment_start(each) for each in alone])
         ends = Counter(_name(each) for each in outcome.outcomes)
         workflow.set_current_details(", ".join(f"**{count} {end}**" for end, count in sorted(ends.items())) + ": final")
         status = next((end for end in ("settled", "failed", "refused") if end in ends), "left_alone")
         workflow.upsert_search_attributes([search_attributes.STATUS.value_set(status)])
         return outcome
-
-
-async def _leave_alone(asked: PaymentRequest) -> None:
-    """It goes on by itself, however long that takes, and calls an operator where it must."""
-    with suppress(WorkflowAlreadyStartedError):
-        await workflow.start_child_workflow(
-            PaymentWorkflow.run,
-            asked,
-            id=workflow_ids.payment(asked.account_id, asked.idempotency_key),
-            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            search_attributes=found_by(asked),
-            task_timeout=queues.TASK_TIMEOUT,
-            static_summary=payment_summary(asked),
-        )
 
 
 def _name(end: PaymentOutcome) -> str:

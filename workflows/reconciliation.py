@@ -11,14 +11,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 from temporalio import workflow
-from temporalio.common import WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ApplicationError
 
+from workflows.children import start_child
 from workflows.patience import again, in_books, not_yet, side_by_side, until_done
 from workflows.policies import RECONCILE
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import queues, search_attributes, workflow_ids
+    from engine.contracts import queues, search_attributes
     from engine.contracts.reconciliation import (
         BooksCheck,
         CaseResolution,
@@ -34,8 +34,7 @@ with workflow.unsafe.imports_passed_through():
         ResolveCase,
         RunReport,
         RunStart,
-        case_attributes,
-        case_summary,
+        case_start,
     )
     from engine.domain.ids import NodeName, ReconciliationId
 
@@ -76,7 +75,7 @@ class ReconciliationWorkflow:
             renew=again(reconcile),
         )
         _show_run(report, recorded)
-        await side_by_side(_open_case, recorded.cases)
+        await side_by_side(start_child, [case_start(each) for each in recorded.cases])
         return recorded
 
 
@@ -172,22 +171,6 @@ def _unreachable(account: str, place: str, error: ActivityError) -> Finding:
         amount_msat=0,
         detail=f"{place} could not be read: {error.cause}",
     )
-
-
-async def _open_case(case: OpenCase) -> None:
-    """A case of an earlier run has its workflow already, running or ended: then this does nothing."""
-    try:
-        await workflow.start_child_workflow(
-            CaseWorkflow.run,
-            case,
-            id=workflow_ids.case(case.case),
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            parent_close_policy=workflow.ParentClosePolicy.ABANDON,
-            static_summary=case_summary(case),
-            search_attributes=case_attributes(case),
-        )
-    except WorkflowAlreadyStartedError:
-        return
 
 
 def _show_run(report: RunReport, recorded: RecordedRun) -> None:

@@ -16,12 +16,12 @@ from api.http.codes import Forbidden
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, required_key
 from api.http.paging import Listing, Page, Paging
-from api.service import correction_run
+from api.service import correction_run, temporal
 from api.service.auth import Caller, Role, no_such, still_may_in_tx
 from api.service.idempotency import Intent, find_replay, replaying
 from api.service.resources import Resources
 from api.service.two_operators import ApprovalIn, Reason, RejectionIn, require_another_person
-from engine.contracts.correction import Decision, Proposal
+from engine.contracts.correction import Decision, Proposal, correction_start
 from engine.domain.correction import CorrectionKind, CorrectionStatus, check_sides, transfer_refs
 from engine.domain.errors import Conflict, Invalid, Unavailable
 from engine.domain.ids import CaseId, CorrectionId, id_for_key
@@ -146,7 +146,7 @@ async def propose_correction(
         async with resources.reading() as conn:
             await still_may_in_tx(conn, caller)
             await _check_books(conn, asked)
-        started_here = await correction_run.start(resources.temporal, _proposal(caller, key, body))
+        started_here = (await temporal.start(resources.temporal, correction_start(_proposal(caller, key, body)))).is_new
         with replaying(is_replay=not started_here):
             known = await correction_run.until_kept(resources, intent)
         is_replay = not started_here

@@ -19,9 +19,10 @@ from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, Id, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.paging import Listing, Page, Paging
+from api.service import temporal
 from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.resources import Resources
-from api.service.two_operators import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person, telling
+from api.service.two_operators import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person
 from engine.bank import forced_end
 from engine.bank.audit import record_in_tx
 from engine.contracts.payment import Approval
@@ -244,8 +245,7 @@ async def _tell(client: Client, workflow_id: str, word: Approval) -> None:
     """
     try:
         with suppress(NotFound):  # it has ended meanwhile, and the row says how
-            async with telling(workflow_id, _LIMIT_S):
-                await client.get_workflow_handle(workflow_id).execute_update(PaymentWorkflow.decide, word)
+            await temporal.tell(client, workflow_id, PaymentWorkflow.decide, word, limit_s=_LIMIT_S)
     except ApplicationError as refusal:
         code = _code(refusal)
         if code == "own_proposal":

@@ -6,37 +6,28 @@ Nothing here moves money. A case is ended by its workflow, which writes operator
 change; here the operator is the account of the key that asked, or `admin` for the bootstrap key.
 """
 
-import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import BaseModel, Field
 from temporalio.client import Client
-from temporalio.common import (
-    SearchAttributePair,
-    TypedSearchAttributes,
-    WorkflowIDConflictPolicy,
-    WorkflowIDReusePolicy,
-)
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.exceptions import ApplicationError
 
 from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Listing, Page, Paging
+from api.service import temporal
 from api.service.auth import Caller, no_such
 from api.service.resources import Resources
-from api.service.temporal import temporal_away
-from api.service.two_operators import telling
-from engine.contracts import queues, search_attributes, workflow_ids
-from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile
+from engine.contracts import workflow_ids
+from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile, asked_reconciliation
 from engine.domain.errors import Conflict, NotFound, Unavailable
 from engine.domain.ids import CaseId
 from engine.ledger.database import Connection
-from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
+from workflows.reconciliation import CaseWorkflow
 
 router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
@@ -45,7 +36,6 @@ _RUNS = Listing(columns="*", source="bank.reconciliations")
 _LONGEST_TRAIL = 1_000
 """So many lines of a case are shown, the newest: one that comes and goes with every run has no end."""
 _CASES = Listing(columns="*", source="bank.cases")
-_CALL_LIMIT = timedelta(seconds=5)
 _LIMIT_S = 12
 
 
@@ -157,15 +147,14 @@ async def start_reconciliation(
     resources: Res,
 ) -> StartedOut:
     """Role: `finance` or `treasury`. Without a key, one that was asked for and still runs is the answer."""
-    workflow_id = workflow_ids.asked_reconciliation(caller.owner, key)
     asked = Reconcile(asked_by=caller.owner, key_id=caller.key_id)
-    run_id, fresh = await _start(resources.temporal, workflow_id, asked, once=key is not None)
-    if key is not None and not fresh:
+    started = await temporal.start(resources.temporal, asked_reconciliation(asked, caller.owner, key))
+    if key is not None and not started.is_new:
         mark_replayed(response)
-    run = f"rec_{run_id.replace('-', '')}"
+    run = f"rec_{started.run_id.replace('-', '')}"
     response.headers["Location"] = f"{router.prefix}/runs/{run}"
     response.headers["Retry-After"] = "1"
-    return StartedOut(id=run, workflow_id=workflow_id)
+    return StartedOut(id=run, workflow_id=started.handle.id)
 
 
 @router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
@@ -229,35 +218,9 @@ async def resolve_case(
         return await _read_case(conn, case_id)
 
 
-async def _start(client: Client, workflow_id: str, asked: Reconcile, *, once: bool) -> tuple[str, bool]:
-    """(the run's id at Temporal, whether this call began it). With `once` the workflow runs once for ever."""
-    reuse = WorkflowIDReusePolicy.REJECT_DUPLICATE if once else WorkflowIDReusePolicy.ALLOW_DUPLICATE
-    try:
-        async with asyncio.timeout(_LIMIT_S):
-            handle = await client.start_workflow(
-                ReconciliationWorkflow.run,
-                asked,
-                id=workflow_id,
-                task_queue=queues.PAYMENTS,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                id_reuse_policy=reuse,
-                static_summary="hold the books against every node, on demand",
-                search_attributes=TypedSearchAttributes(
-                    [SearchAttributePair(search_attributes.KIND, "reconciliation")]
-                ),
-                rpc_timeout=_CALL_LIMIT,
-            )
-    except WorkflowAlreadyStartedError as known:
-        return known.run_id or "", False
-    except (RPCError, RuntimeError, TimeoutError) as error:
-        raise temporal_away(error) from error
-    return handle.result_run_id or "", True
-
-
 async def _resolve(client: Client, workflow_id: str, word: CaseResolution) -> None:
     try:
-        async with telling(workflow_id, _LIMIT_S):
-            await client.get_workflow_handle(workflow_id).execute_update(CaseWorkflow.resolve, word)
+        await temporal.tell(client, workflow_id, CaseWorkflow.resolve, word, limit_s=_LIMIT_S)
     except ApplicationError as refusal:
         if refusal.type == "CaseResolved":
             raise _resolved(None) from refusal

@@ -3,28 +3,24 @@
 Every call may be repeated: the same id finds the workflow that there is, or says that it has ended.
 """
 
-import asyncio
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 from pydantic import TypeAdapter
-from temporalio.client import Client, RPCTimeoutOrCancelledError, WorkflowFailureError, WorkflowHandle
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.client import Client, WorkflowHandle
 
+from api.service import temporal
 from api.service.deadline import Deadline
-from api.service.payment_run import CALL_LIMIT, START_LIMIT_S, amount_text, read_input, starting
 from engine.bank.accepted import find_boarded, note_boarded
-from engine.contracts import queues, workflow_ids
-from engine.contracts.batch import BatchOutcome, BatchRequest, batch_attributes
+from engine.contracts import workflow_ids
+from engine.contracts.batch import BatchOutcome, BatchRequest, batch_start
 from engine.domain.ids import AccountId, BatchId
 from engine.ledger.database import Connection
 from workflows.batch import BatchWorkflow
 
-Handle = WorkflowHandle[BatchWorkflow, BatchOutcome]
+Handle = WorkflowHandle[Any, BatchOutcome]
 
-_LISTED = 100
 _REQUEST = TypeAdapter(BatchRequest)
 
 
@@ -39,27 +35,8 @@ class Started:
 async def start(client: Client, asked: BatchRequest) -> tuple[Handle, bool]:
     """The workflow, and whether this call started it. Raises Unavailable when Temporal did not answer: a repeat with
     the same key finds whatever there is."""
-    workflow_id = workflow_ids.batch(asked.account_id, asked.idempotency_key)
-    total = amount_text(asked.total_msat)
-    with starting(workflow_id):
-        try:
-            async with asyncio.timeout(START_LIMIT_S):
-                handle = await client.start_workflow(
-                    BatchWorkflow.run,
-                    asked,
-                    id=workflow_id,
-                    task_queue=queues.PAYMENTS,
-                    id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                    id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-                    static_summary=f"{len(asked.items)} internal payments, {total} in all, for {asked.account_id}",
-                    static_details=_listed(asked),
-                    search_attributes=batch_attributes(asked),
-                    task_timeout=queues.TASK_TIMEOUT,
-                    rpc_timeout=CALL_LIMIT,
-                )
-        except WorkflowAlreadyStartedError:
-            return find(client, workflow_id), False
-    return handle, True
+    started = await temporal.start(client, batch_start(asked))
+    return started.handle, started.is_new
 
 
 def find(client: Client, workflow_id: str) -> Handle:
@@ -69,17 +46,13 @@ def find(client: Client, workflow_id: str) -> Handle:
 
 async def wait_for_end(handle: Handle, deadline: Deadline) -> BatchOutcome | None:
     """How it ended. None when it has not by then, or Temporal cannot tell (then Postgres may)."""
-    try:
-        async with asyncio.timeout(deadline.left_s):
-            return await handle.result()
-    except (TimeoutError, RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
-        return None
+    return await temporal.wait(handle, deadline.left_s)
 
 
 async def find_started(client: Client, account_id: AccountId, batch_id: str) -> Started | None:
     """What the account's batch with this id was started with, while it runs. Raises Unavailable."""
     workflow_id = f"batch-{account_id}-{batch_id.partition('_')[2]}"
-    found = await read_input(client.get_workflow_handle_for(BatchWorkflow.run, workflow_id), BatchRequest)
+    found = await temporal.read_input(client.get_workflow_handle_for(BatchWorkflow.run, workflow_id), BatchRequest)
     return found and Started(*found)
 
 
@@ -108,10 +81,3 @@ async def keep_accepted(conn: Connection, started: Started) -> Started | None:
         kind="batch",
     )
     return started if kept == body_hash else await find_accepted(conn, asked.batch_id)
-
-
-def _listed(asked: BatchRequest) -> str:
-    """For people who look at a batch: whom it pays, as far as Temporal takes the text."""
-    lines = [f"- {amount_text(each.amount_msat)} to `{each.destination[:50]}`" for each in asked.items[:_LISTED]]
-    more = len(asked.items) - len(lines)
-    return "\n".join([*lines, f"- and {more} more"] if more else lines)

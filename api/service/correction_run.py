@@ -6,49 +6,21 @@ same decision.
 
 import asyncio
 from contextlib import suppress
-from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
-from temporalio.service import RPCError
+from temporalio.exceptions import ApplicationError
 
+from api.service import temporal
 from api.service.idempotency import Intent, check_same
 from api.service.resources import Resources
-from api.service.temporal import temporal_away
-from api.service.two_operators import own_proposal, telling
+from api.service.two_operators import own_proposal
 from engine.bank.idempotency import find_key
-from engine.contracts import queues, workflow_ids
-from engine.contracts.correction import Decision, Proposal, correction_attributes, correction_summary
+from engine.contracts.correction import Decision
 from engine.domain.errors import Conflict, InvariantBroken, NotFound, Unavailable
 from workflows.correction import CorrectionWorkflow
 
-_CALL_LIMIT = timedelta(seconds=5)
 _LIMIT_S = 12
 _POLL_S = 0.05
-
-
-async def start(client: Client, proposal: Proposal) -> bool:
-    """Start the workflow; False when there is one already, which then is this key's."""
-    try:
-        async with asyncio.timeout(_LIMIT_S):
-            await client.start_workflow(
-                CorrectionWorkflow.run,
-                proposal,
-                id=workflow_ids.correction(proposal.correction),
-                task_queue=queues.PAYMENTS,
-                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
-                static_summary=correction_summary(proposal),
-                search_attributes=correction_attributes(proposal),
-                task_timeout=queues.TASK_TIMEOUT,
-                rpc_timeout=_CALL_LIMIT,
-            )
-    except WorkflowAlreadyStartedError:
-        return False
-    except (RPCError, RuntimeError, TimeoutError) as error:
-        raise temporal_away(error) from error
-    return True
 
 
 async def until_kept(resources: Resources, intent: Intent) -> str:
@@ -78,8 +50,7 @@ async def tell(client: Client, workflow_id: str, word: Decision) -> None:
     """
     try:
         with suppress(NotFound):  # it has ended meanwhile, and the row says how
-            async with telling(workflow_id, _LIMIT_S):
-                await client.get_workflow_handle(workflow_id).execute_update(CorrectionWorkflow.decide, word)
+            await temporal.tell(client, workflow_id, CorrectionWorkflow.decide, word, limit_s=_LIMIT_S)
     except ApplicationError as refusal:
         if refusal.type == "OwnProposal":
             raise own_proposal() from refusal

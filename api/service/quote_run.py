@@ -15,22 +15,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from temporalio.client import RPCTimeoutOrCancelledError, WorkflowFailureError
-from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDConflictPolicy
-from temporalio.service import RPCError
-
-from api.service.payment_run import CALL_LIMIT, amount_text
+from api.service import temporal
 from api.service.resources import Resources
-from engine.contracts import queues, search_attributes, workflow_ids
-from engine.contracts.quote import RouteQuote, RouteRequest
-from engine.domain.errors import Invalid
+from engine.contracts.quote import RouteQuote, RouteRequest, quote_start
+from engine.domain.errors import EngineError, Invalid
 from engine.domain.fees import default_routing_cap
 from engine.domain.ids import NodeName
-from engine.domain.money import MSAT_PER_SAT, Msat, msat_to_sat_floor
+from engine.domain.money import MSAT_PER_SAT, Msat
 from engine.domain.sending import REFUSED_BY_NODE
 from engine.ledger.database import translated
 from engine.settings import ApiSettings
-from workflows.quote import QuoteWorkflow
 
 GOOD_FOR = timedelta(seconds=60)
 UNANSWERED = "probe_unanswered"
@@ -39,7 +33,6 @@ UNTOLD = "node_unavailable"
 FeeSource = Literal["exact", "probe", "estimate"]
 
 _WAIT_S = 12
-_RUN_LIMIT = timedelta(seconds=30)
 _PROBING_S = 30
 _REST_S = 86_400
 
@@ -161,23 +154,8 @@ async def _find_node(resources: Resources, total_msat: Msat) -> NodeName | None:
 async def _run(resources: Resources, asked: RouteRequest, digest: str) -> RouteQuote:
     try:
         async with asyncio.timeout(_WAIT_S):
-            return await resources.temporal.execute_workflow(
-                QuoteWorkflow.run,
-                asked,
-                id=workflow_ids.quote(digest),
-                task_queue=queues.PAYMENTS,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                execution_timeout=_RUN_LIMIT,
-                static_summary=f"what {amount_text(asked.amount_msat)} to {asked.payee[:6]}… costs over {asked.node}",
-                search_attributes=TypedSearchAttributes(
-                    [
-                        SearchAttributePair(search_attributes.KIND, "quote"),
-                        SearchAttributePair(search_attributes.STATUS, "pending"),
-                        SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
-                    ]
-                ),
-                task_timeout=queues.TASK_TIMEOUT,
-                rpc_timeout=CALL_LIMIT,
-            )
-    except (TimeoutError, RPCError, RPCTimeoutOrCancelledError, WorkflowFailureError, RuntimeError):
-        return RouteQuote(trouble=UNTOLD)
+            started = await temporal.start(resources.temporal, quote_start(asked, digest))
+            quote = await temporal.wait(started.handle, _WAIT_S)
+    except (EngineError, TimeoutError):
+        quote = None
+    return RouteQuote(trouble=UNTOLD) if quote is None else quote

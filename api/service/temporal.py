@@ -1,8 +1,153 @@
-"""Temporal, as the API asks it: what its silence means."""
+"""Temporal as the API uses it: start a workflow, wait for its result, read its input, send it an update.
 
-from engine.domain.errors import Unavailable
+What Temporal answers, in the engine's errors:
+
+    answer                                       at a start         of a workflow that exists
+    INVALID_ARGUMENT and others of our making    InvariantBroken    Unavailable
+    NOT_FOUND                                    Unavailable        NotFound
+    any other RPC error, a timeout               Unavailable        Unavailable
+    a lazy client that cannot connect            Unavailable        Unavailable
+    an update refused by the workflow                               the workflow's ApplicationError
+    an update whose workflow went on or ended                       Unavailable
+
+After Unavailable there is either no workflow or exactly one, so the caller may repeat with the same key.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic, TypeVar
+
+from temporalio.client import (
+    Client,
+    RPCTimeoutOrCancelledError,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+from temporalio.workflow import UpdateMethodMultiParam
+
+from engine.contracts import updates
+from engine.contracts.workflow_start import WorkflowStart, start_workflow
+from engine.domain.errors import InvariantBroken, NotFound, Unavailable
+
+R = TypeVar("R")
+T = TypeVar("T")
+W = TypeVar("W")
+
+CALL_LIMIT = timedelta(seconds=5)
+"""Of one call; the SDK repeats it while START_LIMIT_S lasts."""
+START_LIMIT_S = 12
+_AWAY = (RPCError, RPCTimeoutOrCancelledError, RuntimeError, TimeoutError)
+"""How a Temporal that does not answer shows; RuntimeError is a lazy client that cannot connect."""
+_OUR_MISTAKE = {
+    RPCStatusCode.INVALID_ARGUMENT,
+    RPCStatusCode.FAILED_PRECONDITION,
+    RPCStatusCode.PERMISSION_DENIED,
+    RPCStatusCode.UNIMPLEMENTED,
+    RPCStatusCode.UNAUTHENTICATED,
+}
+_UPDATE_LOST = frozenset({updates.NOT_YET, "AcceptedUpdateCompletedWorkflow"})
+"""Types of failure, ours and Temporal's, of an update whose workflow went on in a new run or ended meanwhile."""
 
 
-def temporal_away(error: Exception) -> Unavailable:
-    """Temporal did not answer, or a lazy client could not connect to it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Generic[R]):
+    """A workflow that was started, or that there was."""
+
+    handle: WorkflowHandle[Any, R]
+    run_id: str
+    """Empty when Temporal did not say."""
+    is_new: bool
+    """Whether this call started it."""
+    is_taken: bool = False
+    """Whether the id belongs to another run, which the policies of the start do not let us join."""
+
+
+async def start(client: Client, asked: WorkflowStart[R]) -> Started[R]:
+    """Start the workflow, or find it. Raises Unavailable, and InvariantBroken when Temporal refuses what we ask."""
+    try:
+        async with asyncio.timeout(START_LIMIT_S):
+            handle = await start_workflow(client, asked, call_limit=CALL_LIMIT)
+    except WorkflowAlreadyStartedError as known:
+        found = client.get_workflow_handle(asked.id, result_type=asked.result)
+        return Started(handle=found, run_id=known.run_id or "", is_new=False, is_taken=True)
+    except _AWAY as error:
+        if isinstance(error, RPCError) and error.status in _OUR_MISTAKE:
+            raise InvariantBroken(f"Temporal refused to start {asked.id}: {error}") from error
+        raise _away(error) from error
+    # The SDK keeps this private, and nothing else tells a start from a find.
+    response = vars(handle).get("_start_workflow_response")
+    return Started(
+        handle=handle,
+        run_id=getattr(handle, "result_run_id", None) or "",
+        is_new=bool(getattr(response, "started", True)),
+    )
+
+
+async def wait(handle: WorkflowHandle[Any, R], limit_s: float) -> R | None:
+    """The workflow's result. None when it has none by then, has failed, or Temporal does not answer."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await handle.result()
+    except (*_AWAY, WorkflowFailureError):
+        return None
+
+
+async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
+    """The only argument of a workflow that runs, and when it was started; None when it has ended, or never was.
+
+    Raises Unavailable when Temporal does not answer.
+    """
+    try:
+        description = await handle.describe(rpc_timeout=CALL_LIMIT)
+        if description.status is not WorkflowExecutionStatus.RUNNING:
+            return None
+        async for event in handle.fetch_history_events(page_size=1, rpc_timeout=CALL_LIMIT):
+            attributes = event.workflow_execution_started_event_attributes
+            (request,) = await description.data_converter.decode(attributes.input.payloads, [kind])
+            return request, event.event_time.ToDatetime(UTC)
+    except _AWAY as error:
+        if _is_not_found(error):
+            return None
+        raise _away(error) from error
+    return None
+
+
+async def tell(
+    client: Client,
+    workflow_id: str,
+    update: UpdateMethodMultiParam[[Any, W], Any],
+    word: W,
+    *,
+    limit_s: float,
+) -> None:
+    """Send an operator's decision to a workflow. Returns when the workflow has carried it out.
+
+    Raises ApplicationError when the workflow refuses, NotFound when it does not run, and Unavailable when Temporal does
+    not answer or the update was lost: the same update again finds what became of the first.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            await client.get_workflow_handle(workflow_id).execute_update(update, word)
+    except WorkflowUpdateFailedError as failed:
+        if not isinstance(failed.cause, ApplicationError):
+            raise
+        if failed.cause.type in _UPDATE_LOST:
+            raise Unavailable(f"{workflow_id} has no end yet", code="temporarily_unavailable") from failed
+        raise failed.cause from failed
+    except _AWAY as error:
+        if _is_not_found(error):
+            raise NotFound(f"{workflow_id} does not run") from error
+        raise _away(error) from error
+
+
+def _is_not_found(error: Exception) -> bool:
+    return isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND
+
+
+def _away(error: Exception) -> Unavailable:
     return Unavailable(f"Temporal: {error}", code="temporarily_unavailable")

@@ -5,12 +5,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from temporalio import activity
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from engine.contracts import search_attributes
+from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.payment import PaymentRequest, Refusal
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, PaymentHash, PaymentId, WalletId, id_for_key
-from engine.domain.money import Msat, msat_to_sat_floor
+from engine.domain.money import Msat, amount_text, msat_to_sat_floor
 
 MAX_ITEMS = 1000
 """One transaction of some 300 ms, during which the balances of payer and payees are locked."""
@@ -18,6 +19,8 @@ MAX_ITEMS = 1000
 MAX_BODY_BYTES = 2**20
 """Of the request. Encoded for Temporal, which takes 2 MB, an item grows by 250 bytes at the most: its texts are written
 as they came, and each only once."""
+_LISTED = 100
+"""Payments in the details of the workflow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,14 +103,31 @@ class BatchActivities(ABC):
         """Claim the key; settle every payment, or none and make the first refusal the key's answer."""
 
 
-def batch_attributes(asked: BatchRequest) -> TypedSearchAttributes:
-    """What operators find a batch's workflow by, whoever starts it."""
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(search_attributes.KIND, "batch"),
-            SearchAttributePair(search_attributes.STATUS, "pending"),
-            SearchAttributePair(search_attributes.ACCOUNT, asked.account_id),
-            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(asked.total_msat)),
-            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
-        ]
+def batch_start(asked: BatchRequest) -> WorkflowStart[BatchOutcome]:
+    """A batch's workflow."""
+    total = amount_text(asked.total_msat)
+    return WorkflowStart(
+        workflow="BatchWorkflow",
+        argument=asked,
+        id=workflow_ids.batch(asked.account_id, asked.idempotency_key),
+        summary=f"{len(asked.items)} internal payments, {total} in all, for {asked.account_id}",
+        details=_details(asked),
+        attributes=search_attributes.build(
+            kind="batch",
+            status="pending",
+            account=asked.account_id,
+            amount_sat=msat_to_sat_floor(asked.total_msat),
+            needs_operator=False,
+        ),
+        result=BatchOutcome,
+        conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        task_timeout=queues.TASK_TIMEOUT,
     )
+
+
+def _details(asked: BatchRequest) -> str:
+    """Whom the batch pays, as far as Temporal takes the text."""
+    lines = [f"- {amount_text(each.amount_msat)} to `{each.destination[:50]}`" for each in asked.items[:_LISTED]]
+    more = len(asked.items) - len(lines)
+    return "\n".join([*lines, f"- and {more} more"] if more else lines)

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from temporalio import activity
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from engine.contracts import search_attributes
+from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.payment import Refusal
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.correction import CorrectionKind, CorrectionStatus
 from engine.domain.ids import AccountId, CaseId, CorrectionId
 from engine.domain.money import Msat, msat_to_sat_floor
@@ -94,19 +95,21 @@ class CorrectionActivities(ABC):
         """Nobody decided in time."""
 
 
-def correction_summary(proposal: Proposal) -> str:
-    """What operators read of a correction's workflow, whoever starts it."""
+def correction_start(proposal: Proposal) -> WorkflowStart[CorrectionOutcome]:
+    """A correction's workflow."""
     summary = f"{proposal.kind}: {proposal.amount_msat:,} msat, Dr {proposal.debit} · Cr {proposal.credit}"
-    return summary[:_LONGEST_SUMMARY]
-
-
-def correction_attributes(proposal: Proposal) -> TypedSearchAttributes:
-    """What operators find a correction's workflow by, whoever starts it."""
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(search_attributes.KIND, str(proposal.kind)),
-            SearchAttributePair(search_attributes.STATUS, "proposed"),
-            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(proposal.amount_msat)),
-            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
-        ]
+    return WorkflowStart(
+        workflow="CorrectionWorkflow",
+        argument=proposal,
+        id=workflow_ids.correction(proposal.correction),
+        summary=summary[:_LONGEST_SUMMARY],
+        attributes=search_attributes.build(
+            kind=str(proposal.kind),
+            status="proposed",
+            amount_sat=msat_to_sat_floor(proposal.amount_msat),
+            needs_operator=False,
+        ),
+        conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        task_timeout=queues.TASK_TIMEOUT,
     )

@@ -1,18 +1,22 @@
 """Messages of a receipt: an invoice of ours that somebody outside has paid."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from temporalio import activity
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from engine.contracts import search_attributes
+from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
 
 MAX_RECEIPTS = 256
 """Of one page: one transaction, during which the balances of all payees are locked."""
+_LISTED = 200
+"""Receipts in the details of a page; Temporal takes 20,000 bytes of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +104,59 @@ class InvoiceSweepActivities(ABC):
         """Ask the node about one page of overdue open invoices."""
 
 
-def receive_summary(receipt: Receipt) -> str:
-    """What operators read of a receipt's own workflow, whoever starts it."""
-    return f"receive {msat_to_sat_floor(receipt.received_msat):,} sat over {receipt.node}"
-
-
-def receive_attributes(receipt: Receipt) -> TypedSearchAttributes:
-    """What operators find a receipt's own workflow by, whoever starts it."""
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(search_attributes.KIND, "receive"),
-            SearchAttributePair(search_attributes.STATUS, "received"),
-            SearchAttributePair(search_attributes.PAYMENT_HASH, receipt.payment_hash),
-            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(receipt.received_msat)),
-            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
-        ]
+def receive_start(receipt: Receipt) -> WorkflowStart[CreditedReceipt]:
+    """A receipt's own workflow."""
+    amount_sat = msat_to_sat_floor(receipt.received_msat)
+    return WorkflowStart(
+        workflow="ReceiveWorkflow",
+        argument=receipt,
+        id=workflow_ids.receive(receipt.payment_hash),
+        summary=f"receive {amount_sat:,} sat over {receipt.node}",
+        attributes=search_attributes.build(
+            kind="receive",
+            status="received",
+            payment_hash=receipt.payment_hash,
+            amount_sat=amount_sat,
+            needs_operator=False,
+        ),
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        task_timeout=queues.TASK_TIMEOUT,
     )
+
+
+def receipts_start(node: NodeName, page: ReceiptPage) -> WorkflowStart[CreditedPage]:
+    """The workflow of a page of receipts."""
+    receipts = page.receipts
+    total_sat = msat_to_sat_floor(Msat(sum(receipt.received_msat for receipt in receipts)))
+    return WorkflowStart(
+        workflow="ReceiptPageWorkflow",
+        argument=page,
+        id=workflow_ids.receipts(node, [each.payment_hash for each in receipts]),
+        summary=f"receive {len(receipts)} payments, {total_sat:,} sat in all, over {node}",
+        details=_details(receipts),
+        attributes=search_attributes.build(
+            kind="receipts", status="received", amount_sat=total_sat, needs_operator=False
+        ),
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        task_timeout=queues.TASK_TIMEOUT,
+    )
+
+
+def sweep_start(node: NodeName) -> WorkflowStart[SweptPage]:
+    """The workflow of a node's scheduled walk over overdue invoices."""
+    return WorkflowStart(
+        workflow="InvoiceSweepWorkflow",
+        argument=SweepPage(node=node),
+        id=workflow_ids.invoice_sweep(node),
+        summary=f"ask {node} about overdue invoices",
+        attributes=search_attributes.build(kind="invoice-sweep"),
+    )
+
+
+def _details(receipts: Sequence[Receipt]) -> str:
+    """What the page carries, as far as Temporal takes the text."""
+    lines = [f"- `{each.payment_hash}` {each.received_msat:,} msat" for each in receipts[:_LISTED]]
+    more = len(receipts) - len(lines)
+    return "\n".join([*lines, f"- and {more} more"] if more else lines)

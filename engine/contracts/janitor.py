@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
+from engine.contracts import search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
+
 LOOKED_AFTER = {
     "PaymentWorkflow": ("payments", "accepted"),
     "LaneWorkflow": ("payments", "accepted"),
@@ -57,3 +60,14 @@ class JanitorActivities(ABC):
     @abstractmethod
     async def tidy_up(self, walk: Round) -> Tidied:
         """Begin the workflow again of every row that waits for one and has none."""
+
+
+def janitor_start() -> WorkflowStart[Tidied]:
+    """A scheduled round."""
+    return WorkflowStart(
+        workflow="JanitorWorkflow",
+        argument=Round(),
+        id=workflow_ids.JANITOR,
+        summary="begin again whatever waits for a workflow that is gone",
+        attributes=search_attributes.build(kind="janitor"),
+    )

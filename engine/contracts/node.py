@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from temporalio import activity
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
+from engine.contracts import search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import NodeName
 from engine.domain.money import Msat
 
@@ -45,3 +48,16 @@ class NodePositionActivities(ABC):
     @abstractmethod
     async def read_position(self, adopt: AdoptNode) -> NodePosition:
         """Read identity and balances; fails, to be retried, while anything is in flight."""
+
+
+def adoption_start(node: NodeName) -> WorkflowStart[bool]:
+    """The workflow that takes a node into the books, once."""
+    return WorkflowStart(
+        workflow="AdoptNodeWorkflow",
+        argument=AdoptNode(node=node),
+        id=workflow_ids.adopt_node(node),
+        summary=f"take {node} into the books",
+        attributes=search_attributes.build(kind="adopt-node"),
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+    )

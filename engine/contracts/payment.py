@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from temporalio import activity
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from engine.contracts import search_attributes
+from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import (
     AccountId,
     ApiKeyId,
@@ -19,7 +20,7 @@ from engine.domain.ids import (
     WalletId,
     WithdrawLinkId,
 )
-from engine.domain.money import Msat, msat_to_sat_floor
+from engine.domain.money import Msat, amount_text, msat_to_sat_floor
 from engine.domain.sending import Waiting
 
 
@@ -285,20 +286,28 @@ class DecisionActivities(ABC):
         """
 
 
-def payment_summary(asked: PaymentRequest) -> str:
-    """What operators read of a payment's own workflow where a workflow or the janitor starts it."""
-    return f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}"
-
-
-def found_by(asked: PaymentRequest) -> TypedSearchAttributes:
-    """What operators find a payment's own workflow by, from its start on."""
-    pairs: list[SearchAttributePair[str] | SearchAttributePair[int] | SearchAttributePair[bool]] = [
-        SearchAttributePair(search_attributes.KIND, "payment"),
-        SearchAttributePair(search_attributes.STATUS, "pending"),
-        SearchAttributePair(search_attributes.ACCOUNT, asked.account_id),
-        SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(asked.amount_msat)),
-        SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=False),
-    ]
-    if asked.payment_hash is not None:
-        pairs.append(SearchAttributePair(search_attributes.PAYMENT_HASH, asked.payment_hash))
-    return TypedSearchAttributes(pairs)
+def payment_start(asked: PaymentRequest, *, payee: str | None = None) -> WorkflowStart[PaymentOutcome]:
+    """A payment's own workflow. `payee` is the name of the payee for people, where the caller knows one."""
+    summary = (
+        f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}"
+        if payee is None
+        else f"pay {amount_text(asked.amount_msat)} to {payee} for {asked.account_id}"
+    )
+    return WorkflowStart(
+        workflow="PaymentWorkflow",
+        argument=asked,
+        id=workflow_ids.payment(asked.account_id, asked.idempotency_key),
+        summary=summary,
+        attributes=search_attributes.build(
+            kind="payment",
+            status="pending",
+            account=asked.account_id,
+            payment_hash=asked.payment_hash,
+            amount_sat=msat_to_sat_floor(asked.amount_msat),
+            needs_operator=False,
+        ),
+        result=PaymentOutcome,
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE_FAILED_ONLY,
+        task_timeout=queues.TASK_TIMEOUT,
+    )

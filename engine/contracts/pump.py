@@ -4,7 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 from temporalio import activity
+from temporalio.common import WorkflowIDConflictPolicy
 
+from engine.contracts import search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import NodeName
 
 
@@ -32,3 +35,15 @@ class PumpActivities(ABC):
     @abstractmethod
     async def tend_node(self, pump: PumpInput) -> None:
         """Work off the notes "settled in the ledger, cancel at the node", and report what the node can send."""
+
+
+def pump_start(node: NodeName) -> WorkflowStart[None]:
+    """A node's pump: one that runs is found."""
+    return WorkflowStart(
+        workflow="LndPumpWorkflow",
+        argument=PumpInput(node=node),
+        id=workflow_ids.pump(node),
+        summary=f"follow invoices and payments of {node}",
+        attributes=search_attributes.build(kind="pump"),
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+    )

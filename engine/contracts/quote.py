@@ -3,11 +3,17 @@ defaults, never rename or remove."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from datetime import timedelta
 
 from temporalio import activity
+from temporalio.common import WorkflowIDConflictPolicy
 
+from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import NodeName
-from engine.domain.money import Msat
+from engine.domain.money import Msat, amount_text, msat_to_sat_floor
+
+_RUN_LIMIT = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,3 +54,20 @@ class QuoteActivities(ABC):
     @abstractmethod
     async def probe_route(self, asked: RouteRequest) -> RouteQuote:
         """Send an HTLC that nobody can take, and see how far it comes. A repeat sends another one."""
+
+
+def quote_start(asked: RouteRequest, digest: str) -> WorkflowStart[RouteQuote]:
+    """The workflow that asks a node. Requests with the same `digest` of payee, hints and amount share one run."""
+    return WorkflowStart(
+        workflow="QuoteWorkflow",
+        argument=asked,
+        id=workflow_ids.quote(digest),
+        summary=f"what {amount_text(asked.amount_msat)} to {asked.payee[:6]}… costs over {asked.node}",
+        attributes=search_attributes.build(
+            kind="quote", status="pending", amount_sat=msat_to_sat_floor(asked.amount_msat)
+        ),
+        result=RouteQuote,
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        task_timeout=queues.TASK_TIMEOUT,
+        execution_timeout=_RUN_LIMIT,
+    )

@@ -7,14 +7,15 @@ here moves money: the end of a difference is an operator's word.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from temporalio import activity
-from temporalio.common import SearchAttributePair, TypedSearchAttributes
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from engine.contracts import search_attributes
-from engine.domain.ids import CaseId, NodeName, ReconciliationId
+from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts.workflow_start import WorkflowStart
+from engine.domain.ids import AccountId, CaseId, NodeName, ReconciliationId
 from engine.domain.money import Msat, msat_to_sat_floor
 
 
@@ -243,18 +244,53 @@ class PlaceReconciliationActivities(ABC):
         """Compare the node's accounts with the node, in a cut during which nothing unexplained moved."""
 
 
-def case_summary(case: OpenCase) -> str:
-    """What operators read of a case's workflow, whoever starts it."""
-    return f"{case.kind}: {case.amount_msat:,} msat on {case.account}"
+def case_start(case: OpenCase) -> WorkflowStart[CaseResolution]:
+    """A case's workflow."""
+    return WorkflowStart(
+        workflow="CaseWorkflow",
+        argument=case,
+        id=workflow_ids.case(case.case),
+        summary=f"{case.kind}: {case.amount_msat:,} msat on {case.account}",
+        attributes=search_attributes.build(
+            kind="case",
+            status="open",
+            amount_sat=msat_to_sat_floor(Msat(abs(case.amount_msat))),
+            needs_operator=True,
+        ),
+        reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        task_timeout=queues.TASK_TIMEOUT,
+    )
 
 
-def case_attributes(case: OpenCase) -> TypedSearchAttributes:
-    """What operators find a case's workflow by, whoever starts it."""
-    return TypedSearchAttributes(
-        [
-            SearchAttributePair(search_attributes.KIND, "case"),
-            SearchAttributePair(search_attributes.STATUS, "open"),
-            SearchAttributePair(search_attributes.AMOUNT_SAT, msat_to_sat_floor(Msat(abs(case.amount_msat)))),
-            SearchAttributePair(search_attributes.NEEDS_OPERATOR, value=True),
-        ]
+def scheduled_reconciliation() -> WorkflowStart[RecordedRun]:
+    """The run of the schedule."""
+    return _reconciliation(Reconcile(), workflow_ids.RECONCILIATION, "hold the books against every node")
+
+
+def reconciliation_after_stray_payment() -> WorkflowStart[RecordedRun]:
+    """A run at once, because a node has paid what is held for nobody; one that runs already is enough."""
+    start = _reconciliation(
+        Reconcile(),
+        workflow_ids.RECONCILIATION_NOW,
+        "hold the books against every node: one has paid what nobody asked for",
+    )
+    return replace(start, conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING)
+
+
+def asked_reconciliation(asked: Reconcile, asker: AccountId, key: str | None) -> WorkflowStart[RecordedRun]:
+    """A run that an operator asks for. With an idempotency key it runs once for ever."""
+    start = _reconciliation(
+        asked, workflow_ids.asked_reconciliation(asker, key), "hold the books against every node, on demand"
+    )
+    reuse = WorkflowIDReusePolicy.ALLOW_DUPLICATE if key is None else WorkflowIDReusePolicy.REJECT_DUPLICATE
+    return replace(start, conflict_policy=WorkflowIDConflictPolicy.FAIL, reuse_policy=reuse)
+
+
+def _reconciliation(asked: Reconcile, workflow_id: str, summary: str) -> WorkflowStart[RecordedRun]:
+    return WorkflowStart(
+        workflow="ReconciliationWorkflow",
+        argument=asked,
+        id=workflow_id,
+        summary=summary,
+        attributes=search_attributes.build(kind="reconciliation"),
     )

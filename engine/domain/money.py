@@ -36,6 +36,13 @@ def two_digits_floor(amount_msat: Msat) -> Msat:
     return Msat(amount_msat // step * step)
 
 
+def amount_text(amount_msat: Msat) -> str:
+    """For people: in sat where it is whole."""
+    if amount_msat % MSAT_PER_SAT:
+        return f"{amount_msat:,} msat"
+    return f"{msat_to_sat_floor(amount_msat):,} sat"
+
+
 def share_ppm_ceil(amount_msat: Msat, rate_ppm: int) -> Msat:
     """Parts per million of an amount, rounded up to the next millisatoshi: for caps and fees."""
     return Msat(-(-amount_msat * rate_ppm // _PPM))

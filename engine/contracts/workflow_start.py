@@ -1,0 +1,69 @@
+"""What Temporal is told when a workflow is started, as one value, and the only call that starts one.
+
+Each capability builds its value in its own contract (`payment_start`, `case_start`, …). The API, the activities and the
+janitor use the same value, so a workflow that is begun again is the same as the first.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Generic, TypeVar
+
+from temporalio.client import Client, WorkflowHandle
+from temporalio.common import TypedSearchAttributes, WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+
+from engine.contracts import queues
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowStart(Generic[R]):
+    """A workflow to start: its name, its argument, its id, and what operators see of it in the Temporal UI."""
+
+    workflow: str
+    argument: object
+    id: str
+    summary: str
+    attributes: TypedSearchAttributes
+    details: str | None = None
+    result: type[R] | None = None
+    """The type of its result, for callers that wait for it."""
+    conflict_policy: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.UNSPECIFIED
+    """While a workflow with this id runs."""
+    reuse_policy: WorkflowIDReusePolicy = WorkflowIDReusePolicy.ALLOW_DUPLICATE
+    """After a workflow with this id has ended."""
+    task_timeout: timedelta | None = None
+    execution_timeout: timedelta | None = None
+
+    def again(self) -> "WorkflowStart[R]":
+        """The same workflow for a row that has none: a running one is found, and an ended one does not count."""
+        return replace(
+            self,
+            conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        )
+
+
+async def start_workflow(
+    client: Client, start: WorkflowStart[R], *, call_limit: timedelta | None = None
+) -> WorkflowHandle[Any, R]:
+    """Start it on the queue of the workflows, or find it, as its policies say.
+
+    Raises WorkflowAlreadyStartedError when they allow neither, RPCError, and RuntimeError when a lazy client cannot
+    connect.
+    """
+    return await client.start_workflow(
+        start.workflow,
+        start.argument,
+        id=start.id,
+        task_queue=queues.PAYMENTS,
+        result_type=start.result,
+        id_conflict_policy=start.conflict_policy,
+        id_reuse_policy=start.reuse_policy,
+        task_timeout=start.task_timeout,
+        execution_timeout=start.execution_timeout,
+        static_summary=start.summary,
+        static_details=start.details,
+        search_attributes=start.attributes,
+        rpc_timeout=call_limit,
+    )
