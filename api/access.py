@@ -1,6 +1,6 @@
-"""What a route is given: the resources of the process, and the caller, if it may call.
+"""The dependencies of routes: the resources of the process, and the caller, if the key allows the operation.
 
-A caller is whoever has an API key: in `Authorization: Bearer …` or in `X-Api-Key` (`service/auth.py`).
+A caller sends an API key in `Authorization: Bearer …` or in `X-Api-Key` (`service/auth.py`).
 """
 
 import re
@@ -12,10 +12,10 @@ from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBea
 from pydantic import AfterValidator
 
 from api.http import prefer
-from api.http.codes import Forbidden
-from api.service.auth import Caller, Role, Scope, authenticate, count
+from api.service.auth import Caller, authenticate, count
 from api.service.deadline import Deadline
 from api.service.resources import Resources
+from api.service.role import Role, Scope
 from engine.domain.errors import NotFound
 
 _ID = re.compile(r"[0-9A-Za-z_]{1,100}")
@@ -28,7 +28,7 @@ def _could_be_an_id(text: str) -> str:
 
 
 PathId = Annotated[str, AfterValidator(_could_be_an_id)]
-"""An id in a path: what cannot be one is not found, and never reaches the database."""
+"""An id in a path. A text that cannot be an id is not found, and never reaches the database."""
 
 _BEARER = HTTPBearer(auto_error=False, description="An API key.")
 _HEADER = APIKeyHeader(name="X-Api-Key", auto_error=False, description="An API key, as an alternative.")
@@ -41,7 +41,7 @@ async def get_resources(request: Request) -> Resources:
 
 
 async def caller_of(request: Request) -> Caller:
-    """Whoever has the key, counted. Raises Unauthenticated, RateLimited."""
+    """The caller with the key of this request, counted. Raises Unauthenticated, RateLimited."""
     bearer = await _BEARER(request)
     token = bearer.credentials if bearer else await _HEADER(request)
     resources = await get_resources(request)
@@ -63,12 +63,15 @@ async def get_caller(
 async def waiting(
     request: Request, _documented: Annotated[str | None, Header(alias="Prefer", description=prefer.MEANING)] = None
 ) -> Deadline:
-    """Dependency: until when this request may wait."""
+    """Dependency: how long this request may wait."""
     return Deadline(prefer.wait_s(request.headers.getlist("Prefer")))
 
 
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """Dependency: the caller, if its key has this scope."""
+    """Dependency: the caller, if its key has this scope. The use case asks the same again, whichever door calls it.
+
+    Asked here, a key that may not is refused before its path, its query and its body are read.
+    """
 
     async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
         caller.require(scope)
@@ -78,21 +81,19 @@ def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
 
 
 def needs_role(*roles: Role) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """Dependency: the caller, if its key has one of these roles of operators; `admin` may all that any of them may."""
-    enough = {*roles, "admin"}
+    """Dependency: as `needs`, for one of these roles. `service/role.py` says which roles an operation takes."""
 
     async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:
-        if not enough & caller.scopes:
-            raise Forbidden(f"This needs a key with the role {' or '.join(sorted(enough))}.", scope=" ".join(roles))
+        caller.require_role(*roles)
         return caller
 
     return allowed
 
 
 def asked_by_hand(**headers: str) -> dict[str, Any]:
-    """`openapi_extra` of an operation that asks for its caller and these headers by itself, with their meaning.
+    """`openapi_extra` of an operation that reads its caller and these headers by itself, with their meaning.
 
-    FastAPI takes 0.2 ms to resolve the dependencies of a payment: the two operations that are called most do without.
+    FastAPI takes 0.2 ms to resolve the dependencies of a payment. The two operations that are called most do without.
     """
     return {
         "security": [{scheme.scheme_name: []} for scheme in (_BEARER, _HEADER)],

@@ -1,39 +1,25 @@
-"""Accounts as operators see them: found, locked and unlocked, given another level, closed.
+"""Accounts for operators over HTTP: search, show, and change status or level."""
 
-    active     everything
-    locked     reads, makes invoices and receives; sends nothing. What is on its way ends as it would have
-    closed     reads. For ever
-
-Support may lock and unlock; levels and closing are an administrator's. Nobody changes his own account, by whichever of
-his keys or of those that come from them; the bootstrap key, which has no account, is the way out. Each change leaves a
-line in the audit trail, in its own transaction.
-"""
-
-from datetime import datetime
-from operator import attrgetter
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
-from api.http.codes import Forbidden
 from api.http.errors import problems
-from api.http.paging import Page, Paging, paged, position
-from api.service.auth import Caller, no_such, still_may_in_tx
+from api.http.paging import Page, Paging, page_of, position
+from api.service.account import account_status
+from api.service.account.account_status import OperatorAccountOut
+from api.service.auth import Caller
 from api.service.resources import Resources
-from api.user.wallet import WalletOut
-from engine.bank import account_status
+from api.service.role import MAY
 from engine.bank.account_status import Status
-from engine.bank.accounts import comes_from_account
-from engine.bank.audit import record_in_tx
-from engine.domain.ids import AccountId, ApiKeyId
-from engine.ledger.database import transaction
+from engine.views.account import AccountFilter
 
 router = APIRouter(prefix="/v1/admin/accounts", tags=["operators"])
-Support = Annotated[Caller, Depends(needs_role("support"))]
-Reader = Annotated[Caller, Depends(needs_role("support", "finance"))]
+Support = Annotated[Caller, Depends(needs_role(*MAY["lock accounts"]))]
+Reader = Annotated[Caller, Depends(needs_role(*MAY["find accounts"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 Level = Annotated[int, Field(ge=0, le=9)]
 
@@ -56,6 +42,11 @@ class SearchQuery(Paging):
         """The list's name for its cursors: every condition."""
         return "accounts " + self.model_dump_json(exclude={"limit", "after"})
 
+    @property
+    def wanted(self) -> AccountFilter:
+        """The conditions."""
+        return AccountFilter(text=self.q, status=self.status, level=self.level)
+
 
 class ChangeIn(Content):
     """What is to be another way."""
@@ -75,43 +66,24 @@ class ChangeIn(Content):
         return self
 
 
-class OperatorAccountOut(BaseModel):
-    """A user of the bank, with what is in its wallet."""
-
-    id: str = Field(examples=["acct_4t7q2v6x1b0n8r5d01k5y8z3c"])
-    username: str | None
-    external_id: str | None
-    level: int
-    status: Status
-    wallets: list[WalletOut]
-    created_at: datetime
-
-
 @router.get("", summary="Search accounts", responses=problems("forbidden", "invalid_request"))
 async def search_accounts(
-    _caller: Reader, resources: Res, query: Annotated[SearchQuery, Query()]
+    caller: Reader, resources: Res, query: Annotated[SearchQuery, Query()]
 ) -> Page[OperatorAccountOut]:
     """Role: `support` or `finance`. Newest first.
 
     A cursor belongs to its conditions: ask for every page with the same ones.
     """
-    async with resources.reading() as conn:
-        rows = await account_status.search(
-            conn,
-            text=query.q,
-            status=query.status,
-            level=query.level,
-            before=position(query, query.name),
-            limit=query.limit + 1,
-        )
-    page, following = paged(rows, query, query.name, attrgetter("created_at", "id"))
-    return Page(items=[_shown(row) for row in page], next_cursor=following)
+    found = await account_status.search_accounts(
+        resources, caller, query.wanted, after=position(query, query.name), limit=query.limit
+    )
+    return page_of(found, query.name)
 
 
 @router.get("/{account_id}", summary="Show an account", responses=problems("forbidden", "not_found"))
-async def show_account(_caller: Reader, resources: Res, account_id: PathId) -> OperatorAccountOut:
+async def show_account(caller: Reader, resources: Res, account_id: PathId) -> OperatorAccountOut:
     """Role: `support` or `finance`."""
-    return await _read(resources, AccountId(account_id))
+    return await account_status.show_account(resources, caller, account_id)
 
 
 @router.patch(
@@ -140,43 +112,6 @@ async def change_account(
     its open invoices; money that still comes from outside waits in suspense for an operator.
     """
     asked = body.content
-    if not caller.is_admin and (asked.level is not None or asked.status == "closed"):
-        raise Forbidden("Levels and closing need a key with the scope 'admin'.", scope="admin")
-    account = AccountId(account_id)
-    async with transaction(resources.pool) as conn:
-        await still_may_in_tx(conn, caller)
-        if await comes_from_account(conn, ApiKeyId(caller.key_id), account):
-            raise Forbidden("You cannot change your own account: another operator must.", code="own_account")
-        changes = await account_status.change_in_tx(conn, account, status=asked.status, level=asked.level)
-        for change in changes:
-            await record_in_tx(conn, caller.act(change.action, account_id=account, note=asked.note, **change.detail))
-    return await _read(resources, account)
-
-
-async def _read(resources: Resources, account_id: AccountId) -> OperatorAccountOut:
-    async with resources.reading() as conn:
-        row = await account_status.find_row(conn, account_id)
-    if row is None:
-        raise no_such("account")
-    return _shown(row)
-
-
-def _shown(row: account_status.AccountRow) -> OperatorAccountOut:
-    wallet = WalletOut(
-        id=row.wallet_id,
-        account_id=row.id,
-        currency=row.currency,
-        available_msat=row.balance_msat - row.held_msat,
-        held_msat=row.held_msat,
-        incoming_msat=row.incoming_msat,
-        balance_msat=row.balance_msat,
-    )
-    return OperatorAccountOut(
-        id=row.id,
-        username=row.username,
-        external_id=row.external_id,
-        level=row.level,
-        status=row.status,
-        wallets=[wallet],
-        created_at=row.created_at,
+    return await account_status.change_account(
+        resources, caller, account_id, status=asked.status, level=asked.level, note=asked.note
     )

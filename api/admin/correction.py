@@ -15,11 +15,12 @@ from api.http.body import AmountMsat, Body, Content, Id, JsonBody, Text, documen
 from api.http.codes import Forbidden
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, required_key
-from api.http.paging import Listing, Page, Paging
+from api.http.paging import Page, Paging, page_of, position
 from api.service import correction_run, temporal
-from api.service.auth import Caller, Role, no_such, still_may_in_tx
+from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.idempotency import Intent, find_replay, replaying
 from api.service.resources import Resources
+from api.service.role import MAY, Role
 from api.service.two_operators import ApprovalIn, Reason, RejectionIn, require_another_person
 from engine.contracts.correction import Decision, Proposal, correction_start
 from engine.domain.correction import CorrectionKind, CorrectionStatus, check_sides, transfer_refs
@@ -27,12 +28,16 @@ from engine.domain.errors import Conflict, Invalid, Unavailable
 from engine.domain.ids import CaseId, CorrectionId, id_for_key
 from engine.domain.money import Msat
 from engine.ledger.database import Connection
+from engine.views.page import Listing
 
 router = APIRouter(prefix="/v1/admin/corrections", tags=["operators"])
-Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
+Operator = Annotated[Caller, Depends(needs_role(*MAY["correct the books"], *MAY["move capital"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 _CORRECTIONS = Listing(columns="*", source="bank.corrections", condition="$1::text IS NULL OR status = $1")
-_ROLES: dict[CorrectionKind, Role] = {CorrectionKind.CORRECTION: "finance", CorrectionKind.CAPITAL: "treasury"}
+_ROLES: dict[CorrectionKind, Role] = {
+    CorrectionKind.CORRECTION: MAY["correct the books"][0],
+    CorrectionKind.CAPITAL: MAY["move capital"][0],
+}
 _OPEN = (CorrectionStatus.PROPOSED, CorrectionStatus.APPROVED)
 
 Code = Annotated[Text, Field(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["liab:user:wal_…"])]
@@ -165,8 +170,8 @@ async def list_corrections(
     """Role: `finance` or `treasury`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"corrections {query.status}"
     async with resources.reading() as conn:
-        rows, following = await _CORRECTIONS.read(conn, query, name, query.status)
-    return Page(items=[CorrectionOut(**_shown(row)) for row in rows], next_cursor=following)
+        found = await _CORRECTIONS.read(conn, position(query, name), query.limit, query.status)
+    return page_of(found.map(lambda row: CorrectionOut(**_shown(row))), name)
 
 
 @router.get("/{correction_id}", summary="Show a correction", responses=problems("forbidden", "not_found"))

@@ -18,10 +18,11 @@ from temporalio.exceptions import ApplicationError
 from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, Id, JsonBody, Text, documented
 from api.http.errors import problems
-from api.http.paging import Listing, Page, Paging
+from api.http.paging import Page, Paging, page_of, position
 from api.service import temporal
 from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.resources import Resources
+from api.service.role import MAY
 from api.service.two_operators import ApprovalIn, Reason, RejectionIn, own_proposal, require_another_person
 from engine.bank import forced_end
 from engine.bank.audit import record_in_tx
@@ -31,10 +32,11 @@ from engine.domain.forced_end import REASONS, DecisionEnd, DecisionStatus, check
 from engine.domain.ids import DecisionId, PaymentId, new_id
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 from engine.ledger.database import Connection, transaction
+from engine.views.page import Listing
 from workflows.payment import PaymentWorkflow
 
 router = APIRouter(prefix="/v1/admin/decisions", tags=["operators"])
-Operator = Annotated[Caller, Depends(needs_role("finance"))]
+Operator = Annotated[Caller, Depends(needs_role(*MAY["end a payment by force"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 _DECISIONS = Listing(columns="*", source="bank.decisions", condition="$1::text IS NULL OR status = $1")
 _LIMIT_S = 30
@@ -140,8 +142,8 @@ async def list_decisions(
     """Role: `finance`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"decisions {query.status}"
     async with resources.reading() as conn:
-        rows, following = await _DECISIONS.read(conn, query, name, query.status)
-    return Page(items=[_shown(row) for row in rows], next_cursor=following)
+        found = await _DECISIONS.read(conn, position(query, name), query.limit, query.status)
+    return page_of(found.map(_shown), name)
 
 
 @router.get("/{decision_id}", summary="Show a decision", responses=problems("forbidden", "not_found"))

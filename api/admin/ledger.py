@@ -1,11 +1,6 @@
-"""The books for operators: the trial balance of any moment, one account, one transfer's story, the whole book as text.
+"""The books over HTTP, for operators. Amounts are signed, debit +, so every column sums to zero."""
 
-Amounts are signed, debit +: a user's money is negative here, and every column sums to zero.
-"""
-
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 
@@ -16,29 +11,26 @@ from api.access import get_resources, needs_role
 from api.http.download import stream
 from api.http.errors import problems
 from api.http.period import Instant, Period
-from api.service.auth import Caller, no_such
+from api.service import ledger
+from api.service.auth import Caller
 from api.service.resources import Resources
-from engine.bank.audit import record_in_tx
-from engine.domain.errors import Invalid, Unavailable
-from engine.ledger.database import transaction
-from engine.views import balances, export, transfer_history
-from engine.views.balances import TrialBalanceRow, find_balance_then, has_more_accounts
+from api.service.role import MAY
+from engine.views.balances import TrialBalanceRow
+from engine.views.export import COLUMNS
+from engine.views.transfer_history import Step
 
 router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
-Finance = Annotated[Caller, Depends(needs_role("finance"))]
-Helper = Annotated[Caller, Depends(needs_role("finance", "support"))]
+Finance = Annotated[Caller, Depends(needs_role(*MAY["read the books"]))]
+Helper = Annotated[Caller, Depends(needs_role(*MAY["read a transfer"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 Code = Annotated[str, Path(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["income:ln-fee"])]
 Ref = Annotated[str, Path(pattern=r"^[!-~]{1,200}$", examples=["capital:corr_4t7q2v6x1b0n8r5d01k5y8z3c"])]
 
-_SLOTS = asyncio.Semaphore(4)
-_MOST_ACCOUNTS = 10_000
-"""So many rows a trial balance has at the most."""
 _BEANCOUNT = '2026-01-31 * "lightning_settled" ""\n  Income:Settled:Income:Ln--fee  -450 MSAT\n'
 _TEXTS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
-            "text/csv": {"schema": {"type": "string"}, "example": ",".join(export.COLUMNS) + "\r\n"},
+            "text/csv": {"schema": {"type": "string"}, "example": ",".join(COLUMNS) + "\r\n"},
             "text/plain": {"schema": {"type": "string"}, "example": _BEANCOUNT},
         }
     }
@@ -112,7 +104,7 @@ class EntryOut(BaseModel):
 
 
 class StepOut(BaseModel):
-    """One transfer of a transfer_history."""
+    """One transfer of a story."""
 
     ref: str = Field(examples=["ln:3f…:hold:1"])
     template: str = Field(description="Which kind of posting.", examples=["lightning_reserved"])
@@ -145,7 +137,7 @@ class StoryOut(BaseModel):
     "/trial-balance", summary="Give the trial balance of any moment", responses=problems("forbidden", "invalid_request")
 )
 async def give_trial_balance(
-    _caller: Finance, resources: Res, query: Annotated[TrialBalanceQuery, Query()]
+    caller: Finance, resources: Res, query: Annotated[TrialBalanceQuery, Query()]
 ) -> TrialBalanceOut:
     """Role: `finance`. Exact for moments that every posting begun then has ended since.
 
@@ -153,13 +145,7 @@ async def give_trial_balance(
     than 10,000 accounts `users=each` is refused: use `users=together`, or the export.
     """
     at = query.at or datetime.now(UTC)
-    async with resources.reading() as conn:
-        if query.users == "each" and await has_more_accounts(conn, _MOST_ACCOUNTS):
-            raise Invalid(
-                f"There are more than {_MOST_ACCOUNTS:,} accounts: use users=together, or the export.",
-                field="users",
-            )
-        rows = await balances.list_trial_balance(conn, query.at, users_together=query.users == "together")
+    rows = await ledger.give_trial_balance(resources, caller, query.at, users_together=query.users == "together")
     return TrialBalanceOut(at=at, accounts=[_sums(row) for row in rows], totals=_totals(rows))
 
 
@@ -169,14 +155,11 @@ async def give_trial_balance(
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def give_account_balance(
-    _caller: Finance, resources: Res, code: Code, query: Annotated[At, Query()]
+    caller: Finance, resources: Res, code: Code, query: Annotated[At, Query()]
 ) -> AccountBalanceOut:
     """Role: `finance`. The account's row of the trial balance."""
     at = query.at or datetime.now(UTC)
-    async with resources.reading() as conn:
-        row = await find_balance_then(conn, code, query.at)
-    if row is None:
-        raise no_such("account")
+    row = await ledger.give_account_balance(resources, caller, code, query.at)
     return AccountBalanceOut(at=at, **_sums(row).model_dump())
 
 
@@ -185,12 +168,9 @@ async def give_account_balance(
     summary="Tell a transfer's story",
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
-async def tell_transfer(_caller: Helper, resources: Res, ref: Ref) -> StoryOut:
+async def tell_transfer(caller: Helper, resources: Res, ref: Ref) -> StoryOut:
     """Role: `finance` or `support`. A hold comes with what settled or released it, a settlement with its hold."""
-    async with resources.reading() as conn:
-        found = await transfer_history.find_story(conn, ref)
-    if found is None:
-        raise no_such("transfer")
+    found = await ledger.tell_transfer(resources, caller, ref)
     steps = [_step(step) for step in found.steps]
     return StoryOut(
         ref=ref,
@@ -216,23 +196,10 @@ async def export_ledger(caller: Finance, resources: Res, query: Annotated[Export
     time, per process.
     """
     query.check()
-    async with transaction(resources.pool) as conn:
-        asked = query.model_dump(mode="json", by_alias=True, exclude_none=True)
-        await record_in_tx(conn, caller.act("ledger.export", **asked))
-    pieces = _bounded(export.export_book(resources.pool, query.format, query.begins_at, query.ends_at))
+    pieces = await ledger.export_ledger(resources, caller, query.format, query.begins_at, query.ends_at)
     if query.format == "csv":
         return await stream(pieces, media_type="text/csv", file_name="ledger.csv")
     return await stream(pieces, media_type="text/plain", file_name="ledger.beancount")
-
-
-async def _bounded(pieces: AsyncGenerator[str, None]) -> AsyncGenerator[str, None]:
-    """Each export holds a connection for as long as its reader takes, and payments need some too."""
-    async with aclosing(pieces):
-        if _SLOTS.locked():
-            raise Unavailable("as many exports are running as may", code="temporarily_unavailable")
-        async with _SLOTS:
-            async for piece in pieces:
-                yield piece
 
 
 def _sums(row: TrialBalanceRow) -> SumsOut:
@@ -256,7 +223,7 @@ def _totals(rows: Sequence[TrialBalanceRow]) -> list[TotalOut]:
     ]
 
 
-def _step(step: transfer_history.Step) -> StepOut:
+def _step(step: Step) -> StepOut:
     return StepOut(
         ref=step.ref,
         template=step.template,

@@ -12,6 +12,7 @@ from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
+from api.service.role import MAY
 from engine.bank.audit import record_in_tx
 from engine.bank.prices import add_price_in_tx, read_prices
 from engine.domain.errors import Invalid, InvariantBroken
@@ -19,7 +20,7 @@ from engine.domain.money import fiat_text, parse_fiat
 from engine.ledger.database import transaction
 
 router = APIRouter(tags=["operators"])
-Treasury = Annotated[Caller, Depends(needs_role("treasury"))]
+Treasury = Annotated[Caller, Depends(needs_role(*MAY["set prices"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 _CURRENCY = re.compile(r"[A-Z]{3}")
 

@@ -18,19 +18,21 @@ from api.access import PathId, get_resources, needs_role
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, optional_key
-from api.http.paging import Listing, Page, Paging
+from api.http.paging import Page, Paging, page_of, position
 from api.service import temporal
 from api.service.auth import Caller, no_such
 from api.service.resources import Resources
+from api.service.role import MAY
 from engine.contracts import workflow_ids
 from engine.contracts.reconciliation import CaseResolution, FindingKind, Reconcile, asked_reconciliation
 from engine.domain.errors import Conflict, NotFound, Unavailable
 from engine.domain.ids import CaseId
 from engine.ledger.database import Connection
+from engine.views.page import Listing
 from workflows.reconciliation import CaseWorkflow
 
 router = APIRouter(prefix="/v1/admin/reconciliation", tags=["operators"])
-Operator = Annotated[Caller, Depends(needs_role("finance", "treasury"))]
+Operator = Annotated[Caller, Depends(needs_role(*MAY["reconcile"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 _RUNS = Listing(columns="*", source="bank.reconciliations")
 _LONGEST_TRAIL = 1_000
@@ -161,8 +163,8 @@ async def start_reconciliation(
 async def list_reconciliations(_caller: Operator, resources: Res, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
     """Role: `finance` or `treasury`. Newest first."""
     async with resources.reading() as conn:
-        rows, following = await _RUNS.read(conn, paging, "reconciliations")
-    return Page(items=[_run(row) for row in rows], next_cursor=following)
+        found = await _RUNS.read(conn, position(paging, "reconciliations"), paging.limit)
+    return page_of(found.map(_run), "reconciliations")
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
@@ -179,8 +181,8 @@ async def show_reconciliation(_caller: Operator, resources: Res, run_id: PathId)
 async def list_cases(_caller: Operator, resources: Res, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
     """Role: `finance` or `treasury`. Newest first, whatever their status."""
     async with resources.reading() as conn:
-        rows, following = await _CASES.read(conn, paging, "cases")
-    return Page(items=[CaseOut(**_case(row)) for row in rows], next_cursor=following)
+        found = await _CASES.read(conn, position(paging, "cases"), paging.limit)
+    return page_of(found.map(lambda row: CaseOut(**_case(row))), "cases")
 
 
 @router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))

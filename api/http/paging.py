@@ -1,30 +1,24 @@
-"""Lists, newest first, in pages: `?limit=` and `&after=<cursor>`, where a cursor names the last row that was seen.
+"""Pages of lists in HTTP: `?limit=` and `&after=<cursor>`. The SQL of a page is in engine/views/page.py.
 
-A cursor holds the two values by which the list is ordered, a time and a key, and a checksum over them and the list's
-name, so that a garbled one, or one of another list, is refused. The values come from the columns of the ORDER BY
-itself, never from what a row shows: an id that is shown may have a suffix, or may not be the key at all. A cursor is no
-secret: what may be read is decided by the account, never by the cursor.
+A cursor holds the position of the last row of a page: the time and the key by which the list is ordered. A checksum
+over both and the list's name lets us refuse a garbled cursor and a cursor of another list. The values come from the
+columns of the ORDER BY, not from the row as shown: an id may be shown with a suffix, or may not be the key. A cursor is
+no secret. The account decides what may be read, the cursor never does.
 """
 
 import base64
 import binascii
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from operator import itemgetter
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from engine.domain.errors import Invalid
-from engine.ledger.database import Connection
+from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.page import MAX_LIMIT, START, Position, Slice
 
 T = TypeVar("T")
-Place: TypeAlias = Callable[[T], tuple[datetime, str]]
-"""The time and the key of a row, by which it was ordered."""
-MAX_LIMIT = 100
 _CHECK_BYTES = 6
 _LONGEST_KEY = 200
 _LONGEST_CURSOR = 1_200
@@ -47,44 +41,10 @@ class Page(BaseModel, Generic[T]):
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
-    """A list as a statement: what is shown, where from, and the two columns that order it, both newest first.
-
-    `condition` takes the arguments of `read` as $1, $2, … No two rows may have the same time and key.
-    """
-
-    columns: str
-    source: str
-    condition: str = "true"
-    time: str = "created_at"
-    key: str = "id"
-
-    async def read(
-        self, conn: Connection, paging: Paging, name: str, *arguments: object
-    ) -> tuple[list[dict[str, Any]], str | None]:
-        """(the rows of the page, the cursor of the next one). Raises Invalid for a cursor that is not of this list."""
-        at, key = position(paging, name)
-        given = len(arguments)
-        rows = await conn.fetch(
-            f"""SELECT {self.columns}, {self.time} AS page_time, {self.key} AS page_key FROM {self.source}
-                 WHERE ({self.condition}) AND ({self.time}, {self.key})
-                       < (coalesce(${given + 1}::timestamptz, 'infinity'), coalesce(${given + 2}::text, ''))
-                 ORDER BY {self.time} DESC, {self.key} DESC LIMIT ${given + 3}""",  # noqa: S608 - constants
-            *arguments,
-            at,
-            key,
-            paging.limit + 1,
-        )
-        page, following = paged(rows, paging, name, itemgetter("page_time", "page_key"))
-        hidden = {"page_time", "page_key"}
-        return [{name: value for name, value in row.items() if name not in hidden} for row in page], following
-
-
-def position(paging: Paging, name: str) -> tuple[datetime | None, str | None]:
-    """After which (time, key) the page begins; (None, None) for the first. Raises Invalid for a garbled cursor."""
+def position(paging: Paging, name: str) -> Position:
+    """The position after which the page begins. Raises Invalid for a cursor that is garbled or of another list."""
     if paging.after is None:
-        return None, None
+        return START
     try:
         raw = base64.b64decode(paging.after.encode("ascii"), altchars=b"-_", validate=True)
         check, data = raw[:_CHECK_BYTES], raw[_CHECK_BYTES:]
@@ -99,27 +59,34 @@ def position(paging: Paging, name: str) -> tuple[datetime | None, str | None]:
         raise no_cursor() from None
 
 
-def paged(rows: Sequence[T], paging: Paging, name: str, place: Place[T]) -> tuple[Sequence[T], str | None]:
-    """Cut what was read, beyond `limit`, to the page, with the cursor of the next."""
-    page = rows[: paging.limit]
-    if len(rows) <= paging.limit:
-        return page, None
-    return page, cursor(*place(page[-1]), name)
+def page_of(found: Slice[T], name: str) -> Page[T]:
+    """The page as an answer, with the cursor of the next one."""
+    return Page(items=list(found.rows), next_cursor=next_cursor(found.following, name))
+
+
+def next_cursor(following: Position | None, name: str) -> str | None:
+    """The cursor for this position; None where no page follows."""
+    if following is None:
+        return None
+    at, key = following
+    if at is None or key is None:
+        raise InvariantBroken(f"a page of {name} ends without a position")
+    return cursor(at, key, name)
 
 
 def cursor(at: datetime, key: str, name: str) -> str:
-    """Names the last row that was seen. Filters are part of the list's name: a cursor is of no use with others."""
+    """The cursor after this row. Filters are part of the list's name: with other filters the cursor is refused."""
     data = json.dumps([at.isoformat(), key], ensure_ascii=False).encode()
     return base64.urlsafe_b64encode(_check(name, data) + data).decode()
 
 
 def no_cursor() -> Invalid:
-    """The same words for whatever is wrong with it."""
+    """The same sentence for every cursor that is refused."""
     return Invalid("'after' is not a cursor of this list.", field="after")
 
 
 def _may_be_a_key(key: object) -> bool:
-    """Anything that a row of ours can have, and nothing that the database would not take as a text."""
+    """Any key that a row can have, and nothing that Postgres would refuse as text."""
     return isinstance(key, str) and 0 < len(key) <= _LONGEST_KEY and key.isprintable()
 
 

@@ -16,9 +16,17 @@ from fastapi import APIRouter, Depends, Query
 from api.access import get_resources
 from api.http.lnurl import LnurlRoute
 from api.service.auth import no_such
-from api.service.payee import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, find_payee, strangers_memo
+from api.service.invoice.invoice import find_for_public, make_for_public
+from api.service.invoice.node import InvoiceOrder
+from api.service.invoice.payee import (
+    EXPIRY_S,
+    MAX_RECEIVED_MSAT,
+    MIN_RECEIVED_MSAT,
+    Payee,
+    find_payee,
+    strangers_memo,
+)
 from api.service.resources import Resources
-from api.user.invoice import NewInvoiceIn, find_for_public, make_for_public
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, description_hash, metadata_of_user
 
@@ -52,7 +60,7 @@ async def make_invoice(
 ) -> dict[str, Any]:
     """No key needed. LUD-06, with a comment (LUD-12), a message for afterwards (LUD-09) and `verify` (LUD-21)."""
     payee = await find_payee(resources, username)
-    asked = NewInvoiceIn(
+    asked = InvoiceOrder(
         wallet_id=payee.wallet_id,
         amount_msat=_amount(amount),
         memo=strangers_memo(comment),

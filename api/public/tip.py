@@ -30,10 +30,18 @@ from api.http.body import read_body
 from api.http.codes import BadRequest
 from api.http.errors import in_public_words
 from api.service.auth import no_such
-from api.service.invoice_row import InvoiceOut
-from api.service.payee import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, Payee, find_payee, strangers_memo
+from api.service.invoice.answer import InvoiceOut
+from api.service.invoice.invoice import find_for_public, make_for_public
+from api.service.invoice.node import InvoiceOrder
+from api.service.invoice.payee import (
+    EXPIRY_S,
+    MAX_RECEIVED_MSAT,
+    MIN_RECEIVED_MSAT,
+    Payee,
+    find_payee,
+    strangers_memo,
+)
 from api.service.resources import Resources
-from api.user.invoice import NewInvoiceIn, find_for_public, make_for_public
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl
 from engine.domain.money import Msat, Sat, msat_to_sat_floor, sat_to_msat
@@ -147,7 +155,7 @@ async def make_invoice(request: Request, resources: Res, username: str) -> Redir
     """Another invoice, and on to its page."""
     payee = await find_payee(resources, username)
     sent = await _form(request)
-    asked = NewInvoiceIn(
+    asked = InvoiceOrder(
         wallet_id=payee.wallet_id,
         amount_msat=_amount(sent.get("amount_sat", "")),
         memo=strangers_memo(sent.get("memo", "")),

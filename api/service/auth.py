@@ -1,21 +1,21 @@
-"""Who asks, and what its key allows.
+"""The caller: who sent the request, and what the API key allows. What each role allows is in role.py.
 
-The bootstrap key of the settings has the scope `admin` and no account. Every key is looked up on every request, so
-revoking one counts at once; those of requests that come together are looked up together. Requests are counted per key
-in Redis; when Redis is away they are not, rather than turning payments away.
+The bootstrap key of the settings has the scope `admin` and no account. Every key is looked up on every request, so a
+revocation counts at once; the keys of requests that come together are looked up together. Redis counts the requests of
+each key. While Redis is away nothing is counted, because payments must go on.
 
-The roles of a key count while its account is active, and every account that it comes from: an operator who is locked
-has none left, whichever keys he has made for whom. What a user may do with a locked account is not decided here.
+The roles of a key count while its account is active, and every account that it comes from. A locked operator has no
+roles left, whichever keys he has made for whom. What a user may do with a locked account is decided in the books.
 """
 
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, get_args
 
 from api.http.codes import Forbidden, RateLimited, Unauthenticated
 from api.service.resources import Resources
+from api.service.role import ROLES, Role, Scope
 from engine.bank.accounts import Standing, find_api_keys_by_token, lock_key_in_tx
 from engine.bank.audit import Act
 from engine.domain.errors import NotFound
@@ -24,17 +24,13 @@ from engine.domain.limits import Window
 from engine.domain.money import Sat
 from engine.ledger.database import Connection
 
-Role = Literal["support", "treasury", "finance", "admin"]
-"""Operators: who helps users, who moves the bank's own money, who answers for the books, and who may all of it."""
-Scope = Literal["read", "receive", "send"] | Role
-ROLES: frozenset[str] = frozenset(get_args(Role))
 ADMIN_OWNER = AccountId("admin")
-"""Under whose name the idempotency keys of the bootstrap administrator are kept."""
+"""Owns the idempotency keys of the bootstrap key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks, and what its key allows."""
+    """Who asks, and what the key allows."""
 
     key_id: str
     scopes: frozenset[str]
@@ -44,23 +40,23 @@ class Caller:
 
     @property
     def is_admin(self) -> bool:
-        """Whether it may act for others."""
+        """Whether it may act for other accounts."""
         return "admin" in self.scopes
 
     @property
     def is_operator(self) -> bool:
-        """Whether what it does belongs into the audit trail."""
+        """Whether its acts go into the audit trail."""
         return bool(ROLES & self.scopes)
 
     @property
     def owner(self) -> AccountId:
-        """Who it is: under this name its idempotency keys and its acts are kept, whichever of its keys it uses."""
+        """Owns its idempotency keys and its acts, whichever of the account's keys is used."""
         return self.account or ADMIN_OWNER
 
     def act(
         self, action: str, *, account_id: AccountId | None = None, subject: str | None = None, **detail: object
     ) -> Act:
-        """A line for the audit trail: this caller did that. No secrets."""
+        """A line for the audit trail: this caller did that. It must hold no secrets."""
         return Act(
             operator=self.owner,
             key_id=self.key_id,
@@ -75,6 +71,16 @@ class Caller:
         if scope not in self.scopes:
             raise Forbidden(f"This needs a key with the scope '{scope}'.", scope=scope)
 
+    def require_role(self, *roles: Role) -> None:
+        """Raises Forbidden for a key with none of these roles, unless it has `admin`."""
+        if not self.has_role(*roles):
+            enough = sorted({*roles, "admin"})
+            raise Forbidden(f"This needs a key with the role {' or '.join(enough)}.", scope=" ".join(roles))
+
+    def has_role(self, *roles: Role) -> bool:
+        """Whether it has one of these roles, or `admin`."""
+        return bool({*roles, "admin"} & self.scopes)
+
     @property
     def account_id(self) -> AccountId:
         """Its own account. Raises Forbidden for the bootstrap key, which has none."""
@@ -84,7 +90,7 @@ class Caller:
 
 
 async def authenticate(resources: Resources, token: str | None) -> Caller:
-    """Whoever has the key. Raises Unauthenticated."""
+    """The caller with this key. Raises Unauthenticated."""
     caller = await _find_caller(resources, token) if token else None
     if caller is None:
         raise Unauthenticated("Send a valid API key: Authorization: Bearer <key>.")
@@ -92,11 +98,11 @@ async def authenticate(resources: Resources, token: str | None) -> Caller:
 
 
 async def still_may_in_tx(conn: Connection, caller: Caller) -> Standing | None:
-    """Lets the caller go on, whose body may have come long after its key; nobody revokes the key meanwhile.
+    """Check the caller's key again and lock it against revocation: the body may have come long after the key.
 
-    For whatever gives or takes power, and for operators' words on money: first in the transaction. Before a word that a
-    workflow carries out it is asked without one, and holds nobody up. None for the bootstrap key. Raises
-    Unauthenticated when the key has been revoked, Forbidden when its roles have gone.
+    Everything that gives or takes power calls this first in its transaction, and so do operators' decisions on money. A
+    decision that a workflow carries out calls it outside of a transaction, where the lock holds nobody up. None for the
+    bootstrap key. Raises Unauthenticated when the key has been revoked, Forbidden when its roles have ended.
     """
     if caller.account is None:
         return None
@@ -109,7 +115,7 @@ async def still_may_in_tx(conn: Connection, caller: Caller) -> Standing | None:
 
 
 def no_such(thing: str) -> NotFound:
-    """The same words for what does not exist and for what belongs to somebody else."""
+    """The same sentence for a thing that does not exist and for one that belongs to another account."""
     return NotFound(f"There is no such {thing}.")
 
 

@@ -11,6 +11,7 @@ the other, having waited for it to commit, finds it. A payment's key is claimed 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
 
 from api.http.codes import refused
 from api.service.resources import Resources
@@ -19,6 +20,8 @@ from engine.contracts.payment import Refusal
 from engine.domain.errors import Conflict, EngineError, InvariantBroken, Refused
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, transaction
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +45,14 @@ class Made:
 
     id: str
     replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """What a request made, as it is now, and whether an earlier request with the same key had made it."""
+
+    content: T
+    is_replay: bool
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from api.http.errors import problems
 from api.http.idempotency_key import optional_key
 from api.service.auth import Caller, no_such
 from api.service.resources import Resources
+from api.service.role import MAY
 from api.service.rulebook import set_edition
 from engine.bank.limits import Payer
 from engine.bank.rulebook import Edition, find_edition, read_current
@@ -28,7 +29,7 @@ from engine.domain.fees import MAX_LEVEL, Kind, explain, fee, parse_schedule
 from engine.domain.money import Msat
 
 router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
-Finance = Annotated[Caller, Depends(needs_role("finance"))]
+Finance = Annotated[Caller, Depends(needs_role(*MAY["set fees"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
 

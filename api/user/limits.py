@@ -17,6 +17,7 @@ from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.service.auth import Caller
 from api.service.resources import Resources
+from api.service.role import MAY
 from api.service.rulebook import set_edition
 from api.user.fees import our_fee
 from engine.bank.limits import Payer, find_payer, read_used
@@ -30,7 +31,7 @@ from engine.ledger.database import Connection
 
 router = APIRouter()
 Read = Annotated[Caller, Depends(needs("read"))]
-Finance = Annotated[Caller, Depends(needs_role("finance"))]
+Finance = Annotated[Caller, Depends(needs_role(*MAY["set limits"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 
 Used = Mapping[tuple[str, Window], int]

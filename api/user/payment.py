@@ -19,7 +19,7 @@ from api.http import idempotency_key, prefer
 from api.http.body import AmountMsat, Body, Content, ExternalId, Id, JsonBody, Memo, Text, documented
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, required_key
-from api.http.paging import Listing, Page, Paging
+from api.http.paging import Page, Paging, page_of, position
 from api.service import payment_run
 from api.service.auth import Caller, no_such
 from api.service.destination import Ours, Resolved, amount_to_pay, at_hand, at_home, is_under_way, resolve, with_invoice
@@ -36,6 +36,7 @@ from engine.domain.errors import Invalid, Unavailable
 from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
+from engine.views.page import Listing
 
 router = APIRouter(tags=["payments"])
 Read = Annotated[Caller, Depends(needs("read"))]
@@ -155,8 +156,8 @@ async def list_payments(caller: Read, resources: Res, paging: Annotated[Paging, 
     """Scope: `read`. Newest first."""
     name = f"payments {caller.account_id}"
     async with resources.reading() as conn:
-        rows, following = await _PAYMENTS.read(conn, paging, name, caller.account_id)
-    return Page(items=[shown(row) for row in rows], next_cursor=following)
+        found = await _PAYMENTS.read(conn, position(paging, name), paging.limit, caller.account_id)
+    return page_of(found.map(shown), name)
 
 
 # Checking

@@ -1,7 +1,5 @@
-"""A wallet's statement: opening balance, every settled movement with the balance after it, closing balance."""
+"""A wallet's statement over HTTP, as JSON in pages or as one CSV."""
 
-import re
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -11,37 +9,27 @@ from pydantic import BaseModel, Field
 from api.access import PathId, get_resources, needs
 from api.http.download import stream
 from api.http.errors import problems
-from api.http.paging import Paging, cursor, position
+from api.http.paging import Paging, next_cursor, position
 from api.http.period import Period
 from api.service.auth import Caller
 from api.service.resources import Resources
-from api.user.wallet import own_wallet
+from api.service.wallet import statement
 from engine.domain.errors import Invalid
-from engine.views import statement
+from engine.views.statement import COLUMNS, Movement
 
 router = APIRouter(tags=["wallets"])
-_VERSIONS = re.compile(r"(\d{1,18})\.(\d{1,18})\.(\d{1,18})", re.ASCII)
 _DOWNLOADS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "text/csv": {
                 "schema": {"type": "string"},
-                "example": ",".join(statement.COLUMNS)
+                "example": ",".join(COLUMNS)
                 + "\r\n2026-01-01T00:00:00.000000Z,opening,0,0,0,,,,\r\n"
                 + "2026-02-01T00:00:00.000000Z,closing,0,0,0,,,,\r\n",
             }
         }
     }
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What a cursor says: the frame of the first answer, and up to which version its movements have been given."""
-
-    ends_at: datetime
-    frame: tuple[int, int]
-    after: int
 
 
 class StatementQuery(Paging, Period):
@@ -96,59 +84,35 @@ async def give_statement(
     posted meanwhile. CSV has a line `opening`, the movements and a line `closing`, both with the amount 0.
     """
     query.check()
-    name = f"statement {wallet_id} {query.model_dump_json(include={'begins_at', 'ends_at'})}"
-    seen = _seen(query, name)
-    async with resources.reading() as conn:
-        wallet = await own_wallet(conn, caller.account_id, wallet_id)
-        account_id = wallet.ledger_account_id
-        ends_at = seen.ends_at if seen else query.ends_at
-        period = await statement.read_period(conn, account_id, query.begins_at, ends_at, seen.frame if seen else None)
-        if query.format == "json":
-            after = seen.after if seen else period.opening_version
-            found = await statement.list_movements(
-                conn,
-                account_id,
-                after_version=after,
-                closing_version=period.closing_version,
-                limit=query.limit + 1,
-            )
     if query.format == "csv":
-        pieces = statement.csv_statement(resources.pool, account_id, period)
+        if query.after is not None:
+            raise Invalid("CSV is always whole: 'after' is for JSON.", field="after")
+        pieces = await statement.export_statement(resources, caller, wallet_id, query.begins_at, query.ends_at)
         return await stream(pieces, media_type="text/csv", file_name=f"{wallet_id}.csv")
-    page = found[: query.limit]
-    following = None
-    if len(found) > len(page):
-        place = f"{period.opening_version}.{page[-1].version}.{period.closing_version}"
-        following = cursor(period.ends_at, place, name)
+    name = f"statement {wallet_id} {query.model_dump_json(include={'begins_at', 'ends_at'})}"
+    page = await statement.give_statement(
+        resources,
+        caller,
+        wallet_id,
+        query.begins_at,
+        query.ends_at,
+        after=position(query, name),
+        limit=query.limit,
+    )
+    period = page.period
     return StatementOut(
-        wallet_id=wallet.id,
-        currency=wallet.currency,
+        wallet_id=page.wallet.id,
+        currency=page.wallet.currency,
         begins_at=period.begins_at,
         ends_at=period.ends_at,
         opening_msat=period.opening_msat,
         closing_msat=period.closing_msat,
-        movements=[_shown(movement) for movement in page],
-        next_cursor=following,
+        movements=[_shown(movement) for movement in page.movements.rows],
+        next_cursor=next_cursor(page.movements.following, name),
     )
 
 
-def _seen(query: StatementQuery, name: str) -> _Seen | None:
-    """The cursor, read. Raises Invalid for one that is not of this statement."""
-    if query.after is None:
-        return None
-    if query.format == "csv":
-        raise Invalid("CSV is always whole: 'after' is for JSON.", field="after")
-    ends_at, place = position(query, name)
-    versions = _VERSIONS.fullmatch(place or "")
-    if ends_at is None or versions is None:
-        raise Invalid("'after' is not a cursor of this statement.", field="after")
-    opening, after, closing = (int(text) for text in versions.groups())
-    if not opening <= after <= closing:
-        raise Invalid("'after' is not a cursor of this statement.", field="after")
-    return _Seen(ends_at, (opening, closing), after)
-
-
-def _shown(movement: statement.Movement) -> MovementOut:
+def _shown(movement: Movement) -> MovementOut:
     return MovementOut(
         time=movement.posted_at,
         kind=movement.kind,

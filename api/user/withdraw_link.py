@@ -16,7 +16,6 @@ import hmac
 import re
 import secrets
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -27,7 +26,7 @@ from api.http.body import AmountMsat, Body, Content, Expiry, Id, JsonBody, Memo,
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.lnurl import LnurlRoute
-from api.http.paging import Page, Paging, paged, position
+from api.http.paging import Page, Paging, page_of, position
 from api.service import payment_run
 from api.service.auth import Caller, no_such
 from api.service.deadline import Deadline
@@ -35,8 +34,8 @@ from api.service.destination import resolve
 from api.service.idempotency import Intent, Made, as_error, find_replay, once
 from api.service.payment_answer import keep_accepted
 from api.service.resources import Resources
+from api.service.wallet.wallet import own_wallet
 from api.user.limits import require_prices
-from api.user.wallet import own_wallet
 from engine.bank.idempotency import find_key
 from engine.bank.limits import find_payer
 from engine.bank.withdraw_link import (
@@ -44,7 +43,6 @@ from engine.bank.withdraw_link import (
     add_link_in_tx,
     delete_link,
     find_link,
-    list_links,
     why_closed,
 )
 from engine.clients import bolt11
@@ -55,6 +53,7 @@ from engine.domain.ids import ApiKeyId, PaymentId, WalletId, WithdrawLinkId, id_
 from engine.domain.lnurl import write_lnurl
 from engine.domain.money import Msat
 from engine.ledger.database import Connection
+from engine.views.withdraw_link import list_links
 
 router = APIRouter(tags=["withdraw links"])
 public = APIRouter(tags=["lnurl"], route_class=LnurlRoute)
@@ -167,9 +166,8 @@ async def list_own_links(caller: Send, resources: Res, paging: Annotated[Paging,
     """Scope: `send`. Newest first."""
     name = f"withdraw-links {caller.account_id}"
     async with resources.reading() as conn:
-        links = await list_links(conn, caller.account_id, after=position(paging, name), limit=paging.limit + 1)
-    page, cursor = paged(links, paging, name, attrgetter("created_at", "id"))
-    return Page(items=[_shown(resources, caller, link) for link in page], next_cursor=cursor)
+        found = await list_links(conn, caller.account_id, position(paging, name), paging.limit)
+    return page_of(found.map(lambda link: _shown(resources, caller, link)), name)
 
 
 @router.delete(

@@ -18,7 +18,7 @@ from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, Withdraw
 from engine.domain.money import Msat
 from engine.ledger.database import Connection, change_any, change_one, translated
 
-_COLUMNS = """id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, memo, expires_at, deleted_at, created_at,
+COLUMNS = """id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, memo, expires_at, deleted_at, created_at,
     (SELECT k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > clock_timestamp())
        FROM bank.api_keys k WHERE k.id = key_id) AS key_lives"""
 
@@ -70,24 +70,8 @@ async def add_link_in_tx(conn: Connection, link: WithdrawLink) -> None:
 async def find_link(conn: Connection, link_id: WithdrawLinkId) -> WithdrawLink | None:
     """The link, whatever its status."""
     with translated():
-        row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM bank.withdraw_links WHERE id = $1", link_id)  # noqa: S608 - constant
+        row = await conn.fetchrow(f"SELECT {COLUMNS} FROM bank.withdraw_links WHERE id = $1", link_id)  # noqa: S608 - constant
     return None if row is None else WithdrawLink(**row)
-
-
-async def list_links(
-    conn: Connection, account_id: AccountId, *, after: tuple[datetime | None, str | None], limit: int
-) -> list[WithdrawLink]:
-    """The account's links, newest first, after this (time, id)."""
-    with translated():
-        rows = await conn.fetch(
-            f"""SELECT {_COLUMNS} FROM bank.withdraw_links
-                 WHERE account_id = $1 AND ($2::timestamptz IS NULL OR (created_at, id) < ($2, $3))
-                 ORDER BY created_at DESC, id DESC LIMIT $4""",  # noqa: S608 - constant
-            account_id,
-            *after,
-            limit,
-        )
-    return [WithdrawLink(**row) for row in rows]
 
 
 async def delete_link(conn: Connection, link_id: WithdrawLinkId) -> None:
@@ -103,7 +87,7 @@ async def take_use_in_tx(conn: Connection, link_id: WithdrawLinkId, payment_id: 
     """Take one use for this payment. Raises Refused (`withdraw_link_closed`) when there is none to take."""
     with translated():
         row = await conn.fetchrow(
-            f"SELECT {_COLUMNS} FROM bank.withdraw_links WHERE id = $1 FOR UPDATE",  # noqa: S608 - constant
+            f"SELECT {COLUMNS} FROM bank.withdraw_links WHERE id = $1 FOR UPDATE",  # noqa: S608 - constant
             link_id,
         )
         # asked once more: what the row's own statement says of the key is older than the lock, if it waited for it

@@ -125,6 +125,12 @@ async def borrowed(pool: Pool, *, timeout_s: int | None = None) -> AsyncIterator
         await _give_back(pool, conn)
 
 
+async def answers(pool: Pool) -> bool:
+    """Whether Postgres answers. Raises Unavailable when it does not."""
+    with translated():
+        return bool(await pool.fetchval("SELECT true"))
+
+
 @asynccontextmanager
 async def snapshot(pool: Pool) -> AsyncIterator[Connection]:
     """One REPEATABLE READ transaction for reads: all its statements see the books of one moment. Raises Unavailable."""

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from activities.reconciliation.reconciliation import Reconciliations
-from api.service.auth import Role
+from api.service.role import Role
 from engine.bank.audit import Act, record_in_tx
 from engine.contracts.reconciliation import CaseResolution, ResolveCase, RunStart
 from engine.domain.ids import CaseId, ReconciliationId, new_id

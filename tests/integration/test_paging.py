@@ -217,7 +217,7 @@ async def test_what_is_given_whole_has_a_bound(
     )
     trail = (await user.get("/v1/admin/reconciliation/cases/case_long")).json()["trail"]
     assert [int(line["note"]) for line in trail] == list(range(3, 1003))
-    monkeypatch.setattr("api.admin.ledger._MOST_ACCOUNTS", 3)
+    monkeypatch.setattr("api.service.ledger._MOST_ACCOUNTS", 3)
     path = "/v1/admin/ledger/trial-balance"
     assert is_problem(await user.get(path), 422, "invalid_request")["field"] == "users"
     assert (await user.get(path, users="together")).status_code == 200

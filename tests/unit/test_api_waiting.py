@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from api.http.codes import CODES, refused
 from api.http.errors import problems
-from api.http.paging import Paging, paged, position
+from api.http.paging import Paging, next_cursor, position
 from api.http.prefer import wait_s
 from engine.domain.errors import Invalid, NotFound, Refused, Unavailable
+from engine.domain.page import cut
 
 pytestmark = pytest.mark.unit
 
@@ -50,12 +51,13 @@ def test_any_prefer_header_is_a_wish(headers: list[str]) -> None:
 
 
 def test_a_cursor_leads_to_the_next_page_of_its_own_list_only() -> None:
-    page, cursor = paged(ROWS[:3], Paging(limit=2), "payments acct_1", PLACE)
-    assert page == ROWS[:2]
+    page = cut(ROWS[:3], 2, PLACE)
+    assert page.rows == ROWS[:2]
+    cursor = next_cursor(page.following, "payments acct_1")
     assert position(Paging(after=cursor), "payments acct_1") == (ROWS[1]["created_at"], "pay_1")
     with pytest.raises(Invalid):
         position(Paging(after=cursor), "payments acct_2")
-    assert paged(ROWS[:2], Paging(limit=2), "x", PLACE)[1] is None
+    assert next_cursor(cut(ROWS[:2], 2, PLACE).following, "x") is None
     assert position(Paging(), "x") == (None, None)
 
 

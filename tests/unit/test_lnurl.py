@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api.http.address import site
-from api.service.payee import strangers_memo
+from api.service.invoice.payee import strangers_memo
 from engine.clients.lnurl.payee import Offer, ask_for_invoice, look_up, look_up_address
 from engine.clients.lnurl.web import Web
 from engine.domain import bech32

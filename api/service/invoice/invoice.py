@@ -1,0 +1,158 @@
+"""Invoices: asking to be paid. No money moves, so no workflow runs: a row, and one repeatable call to a node.
+
+    make    look up the key → AddInvoice at a live node that can receive the amount → row and key in one transaction
+    cancel  CancelInvoice at its node → row, unless somebody has paid meanwhile
+
+A row that is `open` past its expiry is shown as `expired`; the sweep writes that down later.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from api.service.auth import Caller, no_such
+from api.service.idempotency import Intent, Outcome, find_replay, once, once_written, replay
+from api.service.invoice.answer import InvoiceOut, shown
+from api.service.invoice.node import InvoiceOrder, make_at_a_node, preimage_of
+from api.service.resources import Resources
+from engine.bank.invoice_row import cancel_in_tx, closed, insert_in_tx, paid
+from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.ids import AccountId, InvoiceId, PaymentHash, WalletId, id_for_key, new_id
+from engine.domain.page import START, Position, Slice
+from engine.ledger.database import Connection
+from engine.views import invoice
+from engine.views.invoice import Facts, find_facts
+
+_PUBLIC = hashlib.sha256(b"public").digest()
+"""Stands for the hash of the request in invoices that were made for the public."""
+
+
+async def make_invoice(
+    resources: Resources, caller: Caller, order: InvoiceOrder, *, key: str | None, body_hash: bytes
+) -> Outcome[InvoiceOut]:
+    """Make the invoice, or find the one that was made with this key. `body_hash` tells one request from another.
+
+    Raises NotFound for a wallet of another account, Refused for a closed account, Conflict and Unavailable.
+    """
+    caller.require("receive")
+    account = caller.account_id
+    facts = await _facts(resources, account, order.wallet_id, key)
+    intent = Intent(owner=account, key=key, body_hash=body_hash)
+    if facts.known is not None:
+        return Outcome(await _read(resources, account, replay(facts.known, intent)), is_replay=True)
+    if facts.status == "closed":  # a locked account still receives
+        raise closed()
+    invoice_id = InvoiceId(id_for_key("inv", account, key) if key else new_id("inv"))
+    new = await make_at_a_node(resources, facts.nodes, account, invoice_id, order, body_hash)
+    claim = intent.claim(invoice_id)
+    written: list[Mapping[str, Any]] = []
+
+    async def write() -> bool:
+        row = await resources.lookups.write(insert_in_tx, replace(new, claim=claim))
+        written.extend([] if row is None else [row])
+        return row is not None
+
+    made = await once_written(resources, intent, invoice_id, write)
+    content = shown(written[0]) if written else await _read(resources, account, made.id)
+    return Outcome(content, is_replay=made.replayed)
+
+
+async def show_invoice(resources: Resources, caller: Caller, invoice_id: str) -> InvoiceOut:
+    """One invoice of the caller's account. Raises NotFound."""
+    caller.require("read")
+    return await _read(resources, caller.account_id, invoice_id)
+
+
+async def list_invoices(
+    resources: Resources, caller: Caller, *, after: Position = START, limit: int
+) -> Slice[InvoiceOut]:
+    """One page of the invoices of the caller's account, newest first."""
+    caller.require("read")
+    async with resources.reading() as conn:
+        found = await invoice.list_invoices(conn, caller.account_id, after, limit)
+    return found.map(shown)
+
+
+async def cancel_invoice(
+    resources: Resources, caller: Caller, invoice_id: str, *, key: str | None, body_hash: bytes
+) -> Outcome[InvoiceOut]:
+    """Cancel it. One that was cancelled or has expired stays what it is.
+
+    Raises NotFound, Refused (`invoice_already_paid`), and Unavailable when its node does not answer.
+    """
+    caller.require("receive")
+    account = caller.account_id
+    known = await _read(resources, account, invoice_id)
+    intent = Intent(owner=account, key=key, body_hash=body_hash)
+    is_replay = await find_replay(resources, intent) is not None
+    if not is_replay:
+        if known.status == "open" and not await _cancel_at_its_node(resources, known):
+            raise paid()
+
+        async def make(conn: Connection) -> None:
+            await cancel_in_tx(conn, InvoiceId(invoice_id))
+
+        is_replay = (await once(resources, intent, invoice_id, make)).replayed
+    return Outcome(await _read(resources, account, invoice_id), is_replay=is_replay)
+
+
+# For the public: lightning addresses and tip pages
+
+
+async def make_for_public(resources: Resources, account_id: AccountId, order: InvoiceOrder) -> InvoiceOut:
+    """An invoice that somebody without an API key asks for; each call makes another. Raises Refused, Unavailable."""
+    facts = await _facts(resources, account_id, order.wallet_id, None)
+    if facts.status == "closed":
+        raise closed()
+    new = await make_at_a_node(resources, facts.nodes, account_id, InvoiceId(new_id("inv")), order, _PUBLIC)
+    row = await resources.lookups.write(insert_in_tx, new)
+    if row is None:
+        raise InvariantBroken("an invoice without a key was taken for a repeat")
+    return shown(row)
+
+
+async def find_for_public(
+    resources: Resources, account_id: AccountId, payment_hash: str
+) -> tuple[InvoiceOut, str | None] | None:
+    """An invoice that was made for the public, and its preimage once the network has seen it.
+
+    None also for the account's other invoices: they concern nobody without a key. The preimage of an invoice that was
+    paid within the bank stays secret: a node on the route of a late payment could take that payment with it.
+    """
+    found = await invoice.find_by_hash(resources.pool, account_id, payment_hash)
+    if found is None:
+        return None
+    row, outside_msat = found
+    preimage = preimage_of(resources, InvoiceId(row["id"]), _PUBLIC)
+    if hashlib.sha256(preimage).hexdigest() != payment_hash:
+        return None
+    return shown(row), preimage.hex() if outside_msat > 0 else None
+
+
+async def _facts(resources: Resources, account_id: AccountId, wallet_id: str, key: str | None) -> Facts:
+    """Raises NotFound for a wallet of another account."""
+    facts = await resources.lookups.ask(find_facts, (account_id, WalletId(wallet_id), key))
+    if facts.status is None:
+        raise no_such("wallet")
+    return facts
+
+
+async def _cancel_at_its_node(resources: Resources, known: InvoiceOut) -> bool:
+    """False when somebody has paid it."""
+    async with resources.reading() as conn:
+        name = await invoice.find_node(conn, known.id)
+    node = None if name is None else resources.invoices.get(name)
+    if node is None:
+        raise Unavailable(f"{name} is no node of ours now", code="node_unavailable")
+    try:
+        return await node.cancel_invoice(PaymentHash(known.payment_hash))
+    except (OutcomeUnknown, Unavailable) as error:
+        raise Unavailable(error.detail, code="node_unavailable") from error
+
+
+async def _read(resources: Resources, account_id: AccountId, invoice_id: str) -> InvoiceOut:
+    row = await invoice.find_invoice(resources.pool, account_id, invoice_id)
+    if row is None:
+        raise no_such("invoice")
+    return shown(row)

@@ -1,0 +1,44 @@
+"""What moved in a wallet, one row per business event."""
+
+from datetime import datetime
+
+from pydantic import BaseModel, Field
+
+from api.service.auth import Caller
+from api.service.resources import Resources
+from api.service.wallet.wallet import own_wallet
+from engine.domain.page import Position, Slice
+from engine.views import transactions
+from engine.views.bank_tables import Transaction
+from engine.views.transactions import TransactionFilter
+
+
+class TransactionOut(BaseModel):
+    """One business event as this wallet sees it."""
+
+    id: str
+    kind: str = Field(description="payment, invoice, deposit, withdrawal, transfer or adjustment")
+    direction: str = Field(description="in or out")
+    status: str = Field(description="pending, settled, failed, cancelled or reversed")
+    amount_msat: int = Field(description="What was paid. The wallet changes by amount − fee (in), amount + fee (out).")
+    fee_msat: int
+    memo: str | None
+    counterparty: str | None
+    created_at: datetime
+    settled_at: datetime | None
+    reference: str = Field(description="The id of the payment or invoice.")
+
+
+async def list_transactions(
+    resources: Resources, caller: Caller, wallet_id: str, wanted: TransactionFilter, *, after: Position, limit: int
+) -> Slice[TransactionOut]:
+    """One page, newest first. Raises NotFound for a wallet of another account."""
+    caller.require("read")
+    async with resources.reading() as conn:
+        await own_wallet(conn, caller.account_id, wallet_id)
+        found = await transactions.list_transactions(conn, wallet_id, wanted, after, limit)
+    return found.map(_shown)
+
+
+def _shown(row: Transaction) -> TransactionOut:
+    return TransactionOut(**row.model_dump(exclude={"key"}))
