@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.bank import payment
-from engine.bank.accepted import find_standings
+from engine.bank.accepted import find_earlier_requests
 from engine.bank.accounts import may_not_send, payee_closed
 from engine.bank.idempotency import Claim, find_key
 from engine.bank.limits import Payer
@@ -44,10 +44,10 @@ async def find_answer_in_tx(
 
 async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:
     """Of the request that was accepted first with this key, and waits in a lane."""
-    (standing,) = await find_standings(conn, [(asked.account_id, asked.idempotency_key, asked.payment_id)])
-    if standing is None:
+    (earlier,) = await find_earlier_requests(conn, [(asked.account_id, asked.idempotency_key, asked.payment_id)])
+    if earlier is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
-    return standing.body_hash
+    return earlier.body_hash
 
 
 def in_the_callers_words(refused: EngineError) -> Refusal:

@@ -12,7 +12,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from api.service import temporal
 from api.service.deadline import Deadline
-from engine.bank.accepted import find_boarded, note_boarded
+from engine.bank import accepted
 from engine.contracts import workflow_ids
 from engine.contracts.batch import BatchOutcome, BatchRequest, batch_start
 from engine.domain.ids import AccountId, BatchId
@@ -58,10 +58,10 @@ async def find_started(client: Client, account_id: AccountId, batch_id: str) -> 
 
 async def find_accepted(conn: Connection, batch_id: BatchId) -> Started | None:
     """A batch whose caller was told to come back, and that no worker has opened."""
-    boarded = await find_boarded(conn, batch_id)
-    if boarded is None or boarded.request is None:
+    row = await accepted.find_accepted(conn, batch_id)
+    if row is None or row.request is None:
         return None
-    return Started(_REQUEST.validate_python(boarded.request), boarded.created_at)
+    return Started(_REQUEST.validate_python(row.request), row.created_at)
 
 
 async def keep_accepted(conn: Connection, started: Started) -> Started | None:
@@ -71,7 +71,7 @@ async def keep_accepted(conn: Connection, started: Started) -> Started | None:
     """
     asked = started.request
     body_hash = bytes.fromhex(asked.body_hash)
-    kept = await note_boarded(
+    kept = await accepted.note_accepted(
         conn,
         asked.batch_id,
         workflow_ids.batch(asked.account_id, asked.idempotency_key),

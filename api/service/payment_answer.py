@@ -22,7 +22,7 @@ from api.service.deadline import Deadline
 from api.service.idempotency import as_error, check_same
 from api.service.payment_facts import Asked
 from api.service.resources import Resources
-from engine.bank.accepted import find_boarded, note_boarded
+from engine.bank import accepted
 from engine.clients.lnurl.success_action import reveal
 from engine.contracts.payment import PaymentRequest
 from engine.domain.errors import InvariantBroken, Unavailable
@@ -171,7 +171,9 @@ async def keep_accepted(resources: Resources, started: payment_run.Started, work
     asked = started.request
     body_hash = bytes.fromhex(asked.body_hash)
     async with resources.reading() as conn:
-        noted = await note_boarded(conn, asked.payment_id, workflow_id, started.at, body_hash, request=asdict(asked))
+        noted = await accepted.note_accepted(
+            conn, asked.payment_id, workflow_id, started.at, body_hash, request=asdict(asked)
+        )
     return noted or body_hash
 
 
@@ -231,7 +233,7 @@ async def _find_started(
     Raises Unavailable.
     """
     async with resources.reading() as conn:
-        boarded = await find_boarded(conn, PaymentId(payment_id))
+        boarded = await accepted.find_accepted(conn, PaymentId(payment_id))
     if boarded is not None and boarded.request is not None:
         request = _REQUEST.validate_python(boarded.request)
         return payment_run.Started(request, boarded.created_at), boarded.workflow_id

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from api.service.destination import Ours, find_ours
-from engine.bank.accepted import Standing, find_standings
+from engine.bank.accepted import EarlierRequest, find_earlier_requests
 from engine.bank.limits import Payer, find_payers
 from engine.domain.destinations import Destination
 from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId
@@ -34,7 +34,7 @@ class Facts:
 
     payer: Payer | None
     """None: the wallet is not the account's."""
-    standing: Standing | None
+    standing: EarlierRequest | None
     """None: the key is free."""
     ours: Ours
 
@@ -42,6 +42,6 @@ class Facts:
 async def find_facts(conn: Connection, asked: Sequence[Asked]) -> list[Facts]:
     """In their order."""
     payers = await find_payers(conn, [(each.account_id, each.wallet_id, each.api_key_id) for each in asked])
-    standings = await find_standings(conn, [(each.account_id, each.key, each.payment_id) for each in asked])
+    standings = await find_earlier_requests(conn, [(each.account_id, each.key, each.payment_id) for each in asked])
     ours = await find_ours(conn, [each.destination for each in asked])
     return [Facts(payer, standing, ours) for payer, standing in zip(payers, standings, strict=True)]

@@ -1,8 +1,8 @@
-"""What was accepted and no worker has opened yet, and which workflow carries it: written when a caller is told to come
-back later. The request is kept with it, for that workflow may be gone before it has opened anything.
+"""Accepted requests that no worker has opened yet, each with the workflow that carries it.
 
-From then on the payment's key stands for that request: another one with the same key is a conflict, and is told so by
-whoever meets it first, the API or the worker that would open it.
+The row is written before a caller is told 202. It keeps the request, because the workflow may end before it opens
+anything. From then on the idempotency key stands for that request: another request with the same key is a conflict, and
+the API or the worker that would open it says so.
 """
 
 from collections.abc import Sequence
@@ -15,27 +15,27 @@ from engine.ledger.database import Connection, translated
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """The request that the key of a payment stands for."""
+class EarlierRequest:
+    """The request that has used the idempotency key of a payment."""
 
     body_hash: bytes
     is_opened: bool
-    """Whether a worker has opened it, so that the key has its answer; else it was accepted and rides a lane."""
+    """Whether a worker has opened it, so that the key has an answer; else it was accepted and its workflow runs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Boarded:
-    """What was accepted, and the workflow that was to open it."""
+class Accepted:
+    """An accepted request, and the workflow that is to open it."""
 
     workflow_id: str
     created_at: datetime
     body_hash: bytes | None
-    """None: an older release noted it."""
+    """None: an older release wrote the row."""
     request: dict[str, Any] | None
-    """None also once it has been opened."""
+    """None also once a worker has opened it."""
 
 
-async def note_boarded(
+async def note_accepted(
     conn: Connection,
     payment_id: PaymentId | BatchId,
     workflow_id: str,
@@ -45,10 +45,10 @@ async def note_boarded(
     request: dict[str, Any],
     kind: Literal["payment", "batch"] = "payment",
 ) -> bytes | None:
-    """Remember the workflow and the request; gives the hash of the one that is remembered.
+    """Write the workflow and the request; returns the hash of the request that the row has.
 
-    A repeat over another lane leaves the first: whichever comes first opens the payment. None: one that an older
-    release noted, which kept no hash.
+    A repeat leaves the first row as it is: whichever workflow comes first opens the payment. None: an older release
+    wrote the row, without a hash.
     """
     with translated():
         noted: bytes | None = await conn.fetchval(
@@ -66,18 +66,20 @@ async def note_boarded(
     return noted
 
 
-async def find_boarded(conn: Connection, payment_id: PaymentId | BatchId) -> Boarded | None:
-    """What was accepted under this id, if it was not opened at once."""
+async def find_accepted(conn: Connection, payment_id: PaymentId | BatchId) -> Accepted | None:
+    """The accepted request with this id, if its caller was told 202."""
     with translated():
         row = await conn.fetchrow(
             "SELECT workflow_id, created_at, body_hash, request FROM bank.boarded_payments WHERE payment_id = $1",
             payment_id,
         )
-    return None if row is None else Boarded(**row)
+    return None if row is None else Accepted(**row)
 
 
-async def find_standings(conn: Connection, asked: Sequence[tuple[AccountId, str, PaymentId]]) -> list[Standing | None]:
-    """What each of these keys, with the payment that is made of it, stands for, in their order. None: a free key."""
+async def find_earlier_requests(
+    conn: Connection, asked: Sequence[tuple[AccountId, str, PaymentId]]
+) -> list[EarlierRequest | None]:
+    """For each key, with the id of the payment that it makes, the request that has used it; None: the key is free."""
     with translated():
         rows = await conn.fetch(
             """SELECT coalesce(k.body_hash, b.body_hash) AS body_hash, k.key IS NOT NULL AS is_opened
@@ -89,4 +91,4 @@ async def find_standings(conn: Connection, asked: Sequence[tuple[AccountId, str,
             [key for _account_id, key, _payment_id in asked],
             [payment_id for _account_id, _key, payment_id in asked],
         )
-    return [None if row["body_hash"] is None else Standing(row["body_hash"], row["is_opened"]) for row in rows]
+    return [None if row["body_hash"] is None else EarlierRequest(row["body_hash"], row["is_opened"]) for row in rows]

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from activities.direct_send import AtOnce
 from activities.payment import Payments
-from engine.bank.accepted import note_boarded
+from engine.bank.accepted import note_accepted
 from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.errors import Invalid
 from engine.domain.ids import AccountId, BatchId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
@@ -63,7 +63,7 @@ async def board(teller: Teller, asked: PaymentRequest) -> bytes | None:
     async with teller.pool.acquire() as conn:
         now = await conn.fetchval("SELECT clock_timestamp()")
         body_hash = bytes.fromhex(asked.body_hash)
-        return await note_boarded(conn, asked.payment_id, LANE, now, body_hash, request=asdict(asked))
+        return await note_accepted(conn, asked.payment_id, LANE, now, body_hash, request=asdict(asked))
 
 
 async def test_another_request_with_the_key_is_a_conflict_and_begins_nothing(api: Api, teller: Teller) -> None:

@@ -14,7 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import janitor as janitors
 from activities.janitor import Janitor
-from engine.bank.accepted import note_boarded
+from engine.bank.accepted import note_accepted
 from engine.contracts.batch import BatchItem, BatchRequest
 from engine.contracts.janitor import Round, Tidied
 from engine.contracts.payment import PaymentRequest
@@ -169,7 +169,7 @@ async def test_many_are_walked_through_in_pages(api: Api, payers: Payers, monkey
 async def board(payers: Payers, asked: PaymentRequest | BatchRequest, resource_id: PaymentId | BatchId) -> None:
     async with payers.pool.acquire() as conn:
         now = await conn.fetchval("SELECT clock_timestamp() - interval '1 minute'")
-        await note_boarded(
+        await note_accepted(
             conn,
             resource_id,
             "lane-gone",
