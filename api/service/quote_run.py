@@ -19,9 +19,9 @@ from api.service import temporal
 from api.service.resources import Resources
 from engine.contracts.quote import RouteQuote, RouteRequest, quote_start
 from engine.domain.errors import EngineError, Invalid
-from engine.domain.fees import default_routing_cap
 from engine.domain.ids import NodeName
 from engine.domain.money import MSAT_PER_SAT, Msat
+from engine.domain.routing_cap import default_routing_cap
 from engine.domain.sending import REFUSED_BY_NODE
 from engine.ledger.database import translated
 from engine.settings import ApiSettings

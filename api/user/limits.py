@@ -27,6 +27,7 @@ from engine.domain.errors import Invalid, InvariantBroken, Unavailable
 from engine.domain.ids import ApiKeyId
 from engine.domain.limits import WINDOWS, Kind, Limit, LimitBook, Window, key_counter, parse_limits
 from engine.domain.money import Msat, Sat, fiat_text, sat_to_msat
+from engine.domain.routing_cap import highest_routing_cap, require_max_fee_in_bounds
 from engine.ledger.database import Connection
 
 router = APIRouter()
@@ -183,8 +184,9 @@ async def require_prices(resources: Resources, payer: Payer, kind: Kind) -> None
 async def require_max_fee(resources: Resources, payer: Payer, amount_msat: Msat, max_fee_msat: Msat) -> None:
     """Raises Invalid (`max_fee_too_high`) for a cap above what the network and we may take at the most."""
     book = await resources.limits.get(resources.pool, payer.limits_version)
-    if max_fee_msat > book.highest_routing_cap(amount_msat):  # else our fee cannot matter
-        book.check_max_fee(amount_msat, max_fee_msat, await our_fee(resources, payer, "lightning_out", amount_msat))
+    if max_fee_msat > highest_routing_cap(amount_msat, book.max_fee_factor):  # else our fee cannot matter
+        service_fee_msat = await our_fee(resources, payer, "lightning_out", amount_msat)
+        require_max_fee_in_bounds(amount_msat, max_fee_msat, book.max_fee_factor, service_fee_msat)
 
 
 async def _require_known_currencies(conn: Connection, book: LimitBook) -> None:

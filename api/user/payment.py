@@ -33,9 +33,9 @@ from engine.contracts import workflow_ids
 from engine.contracts.payment import PaymentRequest
 from engine.domain.destinations import MAX_LENGTH, Destination, read_destination
 from engine.domain.errors import Invalid, Unavailable
-from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
+from engine.domain.routing_cap import default_routing_cap
 from engine.views.page import Listing
 
 router = APIRouter(tags=["payments"])

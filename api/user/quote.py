@@ -34,10 +34,10 @@ from engine.bank.limits import Payer, find_excess, find_payer
 from engine.bank.payable import require_payable
 from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid
-from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId, WalletId
 from engine.domain.limits import Kind, exceeded
 from engine.domain.money import Msat
+from engine.domain.routing_cap import default_routing_cap, highest_routing_cap
 
 router = APIRouter(tags=["payments"])
 
@@ -149,7 +149,7 @@ async def _routing_fee(resources: Resources, payer: Payer, resolved: Resolved, a
     if way := None if resolved.is_ours else _way(resolved, amount_msat):
         told = await quote_route(resources, way)
         book = await resources.limits.get(resources.pool, payer.limits_version)
-        highest_msat = book.highest_routing_cap(amount_msat)
+        highest_msat = highest_routing_cap(amount_msat, book.max_fee_factor)
         trouble = told.trouble if told.fee_msat <= highest_msat else _TOO_DEAR
         return replace(told, cap_msat=min(told.cap_msat, highest_msat), trouble=trouble)
     expires_at = datetime.now(UTC) + GOOD_FOR

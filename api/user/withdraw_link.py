@@ -48,10 +48,10 @@ from engine.bank.withdraw_link import (
 from engine.clients import bolt11
 from engine.contracts.payment import PaymentRequest
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, Refused
-from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId, PaymentId, WalletId, WithdrawLinkId, id_for_key, new_id
 from engine.domain.lnurl import write_lnurl
 from engine.domain.money import Msat
+from engine.domain.routing_cap import default_routing_cap
 from engine.ledger.database import Connection
 from engine.views.withdraw_link import list_links
 

@@ -154,20 +154,3 @@ async def report_room(
         inbound_msat,
         announced_inbound_msat,
     )
-
-
-async def choose_sender(conn: Connection, total_msat: Msat, *, max_in_flight: int) -> NodeName | None:
-    """The node to pin a payment to: of those that reported lately and have room the one that can send most.
-
-    None when no node has been adopted. The one that has no more room than others is chosen too, to be refused.
-    """
-    with translated():
-        name: str | None = await conn.fetchval(
-            """SELECT name FROM bank.nodes n
-                ORDER BY bank.has_reported(reported_at) DESC,
-                         $2 > (SELECT count(*) FROM bank.payments WHERE node = n.name AND status = 'pending') DESC,
-                         outbound_msat >= $1 DESC, outbound_msat DESC, name LIMIT 1""",
-            total_msat,
-            max_in_flight,
-        )
-    return None if name is None else NodeName(name)

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.bank.node import choose_sender
+from engine.bank.node_choice import choose_sender
 from engine.bank.payable import NEVER_AGAIN, unpayable
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId

@@ -32,8 +32,6 @@ _MAX_PPM = 1_000_000
 
 _ON_CHAIN: tuple[Kind, ...] = ("deposit", "withdrawal")
 _INCOMING: tuple[Kind, ...] = ("lightning_in", "deposit")
-_DEFAULT_ROUTING_FLOOR_MSAT = Msat(5_000)
-_DEFAULT_ROUTING_PPM = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +130,6 @@ def explain(schedule: FeeSchedule, kind: Kind, amount_msat: Msat, level: int) ->
     if effects and kind in _INCOMING:
         effects.append(Effect("at_most_the_amount", min(running_msat, amount_msat)))
     return effects
-
-
-def default_routing_cap(amount_msat: Msat) -> Msat:
-    """The most that the network may take where the payer names no cap: 1 %, and at least 5,000 msat."""
-    return max(_DEFAULT_ROUTING_FLOOR_MSAT, share_ppm_ceil(amount_msat, _DEFAULT_ROUTING_PPM))
 
 
 def _after(step: Step, running_msat: Msat, amount_msat: Msat) -> Msat:

@@ -9,7 +9,7 @@
 The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
 kind or a window that an entry does not name has no limit there. What a payment takes is its amount with all that may be
 paid beside it, routing cap and our fee: else fees would pass every limit. What was held and not paid is given back when
-the payment ends. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap itself.
+the payment ends. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap (`routing_cap.py`).
 """
 
 import re
@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 from engine.domain.errors import Invalid, InvariantBroken
-from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId
 from engine.domain.money import (
     MAX_AMOUNT_MSAT,
@@ -30,6 +29,7 @@ from engine.domain.money import (
     parse_fiat,
     sat_to_msat,
 )
+from engine.domain.routing_cap import DEFAULT_MAX_FEE_FACTOR, HIGHEST_MAX_FEE_FACTOR
 
 Kind = Literal["internal", "lightning"]
 Window = Literal["day", "week", "month"]
@@ -41,9 +41,6 @@ MAX_LIMIT_SAT = msat_to_sat_floor(MAX_AMOUNT_MSAT)
 
 MAX_COUNT = 10**18
 """The most that one payment counts in another currency; what is worth more counts as this. No limit is as high."""
-MAX_FEE_FACTOR = 20
-"""Where a rulebook names none: so many times the usual routing cap may be given to the network."""
-_MAX_FACTOR = 1_000
 
 _WINDOW_OF: Mapping[int, Window] = {seconds: window for window, seconds in WINDOWS.items()}
 _LEVELS = {str(level): level for level in range(10)}
@@ -77,25 +74,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class LimitBook:
-    """A version of the rulebook, read: the limits of each level that has an entry, and the bound of routing caps."""
+    """A version of the rulebook, read: the limits of each level that has an entry, and the factor of the highest
+    routing cap (`routing_cap.py`)."""
 
     levels: Mapping[int, Sequence[Limit]]
-    max_fee_factor: int = MAX_FEE_FACTOR
-
-    def check_max_fee(self, amount_msat: Msat, max_fee_msat: Msat, service_fee_msat: Msat = Msat(0)) -> None:
-        """Raises Invalid (`max_fee_too_high`) when more than our fee and the highest routing cap may be paid."""
-        highest_msat = self.highest_routing_cap(amount_msat) + service_fee_msat
-        if max_fee_msat > highest_msat:
-            raise Invalid(
-                f"The fees of a payment of this amount may be at most {highest_msat:,} msat; lower max_fee_msat.",
-                code="max_fee_too_high",
-                max_fee_msat=max_fee_msat,
-                highest_msat=highest_msat,
-            )
-
-    def highest_routing_cap(self, amount_msat: Msat) -> Msat:
-        """The most that a payer may allow the network."""
-        return Msat(self.max_fee_factor * default_routing_cap(amount_msat))
+    max_fee_factor: int = DEFAULT_MAX_FEE_FACTOR
 
     def of_level(self, level: int) -> Sequence[Limit]:
         """What applies to accounts of this level."""
@@ -192,7 +175,7 @@ def parse_limits(content: Mapping[str, Any]) -> LimitBook:
     _check_names(levels, set(_LEVELS), "levels")
     return LimitBook(
         {_LEVELS[level]: _read_level(entry, f"levels.{level}") for level, entry in levels.items()},
-        _factor(content.get("max_fee_factor", MAX_FEE_FACTOR), "max_fee_factor"),
+        _factor(content.get("max_fee_factor", DEFAULT_MAX_FEE_FACTOR), "max_fee_factor"),
     )
 
 
@@ -229,8 +212,8 @@ def _check_order(limits: Sequence[Limit], place: str) -> None:
 
 
 def _factor(value: object, place: str) -> int:
-    if type(value) is not int or not 1 <= value <= _MAX_FACTOR:
-        raise _wrong(place, f"must be a whole number from 1 to {_MAX_FACTOR}")
+    if type(value) is not int or not 1 <= value <= HIGHEST_MAX_FEE_FACTOR:
+        raise _wrong(place, f"must be a whole number from 1 to {HIGHEST_MAX_FEE_FACTOR}")
     return value
 
 

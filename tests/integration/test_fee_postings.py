@@ -21,6 +21,7 @@ from engine.domain import fees
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, PaymentHash, WalletId, new_id
 from engine.domain.money import Msat
+from engine.domain.routing_cap import default_routing_cap
 from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import transaction
@@ -129,7 +130,7 @@ def asked(payer: User, amount_msat: int, **fields: Any) -> PaymentRequest:
         "body_hash": secrets.token_hex(32),
         "destination": "somewhere",
         "amount_msat": Msat(amount_msat),
-        "max_fee_msat": fees.default_routing_cap(Msat(amount_msat)),
+        "max_fee_msat": default_routing_cap(Msat(amount_msat)),
     }
     if "payee_wallet_id" not in fields:
         known |= {"bolt11": "lnbcrt1somebody", "payment_hash": PaymentHash(secrets.token_hex(32))}

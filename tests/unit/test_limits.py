@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.errors import Invalid, InvariantBroken
-from engine.domain.fees import default_routing_cap
 from engine.domain.ids import ApiKeyId
 from engine.domain.limits import WINDOWS, Count, exceeded, key_count, level_counts, parse_limits
 from engine.domain.money import Msat, Sat, fiat_text, msat_to_fiat_ceil, parse_fiat
+from engine.domain.routing_cap import default_routing_cap, highest_routing_cap, require_max_fee_in_bounds
 from engine.ledger.book import MAX_LEG_MSAT
 
 pytestmark = pytest.mark.unit
@@ -111,13 +111,13 @@ def test_whatever_is_counted_at_whatever_price_is_a_count_that_the_ledger_takes(
 @pytest.mark.parametrize(("amount", "usual"), [(1, 5_000), (500_000, 5_000), (10**9, 10**7), (2**53 - 1, 9 * 10**13)])
 def test_a_cap_may_be_so_many_times_the_usual_one_and_our_fee_more(factor: int, amount: int, usual: int) -> None:
     book = parse_limits({"max_fee_factor": factor})
-    highest = book.highest_routing_cap(Msat(amount))
+    highest = highest_routing_cap(Msat(amount), book.max_fee_factor)
     assert highest == factor * default_routing_cap(Msat(amount)) >= factor * usual
-    book.check_max_fee(Msat(amount), highest)
-    book.check_max_fee(Msat(amount), Msat(highest + 7), Msat(7))
+    require_max_fee_in_bounds(Msat(amount), highest, factor)
+    require_max_fee_in_bounds(Msat(amount), Msat(highest + 7), factor, Msat(7))
     for cap, ours in ((highest + 1, 0), (highest + 8, 7)):
         with pytest.raises(Invalid) as refused:
-            book.check_max_fee(Msat(amount), Msat(cap), Msat(ours))
+            require_max_fee_in_bounds(Msat(amount), Msat(cap), factor, Msat(ours))
         assert refused.value.code == "max_fee_too_high"
         assert refused.value.fields == {"max_fee_msat": cap, "highest_msat": highest + ours}
 
