@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from engine.bank.internal_payee import is_own_invoice
 from engine.bank.node_choice import choose_sender
 from engine.bank.payable import NEVER_AGAIN, unpayable
 from engine.domain.errors import InvariantBroken, Refused
@@ -91,11 +92,9 @@ async def find_reader(
     conn: Connection, payment_hash: PaymentHash, total_msat: Msat, *, max_in_flight: int
 ) -> NodeName | None:
     """The node that a payment of this hash would most likely be pinned to now; None when it would stay with us."""
-    with translated():
-        is_ours: bool = await conn.fetchval(
-            "SELECT EXISTS (SELECT FROM bank.invoices WHERE payment_hash = $1)", payment_hash
-        )
-    return None if is_ours else await choose_sender(conn, total_msat, max_in_flight=max_in_flight)
+    if await is_own_invoice(conn, payment_hash):
+        return None
+    return await choose_sender(conn, total_msat, max_in_flight=max_in_flight)
 
 
 async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> datetime:
