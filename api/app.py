@@ -14,13 +14,14 @@ import temporalio.client
 from fastapi import FastAPI
 from temporalio.client import Client
 
+import api.public.withdraw_link
 from api.admin import account_status, audit, correction, forced_end, ledger, prices, reconciliation
 from api.http import errors, openapi
 from api.http.door import Door
 from api.http.strangers import Strangers
 from api.public import lnurl, tip
-from api.service.lanes import Lanes
 from api.service.lookups import Lookups
+from api.service.payment.lanes import Lanes
 from api.service.resources import Resources
 from api.system import health, metrics
 from api.system.pages import serve_pages
@@ -83,7 +84,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         app.include_router(metrics.router)
     for part in _PARTS:
         app.include_router(part.router)
-    for door in (lnurl.router, withdraw_link.public, tip.router):
+    for door in (lnurl.router, api.public.withdraw_link.router, tip.router):
         app.include_router(door)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     serve_pages(app)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import httpx
 from temporalio.client import Client
 
-from api.service.lanes import Lanes
 from api.service.lookups import Lookups
+from api.service.payment.lanes import Lanes
 from engine.bank.limits import LimitBooks
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache

@@ -1,24 +1,18 @@
-"""What is this destination, and what does it ask for? Nothing is paid, held or asked of a node.
+"""The door to decoding. The use case is in api/service/decode.py."""
 
-Of a lightning address or LNURL outside, its server is asked what it takes, and for no invoice.
-"""
-
-from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.access import get_resources, needs
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.idempotency_key import optional_key
 from api.service.auth import Caller
-from api.service.destination import resolve
+from api.service.decode import DecodedOut, decode
 from api.service.resources import Resources
-from engine.clients.lnurl.payee import Offer
 from engine.domain.destinations import MAX_LENGTH
-from engine.domain.lnurl import plain_text
 
 router = APIRouter(tags=["payments"])
 
@@ -27,29 +21,6 @@ class DecodeIn(Content):
     """What to read."""
 
     destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
-
-
-class DecodedOut(BaseModel):
-    """What a destination is. Expired invoices are read too, and say so."""
-
-    kind: Literal["bolt11", "internal", "lnurl", "keysend"] = Field(
-        description="an invoice, a user or wallet of this bank, somebody outside who is asked for an invoice, or a "
-        "node that is paid without one"
-    )
-    destination: str = Field(description="In its plainest form.")
-    own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee for routing.")
-    network: str
-    amount_msat: int | None = Field(description="null: the payer says how much.")
-    min_amount_msat: int | None = Field(default=None, description="The least that an LNURL takes.")
-    max_amount_msat: int | None = None
-    description: str | None = None
-    description_hash: str | None = None
-    payment_hash: str | None = None
-    payee: str | None = Field(default=None, description="Public key of the node that is paid.")
-    username: str | None = None
-    created_at: datetime | None = None
-    expires_at: datetime | None = None
-    expired: bool
 
 
 @router.post(
@@ -61,54 +32,11 @@ class DecodedOut(BaseModel):
     ),
     openapi_extra=documented(DecodeIn, user={"destination": "@bob"}, invoice={"destination": "lightning:lnbcrt10u1p…"}),
 )
-async def decode(
-    caller: Annotated[Caller, Depends(needs("read"))],
-    key: Annotated[str | None, Depends(optional_key)],
+async def decode_destination(
+    _caller: Annotated[Caller, Depends(needs("read"))],
+    _key: Annotated[str | None, Depends(optional_key)],
     body: Annotated[Body[DecodeIn], Depends(JsonBody(DecodeIn))],
     resources: Annotated[Resources, Depends(get_resources)],
 ) -> DecodedOut:
     """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
-    del caller, key
-    resolved = await resolve(resources, body.content.destination)
-    if resolved.offer is not None:
-        return _offered(resolved.text, resolved.offer, resources.settings.bitcoin_network)
-    invoice = resolved.invoice
-    if invoice is None:
-        return DecodedOut(
-            kind="internal" if resolved.is_ours else "keysend",
-            destination=resolved.text,
-            own=resolved.is_ours,
-            network=resources.settings.bitcoin_network,
-            amount_msat=None,
-            payee=resolved.payee_node,
-            username=resolved.username,
-            expired=False,
-        )
-    return DecodedOut(
-        kind="bolt11",
-        destination=resolved.text,
-        own=resolved.is_ours,
-        network=invoice.network,
-        amount_msat=invoice.amount_msat,
-        description=invoice.description,
-        description_hash=invoice.description_hash,
-        payment_hash=invoice.payment_hash,
-        payee=invoice.payee,
-        created_at=invoice.created_at,
-        expires_at=invoice.expires_at,
-        expired=invoice.expires_at <= datetime.now(UTC),
-    )
-
-
-def _offered(text: str, offer: Offer, network: str) -> DecodedOut:
-    return DecodedOut(
-        kind="lnurl",
-        destination=text,
-        own=False,
-        network=network,
-        amount_msat=offer.fixed_msat,
-        min_amount_msat=offer.min_msat,
-        max_amount_msat=offer.max_msat,
-        description=plain_text(offer.metadata),
-        expired=False,
-    )
+    return await decode(resources, body.content.destination)

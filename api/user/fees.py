@@ -22,10 +22,8 @@ from api.service.auth import Caller, no_such
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.rulebook import set_edition
-from engine.bank.limits import Payer
 from engine.bank.rulebook import Edition, find_edition, read_current
-from engine.domain.errors import InvariantBroken
-from engine.domain.fees import MAX_LEVEL, Kind, explain, fee, parse_schedule
+from engine.domain.fees import MAX_LEVEL, explain, parse_schedule
 from engine.domain.money import Msat
 
 router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
@@ -151,15 +149,6 @@ async def preview_fee(
         fee_msat=effects[-1].fee_msat if effects else 0,
         steps=[EffectOut(step=effect.step, fee_msat=effect.fee_msat) for effect in effects],
     )
-
-
-async def our_fee(resources: Resources, payer: Payer, kind: Kind, amount_msat: Msat) -> Msat:
-    """What this payer is charged by the version in force when he was read; the payment's transaction computes again."""
-    async with resources.reading() as conn:
-        edition = await find_edition(conn, "fees", payer.fees_version)
-    if edition is None:
-        raise InvariantBroken(f"there is no version {payer.fees_version} of the fees")
-    return fee(parse_schedule(edition.content), kind, amount_msat, payer.level)
 
 
 def _shown(edition: Edition) -> ScheduleOut:

@@ -1,8 +1,7 @@
 """Limits: how much may still leave an account, and what operators say about it.
 
 The ledger counts and refuses in the transaction that holds or moves the money; here it is shown, and here operators put
-the next version of the rulebook in force. Where a limit in another currency applies, a payment is let in only with a
-fresh price: the books then count it at that price, or at a newer one.
+the next version of the rulebook in force.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,15 +18,13 @@ from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.rulebook import set_edition
-from api.user.fees import our_fee
-from engine.bank.limits import Payer, find_payer, read_used
+from engine.bank.limits import find_payer, read_used
 from engine.bank.prices import read_prices
 from engine.bank.rulebook import Edition, read_current
-from engine.domain.errors import Invalid, InvariantBroken, Unavailable
+from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import ApiKeyId
-from engine.domain.limits import WINDOWS, Kind, Limit, LimitBook, Window, key_counter, parse_limits
-from engine.domain.money import Msat, Sat, fiat_text, sat_to_msat
-from engine.domain.routing_cap import highest_routing_cap, require_max_fee_in_bounds
+from engine.domain.limits import WINDOWS, Limit, LimitBook, Window, key_counter, parse_limits
+from engine.domain.money import Sat, fiat_text, sat_to_msat
 from engine.ledger.database import Connection
 
 router = APIRouter()
@@ -166,27 +163,6 @@ async def set_rulebook(
     async with resources.reading() as conn:
         await _require_known_currencies(conn, book)
     return _shown(await set_edition(resources, caller, "limits", asked.content, version=asked.version, note=asked.note))
-
-
-async def require_prices(resources: Resources, payer: Payer, kind: Kind) -> None:
-    """Raises Unavailable (`price_unavailable`) when a limit in another currency applies and its price is too old."""
-    book = await resources.limits.get(resources.pool, payer.limits_version)
-    currencies = book.currencies(payer.level, kind)
-    if not currencies:
-        return
-    prices = await read_prices(resources.pool, currencies)
-    for currency in currencies:
-        price = prices.get(currency)
-        if price is None or price.age_s > resources.settings.price_max_age_s:
-            raise Unavailable(f"no fresh price in {currency}", code="price_unavailable")
-
-
-async def require_max_fee(resources: Resources, payer: Payer, amount_msat: Msat, max_fee_msat: Msat) -> None:
-    """Raises Invalid (`max_fee_too_high`) for a cap above what the network and we may take at the most."""
-    book = await resources.limits.get(resources.pool, payer.limits_version)
-    if max_fee_msat > highest_routing_cap(amount_msat, book.max_fee_factor):  # else our fee cannot matter
-        service_fee_msat = await our_fee(resources, payer, "lightning_out", amount_msat)
-        require_max_fee_in_bounds(amount_msat, max_fee_msat, book.max_fee_factor, service_fee_msat)
 
 
 async def _require_known_currencies(conn: Connection, book: LimitBook) -> None:

@@ -1,4 +1,4 @@
-"""Payments as doors read them: one by its id, and the answer of an idempotency key."""
+"""Payments as doors read them: one by its id, those of an account, and the answer of an idempotency key."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,13 +6,16 @@ from typing import Any
 
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, translated
+from engine.views.page import Listing
 
-COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.delivered_msat, p.fee_msat,
+_COLUMNS = """p.id, p.wallet_id, p.kind, p.status, p.destination, p.amount_msat, p.delivered_msat, p.fee_msat,
     p.max_fee_msat, p.payment_hash, p.preimage, p.memo, p.external_id, p.failure_code, p.failure_detail, p.created_at,
     p.settled_at, p.workflow_id, p.batch_id, w.reason, w.detail AS wait_detail, w.needs_operator, w.since,
     CASE WHEN p.kind = 'lightning' AND p.status = 'settled' THEN
          (SELECT s.action FROM bank.success_actions s WHERE s.payment_id = p.id) END AS success_action"""
-SOURCE = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
+_SOURCE = "bank.payments p LEFT JOIN bank.payment_waits w ON w.payment_id = p.id AND p.status = 'pending'"
+PAYMENTS = Listing(columns=_COLUMNS, source=_SOURCE, condition="p.account_id = $1", time="p.created_at", key="p.id")
+"""The payments of account `$1`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class KeyAnswer:
 async def find_payment(conn: Connection, payment_id: str) -> tuple[AccountId, dict[str, Any]] | None:
     """The payment with this id, and the account that pays."""
     with translated():
-        row = await conn.fetchrow(f"SELECT p.account_id, {COLUMNS} FROM {SOURCE} WHERE p.id = $1", payment_id)  # noqa: S608 - constant
+        row = await conn.fetchrow(f"SELECT p.account_id, {_COLUMNS} FROM {_SOURCE} WHERE p.id = $1", payment_id)  # noqa: S608 - constant
     if row is None:
         return None
     found = dict(row)
@@ -44,10 +47,10 @@ async def find_answers(conn: Connection, keys: Sequence[tuple[AccountId, str]]) 
     """The answer of each account's key, in their order; None while no worker has opened its payment."""
     with translated():
         rows = await conn.fetch(
-            f"""SELECT k.body_hash, k.refusal, {COLUMNS}
+            f"""SELECT k.body_hash, k.refusal, {_COLUMNS}
                   FROM unnest((SELECT $1::text[]), (SELECT $2::text[])) WITH ORDINALITY o(account_id, key, place)
                   LEFT JOIN bank.idempotency_keys k ON k.account_id = o.account_id AND k.key = o.key
-                  LEFT JOIN ({SOURCE}) ON p.id = k.resource_id ORDER BY o.place""",  # noqa: S608 - constant
+                  LEFT JOIN ({_SOURCE}) ON p.id = k.resource_id ORDER BY o.place""",  # noqa: S608 - constant
             [account_id for account_id, _key in keys],
             [key for _account_id, key in keys],
         )

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from temporalio.client import Client
 
-from api.service import payment_run
+from api.service.payment import payment_run
 from engine.clients.announcements import Listener
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER

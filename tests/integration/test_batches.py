@@ -12,7 +12,7 @@ import pytest_asyncio
 from pydantic import TypeAdapter
 
 from activities.batch import Batches
-from api.service import batch_run
+from api.service.batch import batch_run
 from engine.bank import limits
 from engine.bank.prices import Price, read_prices
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS, BatchItem, BatchOutcome, BatchRequest

@@ -4,7 +4,7 @@ import secrets
 
 import pytest
 
-from api.user.batch import BatchOut
+from api.service.batch.answer import BatchOut
 from engine.contracts.batch import MAX_ITEMS
 from tests.fixtures.stack import Account, Bank
 

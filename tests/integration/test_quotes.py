@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis.asyncio as redis
 
-from api.service.quote_run import Way
+from api.service.quote.quote_run import Route
 from engine.clients.bolt11 import decode
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
@@ -128,9 +128,9 @@ async def test_who_comes_before_the_one_who_has_the_turn_asks_for_the_same_answe
     invoice = await shop.invoice(some_msat())
     found = decode(invoice, network="regtest")
     assert found.amount_msat is not None
-    way = Way(payee=found.payee, amount_msat=found.amount_msat, bolt11=invoice, hints=found.route_hints)
+    route = Route(payee=found.payee, amount_msat=found.amount_msat, bolt11=invoice, hints=found.route_hints)
     async with redis.from_url(bank.stack.environment()["MILLRACE_REDIS_URL"]) as cache:
-        await cache.set(f"probe:{way.payee}", way.digest if holder == "the same way" else "another's", ex=30)
+        await cache.set(f"probe:{route.payee}", route.digest if holder == "the same way" else "another's", ex=30)
     told = await quoted(alice, invoice)
     assert told["fee_source"] == ("probe" if holder == "the same way" else "estimate")
     assert await free_turn(bank, shop), "the turn is ended by him who took it"

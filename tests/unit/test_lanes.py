@@ -7,10 +7,10 @@ from typing import Any, cast
 
 import pytest
 
-from api.service import payment_run
 from api.service.deadline import Deadline
-from api.service.lanes import Lanes
-from api.service.payment_run import Run
+from api.service.payment import payment_run
+from api.service.payment.lanes import Lanes
+from api.service.payment.payment_run import Run
 from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.lane import MAX_ITEMS, LaneRequest
 from engine.contracts.payment import PaymentOutcome, PaymentRequest

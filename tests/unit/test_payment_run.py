@@ -9,8 +9,8 @@ from temporalio.client import Client, RPCError
 from temporalio.service import RPCStatusCode
 
 from activities.announcements import ended
-from api.service import payment_run
 from api.service.deadline import Deadline
+from api.service.payment import payment_run
 from engine.clients.announcements import Listener
 from engine.contracts.lane import LaneOutcome, LaneRequest
 from engine.contracts.payment import (

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.service.quote_run import Way, may_probe
+from api.service.quote.quote_run import Route, may_probe
 from engine.clients.bolt11 import decode
 from engine.domain.money import Msat
 from engine.settings import ApiSettings
@@ -21,32 +21,32 @@ def settings(*, probe_max_sat: int = 1_000, probe_skip: frozenset[str] = frozens
     return ApiSettings.model_construct(probe_max_sat=probe_max_sat, probe_skip=probe_skip)
 
 
-def way(amount_msat: int = 1_000, draft: Draft | None = None) -> Way:
+def route(amount_msat: int = 1_000, draft: Draft | None = None) -> Route:
     found = decode((draft or Draft(timestamp=int(time.time()))).text(), network="regtest")
-    return Way(payee=found.payee, amount_msat=Msat(amount_msat), bolt11=found.bolt11, hints=found.route_hints)
+    return Route(payee=found.payee, amount_msat=Msat(amount_msat), bolt11=found.bolt11, hints=found.route_hints)
 
 
 def test_a_public_payee_is_probed_up_to_a_limit() -> None:
-    assert may_probe(settings(), way(1_000_000))
-    assert not may_probe(settings(), way(1_000_001))
-    assert not may_probe(settings(probe_max_sat=0), way())
+    assert may_probe(settings(), route(1_000_000))
+    assert not may_probe(settings(), route(1_000_001))
+    assert not may_probe(settings(probe_max_sat=0), route())
 
 
 def test_whoever_is_in_the_list_is_not_probed() -> None:
-    assert not may_probe(settings(probe_skip=frozenset({way().payee})), way())
-    assert may_probe(settings(probe_skip=frozenset({HOP.hex()})), way())
+    assert not may_probe(settings(probe_skip=frozenset({route().payee})), route())
+    assert may_probe(settings(probe_skip=frozenset({HOP.hex()})), route())
 
 
 def test_whoever_hints_at_private_channels_is_not_probed() -> None:
-    hinted = way(draft=Draft(timestamp=int(time.time()), extra=[("r", to_words(HINT))]))
+    hinted = route(draft=Draft(timestamp=int(time.time()), extra=[("r", to_words(HINT))]))
     assert hinted.hints == (HINT.hex(),)
     assert not may_probe(settings(), hinted)
 
 
 def test_an_answer_is_remembered_for_a_payee_an_amount_and_the_hints() -> None:
-    hinted = way(draft=Draft(timestamp=int(time.time()), extra=[("r", to_words(HINT))]))
-    assert way().digest == way(draft=Draft(timestamp=1)).digest
-    assert len({way().digest, way(1_001).digest, hinted.digest}) == 3
+    hinted = route(draft=Draft(timestamp=int(time.time()), extra=[("r", to_words(HINT))]))
+    assert route().digest == route(draft=Draft(timestamp=1)).digest
+    assert len({route().digest, route(1_001).digest, hinted.digest}) == 3
 
 
 def test_the_list_is_read_with_commas_or_spaces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

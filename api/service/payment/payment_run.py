@@ -17,9 +17,8 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
-from api.http.prefer import MAX_WAIT_S
 from api.service import temporal
-from api.service.deadline import Deadline
+from api.service.deadline import MAX_WAIT_S, Deadline
 from engine.clients.announcements import Listener, Word
 from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneOutcome, LaneRequest, lane_start
@@ -57,8 +56,8 @@ class Run:
     """Whether this request started it, or found it."""
     place: int | None = None
     """In its lane, from 0; also the only one of a lane. None for what is waited for by its caller alone."""
-    boarded: Started | None = None
-    """What a lane carries of this payment, and since when."""
+    accepted: Started | None = None
+    """The request that a lane carries of this payment, and since when."""
 
     def leave(self) -> None:
         """This request waits no longer; the payment goes on. Others may wait for the same lane."""
@@ -95,7 +94,7 @@ async def start_lane(
     ended = _ended(_lane_end(handle), words, listener)
     now = datetime.now(UTC)
     return [
-        Run(workflow_id=workflow_id, ended=ended, word=words[place], place=place, boarded=Started(each, now))
+        Run(workflow_id=workflow_id, ended=ended, word=words[place], place=place, accepted=Started(each, now))
         for place, each in enumerate(asked)
     ]
 
@@ -176,7 +175,7 @@ async def find_started(client: Client, workflow_id: str) -> Started | None:
     return found and Started(*found)
 
 
-async def find_boarded(client: Client, workflow_id: str, payment_id: str, at: datetime) -> Started | None:
+async def find_in_lane(client: Client, workflow_id: str, payment_id: str, at: datetime) -> Started | None:
     """What a lane was started with for this payment, `at` the moment that its caller was told. None when it has ended.
 
     Raises Unavailable when Temporal does not answer.

@@ -18,8 +18,8 @@ from typing import Any
 from pydantic_core import to_json
 from temporalio.client import Client
 
-from api.service import payment_run
-from api.service.payment_run import Run
+from api.service.payment import payment_run
+from api.service.payment.payment_run import Run
 from engine.clients.announcements import Listener
 from engine.contracts.lane import MAX_ITEMS
 from engine.contracts.payment import PaymentRequest

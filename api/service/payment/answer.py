@@ -1,0 +1,149 @@
+"""The answer to whoever asks for a payment: shown from its row, or from its request while no worker has opened it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from api.service.idempotency import as_error
+from engine.clients.lnurl.success_action import reveal
+from engine.contracts.payment import PaymentRequest
+from engine.domain.errors import InvariantBroken
+from engine.views.payment import KeyAnswer
+
+
+class FailureOut(BaseModel):
+    """Why the network did not take it; nothing was paid."""
+
+    code: str = Field(
+        description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
+        "invoice_expired, cancelled, invoice_refused_by_node, lost_attempt or released_by_operators"
+    )
+    detail: str
+
+
+class WaitingOut(BaseModel):
+    """What a pending payment waits for, as a worker last saw it. Its money stays held meanwhile."""
+
+    reason: str = Field(
+        description="opening, sending, in_flight, not_tried, lost_attempt, channels_in_doubt, overdue, "
+        "node_unavailable, outcome_unknown, send_refused, node_refuses, node_replaced, node_forgot, or another word "
+        "for people"
+    )
+    detail: str
+    since: datetime
+    needs_operator: bool = Field(default=False, description="Whether it will not go on by itself.")
+
+
+class SuccessActionOut(BaseModel):
+    """What an LNURL or lightning address outside shows to whoever has paid it (LUD-09, LUD-10)."""
+
+    tag: Literal["message", "url", "aes"]
+    message: str | None = Field(
+        default=None, description="Of `message` the text; of `aes` the text that the payment has opened, if it could."
+    )
+    description: str | None = Field(default=None, description="Of `url` and `aes`: what the other one is.")
+    url: str | None = Field(default=None, description="A link to the host that gave the invoice.")
+
+
+class PaymentOut(BaseModel):
+    """A payment. `settled` and `failed` never change again."""
+
+    id: str
+    wallet_id: str
+    kind: Literal["internal", "lightning"]
+    status: Literal["pending", "settled", "failed"]
+    destination: str
+    amount_msat: int
+    delivered_msat: int | None = Field(
+        default=None,
+        description="What the payee took. Set only where that differs from `amount_msat`: a payee can take some parts "
+        "of a payment and leave the others. The rest is back in the wallet.",
+    )
+    fee_msat: int = Field(description="What was paid beside the amount: for routing, and our fee.")
+    max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
+    payment_hash: str | None
+    preimage: str | None = Field(description="Proof of a Lightning payment.")
+    memo: str | None
+    external_id: str | None
+    success_action: SuccessActionOut | None = Field(default=None, description="Once it is settled.")
+    failure: FailureOut | None
+    waiting: WaitingOut | None = Field(description="While it is pending.")
+    created_at: datetime
+    settled_at: datetime | None
+    workflow_id: str = Field(description="Where operators see it.")
+    batch_id: str | None = Field(default=None, description="The batch that it is one of.")
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentAnswer:
+    """A payment as its caller is told of it."""
+
+    payment: PaymentOut
+    is_replay: bool
+    """Whether an earlier request with the same key was accepted."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the payment never changes again."""
+        return self.payment.status != "pending"
+
+
+def answer_of(known: KeyAnswer) -> PaymentOut:
+    """The payment that a key stands for. Raises the refusal that the key has got."""
+    if known.refusal is not None:
+        raise as_error(known.refusal)
+    if known.payment is None:
+        raise InvariantBroken("an idempotency key names a payment that is not there")
+    return show(known.payment)
+
+
+def show(row: Mapping[str, Any]) -> PaymentOut:
+    """A payment from its row in `engine/views/payment.py`."""
+    shown = dict(row)
+    code, detail = shown.pop("failure_code"), shown.pop("failure_detail")
+    reason, wait_detail, needs_operator, since = (
+        shown.pop(name) for name in ("reason", "wait_detail", "needs_operator", "since")
+    )
+    waiting = None
+    if shown["status"] == "pending":
+        waiting = WaitingOut(
+            reason=reason or "sending",
+            detail=wait_detail or "the node is being asked to pay",
+            since=since or shown["created_at"],
+            needs_operator=bool(needs_operator),
+        )
+    action = shown.pop("success_action")
+    return PaymentOut(
+        **shown,
+        success_action=SuccessActionOut.model_validate(reveal(action, shown["preimage"])) if action else None,
+        failure=FailureOut(code=code, detail=detail or "") if code else None,
+        waiting=waiting,
+    )
+
+
+def show_unopened(
+    request: PaymentRequest, kind: Literal["internal", "lightning"], workflow_id: str, since: datetime
+) -> PaymentOut:
+    """A payment from its request, while it has no row."""
+    return PaymentOut(
+        id=request.payment_id,
+        wallet_id=request.wallet_id,
+        kind=kind,
+        status="pending",
+        destination=request.destination,
+        amount_msat=request.amount_msat,
+        fee_msat=0,
+        max_fee_msat=request.max_fee_msat,
+        payment_hash=request.payment_hash,
+        preimage=None,
+        memo=request.memo,
+        external_id=request.external_id,
+        failure=None,
+        waiting=WaitingOut(reason="opening", detail="no worker has taken it up yet", since=since),
+        created_at=since,
+        settled_at=None,
+        workflow_id=workflow_id,
+    )

@@ -1,0 +1,36 @@
+"""Show and list payments: the use cases, for any door."""
+
+from api.service.auth import Caller, no_such
+from api.service.payment import payment_run
+from api.service.payment.accepted import find_accepted, keep_accepted, show_accepted
+from api.service.payment.answer import PaymentOut, show
+from api.service.resources import Resources
+from engine.domain.ids import PaymentId
+from engine.domain.page import Position, Slice
+from engine.views.payment import PAYMENTS, find_payment
+
+
+async def show_payment(resources: Resources, caller: Caller, payment_id: str) -> PaymentOut:
+    """A payment of the caller's account, also one that was accepted and has no row yet. Raises NotFound."""
+    account_id = caller.account_id
+    if not payment_run.PAYMENT_ID.fullmatch(payment_id):
+        raise no_such("payment")
+    async with resources.reading() as conn:
+        found = await find_payment(conn, payment_id)
+    if found is not None:
+        owner, row = found
+        if owner != account_id:
+            raise no_such("payment")
+        return show(row)
+    unopened = await find_accepted(resources, account_id, PaymentId(payment_id))
+    if unopened is None or (unopened.request.payment_id, unopened.request.account_id) != (payment_id, account_id):
+        raise no_such("payment")
+    await keep_accepted(resources, unopened)
+    return await show_accepted(resources, unopened)
+
+
+async def list_payments(resources: Resources, caller: Caller, after: Position, limit: int) -> Slice[PaymentOut]:
+    """One page of the payments of the caller's account, newest first."""
+    async with resources.reading() as conn:
+        found = await PAYMENTS.read(conn, after, limit, caller.account_id)
+    return found.map(show)
