@@ -36,7 +36,7 @@ class BatchOrder:
     key: str
     """The idempotency key."""
     body_hash: bytes
-    """The hash of the order. A repeat of the order has the same hash; another order with the same key has another."""
+    """SHA-256 of the order, by which a repeat is told from another order with the same key."""
 
 
 async def pay_batch(resources: Resources, caller: Caller, order: BatchOrder, deadline: Deadline) -> BatchAnswer:

@@ -40,7 +40,7 @@ class PaymentOrder:
     key: str
     """The idempotency key."""
     body_hash: bytes
-    """The hash of the order. A repeat of the order has the same hash; another order with the same key has another."""
+    """SHA-256 of the order, by which a repeat is told from another order with the same key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,7 +58,7 @@ class LinkOrder:
     key: str | None
     """The idempotency key, if there is one."""
     body_hash: bytes
-    """The hash of the order. A repeat of the order has the same hash; another order with the same key has another."""
+    """SHA-256 of the order, by which a repeat is told from another order with the same key."""
 
 
 @dataclass(frozen=True, slots=True)
