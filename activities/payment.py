@@ -14,14 +14,11 @@ from temporalio import activity
 from activities.direct_send import NO_NODES, AtOnce
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
-from engine.bank import invoice, keysend, payment, sending
-from engine.bank.accounts import may_not_send
+from engine.bank import accounts, invoice, keysend, node_choice, payment, sending, withdraw_link_use
 from engine.bank.fees import Charge
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
 from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
-from engine.bank.node_choice import choose_sender
 from engine.bank.payable import already_paid, in_progress
-from engine.bank.withdraw_link_use import give_use_back_in_tx, take_use_in_tx
 from engine.clients.lnurl.success_action import storable
 from engine.contracts import workflow_ids
 from engine.contracts.payment import (
@@ -115,14 +112,14 @@ class Payments(PaymentActivities):
         if asked.payment_hash is not None:
             await sending.take_turn_in_tx(conn, asked.payment_hash)
         if asked.withdraw_link_id is not None:
-            await take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
+            await withdraw_link_use.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
             return await self._settle_internally_in_tx(conn, asked, workflow_id)
         (payer,) = await find_payers(conn, [(asked.account_id, asked.wallet_id, asked.api_key_id)])
         if payer is None:
             raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
         if payer.status != "active":
-            raise may_not_send(payer.status)
+            raise accounts.may_not_send(payer.status)
         try:
             return await self._reserve_in_tx(conn, asked, payer, workflow_id)
         except Refused as refused:
@@ -165,7 +162,7 @@ class Payments(PaymentActivities):
         book = await self._limits.get(conn, payer.limits_version)
         require_max_fee_in_bounds(asked.amount_msat, _max_fee(asked, charge), book.max_fee_factor, charge.fee_msat)
         total_msat = Msat(asked.amount_msat + routing_cap_msat)
-        sender = await choose_sender(conn, total_msat, max_in_flight=self._caps.per_node)
+        sender = await node_choice.choose_sender(conn, total_msat, max_in_flight=self._caps.per_node)
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
         attempts, known_index = await sending.read_earlier_attempts_in_tx(conn, asked.payment_hash, sender)
@@ -235,7 +232,7 @@ async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentR
 
 async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: ReleasePayment) -> None:
     """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
-    await give_use_back_in_tx(conn, row.id)
+    await withdraw_link_use.give_use_back_in_tx(conn, row.id)
     await post_new_in_tx(conn, payment.released(row))
     detail = one_line(release.failure_detail, _DETAIL_BYTES)  # a report of an older release has the node's own words
     await payment.mark_failed_in_tx(

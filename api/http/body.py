@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from api.http.codes import BadRequest, TooLarge
 from api.http.errors import REF, invalid_fields
+from engine.domain.destinations import MAX_LENGTH
 from engine.domain.errors import Invalid
 from engine.domain.money import MAX_AMOUNT_MSAT
 
@@ -55,6 +56,7 @@ Memo = Annotated[Text, AfterValidator(_fits_memo), Field(description="At most 63
 ExternalId = Annotated[Text, Field(min_length=1, max_length=255, description="Your own reference.")]
 Id = Annotated[Text, Field(min_length=1, max_length=100)]
 Expiry = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_is_near), Field(strict=False)]
+DestinationText = Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
 AmountMsat = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MSAT, description="In millisatoshi.")]
 
 

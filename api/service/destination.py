@@ -35,6 +35,7 @@ from engine.domain.destinations import (
 )
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
+from engine.domain.limits import Kind
 from engine.domain.lnurl import address_path
 from engine.domain.money import Msat
 from engine.domain.usernames import is_username
@@ -71,6 +72,11 @@ class Resolved:
     def request(self) -> bolt11.Bolt11 | OwnInvoice | None:
         """The invoice, parsed or from its row."""
         return self.invoice or self.known
+
+    @property
+    def kind(self) -> Kind:
+        """The kind of a payment to it, by which limits are counted."""
+        return "internal" if self.is_internal else "lightning"
 
     @property
     def is_internal(self) -> bool:
@@ -128,7 +134,7 @@ async def with_invoice(
     """
     if resolved.offer is None:
         return resolved
-    asked_msat = amount_to_pay(resolved, amount_msat, datetime.now(UTC))
+    asked_msat = amount_to_pay(resolved, amount_msat)
     network = resources.settings.bitcoin_network
     given = await ask_for_invoice(resources.web, resolved.offer, asked_msat, comment, network=network)
     async with resources.reading() as conn:
@@ -136,9 +142,16 @@ async def with_invoice(
     return replace(resolved, invoice=given.invoice, success_action=given.success_action, wallet_id=wallet_id)
 
 
-def amount_to_pay(resolved: Resolved, amount_msat: Msat | None, now: datetime) -> Msat:
+def refuse_self_payment(payee: WalletId | None, payer: WalletId) -> None:
+    """Raises Invalid (`self_payment`) when the destination is the wallet that would pay it."""
+    if payee == payer:
+        raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
+
+
+def amount_to_pay(resolved: Resolved, amount_msat: Msat | None) -> Msat:
     """The amount, from the payer or the payee. Raises Invalid when they disagree, or the invoice has expired."""
-    found_msat = agree(resolved.asked_msat, resolved.request.expires_at if resolved.request else None, amount_msat, now)
+    expires_at = resolved.request.expires_at if resolved.request else None
+    found_msat = agree(resolved.asked_msat, expires_at, amount_msat, datetime.now(UTC))
     if resolved.offer is not None:
         check_amount(resolved.offer, found_msat)
     return found_msat

@@ -6,18 +6,15 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from api.access import PathId, get_resources, needs, waiting
-from api.http import prefer
-from api.http.body import AmountMsat, Body, Content, Id, JsonBody, Memo, Text, documented
+from api.http import idempotency_key, prefer
+from api.http.body import AmountMsat, Body, Content, DestinationText, Id, JsonBody, Memo, documented
 from api.http.errors import problems
-from api.http.idempotency_key import mark_replayed, required_key
 from api.service.auth import Caller
-from api.service.batch import pay
+from api.service.batch import batch_items, order, pay
 from api.service.batch.answer import BatchOut
-from api.service.batch.batch_items import BatchItemOrder
 from api.service.deadline import Deadline
 from api.service.resources import Resources
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS
-from engine.domain.destinations import MAX_LENGTH
 from engine.domain.ids import WalletId
 
 router = APIRouter(tags=["payments"])
@@ -29,7 +26,7 @@ Res = Annotated[Resources, Depends(get_resources)]
 class BatchItemIn(Content):
     """Whom to pay, and how much."""
 
-    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
+    destination: DestinationText = Field(
         description="`@username` (also as our lightning address), `wallet:<id>`, or an invoice of this bank."
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
@@ -70,7 +67,7 @@ class NewBatchIn(Content):
 async def pay_batch(
     response: Response,
     caller: Send,
-    key: Annotated[str, Depends(required_key)],
+    key: Annotated[str, Depends(idempotency_key.required_key)],
     deadline: Annotated[Deadline, Depends(waiting)],
     body: Annotated[Body[NewBatchIn], Depends(JsonBody(NewBatchIn, max_bytes=MAX_BODY_BYTES))],
     resources: Res,
@@ -80,15 +77,15 @@ async def pay_batch(
     They are settled in their order, each with its own fee, limits and payment. When a rule says no to one, nothing is
     paid, and the problem has that item's place as `item`, from 0. A body has at most 1,048,576 bytes.
     """
-    order = pay.BatchOrder(
+    wanted = order.BatchOrder(
         wallet_id=WalletId(body.content.wallet_id),
-        items=[BatchItemOrder(**item.model_dump()) for item in body.content.items],
+        items=[batch_items.BatchItemOrder(**item.model_dump()) for item in body.content.items],
         key=key,
         body_hash=body.hash,
     )
-    answer = await pay.pay_batch(resources, caller, order, deadline)
+    answer = await pay.pay_batch(resources, caller, wanted, deadline)
     if answer.is_replay:
-        mark_replayed(response)
+        idempotency_key.mark_replayed(response)
     if not answer.is_final:
         prefer.accept(response, f"/v1/payments/batch/{answer.batch.id}")
     return answer.batch

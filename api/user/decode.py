@@ -3,16 +3,14 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
-from pydantic import Field
 
 from api.access import get_resources, needs
-from api.http.body import Body, Content, JsonBody, Text, documented
+from api.http.body import Body, Content, DestinationText, JsonBody, documented
 from api.http.errors import problems
 from api.http.idempotency_key import optional_key
 from api.service.auth import Caller
 from api.service.decode import DecodedOut, decode
 from api.service.resources import Resources
-from engine.domain.destinations import MAX_LENGTH
 
 router = APIRouter(tags=["payments"])
 
@@ -20,7 +18,7 @@ router = APIRouter(tags=["payments"])
 class DecodeIn(Content):
     """What to read."""
 
-    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
+    destination: DestinationText
 
 
 @router.post(

@@ -7,17 +7,14 @@ from pydantic import Field
 
 from api.access import PathId, asked_by_hand, caller_of, get_resources, needs, waiting
 from api.http import idempotency_key, prefer
-from api.http.body import AmountMsat, Content, ExternalId, Id, JsonBody, Memo, Text, documented
+from api.http.body import AmountMsat, Content, DestinationText, ExternalId, Id, JsonBody, Memo, documented
 from api.http.errors import problems
-from api.http.idempotency_key import mark_replayed, required_key
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
-from api.service.payment import read
+from api.service.payment import pay, read
 from api.service.payment.answer import PaymentOut
 from api.service.payment.order import PaymentOrder
-from api.service.payment.pay import pay
 from api.service.resources import Resources
-from engine.domain.destinations import MAX_LENGTH
 from engine.domain.money import MAX_AMOUNT_MSAT
 
 router = APIRouter(tags=["payments"])
@@ -29,7 +26,7 @@ class NewPaymentIn(Content):
     """Whom to pay, and from which wallet."""
 
     wallet_id: Id
-    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)] = Field(
+    destination: DestinationText = Field(
         description="A BOLT 11 invoice (also `lightning:…`, BIP 21 with `lightning=`), `name@domain`, an LNURL, "
         "`@username`, `wallet:<id>`, or, where the bank allows it, a node's public key (keysend)."
     )
@@ -76,12 +73,12 @@ async def make_payment(request: Request, response: Response) -> PaymentOut:
     """
     resources, caller = await get_resources(request), await caller_of(request)
     caller.require("send")
-    key, deadline = await required_key(request), await waiting(request)
+    key, deadline = await idempotency_key.required_key(request), await waiting(request)
     body = await _BODY(request)
     order = PaymentOrder(**body.content.model_dump(), key=key, body_hash=body.hash)
-    answer = await pay(resources, caller, order, deadline)
+    answer = await pay.pay(resources, caller, order, deadline)
     if answer.is_replay:
-        mark_replayed(response)
+        idempotency_key.mark_replayed(response)
     if not answer.is_final:
         prefer.accept(response, f"/v1/payments/{answer.payment.id}")
     return answer.payment

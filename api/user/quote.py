@@ -6,13 +6,13 @@ from fastapi import APIRouter, Depends
 from pydantic import Field
 
 from api.access import get_resources, needs
-from api.http.body import AmountMsat, Body, Content, Id, JsonBody, Text, documented
+from api.http.body import AmountMsat, Body, Content, DestinationText, Id, JsonBody, documented
 from api.http.errors import problems
 from api.http.idempotency_key import optional_key
 from api.service.auth import Caller
-from api.service.quote.quote import QuoteOrder, QuoteOut, quote
+from api.service.quote.answer import QuoteOut
+from api.service.quote.quote import QuoteOrder, quote
 from api.service.resources import Resources
-from engine.domain.destinations import MAX_LENGTH
 
 router = APIRouter(tags=["payments"])
 
@@ -21,7 +21,7 @@ class QuoteIn(Content):
     """The payment to be."""
 
     wallet_id: Id
-    destination: Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
+    destination: DestinationText
     amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
 
 

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from api.service.batch import batch_run
 from api.service.batch.batch_items import BatchItemOrder
-from api.service.batch.pay import BatchOrder, pay_batch, show_batch
+from api.service.batch.order import BatchOrder
+from api.service.batch.pay import pay_batch, show_batch
 from api.service.deadline import Deadline
 from api.service.decode import decode
 from api.service.payment import payment_run

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.service.destination import agree, as_internal
+from api.service.destination import agree, as_internal, refuse_self_payment
 from engine.bank.internal_payee import OwnInvoice, find_internal_payees
 from engine.clients import bolt11
 from engine.contracts.batch import BatchItem
@@ -62,8 +62,7 @@ def _checked(
         raise Invalid(
             "This is no user or wallet of this bank, and a batch pays nobody else.", code="invalid_destination"
         )
-    if wallet_id == payer:
-        raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
+    refuse_self_payment(wallet_id, payer)
     asked_msat, expires_at = (invoice.amount_msat, invoice.expires_at) if invoice else (None, None)
     return BatchItem(
         destination=invoice.bolt11 if invoice else item.destination,

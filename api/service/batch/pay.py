@@ -6,37 +6,18 @@
 As with a payment, the ids are made from account and key, and Postgres has the answer of every key for ever.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
-
 from api.service.auth import Caller, no_such
 from api.service.batch import batch_run
 from api.service.batch.answer import BatchAnswer, BatchOut, show, show_unopened
-from api.service.batch.batch_items import BatchItemOrder, read_items
+from api.service.batch.order import BatchOrder, check
 from api.service.deadline import Deadline, poll
 from api.service.idempotency import as_error, check_same, replaying
-from api.service.limits import require_fresh_prices
 from api.service.resources import Resources
 from engine.bank.batch import find_batch
 from engine.bank.idempotency import KeyRecord, find_key
-from engine.bank.limits import find_payer
 from engine.contracts.batch import BatchRequest
-from engine.domain.errors import Invalid, InvariantBroken, Unavailable
-from engine.domain.ids import AccountId, ApiKeyId, BatchId, WalletId, id_for_key
-from engine.domain.money import MAX_AMOUNT_MSAT
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchOrder:
-    """What a caller asks to be paid out of one wallet, in this order."""
-
-    wallet_id: WalletId
-    items: Sequence[BatchItemOrder]
-    key: str
-    """The idempotency key."""
-    body_hash: bytes
-    """SHA-256 of the order, by which a repeat is told from another order with the same key."""
+from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.ids import AccountId, BatchId, id_for_key
 
 
 async def pay_batch(resources: Resources, caller: Caller, order: BatchOrder, deadline: Deadline) -> BatchAnswer:
@@ -56,7 +37,7 @@ async def pay_batch(resources: Resources, caller: Caller, order: BatchOrder, dea
             return BatchAnswer(await _answer_of(resources, account_id, known), is_replay=True)
     if accepted is not None:
         check_same(bytes.fromhex(accepted.request.body_hash), order.body_hash)
-    request = await _check(resources, caller, order, batch_id) if accepted is None else accepted.request
+    request = await check(resources, caller, order, batch_id) if accepted is None else accepted.request
     handle, started_here = await batch_run.start(resources.temporal, request)
     is_replay = accepted is not None or not started_here
     with replaying(is_replay=is_replay):
@@ -76,29 +57,6 @@ async def show_batch(resources: Resources, caller: Caller, batch_id: str) -> Bat
     if started is None or (started.request.batch_id, started.request.account_id) != (batch_id, account_id):
         raise no_such("batch")
     return show_unopened(started)
-
-
-async def _check(resources: Resources, caller: Caller, order: BatchOrder, batch_id: BatchId) -> BatchRequest:
-    """The request with every destination looked up. Raises what a caller can mend."""
-    account_id, key_id = caller.account_id, ApiKeyId(caller.key_id)
-    async with resources.reading() as conn:
-        payer = await find_payer(conn, account_id, order.wallet_id, key_id)
-        if payer is None:
-            raise no_such("wallet")
-        items = await read_items(conn, resources.settings, order.wallet_id, order.items, datetime.now(UTC))
-    await require_fresh_prices(resources, payer, "internal")
-    request = BatchRequest(
-        batch_id=batch_id,
-        account_id=account_id,
-        wallet_id=order.wallet_id,
-        idempotency_key=order.key,
-        body_hash=order.body_hash.hex(),
-        api_key_id=key_id,
-        items=items,
-    )
-    if request.total_msat > MAX_AMOUNT_MSAT:
-        raise Invalid(f"All items together are at most {MAX_AMOUNT_MSAT:,} msat.", field="items")
-    return request
 
 
 async def _follow(

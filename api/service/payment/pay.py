@@ -9,20 +9,17 @@ changes nothing: a payment goes on when its caller leaves or the deadline passes
 """
 
 from api.http.codes import refused
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.deadline import Deadline, poll
-from api.service.destination import as_internal
 from api.service.idempotency import check_same, replaying
 from api.service.payment import payment_run
 from api.service.payment.accepted import AcceptedPayment, find_accepted, keep_accepted, show_accepted
 from api.service.payment.answer import PaymentAnswer, PaymentOut, answer_of
-from api.service.payment.order import PaymentOrder, PlacedOrder, check, find_facts, place
-from api.service.payment.payment_run import Run
+from api.service.payment.order import Facts, PaymentOrder, PlacedOrder, find_facts, place
+from api.service.payment.request import check
 from api.service.resources import Resources
-from engine.bank.internal_payee import InternalPayees
-from engine.bank.limits import Payer
 from engine.contracts import workflow_ids
-from engine.domain.destinations import LightningAddress, Lnurl, read_destination
+from engine.domain.destinations import LightningAddress, Lnurl
 from engine.domain.errors import Unavailable
 from engine.views.payment import KeyAnswer, find_answers
 
@@ -35,8 +32,7 @@ async def pay(resources: Resources, caller: Caller, order: PaymentOrder, deadlin
     """
     placed = place(resources, caller, order)
     facts = await resources.lookups.ask(find_facts, placed)
-    if facts.payer is None:
-        raise no_such("wallet")
+    facts.require_payer()
     if facts.earlier is not None:
         check_same(facts.earlier.body_hash, order.body_hash)
     is_replay = facts.earlier is not None or await _is_under_way(resources, placed)
@@ -47,7 +43,7 @@ async def pay(resources: Resources, caller: Caller, order: PaymentOrder, deadlin
                 return PaymentAnswer(answer_of(known), is_replay=True)
             run = payment_run.find(resources.temporal, workflow_ids.payment(placed.account_id, order.key))
         else:
-            run = await _start(resources, placed, facts.payer, facts.payees)
+            run = await _start(resources, placed, facts)
     is_replay = is_replay or not run.started_here
     with replaying(is_replay=is_replay):
         return PaymentAnswer(await _follow(resources, placed, run, deadline), is_replay)
@@ -58,16 +54,15 @@ async def _is_under_way(resources: Resources, placed: PlacedOrder) -> bool:
 
     The payee is then not asked for a second invoice. Any other repeat finds the first payment when it starts it again.
     """
-    destination = as_internal(resources.settings, read_destination(placed.order.destination))
-    if not isinstance(destination, LightningAddress | Lnurl):
+    if not isinstance(placed.destination, LightningAddress | Lnurl):
         return False
     workflow_id = workflow_ids.payment(placed.account_id, placed.order.key)
     return await payment_run.find_started(resources.temporal, workflow_id) is not None
 
 
-async def _start(resources: Resources, placed: PlacedOrder, payer: Payer, payees: InternalPayees) -> Run:
+async def _start(resources: Resources, placed: PlacedOrder, facts: Facts) -> payment_run.Run:
     """Check the order and start its payment, together with others of its kind that are waiting for a lane."""
-    resolved, request = await check(resources, placed, payer, payees)
+    resolved, request = await check(resources, placed, facts)
     if resolved.is_internal:
         payee = f"wallet:{resolved.wallet_id}" if resolved.request else resolved.text
         return await resources.lanes.start(request, payee=payee)
@@ -76,7 +71,7 @@ async def _start(resources: Resources, placed: PlacedOrder, payer: Payer, payees
     return await resources.lightning_lanes.start(request, payee=payee)
 
 
-async def _follow(resources: Resources, placed: PlacedOrder, run: Run, deadline: Deadline) -> PaymentOut:
+async def _follow(resources: Resources, placed: PlacedOrder, run: payment_run.Run, deadline: Deadline) -> PaymentOut:
     """Wait for the end, which Temporal or Postgres tells; then answer from Postgres."""
     body_hash = placed.order.body_hash
     outcome = await payment_run.wait_for_end(run, deadline)
@@ -99,7 +94,7 @@ async def _follow(resources: Resources, placed: PlacedOrder, run: Run, deadline:
     return await _answer_unopened(resources, placed, run)
 
 
-async def _answer_unopened(resources: Resources, placed: PlacedOrder, run: Run) -> PaymentOut:
+async def _answer_unopened(resources: Resources, placed: PlacedOrder, run: payment_run.Run) -> PaymentOut:
     """The answer while no worker has opened the payment. Its request is kept before the caller is told."""
     body_hash = placed.order.body_hash
     unopened = run.accepted and AcceptedPayment(run.accepted.request, run.accepted.at, run.workflow_id)

@@ -8,7 +8,6 @@ The worker that ends a payment says so to whoever listens, and Temporal is asked
 """
 
 import asyncio
-import re
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,13 +23,10 @@ from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneOutcome, LaneRequest, lane_start
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, payment_start
 from engine.domain.ids import AccountId, new_id
-from workflows.lane import LaneWorkflow
-from workflows.payment import PaymentWorkflow
 
 Handle = WorkflowHandle[Any, PaymentOutcome]
 LaneHandle = WorkflowHandle[Any, LaneOutcome]
 
-PAYMENT_ID = re.compile(r"pay_[0-9a-z]{25}")
 _WORD_S = 0.25
 """So long the word of an end is waited for alone; then Temporal is asked as well, which is slower and loses nothing."""
 
@@ -171,7 +167,7 @@ async def find_started(client: Client, workflow_id: str) -> Started | None:
 
     Raises Unavailable when Temporal does not answer.
     """
-    found = await temporal.read_input(client.get_workflow_handle_for(PaymentWorkflow.run, workflow_id), PaymentRequest)
+    found = await temporal.read_input(client.get_workflow_handle(workflow_id), PaymentRequest)
     return found and Started(*found)
 
 
@@ -180,7 +176,7 @@ async def find_in_lane(client: Client, workflow_id: str, payment_id: str, at: da
 
     Raises Unavailable when Temporal does not answer.
     """
-    found = await temporal.read_input(client.get_workflow_handle_for(LaneWorkflow.run, workflow_id), LaneRequest)
+    found = await temporal.read_input(client.get_workflow_handle(workflow_id), LaneRequest)
     if found is None:
         return None
     lane, _started_at = found

@@ -1,7 +1,8 @@
 """Show and list payments: the use cases, for any door."""
 
+import re
+
 from api.service.auth import Caller, no_such
-from api.service.payment import payment_run
 from api.service.payment.accepted import find_accepted, keep_accepted, show_accepted
 from api.service.payment.answer import PaymentOut, show
 from api.service.resources import Resources
@@ -9,11 +10,13 @@ from engine.domain.ids import PaymentId
 from engine.domain.page import Position, Slice
 from engine.views.payment import PAYMENTS, find_payment
 
+_PAYMENT_ID = re.compile(r"pay_[0-9a-z]{25}")
+
 
 async def show_payment(resources: Resources, caller: Caller, payment_id: str) -> PaymentOut:
     """A payment of the caller's account, also one that was accepted and has no row yet. Raises NotFound."""
     account_id = caller.account_id
-    if not payment_run.PAYMENT_ID.fullmatch(payment_id):
+    if not _PAYMENT_ID.fullmatch(payment_id):
         raise no_such("payment")
     async with resources.reading() as conn:
         found = await find_payment(conn, payment_id)

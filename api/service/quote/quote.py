@@ -15,34 +15,20 @@ would be there.
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Literal
-
-from pydantic import BaseModel, Field
 
 from api.service.auth import Caller, no_such
-from api.service.destination import Resolved, amount_to_pay, resolve
+from api.service.destination import Resolved, amount_to_pay, refuse_self_payment, resolve
 from api.service.limits import service_fee
-from api.service.quote.quote_run import GOOD_FOR, UNANSWERED, UNTOLD, FeeSource, Route, RoutingFee, quote_route
+from api.service.quote.answer import TOO_DEAR, QuoteOut, WarningOut, warning
+from api.service.quote.quote_run import GOOD_FOR, Route, RoutingFee, quote_route
 from api.service.resources import Resources
 from engine.bank.accounts import find_payees, may_not_send, payee_closed
 from engine.bank.limits import Payer, find_excess, find_payer
 from engine.bank.payable import require_payable
-from engine.domain.errors import Invalid
 from engine.domain.ids import ApiKeyId, WalletId
-from engine.domain.limits import Kind, exceeded
+from engine.domain.limits import exceeded
 from engine.domain.money import Msat
 from engine.domain.routing_cap import default_routing_cap, highest_routing_cap
-
-_TOO_DEAR = "fee_limit_exceeded"
-_WARNINGS = {
-    "no_route": "No way is known that carries this amount to the payee in one part; in several parts it may pass.",
-    "insufficient_liquidity": "No channel of ours can send this amount in one part now.",
-    "payment_timeout": "No way was found to work within a few seconds.",
-    UNANSWERED: "A probe was sent and has not come back: the payee, or a node on the way, may keep payments.",
-    UNTOLD: "No node of ours could be asked.",
-    _TOO_DEAR: "The known route costs more than the highest max_fee_msat that this bank allows.",
-}
-_LIMITS = ("limit_exceeded", "spend_limit_exceeded")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,32 +41,6 @@ class QuoteOrder:
     """Required where the destination names no amount."""
 
 
-class WarningOut(BaseModel):
-    """Why the payment may fail or be refused now. It may be tried all the same."""
-
-    code: str = Field(description=", ".join([*_WARNINGS, *_LIMITS]))
-    detail: str
-
-
-class QuoteOut(BaseModel):
-    """What it would cost beside the amount."""
-
-    kind: Literal["internal", "lightning"]
-    amount_msat: int
-    fee_msat: int = Field(description="Our fee and what the network is expected to take.", examples=[5_100])
-    fee_source: FeeSource = Field(
-        description="exact: it is this; probe: a way of this fee has just been tried; estimate: by a node's map, or "
-        "else the most that is allowed"
-    )
-    max_fee_msat: int = Field(description="To be sent with the payment as its cap.", examples=[5_100])
-    counted_msat: int = Field(
-        description="Amount and `max_fee_msat`: what the payment holds, and counts towards limits until it is settled.",
-        examples=[105_100],
-    )
-    expires_at: datetime = Field(description="Ask again after this; until then the network's part stays the same.")
-    warning: WarningOut | None = None
-
-
 async def quote(resources: Resources, caller: Caller, order: QuoteOrder) -> QuoteOut:
     """What the payment would cost now. Raises what the payment would raise, as far as that is known before it."""
     async with resources.reading() as conn:
@@ -88,28 +48,26 @@ async def quote(resources: Resources, caller: Caller, order: QuoteOrder) -> Quot
     if payer is None:
         raise no_such("wallet")
     resolved = await resolve(resources, order.destination)
-    if resolved.wallet_id == order.wallet_id:
-        raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
-    amount_msat = amount_to_pay(resolved, order.amount_msat, datetime.now(UTC))
+    refuse_self_payment(resolved.wallet_id, order.wallet_id)
+    amount_msat = amount_to_pay(resolved, order.amount_msat)
     if resolved.request is not None:
         async with resources.reading() as conn:
             await require_payable(conn, resolved.request.payment_hash)
     await _require_open(resources, payer, resolved)
-    kind: Kind = "internal" if resolved.is_internal else "lightning"
     ours_msat = await service_fee(
         resources, payer, "internal" if resolved.is_internal else "lightning_out", amount_msat
     )
     routing = await _routing_fee(resources, payer, resolved, amount_msat)
     counted_msat = Msat(amount_msat + ours_msat + routing.cap_msat)
     return QuoteOut(
-        kind=kind,
+        kind=resolved.kind,
         amount_msat=amount_msat,
         fee_msat=ours_msat + routing.fee_msat,
         fee_source=routing.source,
         max_fee_msat=ours_msat + routing.cap_msat,
         counted_msat=counted_msat,
         expires_at=min(routing.expires_at, resolved.invoice.expires_at) if resolved.invoice else routing.expires_at,
-        warning=await _limit_warning(resources, payer, kind, counted_msat) or _warning(routing.trouble),
+        warning=await _limit_warning(resources, payer, resolved, counted_msat) or warning(routing.trouble),
     )
 
 
@@ -118,7 +76,7 @@ async def _routing_fee(resources: Resources, payer: Payer, resolved: Resolved, a
         told = await quote_route(resources, route)
         book = await resources.limits.get(resources.pool, payer.limits_version)
         highest_msat = highest_routing_cap(amount_msat, book.max_fee_factor)
-        trouble = told.trouble if told.fee_msat <= highest_msat else _TOO_DEAR
+        trouble = told.trouble if told.fee_msat <= highest_msat else TOO_DEAR
         return replace(told, cap_msat=min(told.cap_msat, highest_msat), trouble=trouble)
     expires_at = datetime.now(UTC) + GOOD_FOR
     if resolved.is_internal:
@@ -147,14 +105,12 @@ async def _require_open(resources: Resources, payer: Payer, resolved: Resolved) 
         raise payee_closed()
 
 
-async def _limit_warning(resources: Resources, payer: Payer, kind: Kind, counted_msat: Msat) -> WarningOut | None:
+async def _limit_warning(
+    resources: Resources, payer: Payer, resolved: Resolved, counted_msat: Msat
+) -> WarningOut | None:
     async with resources.reading() as conn:
-        excess = await find_excess(conn, resources.limits, payer, kind, counted_msat)
+        excess = await find_excess(conn, resources.limits, payer, resolved.kind, counted_msat)
     if excess is None:
         return None
     code, detail, _fields = exceeded(excess)
     return WarningOut(code=code, detail=detail)
-
-
-def _warning(trouble: str | None) -> WarningOut | None:
-    return WarningOut(code=trouble, detail=_WARNINGS[trouble]) if trouble else None

@@ -20,7 +20,6 @@ from api.service.resources import Resources
 from engine.bank.node_choice import find_live_sender
 from engine.contracts.quote import RouteQuote, RouteRequest, quote_start
 from engine.domain.errors import EngineError, Invalid
-from engine.domain.ids import NodeName
 from engine.domain.money import MSAT_PER_SAT, Msat
 from engine.domain.routing_cap import default_routing_cap
 from engine.domain.sending import REFUSED_BY_NODE
@@ -73,10 +72,7 @@ async def quote_route(resources: Resources, route: Route) -> RoutingFee:
     """
     told = await resources.cache.find(f"quote:{route.digest}")
     if told is None:
-        total_msat = Msat(route.amount_msat + default_routing_cap(route.amount_msat))
-        async with resources.reading() as conn:
-            node = await find_live_sender(conn, total_msat)
-        told = _written(RouteQuote(trouble=UNTOLD)) if node is None else await _ask(resources, route, node)
+        told = await _ask(resources, route)
     return _fee(told, route.amount_msat)
 
 
@@ -104,13 +100,17 @@ def _fee(told: str, amount_msat: Msat) -> RoutingFee:
     )
 
 
-async def _ask(resources: Resources, route: Route, node: NodeName) -> str:
+async def _ask(resources: Resources, route: Route) -> str:
     """The node's answer, as it is cached.
 
     The lock of a payee belongs to a route, and each request for this route asks for the probe: any of them may start
     the workflow whose answer all of them get. The lock is released when the answer is cached, so that a later request
     does not start another probe.
     """
+    async with resources.reading() as conn:
+        node = await find_live_sender(conn, Msat(route.amount_msat + default_routing_cap(route.amount_msat)))
+    if node is None:
+        return _written(RouteQuote(trouble=UNTOLD))
     cache, lock = resources.cache, f"probe:{route.payee}"
     may = may_probe(resources.settings, route)
     takes = may and await cache.take(lock, route.digest, _PROBING_S)

@@ -14,22 +14,16 @@ from datetime import UTC, datetime
 
 from api.service.auth import no_such
 from api.service.deadline import Deadline, poll
-from api.service.destination import resolve
 from api.service.idempotency import as_error
-from api.service.limits import require_fresh_prices
 from api.service.payment import payment_run
 from api.service.payment.accepted import AcceptedPayment, keep_accepted
 from api.service.resources import Resources
+from api.service.withdraw_link.request import idempotency_key, request_of
 from api.service.withdraw_link.seal import is_k1_of, link_url, new_k1, open_sealed_id
 from engine.bank.idempotency import find_key
-from engine.bank.limits import find_payer
 from engine.bank.withdraw_link import WithdrawLink, find_link, why_closed
-from engine.clients import bolt11
-from engine.contracts.payment import PaymentRequest
-from engine.domain.errors import EngineError, Invalid, InvariantBroken, Refused
-from engine.domain.ids import PaymentId, id_for_key
+from engine.domain.errors import EngineError, Invalid, Refused
 from engine.domain.money import Msat
-from engine.domain.routing_cap import default_routing_cap
 
 _OWNERS_CODES = frozenset(
     {"insufficient_funds", "account_locked", "limit_exceeded", "spend_limit_exceeded", "price_unavailable"}
@@ -76,9 +70,7 @@ async def claim(resources: Resources, sealed_id: str, k1: str, invoice_text: str
     if await is_answered():
         return
     _require_open(link)
-    invoice = _read_invoice(resources, link, invoice_text)
-    await _require_fresh_prices(resources, link, invoice)
-    request = _request(link, k1, body_hash, invoice)
+    request = await request_of(resources, link, k1, body_hash, invoice_text)
     run = await payment_run.start(
         resources.temporal, resources.listener, request, payee="whoever has the withdraw link"
     )
@@ -105,7 +97,7 @@ def _require_open(link: WithdrawLink) -> None:
 async def _is_answered(resources: Resources, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
     """Whether the claim has its answer. Raises the refusal that it got, and Refused for a k1 of another invoice."""
     async with resources.reading() as conn:
-        known = await find_key(conn, link.account_id, _key(k1))
+        known = await find_key(conn, link.account_id, idempotency_key(k1))
     if known is None:
         return False
     if known.body_hash != body_hash:
@@ -120,45 +112,3 @@ def _for_claimant(refusal: EngineError) -> EngineError:
     if refusal.code in _OWNERS_CODES:
         return Refused("The owner of this link cannot pay it at the moment; ask the owner.", code=refusal.code)
     return refusal
-
-
-def _read_invoice(resources: Resources, link: WithdrawLink, text: str) -> bolt11.Bolt11:
-    invoice = bolt11.decode(text.removeprefix("lightning:"), network=resources.settings.bitcoin_network)
-    if invoice.amount_msat != link.amount_msat:
-        raise Invalid(f"The invoice must ask for exactly {link.amount_msat} msat.", code="amount_mismatch")
-    if invoice.expires_at <= datetime.now(UTC):
-        raise Invalid("The invoice has expired.", code="invoice_expired")
-    return invoice
-
-
-async def _require_fresh_prices(resources: Resources, link: WithdrawLink, invoice: bolt11.Bolt11) -> None:
-    """As for the owner's own payments."""
-    resolved = await resolve(resources, invoice.bolt11)
-    async with resources.reading() as conn:
-        payer = await find_payer(conn, link.account_id, link.wallet_id, link.key_id)
-    if payer is None:
-        raise InvariantBroken(f"{link.id} has no wallet")
-    await require_fresh_prices(resources, payer, "internal" if resolved.is_internal else "lightning")
-
-
-def _request(link: WithdrawLink, k1: str, body_hash: bytes, invoice: bolt11.Bolt11) -> PaymentRequest:
-    return PaymentRequest(
-        payment_id=PaymentId(id_for_key("pay", link.account_id, _key(k1))),
-        account_id=link.account_id,
-        wallet_id=link.wallet_id,
-        idempotency_key=_key(k1),
-        body_hash=body_hash.hex(),
-        destination=invoice.bolt11,
-        bolt11=invoice.bolt11,
-        payment_hash=invoice.payment_hash,
-        amount_in_invoice=True,
-        amount_msat=link.amount_msat,
-        max_fee_msat=default_routing_cap(link.amount_msat),
-        memo=link.memo,
-        api_key_id=link.key_id,
-        withdraw_link_id=link.id,
-    )
-
-
-def _key(k1: str) -> str:
-    return f"lnurlw:{k1}"

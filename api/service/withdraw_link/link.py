@@ -19,7 +19,6 @@ from engine.domain.ids import ApiKeyId, WalletId, WithdrawLinkId, new_id
 from engine.domain.lnurl import write_lnurl
 from engine.domain.money import Msat
 from engine.domain.page import Position, Slice
-from engine.ledger.database import Connection
 from engine.views.withdraw_link import list_links
 
 
@@ -138,11 +137,7 @@ async def _make(resources: Resources, caller: Caller, order: LinkOrder, intent: 
         deleted_at=None,
         created_at=now,
     )
-
-    async def write(conn: Connection) -> None:
-        await add_link_in_tx(conn, link)
-
-    return await once(resources, intent, link.id, write)
+    return await once(resources, intent, link.id, lambda conn: add_link_in_tx(conn, link))
 
 
 async def _own_link(resources: Resources, caller: Caller, link_id: str) -> WithdrawLink:
