@@ -111,7 +111,7 @@ async def test_a_request_of_another_kind_does_not_take_the_key_of_what_was_accep
     await teller.receive(alice, 5_000_000)
     accepted = request_of(alice, bob, 1_000)
     async with teller.pool.acquire() as conn:
-        await note_boarded(
+        await note_accepted(
             conn,
             accepted.payment_id if kind == "payment" else BatchId(id_for_key("batch", AccountId(alice.id), "k")),
             LANE,
