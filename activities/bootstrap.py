@@ -22,7 +22,7 @@ from temporalio.client import (
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from engine.bank.node import find_pubkey
+from engine.bank.node.node import find_pubkey
 from engine.contracts import queues, search_attributes
 from engine.contracts.invoice import sweep_start
 from engine.contracts.janitor import janitor_start

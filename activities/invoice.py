@@ -14,8 +14,9 @@ from temporalio.client import Client
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.heartbeat import heartbeats
-from engine.bank import invoice, node
+from engine.bank import invoice
 from engine.bank.fees import FeeBook
+from engine.bank.node import node
 from engine.clients.lnd.client import LndNode, NodeInvoice
 from engine.contracts import workflow_ids
 from engine.contracts.invoice import (

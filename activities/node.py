@@ -3,7 +3,7 @@
 from temporalio import activity
 
 from activities.heartbeat import heartbeats
-from engine.bank import node
+from engine.bank.node import node
 from engine.clients.lnd.client import LndNode
 from engine.contracts.node import AdoptNode, NodeActivities, NodePosition, NodePositionActivities
 from engine.domain.errors import Unavailable

@@ -14,11 +14,11 @@ from temporalio import activity
 from activities.direct_send import NO_NODES, AtOnce
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
-from engine.bank import accounts, invoice, keysend, node_choice, payment, sending, withdraw_link_use
-from engine.bank.fees import Charge
+from engine.bank import accounts, fees, invoice, keysend, payable, payment, sending
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
 from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
-from engine.bank.payable import already_paid, in_progress
+from engine.bank.node import node_choice
+from engine.bank.withdraw_link import use
 from engine.clients.lnurl.success_action import storable
 from engine.contracts import workflow_ids
 from engine.contracts.payment import (
@@ -112,7 +112,7 @@ class Payments(PaymentActivities):
         if asked.payment_hash is not None:
             await sending.take_turn_in_tx(conn, asked.payment_hash)
         if asked.withdraw_link_id is not None:
-            await withdraw_link_use.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
+            await use.take_use_in_tx(conn, asked.withdraw_link_id, asked.payment_id, asked.amount_msat)
         if asked.payee_wallet_id is not None or await self._is_ours_in_tx(conn, asked):
             return await self._settle_internally_in_tx(conn, asked, workflow_id)
         (payer,) = await find_payers(conn, [(asked.account_id, asked.wallet_id, asked.api_key_id)])
@@ -232,7 +232,7 @@ async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentR
 
 async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: ReleasePayment) -> None:
     """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
-    await withdraw_link_use.give_use_back_in_tx(conn, row.id)
+    await use.give_use_back_in_tx(conn, row.id)
     await post_new_in_tx(conn, payment.released(row))
     detail = one_line(release.failure_detail, _DETAIL_BYTES)  # a report of an older release has the node's own words
     await payment.mark_failed_in_tx(
@@ -253,18 +253,18 @@ async def _find_opened_in_tx(conn: Connection, asked: PaymentRequest, workflow_i
 async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> None:
     status = await payment.find_live_status(conn, asked.payment_hash) if asked.payment_hash else None
     if status == PaymentStatus.SETTLED:
-        raise already_paid()
-    raise in_progress()
+        raise payable.already_paid()
+    raise payable.in_progress()
 
 
-def _max_fee(asked: PaymentRequest, charge: Charge) -> Msat:
+def _max_fee(asked: PaymentRequest, charge: fees.Charge) -> Msat:
     """The most that it may cost beside the amount: the network's part, which is what the cap leaves, and our fee."""
     return Msat(asked.max_fee_msat + charge.fee_msat) if asked.fee_cap_msat is None else asked.fee_cap_msat
 
 
 def _new_payment(
     asked: PaymentRequest,
-    charge: Charge,
+    charge: fees.Charge,
     sender: NodeName,
     *,
     attempt: int,

@@ -23,7 +23,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
 from activities.invoice import start_receipts
-from engine.bank import invoice, node, payment, sending
+from engine.bank import invoice, payment, sending
+from engine.bank.node import node
 from engine.clients.lnd.client import LndNode, NodeInvoice, NodePayment, NodePaymentStatus
 from engine.contracts.invoice import MAX_RECEIPTS
 from engine.contracts.pump import PumpActivities, PumpInput

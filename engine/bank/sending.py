@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from engine.bank.internal_payee import is_own_invoice
-from engine.bank.node_choice import choose_sender
+from engine.bank.node.node_choice import choose_sender
 from engine.bank.payable import NEVER_AGAIN, unpayable
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId

@@ -1,6 +1,6 @@
 """The withdraw links of an account, page by page."""
 
-from engine.bank.withdraw_link import COLUMNS, WithdrawLink
+from engine.bank.withdraw_link.link import COLUMNS, WithdrawLink
 from engine.domain.ids import AccountId
 from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection

@@ -16,7 +16,8 @@ import pytest
 
 from activities.invoice import Receipts
 from activities.payment import Payments
-from engine.bank import invoice, janitor, node, payment, reconciliation, sending
+from engine.bank import invoice, janitor, payment, reconciliation, sending
+from engine.bank.node import node
 from engine.contracts.invoice import Receipt
 from engine.contracts.payment import PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain.ids import AccountId, InvoiceId, NodeName, PaymentHash, PaymentId, WalletId

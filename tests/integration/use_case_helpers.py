@@ -30,7 +30,7 @@ from engine.bank.accounts import (
     token,
 )
 from engine.bank.limits import LimitBooks
-from engine.bank.node import add_row_in_tx, report_room
+from engine.bank.node.node import add_row_in_tx, report_room
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
 from engine.clients.lnurl.web import Web

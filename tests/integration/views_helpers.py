@@ -5,8 +5,9 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine.bank import invoice, node, payment
+from engine.bank import invoice, payment
 from engine.bank.fees import Charge
+from engine.bank.node import node
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger import chart

@@ -13,7 +13,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import pump as pumps
 from activities.pump import Pump
-from engine.bank import node, payment, sending
+from engine.bank import payment, sending
+from engine.bank.node import node
 from engine.clients.lnd.client import LndNode, NodeIdentity, NodePayment, NodePaymentStatus
 from engine.contracts.pump import PumpInput
 from engine.domain.errors import EngineError, InvariantBroken

@@ -11,7 +11,7 @@ from api.service.destination import (
 from api.service.limits import require_fresh_prices, require_max_fee
 from api.service.payment.order import Facts, PaymentOrder, PlacedOrder
 from api.service.resources import Resources
-from engine.bank.node_choice import find_live_sender
+from engine.bank.node.node_choice import find_live_sender
 from engine.contracts.payment import PaymentRequest
 from engine.domain.errors import Unavailable
 from engine.domain.money import Msat

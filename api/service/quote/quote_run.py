@@ -17,7 +17,7 @@ from typing import Literal
 
 from api.service import temporal
 from api.service.resources import Resources
-from engine.bank.node_choice import find_live_sender
+from engine.bank.node.node_choice import find_live_sender
 from engine.contracts.quote import RouteQuote, RouteRequest, quote_start
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.money import MSAT_PER_SAT, Msat

@@ -21,7 +21,7 @@ from api.service.resources import Resources
 from api.service.withdraw_link.request import idempotency_key, request_of
 from api.service.withdraw_link.seal import is_k1_of, link_url, new_k1, open_sealed_id
 from engine.bank.idempotency import find_key
-from engine.bank.withdraw_link import WithdrawLink, find_link, why_closed
+from engine.bank.withdraw_link.link import WithdrawLink, find_link, why_closed
 from engine.domain.errors import EngineError, Invalid, Refused
 from engine.domain.money import Msat
 

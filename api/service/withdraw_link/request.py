@@ -6,7 +6,7 @@ from api.service.destination import resolve
 from api.service.limits import require_fresh_prices
 from api.service.resources import Resources
 from engine.bank.limits import find_payer
-from engine.bank.withdraw_link import WithdrawLink
+from engine.bank.withdraw_link.link import WithdrawLink
 from engine.clients import bolt11
 from engine.contracts.payment import PaymentRequest
 from engine.domain.errors import Invalid, InvariantBroken

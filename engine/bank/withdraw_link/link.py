@@ -1,4 +1,4 @@
-"""The rows of withdraw links. A link holds no money; each claim is a payment (`withdraw_link_use.py`).
+"""The rows of withdraw links. A link holds no money; each claim is a payment (`use.py`).
 
 A link lives as long as the API key that made it, and its claims count towards that key's spend limit.
 """

@@ -10,7 +10,7 @@ constraint on `uses_left` enforces the same. The link's row is always locked bef
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from engine.bank.withdraw_link import COLUMNS, WithdrawLink, why_closed
+from engine.bank.withdraw_link.link import COLUMNS, WithdrawLink, why_closed
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import PaymentId, WithdrawLinkId
 from engine.domain.money import Msat
