@@ -1,7 +1,7 @@
-"""A word from process to process that a payment has ended, over Redis: sooner by some 15 ms than Temporal tells it.
+"""Announcements over Redis that a payment has ended, some 15 ms sooner than Temporal tells it.
 
-A word is a hint and nothing else: whoever hears it reads the answer in Postgres, where it was written before the word
-was said. Words get lost, with Redis, with a connection, with a process; so nobody waits for one alone.
+An announcement is only a hint: a process that hears it reads the answer in Postgres, which was written before. An
+announcement may be lost with Redis, a connection or a process, so nobody waits for one alone.
 """
 
 import asyncio
@@ -16,16 +16,16 @@ from redis.exceptions import RedisError
 
 from engine.domain.ids import PaymentId
 
-Word: TypeAlias = asyncio.Future[None]
+Announcement: TypeAlias = asyncio.Future[None]
 
 _CHANNEL = "millrace:ended"
 _LIMIT_S = 3
-"""Of one try: nobody waits for it, and what took so long is news no more."""
+"""Of one try: nobody waits for it, and a later announcement is of no use."""
 _AGAIN_S = 1
 
 
 class Announcer:
-    """Says that payments have ended. Never raises, and nobody waits for it."""
+    """Announces that payments have ended. Never raises, and nobody waits for it."""
 
     def __init__(self, url: str) -> None:
         # One repeat: the pool may still hold connections to a Redis that has been restarted since.
@@ -34,18 +34,18 @@ class Announcer:
         self._saying: set[asyncio.Task[None]] = set()
 
     def announce(self, payments: Sequence[PaymentId]) -> None:
-        """These have ended, and Postgres knows how."""
+        """These payments have ended, and Postgres knows their outcomes."""
         if payments:
             task = asyncio.create_task(self._say(" ".join(payments)))
             self._saying.add(task)
             task.add_done_callback(self._saying.discard)
 
-    async def _say(self, word: str) -> None:
+    async def _say(self, payments: str) -> None:
         with suppress(RedisError, OSError):
-            await self._redis.publish(_CHANNEL, word)
+            await self._redis.publish(_CHANNEL, payments)
 
     async def close(self) -> None:
-        """Let go of the connections, with what is not said yet."""
+        """Close the connections. Announcements that were not sent yet are dropped."""
         for task in self._saying:
             task.cancel()
         await asyncio.gather(*self._saying, return_exceptions=True)
@@ -53,20 +53,20 @@ class Announcer:
 
 
 class Listener:
-    """Hears what all processes say, from `listen` on."""
+    """Hears the announcements of all processes, from `listen` on."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.from_url(url, socket_connect_timeout=_LIMIT_S)
-        self._expected: dict[str, set[Word]] = {}
+        self._expected: dict[str, set[Announcement]] = {}
         self.hears = False
-        """Whether a word would be heard now, as far as is known."""
+        """Whether an announcement would be heard now, as far as is known."""
 
-    def expect(self, payment_id: PaymentId) -> Word:
-        """Done when the word comes; cancel it to wait no longer."""
-        word: Word = asyncio.get_running_loop().create_future()
-        self._expected.setdefault(payment_id, set()).add(word)
-        word.add_done_callback(lambda _: self._forget(payment_id, word))
-        return word
+    def expect(self, payment_id: PaymentId) -> Announcement:
+        """Done when the announcement comes; cancel it to wait no longer."""
+        announcement: Announcement = asyncio.get_running_loop().create_future()
+        self._expected.setdefault(payment_id, set()).add(announcement)
+        announcement.add_done_callback(lambda _: self._forget(payment_id, announcement))
+        return announcement
 
     async def listen(self) -> None:
         """Until cancelled; while Redis is away nothing is heard."""
@@ -81,18 +81,18 @@ class Listener:
             await asyncio.sleep(_AGAIN_S)
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._redis.aclose()
 
-    def _hear(self, word: bytes) -> None:
-        for payment_id in word.decode().split():
+    def _hear(self, payments: bytes) -> None:
+        for payment_id in payments.decode().split():
             for each in self._expected.pop(payment_id, ()):
                 if not each.done():
                     each.set_result(None)
 
-    def _forget(self, payment_id: str, word: Word) -> None:
+    def _forget(self, payment_id: str, announcement: Announcement) -> None:
         waiting = self._expected.get(payment_id)
         if waiting is not None:
-            waiting.discard(word)
+            waiting.discard(announcement)
             if not waiting:
                 del self._expected[payment_id]

@@ -97,7 +97,7 @@ async def test_the_word_ends_the_wait_and_temporal_is_not_asked(listener: Listen
 
 
 async def test_where_no_word_comes_temporal_tells(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payment_run, "_WORD_S", 0.01)
+    monkeypatch.setattr(payment_run, "_ANNOUNCED_S", 0.01)
     temporal = FakeTemporal()
     temporal.let.set()
     assert await payment_run.wait_for_end(await _start(temporal, listener), Deadline(10)) == SETTLED
@@ -113,7 +113,7 @@ async def test_who_does_not_hear_asks_temporal_at_once(listener: Listener) -> No
 
 
 async def test_a_word_that_comes_late_still_ends_the_wait(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payment_run, "_WORD_S", 0.01)
+    monkeypatch.setattr(payment_run, "_ANNOUNCED_S", 0.01)
     temporal = FakeTemporal()
     run = await _start(temporal, listener)
     async with asyncio.timeout(5):

@@ -1,10 +1,11 @@
-"""A payment's workflow as the API meets it: started or found, waited for, and asked what it was started with.
+"""The run of a payment: its workflow, started or found, waited for, and asked for its request.
 
-It is the payment's own, or a lane's that carries others as well; both are a `Run`. Starting is repeatable: the same id
-finds the running workflow, or says that it has ended. Whatever goes wrong between us and Temporal leaves either no
+The workflow is the payment's own, or a lane's that carries other payments too. Starting is safe to repeat: the same id
+finds the running workflow, or says that it has ended. Whatever fails between the API and Temporal leaves either no
 workflow or exactly one, so the caller may always repeat with its key.
 
-The worker that ends a payment says so to whoever listens, and Temporal is asked only where no such word comes.
+The worker that ends a payment announces it (`engine/clients/announcements.py`). Temporal is asked only where no
+announcement comes.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from temporalio.client import Client, WorkflowHandle
 
 from api.service import temporal
 from api.service.deadline import MAX_WAIT_S, Deadline
-from engine.clients.announcements import Listener, Word
+from engine.clients.announcements import Announcement, Listener
 from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneOutcome, LaneRequest, lane_start
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, payment_start
@@ -27,13 +28,13 @@ from engine.domain.ids import AccountId, new_id
 Handle = WorkflowHandle[Any, PaymentOutcome]
 LaneHandle = WorkflowHandle[Any, LaneOutcome]
 
-_WORD_S = 0.25
-"""So long the word of an end is waited for alone; then Temporal is asked as well, which is slower and loses nothing."""
+_ANNOUNCED_S = 0.25
+"""How long the announcement alone is waited for. Then Temporal is asked too, which is slower and loses nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What a running workflow was started with, and when."""
+    """The request that a running workflow was started with, and the time of its start."""
 
     request: PaymentRequest
     at: datetime
@@ -41,22 +42,23 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A payment on its way in a workflow: its own, or a lane's."""
+    """A payment in its workflow."""
 
     workflow_id: str
     ended: "asyncio.Task[Sequence[PaymentOutcome] | None]"
-    """How it ended, with all that shared it; None when Postgres may tell: all words came, or Temporal is silent."""
-    word: Word | None = None
-    """Done when a worker has said that this payment has ended: Postgres knows how."""
+    """The outcomes of all payments of the workflow. None when Postgres knows more: all ends were announced, or Temporal
+    does not answer."""
+    announced: Announcement | None = None
+    """Done when a worker has announced the end of this payment: Postgres knows the outcome."""
     started_here: bool = True
-    """Whether this request started it, or found it."""
+    """Whether this request started the workflow. False: it found the workflow."""
     place: int | None = None
-    """In its lane, from 0; also the only one of a lane. None for what is waited for by its caller alone."""
+    """The payment's place in its lane, from 0, also where it is alone there. None: only its caller waits for it."""
     accepted: Started | None = None
-    """The request that a lane carries of this payment, and since when."""
+    """The request of this payment in a lane, and the time of its start."""
 
     def leave(self) -> None:
-        """This request waits no longer; the payment goes on. Others may wait for the same lane."""
+        """Stop waiting for the workflow, unless others wait for the same lane. The payment goes on."""
         if self.place is None:
             self.ended.cancel()
 
@@ -64,52 +66,59 @@ class Run:
 async def start(client: Client, listener: Listener, asked: PaymentRequest, *, payee: str) -> Run:
     """Start the payment in a workflow of its own, or find it.
 
-    Raises Unavailable when Temporal did not answer: a repeat with the same key finds whatever there is.
+    Raises Unavailable when Temporal does not answer: a repeat with the same key finds the workflow, if there is one.
     """
-    with _expected(listener, [asked]) as words:
+    with _expected(listener, [asked]) as announcements:
         started = await temporal.start(client, payment_start(asked, payee=payee))
         workflow_id = started.handle.id
         if started.is_taken:
-            words[0].cancel()
+            announcements[0].cancel()
             return find(client, workflow_id)
-    ended = _ended(_own_end(started.handle), words, listener)
-    return Run(workflow_id=workflow_id, ended=ended, word=words[0], started_here=started.is_new)
+    ended = _ended(_own_end(started.handle), announcements, listener)
+    return Run(workflow_id=workflow_id, ended=ended, announced=announcements[0], started_here=started.is_new)
 
 
 async def start_lane(
     client: Client, listener: Listener, asked: Sequence[PaymentRequest], *, over_lightning: bool
 ) -> list[Run]:
-    """Start payments of different keys in one workflow; their runs, in the same order.
+    """Start payments of different keys in one workflow. Returns their runs, in the same order.
 
-    Raises Unavailable when Temporal did not answer: a repeat with the same key is answered by whichever comes first.
+    Raises Unavailable when Temporal does not answer. A repeat with the same key may start another workflow; the first
+    of them to open the payment pays it.
     """
     workflow_id = workflow_ids.lane(new_id("lane"))
     lane = LaneRequest(items=list(asked), over_lightning=over_lightning)
-    with _expected(listener, asked) as words:
+    with _expected(listener, asked) as announcements:
         handle = (await temporal.start(client, lane_start(lane, workflow_id))).handle
-    ended = _ended(_lane_end(handle), words, listener)
+    ended = _ended(_lane_end(handle), announcements, listener)
     now = datetime.now(UTC)
     return [
-        Run(workflow_id=workflow_id, ended=ended, word=words[place], place=place, accepted=Started(each, now))
+        Run(
+            workflow_id=workflow_id,
+            ended=ended,
+            announced=announcements[place],
+            place=place,
+            accepted=Started(each, now),
+        )
         for place, each in enumerate(asked)
     ]
 
 
 def find(client: Client, workflow_id: str) -> Run:
-    """The workflow of this id, if there is one. Its word may have been said already."""
+    """The workflow with this id, if there is one. Its end may have been announced already."""
     handle = client.get_workflow_handle(workflow_id, result_type=PaymentOutcome)
     return Run(workflow_id=workflow_id, ended=asyncio.create_task(_own_end(handle)), started_here=False)
 
 
 def workflow_id_of(account_id: AccountId, payment_id: str) -> str:
-    """Where the account's payment with this id would run alone: both ids share the digest of the key."""
+    """The id of the payment's own workflow: both ids share the digest of the key."""
     return f"payment-{account_id}-{payment_id.partition('_')[2]}"
 
 
 async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
-    """How it ended. None when Postgres may tell, or it has not by then."""
-    told: set[asyncio.Future[Any]] = {run.ended} if run.word is None else {run.ended, run.word}
-    await asyncio.wait(told, timeout=deadline.left_s, return_when=asyncio.FIRST_COMPLETED)
+    """The outcome. None when Postgres knows more, or the payment has not ended by the deadline."""
+    ends: set[asyncio.Future[Any]] = {run.ended} if run.announced is None else {run.ended, run.announced}
+    await asyncio.wait(ends, timeout=deadline.left_s, return_when=asyncio.FIRST_COMPLETED)
     if not run.ended.done():
         run.leave()
         return None
@@ -118,33 +127,35 @@ async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
 
 
 @contextmanager
-def _expected(listener: Listener, asked: Sequence[PaymentRequest]) -> Iterator[list[Word]]:
-    """The words of their ends, waited for from before they are started."""
-    words = [listener.expect(each.payment_id) for each in asked]
+def _expected(listener: Listener, asked: Sequence[PaymentRequest]) -> Iterator[list[Announcement]]:
+    """The announcements of their ends, listened for from before the start."""
+    announcements = [listener.expect(each.payment_id) for each in asked]
     try:
-        yield words
+        yield announcements
     except BaseException:
-        for word in words:
-            word.cancel()
+        for each in announcements:
+            each.cancel()
         raise
 
 
 def _ended(
-    temporals: Coroutine[Any, Any, Sequence[PaymentOutcome] | None], words: Sequence[Word], listener: Listener
+    temporals: Coroutine[Any, Any, Sequence[PaymentOutcome] | None],
+    announcements: Sequence[Announcement],
+    listener: Listener,
 ) -> "asyncio.Task[Sequence[PaymentOutcome] | None]":
-    """Temporal's answer, or None when all words came before it was asked."""
+    """Temporal's answer. None when all ends were announced before Temporal was asked."""
 
     async def end() -> Sequence[PaymentOutcome] | None:
         if listener.hears:
-            _heard, missing = await asyncio.wait(words, timeout=_WORD_S)
+            _announced, missing = await asyncio.wait(announcements, timeout=_ANNOUNCED_S)
             if not missing:
                 return None
         return await temporals
 
     def forget(_: object) -> None:
         temporals.close()
-        for word in words:
-            word.cancel()
+        for each in announcements:
+            each.cancel()
 
     task = asyncio.create_task(end())
     task.add_done_callback(forget)
@@ -157,13 +168,13 @@ async def _own_end(handle: Handle) -> Sequence[PaymentOutcome] | None:
 
 
 async def _lane_end(handle: LaneHandle) -> Sequence[PaymentOutcome] | None:
-    """Not cancelled by one that leaves, for others wait as well; nobody waits longer than this."""
+    """A caller that leaves does not cancel it, because others wait too. Nobody waits longer than MAX_WAIT_S."""
     outcome = await temporal.wait(handle, MAX_WAIT_S)
     return None if outcome is None else outcome.outcomes
 
 
 async def find_started(client: Client, workflow_id: str) -> Started | None:
-    """What a payment's own workflow was started with, while it runs. None when it has ended, or never was.
+    """The request of a payment's own workflow, while it runs. None when it has ended, or never was.
 
     Raises Unavailable when Temporal does not answer.
     """
@@ -172,7 +183,7 @@ async def find_started(client: Client, workflow_id: str) -> Started | None:
 
 
 async def find_in_lane(client: Client, workflow_id: str, payment_id: str, at: datetime) -> Started | None:
-    """What a lane was started with for this payment, `at` the moment that its caller was told. None when it has ended.
+    """The request of this payment in a lane, while the lane runs. Its caller was told 202 `at` this time.
 
     Raises Unavailable when Temporal does not answer.
     """
