@@ -24,7 +24,7 @@ from activities.announcements import AnnouncingInterceptor
 from activities.batch import Batches
 from activities.bootstrap import ensure_standing
 from activities.correction import Corrections
-from activities.direct_send import AtOnce
+from activities.direct_send import DirectSend
 from activities.failures import FailureInterceptor
 from activities.forced_end import Decisions
 from activities.invoice import InvoiceSweep, Receipts
@@ -123,8 +123,8 @@ def _payments_worker(
 ) -> Worker:
     ids = Chart()
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
-    at_once = AtOnce(sendings, most=settings.workflow_task_slots * 3 // 4)
-    payments, receipts, books = Payments(pool, ids, caps, at_once), Receipts(pool, ids), NodeBooks(pool, ids)
+    direct_send = DirectSend(sendings, most=settings.workflow_task_slots * 3 // 4)
+    payments, receipts, books = Payments(pool, ids, caps, direct_send), Receipts(pool, ids), NodeBooks(pool, ids)
     reconciliations = Reconciliations(pool)
     lanes, batches = Lanes(pool, ids, payments, announcer), Batches(pool, ids)
     corrections = Corrections(pool, ids)

@@ -1,13 +1,13 @@
-"""Sending at once: most payments end within a second, and need no other process than the one that holds their money.
+"""Direct send: the worker that holds the money of a payment also sends it, because most payments end within a second.
 
-    before the money is held       the node reads the invoice: what it cannot read is refused, and nothing is held
-    money held here a moment ago    the node is told to send, and not asked first: nobody can have told it yet
-    anything else                   left to the node's own queue, where every send begins with a look
-    no end within some seconds      followed from there
+    before the money is held        the node reads the invoice; an invoice that it cannot read is refused
+    money held here a moment ago    the node is told to send, without a look: nobody can have told it before
+    any other payment               left to the node's own queue, where every send begins with a look
+    no end within some seconds      followed from the node's queue
 
-At most so many workflow tasks at a time wait here for nodes, whether for one payment or for those of a lane: slow
-payees take no place from payments that would be done. The reading takes none: it is short, and a node that is silent is
-not asked again for some seconds. What it could not read then it reads before the send.
+The number of workflow tasks that wait here for nodes is bounded, whether for one payment or for a lane: slow payees
+take no place from fast ones. Reading an invoice takes no place: it is short, and a node that does not answer is not
+asked again for some seconds. An invoice that was not read here is read before the send.
 """
 
 import asyncio
@@ -27,16 +27,16 @@ _FOLLOW_S = 3.5
 _ALL_S = 4
 """With the calls before it."""
 _NEW_S = 2
-"""So soon after its opening was begun no other worker can have taken a payment up: a workflow task goes to another one
-after five seconds, and what a lane has opened to another workflow after ten."""
+"""How long after the begin of its opening no other worker can have taken a payment up: a workflow task goes to another
+worker after five seconds, and a payment that a lane has opened to another workflow after ten."""
 
 _READ_S = 1
 _SILENT_S = 5
-"""So long a node that did not answer is not asked to read before the hold."""
+"""How long a node that did not answer is not asked to read invoices before the hold."""
 
 
-class AtOnce:
-    """For the nodes that this process calls. At most `most` tasks wait here."""
+class DirectSend:
+    """Direct sends to the nodes that this process calls. At most `most` tasks wait here."""
 
     def __init__(self, nodes: Mapping[NodeName, Sending], *, most: int) -> None:
         self._nodes = nodes
@@ -84,7 +84,7 @@ class AtOnce:
     async def send(self, attempt: LightningAttempt, *, opening_since: float) -> AttemptReport | None:
         """Send what this call has just opened, and began to open at that moment of the monotonic clock.
 
-        None when no word of the node came: whoever sends it then must look first. Raises nothing.
+        None when the node did not answer: the next send must begin with a look. Raises nothing.
         """
         node = self._nodes.get(attempt.node)
         if node is None:
@@ -97,5 +97,5 @@ class AtOnce:
             return None
 
 
-NO_NODES = AtOnce({}, most=0)
-"""For a process that calls none."""
+NO_NODES = DirectSend({}, most=0)
+"""For a process that calls no node."""

@@ -36,7 +36,7 @@ class Lanes(LaneActivities):
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
         """What contradicts the books is left out, and handed to a workflow of its own that calls an operator."""
         if lane.over_lightning:
-            with self._payments.at_once.place() as may_wait:
+            with self._payments.direct_send.place() as may_wait:
                 async with asyncio.TaskGroup() as side_by_side:
                     pays = [side_by_side.create_task(self._pay(each, may_wait=may_wait)) for each in lane.items]
             return LaneOutcome(outcomes=[each.result() for each in pays])

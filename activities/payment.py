@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 
 from temporalio import activity
 
-from activities.direct_send import NO_NODES, AtOnce
+from activities.direct_send import NO_NODES, DirectSend
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from engine.bank import accounts, fees, invoice, keysend, payable, payment, sending
@@ -51,10 +51,10 @@ class Payments(PaymentActivities):
     """Needs Postgres, and nodes only to be quicker."""
 
     def __init__(
-        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, at_once: AtOnce = NO_NODES
+        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, direct_send: DirectSend = NO_NODES
     ) -> None:
         self._pool = pool
-        self.at_once = at_once
+        self.direct_send = direct_send
         self._ids = ids
         self._internal = InternalPayments(ids)
         self._limits = LimitBooks()
@@ -63,7 +63,7 @@ class Payments(PaymentActivities):
     @activity.defn
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
         workflow_id = workflow_ids.payment(request.account_id, request.idempotency_key)
-        with self.at_once.place() as may_wait:
+        with self.direct_send.place() as may_wait:
             return await self.open(request, workflow_id, may_wait=may_wait)
 
     async def open(self, request: PaymentRequest, workflow_id: str, *, may_wait: bool) -> OpenedPayment:
@@ -127,14 +127,14 @@ class Payments(PaymentActivities):
 
     async def _require_readable(self, asked: PaymentRequest) -> None:
         """Outside any transaction: a node is asked. The opening may choose another one, which the send asks then."""
-        if asked.bolt11 is None or asked.payment_hash is None or not self.at_once.calls_nodes:
+        if asked.bolt11 is None or asked.payment_hash is None or not self.direct_send.calls_nodes:
             return
         total_msat = Msat(asked.amount_msat + asked.max_fee_msat)
         async with borrowed(self._pool) as conn:
             reader = await sending.find_reader(conn, asked.payment_hash, total_msat, max_in_flight=self._caps.per_node)
         if reader is not None:
             amount_msat = asked.amount_msat if asked.amount_in_invoice else None
-            await self.at_once.require_readable(reader, asked.bolt11, asked.payment_hash, amount_msat)
+            await self.direct_send.require_readable(reader, asked.bolt11, asked.payment_hash, amount_msat)
 
     async def _is_ours_in_tx(self, conn: Connection, asked: PaymentRequest) -> bool:
         if asked.payment_hash is None:
@@ -189,7 +189,7 @@ class Payments(PaymentActivities):
         So does what ends in another way than it was asked to: its own workflow calls an operator. What the node refused
         before it had it is asked for once more there: a node that is only watched would never say anything about it.
         """
-        report = await self.at_once.send(attempt, opening_since=began)
+        report = await self.direct_send.send(attempt, opening_since=began)
         if report is None:
             return opened
         if report.verdict is not NodeVerdict.IN_FLIGHT and report.delivered_msat is None:

@@ -10,7 +10,7 @@ from typing import Literal
 import pytest
 import pytest_asyncio
 
-from activities.direct_send import AtOnce
+from activities.direct_send import DirectSend
 from activities.payment import Payments
 from engine.bank.accepted import note_accepted
 from engine.contracts.payment import PaymentRequest, PaymentStatus
@@ -132,7 +132,7 @@ async def test_a_request_of_another_kind_does_not_take_the_key_of_what_was_accep
         assert opened.outcome.status is PaymentStatus.SETTLED
 
 
-class Unreadable(AtOnce):
+class Unreadable(DirectSend):
     """A node that reads no invoice."""
 
     @property
@@ -152,7 +152,7 @@ async def test_what_no_node_can_read_does_not_take_the_key_of_what_was_accepted(
     await teller.receive(alice, 5_000_000)
     accepted = request_of(alice, bob, 1_000)
     await board(teller, accepted)
-    payments = Payments(teller.pool, chart.Chart(), at_once=Unreadable({}, most=1))
+    payments = Payments(teller.pool, chart.Chart(), direct_send=Unreadable({}, most=1))
     other = replace(
         accepted,
         body_hash="cd" * 32,

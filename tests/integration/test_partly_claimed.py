@@ -14,7 +14,7 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.direct_send import AtOnce
+from activities.direct_send import DirectSend
 from activities.payment import Payments
 from activities.reconciliation.matching import Memory, match
 from activities.reconciliation.reconciliation import PlaceReconciliations
@@ -141,7 +141,7 @@ async def test_it_does_not_end_with_its_opening_because_its_own_workflow_calls_a
 ) -> None:
     partly = replace(PAID, payment_index=1, delivered_msat=Msat(600_000))
     door = Sending(cast("LndNode", FakeLnd(known=None, says=[partly])), payers.pool)
-    payments = Payments(payers.pool, Chart(), at_once=AtOnce({NODE: door}, most=4))
+    payments = Payments(payers.pool, Chart(), direct_send=DirectSend({NODE: door}, most=4))
     opened = await ActivityEnvironment().run(payments.open_payment, payers.request(alice, None, ASKED))
     assert opened.attempt is not None
     assert (opened.outcome.status, opened.attempt.begun) == (PaymentStatus.PENDING, True)
@@ -151,7 +151,7 @@ async def test_it_does_not_end_with_its_opening_because_its_own_workflow_calls_a
 async def test_what_was_taken_in_full_has_no_amount_of_its_own(payers: Payers, alice: User) -> None:
     whole = replace(PAID, payment_index=1, delivered_msat=Msat(ASKED))
     door = Sending(cast("LndNode", FakeLnd(known=None, says=[whole])), payers.pool)
-    payments = Payments(payers.pool, Chart(), at_once=AtOnce({NODE: door}, most=4))
+    payments = Payments(payers.pool, Chart(), direct_send=DirectSend({NODE: door}, most=4))
     asked = payers.request(alice, None, ASKED)
     opened = await ActivityEnvironment().run(payments.open_payment, asked)
     assert (opened.outcome.status, opened.outcome.delivered_msat) == (PaymentStatus.SETTLED, None)

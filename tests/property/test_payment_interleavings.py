@@ -23,7 +23,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import direct_send, sending
 from activities.batch import Batches
-from activities.direct_send import AtOnce
+from activities.direct_send import DirectSend
 from activities.invoice import Receipts
 from activities.lane import Lanes
 from activities.payment import Payments
@@ -162,7 +162,7 @@ class Payer:
 
     async def pay(self, way: str, node: Node) -> PaymentOutcome:
         asked, door = node.asked, Sending(cast("LndNode", node), self.pool)
-        self.payments.at_once = AtOnce({NODE: door} if way == "at once" else {}, most=4)
+        self.payments.direct_send = DirectSend({NODE: door} if way == "at once" else {}, most=4)
         if way == "lane":
             left = await self.lanes.open_lane(LaneRequest(items=[asked], over_lightning=True))
             if left.outcomes[0].is_final:

@@ -16,7 +16,7 @@ import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
 from activities import direct_send
-from activities.direct_send import AtOnce
+from activities.direct_send import DirectSend
 from activities.lane import Lanes
 from activities.payment import Payments
 from activities.sending import Sending
@@ -78,7 +78,7 @@ def _request(payer: User) -> PaymentRequest:
 
 def _payments(teller: Teller, lnd: FakeLnd) -> Payments:
     nodes = {NODE: Sending(cast("LndNode", lnd), teller.pool)}
-    return Payments(teller.pool, chart.Chart(), at_once=AtOnce(nodes, most=4))
+    return Payments(teller.pool, chart.Chart(), direct_send=DirectSend(nodes, most=4))
 
 
 async def _open(teller: Teller, lnd: FakeLnd, asked: PaymentRequest) -> OpenedPayment:
@@ -288,7 +288,7 @@ async def test_with_every_place_taken_a_lane_is_opened_and_sent_from_the_queue(t
     payments = _payments(teller, lnd)
     with ExitStack() as places:
         for _ in range(4):
-            assert places.enter_context(payments.at_once.place())
+            assert places.enter_context(payments.direct_send.place())
         lanes = Lanes(teller.pool, chart.Chart(), payments, cast("Announcer", FakeAnnouncer()))
         lane = LaneRequest(items=[asked], over_lightning=True)
         (end,) = (await ActivityEnvironment().run(lanes.open_lane, lane)).outcomes

@@ -10,7 +10,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities import direct_send
-from activities.direct_send import NO_NODES, AtOnce
+from activities.direct_send import NO_NODES, DirectSend
 from engine.clients.lnd.client import NodeIdentity, NodePayment
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
@@ -25,11 +25,11 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
     return fake_bank(monkeypatch)
 
 
-def _at_once(lnd: FakeLnd, *, most: int = 4) -> AtOnce:
-    return AtOnce({ATTEMPT.node: sending_with(lnd)}, most=most)
+def _direct_send(lnd: FakeLnd, *, most: int = 4) -> DirectSend:
+    return DirectSend({ATTEMPT.node: sending_with(lnd)}, most=most)
 
 
-async def _send(sender: AtOnce, attempt: LightningAttempt = ATTEMPT, *, age_s: float = 0) -> AttemptReport | None:
+async def _send(sender: DirectSend, attempt: LightningAttempt = ATTEMPT, *, age_s: float = 0) -> AttemptReport | None:
     async def opening() -> AttemptReport | None:
         with sender.place() as may_wait:
             return await sender.send(attempt, opening_since=time.monotonic() - age_s) if may_wait else None
@@ -39,32 +39,32 @@ async def _send(sender: AtOnce, attempt: LightningAttempt = ATTEMPT, *, age_s: f
 
 async def test_what_was_opened_a_moment_ago_is_sent_without_a_look() -> None:
     lnd = FakeLnd(known=None, says=[IN_FLIGHT, PAID])
-    report = await _send(_at_once(lnd))
+    report = await _send(_direct_send(lnd))
     assert report is not None
     assert (report.verdict, lnd.order) == (NodeVerdict.SUCCEEDED, ["send"])
 
 
 async def test_what_another_worker_may_have_taken_up_is_left_to_the_nodes_queue() -> None:
     lnd = FakeLnd(known=None, says=[PAID])
-    assert (await _send(_at_once(lnd), age_s=2.1), lnd.order) == (None, [])
+    assert (await _send(_direct_send(lnd), age_s=2.1), lnd.order) == (None, [])
 
 
 @pytest.mark.parametrize(
     "error", [Unavailable("connection reset"), OutcomeUnknown("deadline exceeded"), InvariantBroken("not ours")]
 )
 async def test_what_goes_wrong_is_left_to_the_nodes_queue(error: EngineError) -> None:
-    assert await _send(_at_once(FakeLnd(known=None, says=[error]))) is None
+    assert await _send(_direct_send(FakeLnd(known=None, says=[error]))) is None
 
 
 async def test_the_fence_stands_before_this_send_as_before_every_one(kept: FakeBank) -> None:
     kept.pubkey = None
     lnd = FakeLnd(known=None, says=[PAID])
-    assert (await _send(_at_once(lnd)), lnd.sent) == (None, 0)
+    assert (await _send(_direct_send(lnd)), lnd.sent) == (None, 0)
 
 
 async def test_a_node_of_another_process_is_left_to_it() -> None:
     lnd = FakeLnd(known=None, says=[PAID])
-    assert await _send(_at_once(lnd), replace(ATTEMPT, node=NodeName("lnd-9"))) is None
+    assert await _send(_direct_send(lnd), replace(ATTEMPT, node=NodeName("lnd-9"))) is None
     assert (await _send(NO_NODES), lnd.order) == (None, [])
 
 
@@ -91,7 +91,7 @@ async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wa
 ) -> None:
     monkeypatch.setattr(direct_send, "_FOLLOW_S", 0.2)
     lnd = SlowLnd(known=None, says=[])
-    sender = _at_once(lnd, most=2)
+    sender = _direct_send(lnd, most=2)
     attempts = [replace(ATTEMPT, payment_id=PaymentId(f"pay_{number}")) for number in range(3)]
     reports = await asyncio.gather(*(_send(sender, each) for each in attempts))
     assert [report and report.verdict for report in reports] == [NodeVerdict.IN_FLIGHT, NodeVerdict.IN_FLIGHT, None]
@@ -110,25 +110,25 @@ async def test_a_node_that_was_slow_to_say_who_it_is_is_not_told(monkeypatch: py
             return await FakeLnd.get_identity(self)
 
     lnd = Sluggish(known=None, says=[PAID])
-    assert (await _send(_at_once(lnd)), lnd.sent) == (None, 0)
+    assert (await _send(_direct_send(lnd)), lnd.sent) == (None, 0)
 
 
 async def test_a_silent_node_keeps_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(direct_send, "_ALL_S", 0.1)
-    assert await _send(_at_once(SilentLnd(known=None, says=[]))) is None
+    assert await _send(_direct_send(SilentLnd(known=None, says=[]))) is None
 
 
 # Read before the hold
 
 
-async def _read(sender: AtOnce, node: NodeName = ATTEMPT.node) -> None:
+async def _read(sender: DirectSend, node: NodeName = ATTEMPT.node) -> None:
     await ActivityEnvironment().run(sender.require_readable, node, ATTEMPT.bolt11, ATTEMPT.payment_hash, None)
 
 
 async def test_what_the_node_cannot_read_is_refused() -> None:
     refused = Invalid("it cannot", code="invoice_refused_by_node")
     with pytest.raises(Invalid, match="it cannot"):
-        await _read(_at_once(FakeLnd(known=None, says=[], reads=refused)))
+        await _read(_direct_send(FakeLnd(known=None, says=[], reads=refused)))
 
 
 @dataclass
@@ -146,12 +146,12 @@ async def test_a_silent_node_keeps_nobody_waiting_twice(monkeypatch: pytest.Monk
     """What it could not read now it reads before the send."""
     monkeypatch.setattr(direct_send, "_READ_S", 0.05)
     lnd = Unread(known=None, says=[])
-    sender = _at_once(lnd)
+    sender = _direct_send(lnd)
     for _ in range(3):
         await _read(sender)
     assert lnd.asked == 1
     monkeypatch.setattr(direct_send, "_SILENT_S", 0)
-    sender = _at_once(lnd)
+    sender = _direct_send(lnd)
     for _ in range(2):
         await _read(sender)
     assert lnd.asked == 3
@@ -159,6 +159,6 @@ async def test_a_silent_node_keeps_nobody_waiting_twice(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("error", [Unavailable("no answer"), InvariantBroken("no macaroon", code="node_refuses")])
 async def test_a_node_that_does_not_read_refuses_nothing(error: EngineError) -> None:
-    await _read(_at_once(FakeLnd(known=None, says=[], reads=error)))
+    await _read(_direct_send(FakeLnd(known=None, says=[], reads=error)))
     await _read(NO_NODES)
-    await _read(_at_once(FakeLnd(known=None, says=[], reads=error)), NodeName("lnd-9"))
+    await _read(_direct_send(FakeLnd(known=None, says=[], reads=error)), NodeName("lnd-9"))
