@@ -15,9 +15,7 @@ from api.service import ledger
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
-from engine.views.balances import TrialBalanceRow
-from engine.views.export import COLUMNS
-from engine.views.transfer_history import Step
+from engine.views import balances, export, transfer_history
 
 router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
 Finance = Annotated[Caller, Depends(needs_role(*MAY["read the books"]))]
@@ -30,7 +28,7 @@ _BEANCOUNT = '2026-01-31 * "lightning_settled" ""\n  Income:Settled:Income:Ln--f
 _TEXTS: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
-            "text/csv": {"schema": {"type": "string"}, "example": ",".join(COLUMNS) + "\r\n"},
+            "text/csv": {"schema": {"type": "string"}, "example": ",".join(export.COLUMNS) + "\r\n"},
             "text/plain": {"schema": {"type": "string"}, "example": _BEANCOUNT},
         }
     }
@@ -202,7 +200,7 @@ async def export_ledger(caller: Finance, resources: Res, query: Annotated[Export
     return await stream(pieces, media_type="text/plain", file_name="ledger.beancount")
 
 
-def _sums(row: TrialBalanceRow) -> SumsOut:
+def _sums(row: balances.TrialBalanceRow) -> SumsOut:
     return SumsOut(
         code=row.code,
         kind=row.kind,
@@ -212,7 +210,7 @@ def _sums(row: TrialBalanceRow) -> SumsOut:
     )
 
 
-def _totals(rows: Sequence[TrialBalanceRow]) -> list[TotalOut]:
+def _totals(rows: Sequence[balances.TrialBalanceRow]) -> list[TotalOut]:
     return [
         TotalOut(
             currency=currency,
@@ -223,7 +221,7 @@ def _totals(rows: Sequence[TrialBalanceRow]) -> list[TotalOut]:
     ]
 
 
-def _step(step: Step) -> StepOut:
+def _step(step: transfer_history.Step) -> StepOut:
     return StepOut(
         ref=step.ref,
         template=step.template,

@@ -1,11 +1,11 @@
-"""Our users as lightning addresses: LNURL-pay as it is served (LUD-06, 09, 12, 16, 21).
+"""Lightning addresses of our users: the LNURL-pay server (LUD-06, 09, 12, 16, 21).
 
-    /.well-known/lnurlp/<name>           what the user takes, and the metadata
-    /lnurlp/<name>/callback?amount=…     an invoice for it, whose description hash is the hash of that metadata
-    /lnurlp/<name>/verify/<hash>         whether it is paid, and then the proof
+    /.well-known/lnurlp/<name>           the amounts that the user accepts, and the metadata
+    /lnurlp/<name>/callback?amount=…     an invoice, whose description hash is the hash of that metadata
+    /lnurlp/<name>/verify/<hash>         whether the invoice is paid, and the preimage
 
-The comment becomes the invoice's memo, which only the user sees. What is paid is a receipt like any other. The other
-side, paying somebody else's address, is in destination.py.
+The comment becomes the invoice's memo, which only the user sees. The payment is a receipt like any other. Paying an
+address outside, the other side of LNURL-pay, is in destination.py.
 """
 
 import re
@@ -15,8 +15,6 @@ from fastapi import APIRouter, Depends, Query
 
 from api.access import get_resources
 from api.http.lnurl import LnurlRoute
-from api.service.auth import no_such
-from api.service.invoice.invoice import find_for_public, make_for_public
 from api.service.invoice.node import InvoiceOrder
 from api.service.invoice.payee import (
     EXPIRY_S,
@@ -26,6 +24,7 @@ from api.service.invoice.payee import (
     find_payee,
     strangers_memo,
 )
+from api.service.invoice.public import make_for_public, show_for_public
 from api.service.resources import Resources
 from engine.domain.errors import Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, description_hash, metadata_of_user
@@ -34,7 +33,6 @@ router = APIRouter(tags=["lnurl"], route_class=LnurlRoute)
 Res = Annotated[Resources, Depends(get_resources)]
 
 _AMOUNT = re.compile(r"[1-9][0-9]{0,15}")
-_HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @router.get(address_path("{username}"), summary="What a user takes (LNURL-pay)")
@@ -80,10 +78,7 @@ async def make_invoice(
 async def verify(resources: Res, username: str, payment_hash: str) -> dict[str, Any]:
     """No key needed. LUD-21; `preimage` is null while it is not paid, and for what was paid within this bank."""
     payee = await find_payee(resources, username)
-    found = await find_for_public(resources, payee.account_id, payment_hash) if _HASH.fullmatch(payment_hash) else None
-    if found is None:
-        raise no_such("invoice")
-    invoice, preimage = found
+    invoice, preimage = await show_for_public(resources, payee.account_id, payment_hash)
     return {"status": "OK", "settled": invoice.status == "settled", "preimage": preimage, "pr": invoice.bolt11}
 
 

@@ -1,12 +1,12 @@
 """A public page on which anybody may pay a user, from any wallet.
 
-    GET  /pay/<name>             the lightning address as a QR code, and a form: how much, and a word with it
-    POST /pay/<name>             makes the invoice and leads to its page, so that a reload makes no second one
+    GET  /pay/<name>             the lightning address as a QR code, and a form for the amount and a comment
+    POST /pay/<name>             makes the invoice and redirects to its page, so a reload makes no second invoice
     GET  /pay/<name>/<hash>      the invoice as a QR code, until it is paid or has expired
 
-Plain HTML from a few templates, into which every text goes escaped. Nothing comes from anybody else: the policy lets
-this page's own style and script pass, by their hashes, and nothing besides. The script asks `verify` (lnurl.py) whether
-it is paid; without it the page reloads itself.
+The page is plain HTML from a few templates, and every text in it is escaped. It loads nothing from other servers: the
+content security policy allows the page's own style and script, by their hashes, and nothing else. The script asks
+`verify` (lnurl.py) whether the invoice is paid. Without scripts the page reloads itself.
 """
 
 import base64
@@ -29,9 +29,7 @@ from api.access import get_resources
 from api.http.body import read_body
 from api.http.codes import BadRequest
 from api.http.errors import in_public_words
-from api.service.auth import no_such
 from api.service.invoice.answer import InvoiceOut
-from api.service.invoice.invoice import find_for_public, make_for_public
 from api.service.invoice.node import InvoiceOrder
 from api.service.invoice.payee import (
     EXPIRY_S,
@@ -41,12 +39,12 @@ from api.service.invoice.payee import (
     find_payee,
     strangers_memo,
 )
+from api.service.invoice.public import make_for_public, show_for_public
 from api.service.resources import Resources
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl
 from engine.domain.money import Msat, Sat, msat_to_sat_floor, sat_to_msat
 
-_HASH = re.compile(r"[0-9a-f]{64}")
 _AMOUNT_SAT = re.compile(r"[1-9][0-9]{0,8}")
 _MAX_FORM_BYTES = 8_192
 _FORM_TYPE = "application/x-www-form-urlencoded"
@@ -113,10 +111,10 @@ _ENDS = {
 
 
 class _PageRoute(APIRoute):
-    """A route that answers errors with a page, and every page with the headers that bind it."""
+    """A route that answers errors with a page, and sends the security headers with every page."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """As FastAPI's, for people."""
+        """As FastAPI's, with pages for people in place of problem documents."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -152,7 +150,7 @@ async def show_form(resources: Res, username: str) -> HTMLResponse:
 
 @router.post("/pay/{username}")
 async def make_invoice(request: Request, resources: Res, username: str) -> RedirectResponse:
-    """Another invoice, and on to its page."""
+    """Make an invoice and redirect to its page."""
     payee = await find_payee(resources, username)
     sent = await _form(request)
     asked = InvoiceOrder(
@@ -167,12 +165,9 @@ async def make_invoice(request: Request, resources: Res, username: str) -> Redir
 
 @router.get("/pay/{username}/{payment_hash}")
 async def show_invoice(resources: Res, username: str, payment_hash: str) -> HTMLResponse:
-    """What is to be paid, or what came of it."""
+    """The invoice, or how it ended."""
     payee = await find_payee(resources, username)
-    found = await find_for_public(resources, payee.account_id, payment_hash) if _HASH.fullmatch(payment_hash) else None
-    if found is None:
-        raise no_such("invoice")
-    invoice, _preimage = found
+    invoice, _preimage = await show_for_public(resources, payee.account_id, payment_hash)
     amount = f"{msat_to_sat_floor(Msat(invoice.amount_msat or 0)):,}"
     if invoice.status in _ENDS:
         return _page(payee.name, _filled(_ENDED, amount=amount, name=payee.name, sentence=_ENDS[invoice.status]))
@@ -192,7 +187,7 @@ def _waiting(payee: Payee, invoice: InvoiceOut, amount: str) -> "_Markup":
 
 
 async def _form(request: Request) -> dict[str, str]:
-    """The fields that were sent, each once. Raises Invalid, BadRequest, TooLarge for what no form of ours sends."""
+    """The fields of the form, each once. Raises Invalid, BadRequest, TooLarge for a form that is not this page's."""
     media_type = request.headers.get("content-type", _FORM_TYPE).partition(";")[0].strip().lower()
     if media_type != _FORM_TYPE:
         raise BadRequest(f"A form must be sent as {_FORM_TYPE}.")
@@ -233,7 +228,7 @@ def _page(name: str, content: _Markup, *, head: _Markup | None = None, status: i
 
 @lru_cache(maxsize=1_024)
 def _qr(text: str) -> str:
-    """In upper case, which takes a smaller code. Drawing one takes 5 to 12 ms, so it is not done at each look."""
+    """In upper case, which needs a smaller code. Drawing a code takes 5 to 12 ms, so codes are cached."""
     return segno.make(f"LIGHTNING:{text.upper()}", error="l", micro=False).svg_inline(
         border=2, omitsize=True, svgclass=None, lineclass=None
     )

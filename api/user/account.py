@@ -10,9 +10,7 @@ from api.http.body import Body, Content, Expiry, ExternalId, JsonBody, Text, doc
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Page, Paging, page_of, position
-from api.service.account import account, api_key
-from api.service.account.account import AccountOrder, AccountOut
-from api.service.account.api_key import KeyOrder, KeyOut, NewKeyOut
+from api.service.account import account, api_key, api_key_shape
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY, Scope
@@ -92,9 +90,9 @@ async def open_account(
     key: Key,
     body: Annotated[Body[NewAccountIn], Depends(JsonBody(NewAccountIn))],
     resources: Res,
-) -> AccountOut:
+) -> account.AccountOut:
     """Role: `admin`. The account's bitcoin wallet is opened with it."""
-    order = AccountOrder(**body.content.model_dump())
+    order = account.AccountOrder(**body.content.model_dump())
     opened = await account.open_account(resources, caller, order, key=key, body_hash=body.hash)
     if opened.is_replay:
         mark_replayed(response)
@@ -102,7 +100,7 @@ async def open_account(
 
 
 @router.get("/v1/account", summary="Show your own account", responses=problems("forbidden"))
-async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], resources: Res) -> AccountOut:
+async def show_own_account(caller: Annotated[Caller, Depends(needs("read"))], resources: Res) -> account.AccountOut:
     """Scope: `read`."""
     return await account.show_own_account(resources, caller)
 
@@ -125,13 +123,13 @@ async def make_api_key(
     body: Annotated[Body[NewKeyIn], Depends(JsonBody(NewKeyIn))],
     resources: Res,
     account_id: PathId,
-) -> NewKeyOut:
+) -> api_key_shape.NewKeyOut:
     """Role: `admin`, or any key of the account for a subset of its own scopes, expiring no later than itself.
 
     `key` is shown once: a replay has null there.
     """
     asked = body.content
-    order = KeyOrder(
+    order = api_key_shape.KeyOrder(
         name=asked.name,
         scopes=asked.scopes,
         expires_at=asked.expires_at,
@@ -150,7 +148,7 @@ async def make_api_key(
 )
 async def list_api_keys(
     caller: AnyCaller, resources: Res, account_id: PathId, paging: Annotated[Paging, Query()]
-) -> Page[KeyOut]:
+) -> Page[api_key_shape.KeyOut]:
     """Role: `admin`, or scope `read` of the account. Newest first, revoked ones too."""
     name = f"api-keys {account_id}"
     found = await api_key.list_api_keys(resources, caller, account_id, after=position(paging, name), limit=paging.limit)
@@ -164,7 +162,7 @@ async def list_api_keys(
 )
 async def revoke_api_key(
     caller: AnyCaller, resources: Res, account_id: PathId, key_id: PathId, query: Annotated[RevocationQuery, Query()]
-) -> KeyOut:
+) -> api_key_shape.KeyOut:
     """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
 
     With a spend limit a key can revoke only itself among the keys that send.

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from engine.bank.account_status import Status
 from engine.domain.ids import AccountId
@@ -23,11 +22,12 @@ _ACCOUNTS = Listing(
     time="a.created_at",
     key="a.id",
 )
-_API_KEYS = Listing(
+API_KEYS = Listing(
     columns="id, name, scopes, created_at, expires_at, revoked_at, spend_limit_sat, made_by",
     source="bank.api_keys",
     condition="account_id = $1",
 )
+"""The API keys of an account, without their secrets; revoked ones too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,8 +68,3 @@ async def search_accounts(conn: Connection, wanted: AccountFilter, after: Positi
     """One page, newest first."""
     found = await _ACCOUNTS.read(conn, after, limit, wanted.text, wanted.status, wanted.level)
     return found.map(lambda row: AccountRow(**row))
-
-
-async def list_keys(conn: Connection, account_id: AccountId, after: Position, limit: int) -> Slice[dict[str, Any]]:
-    """One page of the account's API keys, newest first, revoked ones too."""
-    return await _API_KEYS.read(conn, after, limit, account_id)

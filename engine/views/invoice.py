@@ -13,11 +13,11 @@ from engine.bank.idempotency import KeyRecord
 from engine.bank.invoice_row import COLUMNS
 from engine.domain.ids import AccountId, NodeName, WalletId
 from engine.domain.money import Msat
-from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection, Pool, translated
 from engine.views.page import Listing
 
-_INVOICES = Listing(columns=COLUMNS, source="bank.invoices", condition="account_id = $1")
+INVOICES = Listing(columns=COLUMNS, source="bank.invoices", condition="account_id = $1")
+"""The invoices of an account."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +121,3 @@ async def find_node(conn: Connection, invoice_id: str) -> NodeName | None:
     """The node that made this invoice."""
     name: str | None = await conn.fetchval("SELECT node FROM bank.invoices WHERE id = $1", invoice_id)
     return None if name is None else NodeName(name)
-
-
-async def list_invoices(conn: Connection, account_id: AccountId, after: Position, limit: int) -> Slice[dict[str, Any]]:
-    """One page of the account's invoices, newest first."""
-    return await _INVOICES.read(conn, after, limit, account_id)

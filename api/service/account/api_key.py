@@ -9,13 +9,11 @@ Each key knows which key made it, and is revoked with it. So when a key is in th
 administrator who only exchanges his own key may keep the keys that it made.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from pydantic import BaseModel, Field
-
 from api.http.codes import Forbidden
+from api.service.account.api_key_shape import KeyOrder, KeyOut, NewKeyOut
 from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.idempotency import Intent, Outcome, find_replay, once
 from api.service.resources import Resources
@@ -23,46 +21,14 @@ from engine.bank import accounts
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import AccountId, ApiKeyId, new_id
-from engine.domain.limits import Window
-from engine.domain.money import Sat
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection, transaction
-from engine.views.account import list_keys
+from engine.views.account import API_KEYS
 
 _MOST_GENERATIONS = 16
 """The longest line of keys, each made by the one before."""
 _MOST_NAMED = 100
 """The most keys that one line of the audit trail names when they are revoked with another; all are counted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeyOrder:
-    """A key to be made."""
-
-    name: str
-    scopes: Sequence[str]
-    expires_at: datetime | None = None
-    spend_limit_sat: Mapping[Window, Sat] | None = None
-    """The most that all its payments may come to, per window. None: as much as its account may."""
-
-
-class KeyOut(BaseModel):
-    """An API key, without its secret."""
-
-    id: str
-    name: str
-    scopes: list[str]
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-    spend_limit_sat: dict[Window, int] | None = Field(description="What all its payments may come to, per window.")
-    made_by: str | None = Field(description="The key that made it. null: the bootstrap key, or unknown.")
-
-
-class NewKeyOut(KeyOut):
-    """A key just made."""
-
-    key: str | None = Field(description="Shown in the first answer only; null in a replay.")
 
 
 async def make_api_key(
@@ -114,7 +80,7 @@ async def list_api_keys(
     if not {"admin", "read"} & caller.scopes:
         raise Forbidden("This needs a key with the scope 'read'.", scope="read")
     async with resources.reading() as conn:
-        found = await list_keys(conn, account, after, limit)
+        found = await API_KEYS.read(conn, after, limit, account)
     return found.map(lambda row: KeyOut(**row))
 
 

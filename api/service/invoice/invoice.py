@@ -6,7 +6,6 @@
 A row that is `open` past its expiry is shown as `expired`; the sweep writes that down later.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,18 +13,14 @@ from typing import Any
 from api.service.auth import Caller, no_such
 from api.service.idempotency import Intent, Outcome, find_replay, once, once_written, replay
 from api.service.invoice.answer import InvoiceOut, shown
-from api.service.invoice.node import InvoiceOrder, make_at_a_node, preimage_of
+from api.service.invoice.node import InvoiceOrder, make_at_a_node
 from api.service.resources import Resources
 from engine.bank.invoice_row import cancel_in_tx, closed, insert_in_tx, paid
-from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.errors import OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, InvoiceId, PaymentHash, WalletId, id_for_key, new_id
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection
-from engine.views import invoice
-from engine.views.invoice import Facts, find_facts
-
-_PUBLIC = hashlib.sha256(b"public").digest()
-"""Stands for the hash of the request in invoices that were made for the public."""
+from engine.views.invoice import INVOICES, Facts, find_facts, find_invoice, find_node
 
 
 async def make_invoice(
@@ -37,7 +32,7 @@ async def make_invoice(
     """
     caller.require("receive")
     account = caller.account_id
-    facts = await _facts(resources, account, order.wallet_id, key)
+    facts = await facts_of(resources, account, order.wallet_id, key)
     intent = Intent(owner=account, key=key, body_hash=body_hash)
     if facts.known is not None:
         return Outcome(await _read(resources, account, replay(facts.known, intent)), is_replay=True)
@@ -70,7 +65,7 @@ async def list_invoices(
     """One page of the invoices of the caller's account, newest first."""
     caller.require("read")
     async with resources.reading() as conn:
-        found = await invoice.list_invoices(conn, caller.account_id, after, limit)
+        found = await INVOICES.read(conn, after, limit, caller.account_id)
     return found.map(shown)
 
 
@@ -97,41 +92,8 @@ async def cancel_invoice(
     return Outcome(await _read(resources, account, invoice_id), is_replay=is_replay)
 
 
-# For the public: lightning addresses and tip pages
-
-
-async def make_for_public(resources: Resources, account_id: AccountId, order: InvoiceOrder) -> InvoiceOut:
-    """An invoice that somebody without an API key asks for; each call makes another. Raises Refused, Unavailable."""
-    facts = await _facts(resources, account_id, order.wallet_id, None)
-    if facts.status == "closed":
-        raise closed()
-    new = await make_at_a_node(resources, facts.nodes, account_id, InvoiceId(new_id("inv")), order, _PUBLIC)
-    row = await resources.lookups.write(insert_in_tx, new)
-    if row is None:
-        raise InvariantBroken("an invoice without a key was taken for a repeat")
-    return shown(row)
-
-
-async def find_for_public(
-    resources: Resources, account_id: AccountId, payment_hash: str
-) -> tuple[InvoiceOut, str | None] | None:
-    """An invoice that was made for the public, and its preimage once the network has seen it.
-
-    None also for the account's other invoices: they concern nobody without a key. The preimage of an invoice that was
-    paid within the bank stays secret: a node on the route of a late payment could take that payment with it.
-    """
-    found = await invoice.find_by_hash(resources.pool, account_id, payment_hash)
-    if found is None:
-        return None
-    row, outside_msat = found
-    preimage = preimage_of(resources, InvoiceId(row["id"]), _PUBLIC)
-    if hashlib.sha256(preimage).hexdigest() != payment_hash:
-        return None
-    return shown(row), preimage.hex() if outside_msat > 0 else None
-
-
-async def _facts(resources: Resources, account_id: AccountId, wallet_id: str, key: str | None) -> Facts:
-    """Raises NotFound for a wallet of another account."""
+async def facts_of(resources: Resources, account_id: AccountId, wallet_id: str, key: str | None) -> Facts:
+    """What is known when the account asks for an invoice. Raises NotFound for a wallet of another account."""
     facts = await resources.lookups.ask(find_facts, (account_id, WalletId(wallet_id), key))
     if facts.status is None:
         raise no_such("wallet")
@@ -141,7 +103,7 @@ async def _facts(resources: Resources, account_id: AccountId, wallet_id: str, ke
 async def _cancel_at_its_node(resources: Resources, known: InvoiceOut) -> bool:
     """False when somebody has paid it."""
     async with resources.reading() as conn:
-        name = await invoice.find_node(conn, known.id)
+        name = await find_node(conn, known.id)
     node = None if name is None else resources.invoices.get(name)
     if node is None:
         raise Unavailable(f"{name} is no node of ours now", code="node_unavailable")
@@ -152,7 +114,7 @@ async def _cancel_at_its_node(resources: Resources, known: InvoiceOut) -> bool:
 
 
 async def _read(resources: Resources, account_id: AccountId, invoice_id: str) -> InvoiceOut:
-    row = await invoice.find_invoice(resources.pool, account_id, invoice_id)
+    row = await find_invoice(resources.pool, account_id, invoice_id)
     if row is None:
         raise no_such("invoice")
     return shown(row)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.wallet.wallet import own_wallet
-from engine.domain.page import Position, Slice
+from engine.domain.page import START, Position, Slice
 from engine.views import transactions
 from engine.views.bank_tables import Transaction
 from engine.views.transactions import TransactionFilter
@@ -30,7 +30,13 @@ class TransactionOut(BaseModel):
 
 
 async def list_transactions(
-    resources: Resources, caller: Caller, wallet_id: str, wanted: TransactionFilter, *, after: Position, limit: int
+    resources: Resources,
+    caller: Caller,
+    wallet_id: str,
+    wanted: TransactionFilter,
+    *,
+    after: Position = START,
+    limit: int,
 ) -> Slice[TransactionOut]:
     """One page, newest first. Raises NotFound for a wallet of another account."""
     caller.require("read")
