@@ -1,4 +1,4 @@
-"""Is this process alive, and can it serve? Asked without a key, by load balancers and by people."""
+"""Liveness and readiness of this process, for load balancers and people; no API key is needed."""
 
 from typing import Annotated
 

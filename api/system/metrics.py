@@ -1,9 +1,9 @@
-"""`GET /metrics` for Prometheus: what this process did, and how the books stand.
+"""`GET /metrics` for Prometheus: counters of this process, and figures of the books.
 
-Counters are this process's own and begin at 0 with it, as Prometheus expects; figures of the books are the same in
-every process, read at most every five seconds. Nothing here names a user. No key is asked for: with
-`MILLRACE_METRICS_ADDRESS` the page has a listener of its own, which nobody outside can reach, and is gone from the
-public one. While Postgres is away the answer says so (`millrace_books_up 0`) and has everything else.
+Counters belong to this process and begin at 0 with it, as Prometheus expects. Figures of the books are the same in
+every process and are read at most every five seconds. No metric names a user. The page needs no API key: with
+`MILLRACE_METRICS_ADDRESS` it has a listener of its own, which nobody outside can reach, and the public listener does
+not serve it. While Postgres is away the page says so (`millrace_books_up 0`) and has everything else.
 """
 
 import asyncio
@@ -74,11 +74,11 @@ class Metrics:
         self._reading = asyncio.Lock()
 
     def connection_ended(self, reason: str) -> None:
-        """One that its client did not end (`connection.py`)."""
+        """Count a connection that we ended, not its client (`connection.py`)."""
         self._ended.labels(reason).inc()
 
     def stranger_refused(self, bound: str) -> None:
-        """One request (`strangers.py`)."""
+        """Count a request that was refused (`strangers.py`)."""
         self._refused.labels(bound).inc()
 
     async def page(self, pool: Pool) -> bytes:
@@ -104,7 +104,7 @@ class Metrics:
 
 
 class Metering:
-    """Counts and times each request; pure ASGI, so that answers are streamed as they come."""
+    """Counts and times each request. It is plain ASGI, so answers are streamed as they are written."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app, self._metrics = app, metrics
@@ -127,7 +127,7 @@ class Metering:
             await self._app(scope, receive, watched)
             failed = False
         finally:
-            # A path that no route has is no label: anybody may make up such paths.
+            # Only declared paths become labels: anybody can make up others.
             route = getattr(scope.get("route"), "path", "none")
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.requests.labels(method, route, str(status)).inc()
@@ -139,7 +139,7 @@ class Metering:
 
 @router.get("/metrics")
 async def give_metrics(request: Request, resources: Annotated[Resources, Depends(get_resources)]) -> Response:
-    """Prometheus's text format, as of the last second: writing it takes 12 ms, and here anybody may ask."""
+    """Prometheus's text format, cached for a second: writing it takes 12 ms, and anybody may ask here."""
     state = request.app.state
     if getattr(state, "metrics_page", None) is None:
         metrics: Metrics = state.metrics
@@ -175,7 +175,7 @@ def _http(status: str, body: bytes) -> bytes:
 
 
 class _Books(Collector):
-    """The figures as gauges. Ages are told, not times: then an alert needs no clock of its own."""
+    """The figures as gauges. They give ages, not times, so an alert needs no clock of its own."""
 
     def __init__(self, figures: Figures | None, *, size: int, idle: int) -> None:
         self._figures, self._size, self._idle = figures, size, idle

@@ -1,7 +1,7 @@
-"""`/openapi.json` and `/docs`: made once, for everybody the same.
+"""`/openapi.json` and `/docs`: made once, the same for everybody.
 
-`/docs` is Swagger UI, served from an installed package, so that the page loads nothing from other servers. Describing
-all operations takes a second of CPU, so it is done at the first request, in a thread of its own.
+`/docs` is Swagger UI from an installed package, so the page loads nothing from other servers. Describing all operations
+takes a second of CPU, so the first request does it, in a thread.
 """
 
 import asyncio

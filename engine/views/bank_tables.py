@@ -1,7 +1,8 @@
-"""Schema `bank` as SQLModel classes: for administration, and for people who want to know what there is.
+"""Schema `bank` as SQLModel classes: one description of each row, for views and for readers.
 
-The migrations are the truth; a test compares each class with the migrated database, column by column. Requests are
-served by plain statements over asyncpg instead: making one of these objects takes as long as reading ten rows.
+The migrations are the truth; a test compares each class with the migrated database, column by column. Views take their
+column lists from these classes (`page.columns`) and read with plain statements over asyncpg: an object of these classes
+with its checks takes as long to make as ten rows take to read.
 """
 
 from datetime import datetime
