@@ -1,4 +1,7 @@
-"""How operators set the fees and the limits: the next version, once, with its line in the audit trail."""
+"""Rulebooks, the fees and the limits: an operator sets the next version, once, with a line in the audit trail.
+
+Of two operators who set the same version one is first, and the other gets a conflict.
+"""
 
 from typing import Any
 
@@ -13,9 +16,9 @@ from engine.ledger.database import transaction
 async def set_edition(
     resources: Resources, caller: Caller, name: Name, content: dict[str, Any], *, version: int, note: str
 ) -> Edition:
-    """Put a checked content in force. The same again from the same operator is a repeat, and gets the version as it is.
+    """Put a checked content in force. The same again from the same operator is a repeat, and gets the first.
 
-    Raises Conflict when somebody else was quicker.
+    Raises Conflict (`version_conflict`) when another version came first.
     """
     try:
         async with transaction(resources.pool) as conn:

@@ -1,29 +1,25 @@
-"""Fees for operators: the schedule in force, every earlier one, the next one, and what one would charge.
+"""The door to the fee schedule. The use cases are in api/service/fee_schedule.py.
 
-    look      GET  /v1/admin/fees, /v1/admin/fees/{version}
-    try       POST /v1/admin/fees/preview    computes, changes nothing
-    set       PUT  /v1/admin/fees            the next version, in force from its commit on, with a line in the trail
-
-A schedule that cannot be used is refused with its place before anything is written. Two operators who set the same
-version: one is first, the other is told.
+look      GET  /v1/admin/fees, /v1/admin/fees/{version}
+try       POST /v1/admin/fees/preview    computes, changes nothing
+set       PUT  /v1/admin/fees            the next version, in force from its commit on
 """
 
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api.access import get_resources, needs_role
 from api.http.body import AmountMsat, Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.idempotency_key import optional_key
-from api.service.auth import Caller, no_such
+from api.service import fee_schedule
+from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
-from api.service.rulebook import set_edition
-from engine.bank.rulebook import Edition, find_edition, read_current
-from engine.domain.fees import MAX_LEVEL, explain, parse_schedule
+from engine.domain.fees import MAX_LEVEL
 from engine.domain.money import Msat
 
 router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])
@@ -49,6 +45,8 @@ class ScheduleIn(Content):
 class ScheduleOut(BaseModel):
     """One version of the schedule; it never changes."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     version: int = Field(examples=[2])
     content: dict[str, Any] = Field(description=_CONTENT, examples=[_EXAMPLE])
     note: str
@@ -68,6 +66,8 @@ class PreviewIn(Content):
 class EffectOut(BaseModel):
     """The fee after one step."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     step: str = Field(
         description="the step's name; at the end also whole_sat and at_most_the_amount, where they apply",
         examples=["flat_msat"],
@@ -78,28 +78,25 @@ class EffectOut(BaseModel):
 class PreviewOut(BaseModel):
     """What would be charged, and how it came about."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     version: int | None = Field(description="null for a schedule that was sent")
     fee_msat: int = Field(examples=[3_500])
     steps: list[EffectOut] = Field(description="Those that were taken, in their order.")
 
 
 @router.get("", summary="Show the fees in force", responses=problems("forbidden"))
-async def show_fees(_caller: Finance, resources: Res) -> ScheduleOut:
+async def show_fees(caller: Finance, resources: Res) -> ScheduleOut:
     """Role: `finance`."""
-    async with resources.reading() as conn:
-        return _shown(await read_current(conn, "fees"))
+    return ScheduleOut.model_validate(await fee_schedule.show_fees(resources, caller))
 
 
 @router.get(
     "/{version}", summary="Show a version of the fees", responses=problems("forbidden", "not_found", "invalid_request")
 )
-async def show_fees_version(_caller: Finance, resources: Res, version: Version) -> ScheduleOut:
+async def show_fees_version(caller: Finance, resources: Res, version: Version) -> ScheduleOut:
     """Role: `finance`."""
-    async with resources.reading() as conn:
-        edition = await find_edition(conn, "fees", version)
-    if edition is None:
-        raise no_such("version")
-    return _shown(edition)
+    return ScheduleOut.model_validate(await fee_schedule.show_fees(resources, caller, version))
 
 
 @router.put(
@@ -116,8 +113,8 @@ async def set_fees(
     The same again from the same operator is a repeat, and gets the version as it is.
     """
     asked = body.content
-    parse_schedule(asked.content)
-    return _shown(await set_edition(resources, caller, "fees", asked.content, version=asked.version, note=asked.note))
+    edition = await fee_schedule.set_fees(resources, caller, asked.content, version=asked.version, note=asked.note)
+    return ScheduleOut.model_validate(edition)
 
 
 @router.post(
@@ -131,31 +128,14 @@ async def set_fees(
     ),
 )
 async def preview_fee(
-    _caller: Finance,
+    caller: Finance,
     _key: Annotated[str | None, Depends(optional_key)],
     body: Annotated[Body[PreviewIn], Depends(JsonBody(PreviewIn))],
     resources: Res,
 ) -> PreviewOut:
     """Role: `finance`. Changes nothing, so an Idempotency-Key is accepted and not kept."""
     asked = body.content
-    version, content = None, asked.content
-    if content is None:
-        async with resources.reading() as conn:
-            current = await read_current(conn, "fees")
-        version, content = current.version, current.content
-    effects = explain(parse_schedule(content), asked.kind, Msat(asked.amount_msat), asked.level)
-    return PreviewOut(
-        version=version,
-        fee_msat=effects[-1].fee_msat if effects else 0,
-        steps=[EffectOut(step=effect.step, fee_msat=effect.fee_msat) for effect in effects],
+    preview = await fee_schedule.preview_fee(
+        resources, caller, asked.kind, Msat(asked.amount_msat), level=asked.level, content=asked.content
     )
-
-
-def _shown(edition: Edition) -> ScheduleOut:
-    return ScheduleOut(
-        version=edition.version,
-        content=edition.content,
-        note=edition.note,
-        set_by=edition.set_by,
-        created_at=edition.created_at,
-    )
+    return PreviewOut.model_validate(preview)

@@ -1,0 +1,40 @@
+"""Corrections and capital as operators read them, with their trail."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from engine.domain.correction import CorrectionStatus
+from engine.domain.page import Position, Slice
+from engine.ledger.database import Connection
+from engine.views.operator_tables import Correction
+from engine.views.page import Listing, columns
+
+_COLUMNS = columns(Correction)
+_CORRECTIONS = Listing(columns=_COLUMNS, source="bank.corrections", condition="$1::text IS NULL OR status = $1")
+
+
+async def list_corrections(
+    conn: Connection, status: CorrectionStatus | None, after: Position, limit: int
+) -> Slice[dict[str, Any]]:
+    """One page, newest first."""
+    return await _CORRECTIONS.read(conn, after, limit, status)
+
+
+async def find_correction(conn: Connection, correction_id: str) -> dict[str, Any] | None:
+    """The row."""
+    row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM bank.corrections WHERE id = $1", correction_id)  # noqa: S608 - constants
+    return None if row is None else dict(row)
+
+
+async def list_trail(conn: Connection, correction_id: str) -> list[dict[str, Any]]:
+    """All that happened to it, the oldest first."""
+    rows = await conn.fetch(
+        "SELECT event, actor, note, at FROM bank.correction_updates WHERE correction_id = $1 ORDER BY id", correction_id
+    )
+    return [dict(row) for row in rows]
+
+
+async def find_codes(conn: Connection, codes: Sequence[str]) -> set[str]:
+    """Those of these codes that are accounts of the books in bitcoin."""
+    rows = await conn.fetch("SELECT code FROM ledger.accounts WHERE code = ANY($1) AND currency = 'BTC'", list(codes))
+    return {row["code"] for row in rows}

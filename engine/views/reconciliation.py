@@ -1,0 +1,46 @@
+"""Runs of the reconciliation and cases as operators read them."""
+
+from typing import Any
+
+from engine.domain.page import Position, Slice
+from engine.ledger.database import Connection
+from engine.views.operator_tables import Case, Reconciliation
+from engine.views.page import Listing, columns
+
+_RUN, _CASE = columns(Reconciliation), columns(Case)
+_RUNS = Listing(columns=_RUN, source="bank.reconciliations")
+_CASES = Listing(columns=_CASE, source="bank.cases")
+
+
+async def list_runs(conn: Connection, after: Position, limit: int) -> Slice[dict[str, Any]]:
+    """One page, newest first."""
+    return await _RUNS.read(conn, after, limit)
+
+
+async def find_run(conn: Connection, run_id: str) -> dict[str, Any] | None:
+    """The row, once a worker has begun the run."""
+    row = await conn.fetchrow(f"SELECT {_RUN} FROM bank.reconciliations WHERE id = $1", run_id)  # noqa: S608 - constants
+    return None if row is None else dict(row)
+
+
+async def list_cases(conn: Connection, after: Position, limit: int) -> Slice[dict[str, Any]]:
+    """One page, newest first."""
+    return await _CASES.read(conn, after, limit)
+
+
+async def find_case(conn: Connection, case_id: str) -> dict[str, Any] | None:
+    """The row."""
+    row = await conn.fetchrow(f"SELECT {_CASE} FROM bank.cases WHERE id = $1", case_id)  # noqa: S608 - constants
+    return None if row is None else dict(row)
+
+
+async def list_trail(conn: Connection, case_id: str, most: int) -> list[dict[str, Any]]:
+    """The newest lines of its trail, the oldest of them first."""
+    rows = await conn.fetch(
+        """SELECT event, actor, note, at FROM (
+               SELECT id, event, actor, note, at FROM bank.case_updates WHERE case_id = $1
+                ORDER BY id DESC LIMIT $2) newest ORDER BY id""",
+        case_id,
+        most,
+    )
+    return [dict(row) for row in rows]
