@@ -1,4 +1,4 @@
-"""The door to corrections and capital. The use cases are in api/service/correction.py."""
+"""The door to corrections and capital. The use cases are in api/service/correction/."""
 
 from typing import Annotated
 
@@ -11,9 +11,10 @@ from api.http.body import AmountMsat, Body, Content, Id, JsonBody, Text, documen
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, required_key
 from api.http.paging import Page, Paging, page_of, position
-from api.service import correction
 from api.service.auth import Caller
-from api.service.correction import CorrectionOrder, CorrectionOut, CorrectionWithTrail
+from api.service.correction import answer, decide, propose
+from api.service.correction.answer import CorrectionOut, CorrectionWithTrail
+from api.service.correction.propose import CorrectionOrder
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.domain.correction import CorrectionKind, CorrectionStatus
@@ -78,7 +79,7 @@ async def propose_correction(
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`; a correction needs `finance`, capital needs `treasury`. Nothing moves yet."""
     order = CorrectionOrder(key=key, body_hash=body.hash, **body.content.model_dump())
-    proposed = await correction.propose_correction(resources, caller, order)
+    proposed = await propose.propose_correction(resources, caller, order)
     if proposed.is_replay:
         mark_replayed(response)
     response.headers["Location"] = f"{router.prefix}/{proposed.correction.id}"
@@ -91,7 +92,7 @@ async def list_corrections(
 ) -> Page[CorrectionOut]:
     """Role: `finance` or `treasury`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"corrections {query.status}"
-    found = await correction.list_corrections(
+    found = await answer.list_corrections(
         resources, caller, query.status, after=position(query, name), limit=query.limit
     )
     return page_of(found, name)
@@ -100,7 +101,7 @@ async def list_corrections(
 @router.get("/{correction_id}", summary="Show a correction", responses=problems("forbidden", "not_found"))
 async def show_correction(caller: Operator, resources: Res, correction_id: PathId) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`. With its trail, and the references of its transfers."""
-    return await correction.show_correction(resources, caller, correction_id)
+    return await answer.show_correction(resources, caller, correction_id)
 
 
 @router.post(
@@ -119,7 +120,7 @@ async def approve_correction(
 
     Answers when it is `posted`, or `refused` by the books. A repeat by the same operator gets the same.
     """
-    return await correction.approve_correction(resources, caller, correction_id, note=body.content.note)
+    return await decide.approve_correction(resources, caller, correction_id, note=body.content.note)
 
 
 @router.post(
@@ -135,4 +136,4 @@ async def reject_correction(
     correction_id: PathId,
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`, as its kind needs; the proposer may, too. A repeat by the same operator is one."""
-    return await correction.reject_correction(resources, caller, correction_id, reason=body.content.reason)
+    return await decide.reject_correction(resources, caller, correction_id, reason=body.content.reason)

@@ -1,4 +1,4 @@
-"""The door to forced ends, "decisions" in the API. The use cases are in api/service/forced_end.py."""
+"""The door to forced ends, "decisions" in the API. The use cases are in api/service/forced_end/."""
 
 from typing import Annotated
 
@@ -10,9 +10,10 @@ from api.admin.approval import ApprovalIn, Reason, RejectionIn
 from api.http.body import Body, Content, Id, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.paging import Page, Paging, page_of, position
-from api.service import forced_end
 from api.service.auth import Caller
-from api.service.forced_end import DecisionOrder, DecisionOut
+from api.service.forced_end import answer, decide, propose
+from api.service.forced_end.answer import DecisionOut
+from api.service.forced_end.propose import DecisionOrder
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.domain.forced_end import DecisionEnd, DecisionStatus
@@ -75,7 +76,7 @@ async def propose_decision(
     The same proposal of the same operator again is a repeat, and gets the first; another one is refused until that one
     is decided.
     """
-    decision = await forced_end.propose_decision(resources, caller, DecisionOrder(**body.content.model_dump()))
+    decision = await propose.propose_decision(resources, caller, DecisionOrder(**body.content.model_dump()))
     response.headers["Location"] = f"{router.prefix}/{decision.id}"
     return decision
 
@@ -86,16 +87,14 @@ async def list_decisions(
 ) -> Page[DecisionOut]:
     """Role: `finance`. Newest first; `status=proposed` are those that wait for a second operator."""
     name = f"decisions {query.status}"
-    found = await forced_end.list_decisions(
-        resources, caller, query.status, after=position(query, name), limit=query.limit
-    )
+    found = await answer.list_decisions(resources, caller, query.status, after=position(query, name), limit=query.limit)
     return page_of(found, name)
 
 
 @router.get("/{decision_id}", summary="Show a decision", responses=problems("forbidden", "not_found"))
 async def show_decision(caller: Operator, resources: Res, decision_id: PathId) -> DecisionOut:
     """Role: `finance`."""
-    return await forced_end.show_decision(resources, caller, decision_id)
+    return await answer.show_decision(resources, caller, decision_id)
 
 
 @router.post(
@@ -117,7 +116,7 @@ async def approve_decision(
     The node is looked at once more: a payment that it can end itself is not overruled. A repeat by the same operator
     gets the same.
     """
-    return await forced_end.approve_decision(resources, caller, decision_id, note=body.content.note)
+    return await decide.approve_decision(resources, caller, decision_id, note=body.content.note)
 
 
 @router.post(
@@ -133,4 +132,4 @@ async def reject_decision(
     decision_id: PathId,
 ) -> DecisionOut:
     """Role: `finance`; the proposer may, too. A repeat by the same operator is one."""
-    return await forced_end.reject_decision(resources, caller, decision_id, reason=body.content.reason)
+    return await decide.reject_decision(resources, caller, decision_id, reason=body.content.reason)

@@ -1,4 +1,4 @@
-"""The door to reconciliation: runs, a run on demand, and cases. The use cases are in api/service/reconciliation.py.
+"""The door to reconciliation: runs, a run on demand, and cases. The use cases are in api/service/reconciliation/.
 
 difference_msat = books − place − in flight     per asset account
 """
@@ -13,9 +13,10 @@ from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Page, Paging, page_of, position
-from api.service import reconciliation
 from api.service.auth import Caller
-from api.service.reconciliation import CaseOut, CaseWithTrail, RunOut, StartedOut
+from api.service.reconciliation import case, run
+from api.service.reconciliation.case import CaseOut, CaseWithTrail
+from api.service.reconciliation.run import RunOut, StartedOut
 from api.service.resources import Resources
 from api.service.role import MAY
 
@@ -39,39 +40,39 @@ async def start_reconciliation(
     resources: Res,
 ) -> StartedOut:
     """Role: `finance` or `treasury`. Without a key, one that was asked for and still runs is the answer."""
-    run, is_new = await reconciliation.start_reconciliation(resources, caller, key)
+    started, is_new = await run.start_reconciliation(resources, caller, key)
     if key is not None and not is_new:
         mark_replayed(response)
-    response.headers["Location"] = f"{router.prefix}/runs/{run.id}"
+    response.headers["Location"] = f"{router.prefix}/runs/{started.id}"
     response.headers["Retry-After"] = "1"
-    return run
+    return started
 
 
 @router.get("", summary="List the last runs", responses=problems("forbidden", "invalid_request"))
 async def list_reconciliations(caller: Operator, resources: Res, paging: Annotated[Paging, Query()]) -> Page[RunOut]:
     """Role: `finance` or `treasury`. Newest first."""
     name = "reconciliations"
-    found = await reconciliation.list_runs(resources, caller, after=position(paging, name), limit=paging.limit)
+    found = await run.list_runs(resources, caller, after=position(paging, name), limit=paging.limit)
     return page_of(found, name)
 
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
 async def show_reconciliation(caller: Operator, resources: Res, run_id: PathId) -> RunOut:
     """Role: `finance` or `treasury`. A run is there as soon as a worker has begun it."""
-    return await reconciliation.show_run(resources, caller, run_id)
+    return await run.show_run(resources, caller, run_id)
 
 
 @router.get("/cases", summary="List cases", responses=problems("forbidden", "invalid_request"))
 async def list_cases(caller: Operator, resources: Res, paging: Annotated[Paging, Query()]) -> Page[CaseOut]:
     """Role: `finance` or `treasury`. Newest first, whatever their status."""
-    found = await reconciliation.list_cases(resources, caller, after=position(paging, "cases"), limit=paging.limit)
+    found = await case.list_cases(resources, caller, after=position(paging, "cases"), limit=paging.limit)
     return page_of(found, "cases")
 
 
 @router.get("/cases/{case_id}", summary="Show a case", responses=problems("forbidden", "not_found"))
 async def show_case(caller: Operator, resources: Res, case_id: PathId) -> CaseWithTrail:
     """Role: `finance` or `treasury`. With the newest 1,000 lines of its trail, the oldest of them first."""
-    return await reconciliation.show_case(resources, caller, case_id)
+    return await case.show_case(resources, caller, case_id)
 
 
 @router.post(
@@ -90,4 +91,4 @@ async def resolve_case(
 
     The same word of the same operator again is a repeat, and gets the case as it is; any other is refused.
     """
-    return await reconciliation.resolve_case(resources, caller, case_id, reason=body.content.reason)
+    return await case.resolve_case(resources, caller, case_id, reason=body.content.reason)

@@ -3,21 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from engine.domain.correction import CorrectionStatus
-from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection
 from engine.views.operator_tables import Correction
 from engine.views.page import Listing, columns
 
 _COLUMNS = columns(Correction)
-_CORRECTIONS = Listing(columns=_COLUMNS, source="bank.corrections", condition="$1::text IS NULL OR status = $1")
-
-
-async def list_corrections(
-    conn: Connection, status: CorrectionStatus | None, after: Position, limit: int
-) -> Slice[dict[str, Any]]:
-    """One page, newest first."""
-    return await _CORRECTIONS.read(conn, after, limit, status)
+CORRECTIONS = Listing(columns=_COLUMNS, source="bank.corrections", condition="$1::text IS NULL OR status = $1")
+"""Of one status, or of all."""
 
 
 async def find_correction(conn: Connection, correction_id: str) -> dict[str, Any] | None:

@@ -2,21 +2,13 @@
 
 from typing import Any
 
-from engine.domain.forced_end import DecisionStatus
-from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection
 from engine.views.operator_tables import Decision
 from engine.views.page import Listing, columns
 
 _COLUMNS = columns(Decision)
-_DECISIONS = Listing(columns=_COLUMNS, source="bank.decisions", condition="$1::text IS NULL OR status = $1")
-
-
-async def list_decisions(
-    conn: Connection, status: DecisionStatus | None, after: Position, limit: int
-) -> Slice[dict[str, Any]]:
-    """One page, newest first."""
-    return await _DECISIONS.read(conn, after, limit, status)
+DECISIONS = Listing(columns=_COLUMNS, source="bank.decisions", condition="$1::text IS NULL OR status = $1")
+"""Of one status, or of all."""
 
 
 async def find_decision(conn: Connection, decision_id: str) -> dict[str, Any] | None:

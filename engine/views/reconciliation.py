@@ -2,30 +2,19 @@
 
 from typing import Any
 
-from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection
 from engine.views.operator_tables import Case, Reconciliation
 from engine.views.page import Listing, columns
 
 _RUN, _CASE = columns(Reconciliation), columns(Case)
-_RUNS = Listing(columns=_RUN, source="bank.reconciliations")
-_CASES = Listing(columns=_CASE, source="bank.cases")
-
-
-async def list_runs(conn: Connection, after: Position, limit: int) -> Slice[dict[str, Any]]:
-    """One page, newest first."""
-    return await _RUNS.read(conn, after, limit)
+RUNS = Listing(columns=_RUN, source="bank.reconciliations")
+CASES = Listing(columns=_CASE, source="bank.cases")
 
 
 async def find_run(conn: Connection, run_id: str) -> dict[str, Any] | None:
     """The row, once a worker has begun the run."""
     row = await conn.fetchrow(f"SELECT {_RUN} FROM bank.reconciliations WHERE id = $1", run_id)  # noqa: S608 - constants
     return None if row is None else dict(row)
-
-
-async def list_cases(conn: Connection, after: Position, limit: int) -> Slice[dict[str, Any]]:
-    """One page, newest first."""
-    return await _CASES.read(conn, after, limit)
 
 
 async def find_case(conn: Connection, case_id: str) -> dict[str, Any] | None:
