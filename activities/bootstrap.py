@@ -33,19 +33,6 @@ from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.ids import NodeName
 from engine.ledger.database import Pool, translated
 
-_KEYWORD, _INT, _BOOL = (
-    IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD,
-    IndexedValueType.INDEXED_VALUE_TYPE_INT,
-    IndexedValueType.INDEXED_VALUE_TYPE_BOOL,
-)
-_SEARCH_ATTRIBUTES = {
-    search_attributes.STATUS.name: _KEYWORD,
-    search_attributes.KIND.name: _KEYWORD,
-    search_attributes.ACCOUNT.name: _KEYWORD,
-    search_attributes.PAYMENT_HASH.name: _KEYWORD,
-    search_attributes.AMOUNT_SAT.name: _INT,
-    search_attributes.NEEDS_OPERATOR.name: _BOOL,
-}
 _SWEEP_EVERY = timedelta(minutes=1)
 _TIDY_EVERY = timedelta(minutes=1)
 _RECONCILE_EVERY = timedelta(hours=1)
@@ -90,7 +77,11 @@ async def _ensure_search_attributes(client: Client) -> None:
     listed = await client.operator_service.list_search_attributes(
         ListSearchAttributesRequest(namespace=client.namespace)
     )
-    missing = {name: kind for name, kind in _SEARCH_ATTRIBUTES.items() if name not in listed.custom_attributes}
+    missing = {
+        key.name: IndexedValueType.ValueType(key.indexed_value_type)
+        for key in search_attributes.ALL
+        if key.name not in listed.custom_attributes
+    }
     if missing:
         await client.operator_service.add_search_attributes(
             AddSearchAttributesRequest(namespace=client.namespace, search_attributes=missing)

@@ -11,6 +11,12 @@ ACCOUNT = SearchAttributeKey.for_keyword("AccountId")
 PAYMENT_HASH = SearchAttributeKey.for_keyword("PaymentHash")
 AMOUNT_SAT = SearchAttributeKey.for_int("AmountSat")
 NEEDS_OPERATOR = SearchAttributeKey.for_bool("NeedsOperator")
+ALL: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKey[bool], ...] = (
+    *(STATUS, KIND, ACCOUNT, PAYMENT_HASH),
+    AMOUNT_SAT,
+    NEEDS_OPERATOR,
+)
+"""Every one that a Temporal of ours knows; a worker adds those that are missing."""
 
 
 def build(
