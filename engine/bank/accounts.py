@@ -5,7 +5,7 @@ key is `mr_<id>_<secret>`: the secret has 256 random bits, only its SHA-256 is s
 hash), and the key is told once. Nothing about a key is cached, so a revocation counts from its commit on.
 
 Each key knows the key that made it. What comes from a key falls with it, its roles count only while every account that
-it comes from is active, and keys that come from one account are of one person (migration 0024, decision 0036).
+it comes from is active, and keys that come from one account are of one person (`sql/key_line.sql`, decision 0036).
 """
 
 import hashlib

@@ -36,7 +36,7 @@ Window = Literal["day", "week", "month"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 WINDOWS: Mapping[Window, int] = {"day": 86_400, "week": 7 * 86_400, "month": 30 * 86_400}
-"""Seconds. The ledger counts in these windows and no others (migration 0006)."""
+"""Seconds. The ledger counts in these windows and no others (`engine/ledger/sql/counted_windows.sql`)."""
 MAX_LIMIT_SAT = msat_to_sat_floor(MAX_AMOUNT_MSAT)
 
 MAX_COUNT = 10**18

@@ -1,8 +1,8 @@
 """Closing the books at a full hour: sums per account, so that no balance of any moment adds up what was long before it.
 
 A closing is written once and never changed, and nothing is ever posted behind it: the database refuses to post while
-its clock stands there. Which accounts get one, and why it is exact, stands in migration 0009. The checks of the books
-add every closing up again.
+its clock stands there. Which accounts get one, and why it is exact, stands in `engine/ledger/sql/close.sql`. The
+checks of the books add every closing up again.
 """
 
 from datetime import datetime

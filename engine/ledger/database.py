@@ -37,7 +37,7 @@ _RULES: dict[str, tuple[type[EngineError], str]] = {
     "LD424": (Refused, "account_not_empty"),
     "LD429": (Refused, "limit_exceeded"),
 }
-"""The SQLSTATEs of migrations 0001, 0006 and 0009. The detail of the first that applies comes along as fields."""
+"""The SQLSTATEs that `engine/ledger/sql/post.sql` lists. The detail of the first that applies comes along as fields."""
 
 _TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03", "25P04")
 """Classes of SQLSTATE after which the transaction can be made anew: lost, raced, full, locked, shut down."""

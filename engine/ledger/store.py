@@ -1,7 +1,7 @@
 """Writing the books: posting transfers. One call of Postgres each, in the caller's transaction.
 
 Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, with every rule of the
-database kept (see migration 0001). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is
+database kept (`engine/ledger/sql/post.sql`). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is
 taken once, and the same content again returns the first transfer with `fresh=False`. Most callers have written or
 locked a row that says that their posting is new: they call `post_new_in_tx`, to which a repeat is a contradiction.
 

@@ -1,0 +1,2 @@
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON bank.lost_sightings
+    FOR EACH STATEMENT EXECUTE FUNCTION bank.refuse_changes();

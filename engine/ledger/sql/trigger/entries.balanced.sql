@@ -1,0 +1,2 @@
+CREATE TRIGGER balanced AFTER INSERT ON ledger.entries REFERENCING NEW TABLE AS new_legs
+    FOR EACH STATEMENT EXECUTE FUNCTION ledger.check_legs();
