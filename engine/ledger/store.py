@@ -1,22 +1,22 @@
-"""Writing the books: posting transfers. One call of Postgres each, in the caller's transaction.
+"""Writes the books: posts transfers, in one call of Postgres each, in the caller's transaction.
 
-Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, with every rule of the
-database kept (`engine/ledger/sql/post.sql`). Bounded by the pool's command timeout. Safe to repeat at any time: a reference is
+Guarantee: what `post_in_tx` returned and the caller committed is in the books exactly once, by every rule of
+`engine/ledger/sql/post.sql`. The pool's command timeout bounds each call. A repeat is safe at any time: a reference is
 taken once, and the same content again returns the first transfer with `fresh=False`. Most callers have written or
-locked a row that says that their posting is new: they call `post_new_in_tx`, to which a repeat is a contradiction.
+locked a row that says that their posting is new: they call `post_new_in_tx`, which takes a repeat for a contradiction.
 
-After an error of Postgres the caller's transaction is spent. A caller that records a refusal in the same transaction
+After an error of Postgres the caller's transaction is aborted. A caller that records a refusal in the same transaction
 posts inside a savepoint:
 
     async with transaction(pool) as conn:
         try:
-            async with conn.transaction():        # a savepoint, taken back on error
+            async with conn.transaction():        # a savepoint, rolled back on error
                 await post_in_tx(conn, posting)
         except Refused as refusal:
             await record_refusal_in_tx(conn, refusal)   # still committed
 
-Several postings in one transaction lock their accounts in the order of the calls; two that cross are a deadlock,
-which Postgres ends for one of them (Unavailable: repeat the whole transaction).
+Several postings in one transaction lock their accounts in the order of the calls. Two such transactions may deadlock;
+Postgres then ends one of them (Unavailable: repeat the whole transaction).
 """
 
 from collections.abc import Sequence
@@ -48,8 +48,8 @@ class Posted:
 async def post_new_in_tx(conn: Connection, posting: Posting) -> None:
     """Book one posting whose reference nobody can have used.
 
-    As `post_in_tx`, and raises InvariantBroken (`posting_not_new`) when it is in the books already: what the caller
-    writes beside it would stand there with no money of its own.
+    As `post_in_tx`. Raises InvariantBroken (`posting_not_new`) when it is in the books already: the row that the caller
+    writes beside it would have no money of its own.
     """
     if not (await post_in_tx(conn, posting)).fresh:
         raise _not_new(posting)
@@ -58,7 +58,7 @@ async def post_new_in_tx(conn: Connection, posting: Posting) -> None:
 async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
     """Book one posting. The same reference and content again gives the first transfer, whatever has happened since.
 
-    For callers to whom a repeat is as good as the first time, or who look at `fresh`; all others call `post_new_in_tx`.
+    For callers that accept a repeat or look at `fresh`; all others call `post_new_in_tx`.
 
     Raises Refused (`insufficient_funds`, `limit_exceeded`, `account_locked`, `account_closed`, `hold_expired`,
     `hold_not_due`),
@@ -90,9 +90,9 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
 
 
 async def post_new_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[EngineError | None]:
-    """As `post_batch_in_tx`, for references that nobody can have used: why one was not booked, or None.
+    """As `post_batch_in_tx`, for references that nobody can have used: the reason for each that was not booked, or None.
 
-    One that was in the books already is InvariantBroken (`posting_not_new`).
+    A posting that is in the books already gets InvariantBroken (`posting_not_new`).
     """
     verdicts: list[EngineError | None] = []
     for posting, result in zip(postings, await post_batch_in_tx(conn, postings), strict=True):
@@ -106,7 +106,7 @@ async def post_new_batch_in_tx(conn: Connection, postings: Sequence[Posting]) ->
 async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[Posted | EngineError]:
     """Book many postings of the phases post and hold, each as `post_in_tx` would, in this order; one verdict each.
 
-    What is refused leaves no trace and disturbs none of the others, and the transaction goes on. Raises
+    A refused posting leaves no trace and disturbs none of the others, and the transaction goes on. Raises
     InvariantBroken for another phase, Unavailable when nothing happened.
     """
     check_in_transaction(conn)

@@ -1,6 +1,6 @@
 """The current text of each SQL function and trigger stands in one file, and a migrated database has exactly that text.
 
-A file is compared by Postgres itself: applied to a migrated database, it must touch its own function and change nothing.
+Postgres itself compares them: a file that is applied to a migrated database touches its own function, changes nothing.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +16,8 @@ pytestmark = pytest.mark.integration
 
 ENGINE = Path(__file__).parents[2] / "engine"
 FUNCTIONS = """
-SELECT n.nspname || '/' || p.proname AS name, pg_get_functiondef(p.oid) AS text, p.xmin = pg_current_xact_id()::xid AS touched
+SELECT n.nspname || '/' || p.proname AS name, pg_get_functiondef(p.oid) AS text,
+       p.xmin = pg_current_xact_id()::xid AS touched
   FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname IN ('ledger', 'bank')"""
 TRIGGERS = """
 SELECT format('%s/trigger/%s.%s', n.nspname, c.relname, t.tgname) AS name, pg_get_triggerdef(t.oid) AS text
