@@ -37,7 +37,7 @@ from activities.pump import Pump
 from activities.quote import Quotes
 from activities.reconciliation.reconciliation import PlaceReconciliations, Reconciliations
 from activities.sending import Sending
-from engine.bank.sending import Caps
+from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
 from engine.clients.lnd.client import LndNode
 from engine.clients.lnd.history import LndHistory
@@ -127,7 +127,7 @@ def _payments_worker(
     payments, receipts, books = Payments(pool, ids, caps, direct_send), Receipts(pool, ids), NodeBooks(pool, ids)
     reconciliations = Reconciliations(pool)
     lanes, batches = Lanes(pool, ids, payments, announcer), Batches(pool, ids)
-    corrections = Corrections(pool, ids)
+    corrections = Corrections(pool)
     return Worker(
         client,
         task_queue=queues.PAYMENTS,

@@ -9,9 +9,7 @@ from temporalio import activity
 from engine.bank.audit import Act, record_in_tx
 from engine.bank.correction import (
     CorrectionRow,
-    NewCorrection,
     add_row_in_tx,
-    corrected,
     get_row_in_tx,
     mark_approved_in_tx,
     mark_expired_in_tx,
@@ -30,20 +28,20 @@ from engine.contracts.correction import (
     Proposal,
 )
 from engine.contracts.payment import Refusal
-from engine.domain.correction import OPEN_FOR, CorrectionStatus
+from engine.domain.correction import OPEN_FOR, THROUGH, Correction, CorrectionStatus
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, CorrectionId
-from engine.ledger.chart import Chart
+from engine.ledger.accounts import get_account_ids
 from engine.ledger.database import Connection, Pool, transaction, translated
+from engine.ledger.postings.correction import corrected
 from engine.ledger.store import post_new_in_tx
 
 
 class Corrections(CorrectionActivities):
     """Needs Postgres and nothing else."""
 
-    def __init__(self, pool: Pool, ids: Chart) -> None:
+    def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._ids = ids
 
     @activity.defn
     async def propose_correction(self, proposal: Proposal) -> CorrectionOutcome:
@@ -80,7 +78,7 @@ class Corrections(CorrectionActivities):
                 return _outcome(row)
             try:
                 async with conn.transaction():
-                    await self._post_in_tx(conn, row)
+                    await _post_in_tx(conn, row)
             except Refused as refusal:
                 await mark_refused_in_tx(conn, row.id, refusal)
                 said = Refusal(code=refusal.code, detail=refusal.detail, fields=refusal.fields)
@@ -96,12 +94,13 @@ class Corrections(CorrectionActivities):
             await mark_expired_in_tx(conn, correction)
         return CorrectionOutcome(status=CorrectionStatus.EXPIRED)
 
-    async def _post_in_tx(self, conn: Connection, row: CorrectionRow) -> None:
-        await require_open_payee(conn, row.credit)
-        postings = await corrected(conn, self._ids, row)
-        for posting in postings:
-            await post_new_in_tx(conn, posting)
-        await mark_posted_in_tx(conn, row.id, [posting.ref for posting in postings])
+
+async def _post_in_tx(conn: Connection, row: CorrectionRow) -> None:
+    await require_open_payee(conn, row.credit)
+    postings = corrected(row, row.approved_by, await get_account_ids(conn, [row.debit, row.credit, THROUGH]))
+    for posting in postings:
+        await post_new_in_tx(conn, posting)
+    await mark_posted_in_tx(conn, row.id, [posting.ref for posting in postings])
 
 
 async def _find_proposed_in_tx(conn: Connection, proposal: Proposal) -> CorrectionOutcome:
@@ -114,8 +113,8 @@ async def _find_proposed_in_tx(conn: Connection, proposal: Proposal) -> Correcti
     return _outcome(await get_row_in_tx(conn, proposal.correction))
 
 
-def _row(proposal: Proposal) -> NewCorrection:
-    return NewCorrection(
+def _row(proposal: Proposal) -> Correction:
+    return Correction(
         id=proposal.correction,
         kind=proposal.kind,
         debit=proposal.debit,

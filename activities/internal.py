@@ -12,16 +12,17 @@ from datetime import UTC, datetime
 from activities.refusals import about_accounts, in_the_callers_words
 from engine.bank import invoice, payment
 from engine.bank.accounts import Payee, find_payees, may_not_send, payee_closed
-from engine.bank.fees import Charge, FeeBook
+from engine.bank.fees import FeeBook
 from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.payable import already_paid, cancelled
-from engine.contracts.payment import PaymentRequest, PaymentStatus, Refusal
+from engine.contracts.payment import PaymentRequest, Refusal
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
-from engine.domain.fees import Kind
+from engine.domain.fees import Charge, Kind
 from engine.domain.ids import BatchId, PaymentHash, WalletId
 from engine.ledger import chart
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection
+from engine.ledger.postings.payment import paid_internally
 from engine.ledger.store import post_new_batch_in_tx
 
 
@@ -155,10 +156,14 @@ class InternalPayments:
         if payee.status == "closed":
             raise payee_closed()
         charge = await self.charge(conn, "internal", asked, payer)
-        new = _new_payment(asked, charge, wallet_id, workflow_id)
+        new = payment.new_internal(asked, charge, wallet_id, workflow_id)
         counts = await counts_of(conn, self._limits, payer, "internal", new.total_msat, known.prices_micro)
-        posting = await payment.paid_internally(
-            conn, self._ids, new, payer.ledger_account_id, payee.ledger_account_id, counts
+        posting = paid_internally(
+            await self._ids.load(conn),
+            new,
+            payer=payer.ledger_account_id,
+            payee=payee.ledger_account_id,
+            counts=counts,
         )
         return _Plan(place, payer, new, posting, ours)
 
@@ -194,30 +199,6 @@ def _payable(asked: PaymentRequest, invoices: Mapping[PaymentHash, invoice.Invoi
     if ours.wallet_id == asked.wallet_id:
         raise Invalid("The invoice belongs to the wallet that would pay it.", code="self_payment")
     return ours
-
-
-def _new_payment(asked: PaymentRequest, charge: Charge, payee: WalletId, workflow_id: str) -> payment.NewPayment:
-    return payment.NewPayment(
-        id=asked.payment_id,
-        account_id=asked.account_id,
-        wallet_id=asked.wallet_id,
-        kind="internal",
-        status=PaymentStatus.SETTLED,
-        destination=asked.destination,
-        amount_msat=asked.amount_msat,
-        max_fee_msat=charge.fee_msat,
-        payment_hash=asked.payment_hash,
-        bolt11=asked.bolt11,
-        amount_in_invoice=asked.amount_in_invoice,
-        memo=asked.memo,
-        external_id=asked.external_id,
-        payee_wallet_id=payee,
-        node=None,
-        attempt=None,
-        known_payment_index=0,
-        workflow_id=workflow_id,
-        charge=charge,
-    )
 
 
 async def _keep(conn: Connection, settled: Sequence[_Plan], batch_id: BatchId | None) -> None:

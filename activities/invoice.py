@@ -38,6 +38,8 @@ from engine.domain.ids import InvoiceId, NodeName, PaymentHash
 from engine.ledger import chart
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.postings.receipt import credited
+from engine.ledger.postings.suspense import unclaimed
 from engine.ledger.store import post_in_tx, post_new_batch_in_tx, post_new_in_tx
 
 _GRACE_S = 30
@@ -137,13 +139,23 @@ class Receipts(InvoiceActivities):
         *,
         beside_internal: bool = False,
     ) -> Posting:
-        return await invoice.received(
-            conn,
-            self._ids,
+        ids, channels = await self._ids.load(conn), await self._ids.load_channels(conn, receipt.node)
+        if received is None:
+            return unclaimed(
+                ids,
+                payment_hash=receipt.payment_hash,
+                amount_msat=receipt.received_msat,
+                channels=channels,
+                beside_internal=beside_internal,
+                workflow_id=workflow_id,
+            )
+        return credited(
+            ids,
             payment_hash=receipt.payment_hash,
-            node=receipt.node,
             amount_msat=receipt.received_msat,
-            paid=received,
+            channels=channels,
+            payee=received.invoice.ledger_account_id,
+            charge=received.charge,
             beside_internal=beside_internal,
             workflow_id=workflow_id,
         )

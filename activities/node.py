@@ -9,6 +9,7 @@ from engine.contracts.node import AdoptNode, NodeActivities, NodePosition, NodeP
 from engine.domain.errors import Unavailable
 from engine.ledger import chart
 from engine.ledger.database import Pool, transaction
+from engine.ledger.postings.node import adopted
 from engine.ledger.store import post_new_in_tx
 
 
@@ -28,10 +29,10 @@ class NodeBooks(NodeActivities):
             if not fresh:
                 return False
             accounts = await node.open_accounts_in_tx(conn, position.node)
-            posting = node.adopted(
+            posting = adopted(
+                await self._ids.load(conn),
                 position.node,
                 accounts,
-                await self._ids.get_id(conn, chart.CAPITAL),
                 (position.channels_msat, position.commit_escrow_msat, position.onchain_msat),
             )
             if posting is not None:

@@ -14,8 +14,9 @@ from temporalio import activity
 from activities.direct_send import NO_NODES, DirectSend
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
-from engine.bank import accounts, fees, invoice, keysend, payable, payment, sending
+from engine.bank import accounts, invoice, keysend, payable, payment, sending
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
+from engine.bank.in_flight import NO_CAPS, Caps, require_room_in_tx
 from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.node import node_choice
 from engine.bank.withdraw_link import use
@@ -36,12 +37,12 @@ from engine.contracts.payment import (
     settlement,
 )
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
-from engine.domain.ids import NodeName
 from engine.domain.money import Msat
 from engine.domain.outside import one_line
 from engine.domain.routing_cap import require_max_fee_in_bounds
 from engine.ledger import chart
 from engine.ledger.database import Connection, Pool, borrowed, transaction
+from engine.ledger.postings.payment import released, reserved, settled
 from engine.ledger.store import post_new_in_tx
 
 _DETAIL_BYTES = 1_000
@@ -51,7 +52,7 @@ class Payments(PaymentActivities):
     """Needs Postgres, and nodes only to be quicker."""
 
     def __init__(
-        self, pool: Pool, ids: chart.Chart, caps: sending.Caps = sending.NO_CAPS, direct_send: DirectSend = NO_NODES
+        self, pool: Pool, ids: chart.Chart, caps: Caps = NO_CAPS, direct_send: DirectSend = NO_NODES
     ) -> None:
         self._pool = pool
         self.direct_send = direct_send
@@ -166,8 +167,14 @@ class Payments(PaymentActivities):
         if sender is None:
             raise Unavailable("no Lightning node has been adopted yet")
         attempts, known_index = await sending.read_earlier_attempts_in_tx(conn, asked.payment_hash, sender)
-        new = _new_payment(
-            asked, charge, sender, attempt=attempts + 1, known_payment_index=known_index, workflow_id=workflow_id
+        new = payment.new_lightning(
+            asked,
+            charge,
+            sender,
+            max_fee_msat=_max_fee(asked, charge),
+            attempt=attempts + 1,
+            known_payment_index=known_index,
+            workflow_id=workflow_id,
         )
         if not await payment.add_rows_in_tx(conn, [new]):
             await _refuse_second_payment(conn, asked)
@@ -176,8 +183,8 @@ class Payments(PaymentActivities):
             await payment.add_success_action_in_tx(conn, new.id, action)
         prices_micro = await read_prices_micro(conn, self._limits, [payer], "lightning")
         counts = await counts_of(conn, self._limits, payer, "lightning", new.total_msat, prices_micro)
-        await post_new_in_tx(conn, await payment.reserved(conn, self._ids, new, payer.ledger_account_id, counts))
-        await sending.require_room_in_tx(conn, asked.account_id, sender, self._caps)
+        await post_new_in_tx(conn, reserved(await self._ids.load(conn), new, payer.ledger_account_id, counts))
+        await require_room_in_tx(conn, asked.account_id, sender, self._caps)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(new))
 
@@ -219,7 +226,17 @@ class Payments(PaymentActivities):
 
 async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentRow, settle: SettlePayment) -> None:
     """End a pending payment, whose row is locked, as paid."""
-    await post_new_in_tx(conn, await payment.settled(conn, ids, row, settle.fee_msat, settle.delivered_msat))
+    if row.node is None:
+        raise InvariantBroken(f"{row.id} is no Lightning payment")
+    posting = settled(
+        await ids.load(conn),
+        row,
+        payer=row.ledger_account_id,
+        channels=await ids.load_channels(conn, row.node),
+        fee_msat=settle.fee_msat,
+        delivered_msat=settle.delivered_msat,
+    )
+    await post_new_in_tx(conn, posting)
     await payment.mark_settled_in_tx(
         conn,
         row.id,
@@ -233,7 +250,7 @@ async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentR
 async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: ReleasePayment) -> None:
     """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
     await use.give_use_back_in_tx(conn, row.id)
-    await post_new_in_tx(conn, payment.released(row))
+    await post_new_in_tx(conn, released(row))
     detail = one_line(release.failure_detail, _DETAIL_BYTES)  # a report of an older release has the node's own words
     await payment.mark_failed_in_tx(
         conn, row.id, code=release.failure_code, detail=detail, payment_index=release.payment_index
@@ -257,44 +274,12 @@ async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> Non
     raise payable.in_progress()
 
 
-def _max_fee(asked: PaymentRequest, charge: fees.Charge) -> Msat:
+def _max_fee(asked: PaymentRequest, charge: Charge) -> Msat:
     """The most that it may cost beside the amount: the network's part, which is what the cap leaves, and our fee."""
     return Msat(asked.max_fee_msat + charge.fee_msat) if asked.fee_cap_msat is None else asked.fee_cap_msat
 
 
-def _new_payment(
-    asked: PaymentRequest,
-    charge: fees.Charge,
-    sender: NodeName,
-    *,
-    attempt: int,
-    known_payment_index: int,
-    workflow_id: str,
-) -> payment.NewPayment:
-    return payment.NewPayment(
-        id=asked.payment_id,
-        account_id=asked.account_id,
-        wallet_id=asked.wallet_id,
-        kind="lightning",
-        status=PaymentStatus.PENDING,
-        destination=asked.destination,
-        amount_msat=asked.amount_msat,
-        max_fee_msat=_max_fee(asked, charge),
-        payment_hash=asked.payment_hash,
-        bolt11=asked.bolt11,
-        amount_in_invoice=asked.amount_in_invoice,
-        memo=asked.memo,
-        external_id=asked.external_id,
-        payee_wallet_id=None,
-        node=sender,
-        attempt=attempt,
-        known_payment_index=known_payment_index,
-        workflow_id=workflow_id,
-        charge=charge,
-    )
-
-
-def _attempt(row: payment.PaymentRow | payment.NewPayment) -> LightningAttempt:
+def _attempt(row: payment.NewPayment) -> LightningAttempt:
     if row.payment_hash is None or row.node is None or row.attempt is None:
         raise InvariantBroken(f"{row.id} is pending and no Lightning payment")
     return LightningAttempt(

@@ -9,7 +9,6 @@ receipt of the last minutes, the commitment fees of HTLCs. Nothing is waved thro
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.bank.payment import receive_ref
 from engine.bank.reconciliation import BooksCut, Counterparts
 from engine.bank.reconciliation import NewCase as Case
 from engine.clients.lnd.client import NodeBalances
@@ -17,6 +16,7 @@ from engine.clients.lnd.history import News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import AccountComparison, Finding, FindingKind, InFlight, Suspect
 from engine.domain.ids import NodeName
 from engine.ledger import chart
+from engine.ledger.postings.receipt import receive_ref
 
 RECEIPT_GRACE_S = 300
 """So long after the node has settled an invoice its credit counts as under way."""
@@ -202,8 +202,7 @@ def _finding(kind: FindingKind, node: NodeName, payment_hash: str, amount_msat: 
 
 
 def _receipt_refs(paid: PaidIn) -> tuple[str, str]:
-    ref = receive_ref(paid.payment_hash)
-    return ref, f"{ref}:outside"
+    return receive_ref(paid.payment_hash), receive_ref(paid.payment_hash, beside_internal=True)
 
 
 def _account(code: str, books_msat: int, place_msat: int, in_flight: list[InFlight]) -> AccountComparison:

@@ -1,46 +1,15 @@
-"""The postings of a correction and of capital, and their row in the bank with its trail. A: amount.
-
-    event        reference          entries
-    taken out    corr:<id>:out      Dr debit A · Cr suspense:recon:operator A
-    put in       corr:<id>:in       Dr suspense:recon:operator A · Cr credit A
-    corrected    corr:<id>          Dr debit A · Cr credit A, where one of them is a suspense account
-    capital      capital:<id>       Dr asset A · Cr equity:capital A, or the other way round
-
-The first two are posted in one transaction, so neither exists without the other. Who proposed and who approved stands
-in the metadata of each, the reason is its description.
-"""
+"""The row of a correction or of capital, and its trail. `engine.ledger.postings.correction` has its postings."""
 
 from dataclasses import dataclass
 
-from engine.domain.correction import THROUGH, CorrectionKind, CorrectionStatus, transfer_refs
+from engine.domain.correction import ACTOR, Correction, CorrectionStatus
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import CorrectionId
-from engine.domain.money import Msat
-from engine.ledger.book import Fact, Posting, credit, debit
-from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, change_one, translated
 
-ACTOR = "correction"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewCorrection:
-    """What is known of a correction when its row is written."""
-
-    id: CorrectionId
-    kind: str
-    debit: str
-    credit: str
-    amount_msat: Msat
-    reason: str
-    case_id: str | None
-    reference: str | None
-    proposed_by: str
-    workflow_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorrectionRow(NewCorrection):
+class CorrectionRow(Correction):
     """A correction as the bank has it."""
 
     status: str
@@ -49,48 +18,11 @@ class CorrectionRow(NewCorrection):
     refusal_detail: str | None
 
 
-# Postings
-
-
-async def corrected(conn: Connection, ids: Chart, row: CorrectionRow) -> list[Posting]:
-    """Everything that it moves, to be posted in one transaction."""
-    refs = transfer_refs(row.id, CorrectionKind(row.kind), row.debit, row.credit)
-    first, last = await ids.get_id(conn, row.debit), await ids.get_id(conn, row.credit)
-    if len(refs) == 1:
-        return [_posting(row, refs[0], first, last)]
-    through = await ids.get_id(conn, THROUGH)
-    return [_posting(row, refs[0], first, through), _posting(row, refs[1], through, last)]
-
-
-def _posting(row: CorrectionRow, ref: str, debited: int, credited: int) -> Posting:
-    if row.approved_by is None or row.approved_by == row.proposed_by:
-        raise InvariantBroken(f"{row.id} has no second operator")
-    facts: dict[str, Fact] = {
-        "correction": row.id,
-        "proposed_by": row.proposed_by,
-        "approved_by": row.approved_by,
-        "case": row.case_id,
-        "reference": row.reference,
-    }
-    return Posting(
-        ref=ref,
-        template="capital_moved" if row.kind == CorrectionKind.CAPITAL else "corrected",
-        phase="post",
-        actor=ACTOR,
-        workflow_id=row.workflow_id,
-        description=row.reason,
-        metadata={name: fact for name, fact in facts.items() if fact is not None},
-        legs=[debit(debited, row.amount_msat), credit(credited, row.amount_msat)],
-    )
-
-
-# Rows
-
 _COLUMNS = """id, kind, debit, credit, amount_msat, reason, case_id, reference, proposed_by, workflow_id, status,
     approved_by, refusal_code, refusal_detail"""
 
 
-async def add_row_in_tx(conn: Connection, new: NewCorrection, *, open_for_s: int) -> None:
+async def add_row_in_tx(conn: Connection, new: Correction, *, open_for_s: int) -> None:
     """Write what was proposed; it is never changed."""
     with translated():
         await conn.execute(

@@ -1,27 +1,15 @@
 """Which fee applies: the schedule in force when a payment is opened or a receipt booked.
 
 The transaction reads the version in force beside a row that it needs anyway. A version never changes, so a process
-reads and parses it once, when it first meets it, and no payment waits for a query of its own. What was charged is kept
-with version and level: `engine.domain.fees.fee` gives the same again, for ever.
+reads and parses it once, and no payment waits for a query of its own. Each charge is kept with version and level:
+`engine.domain.fees.fee` computes the same again at any time.
 """
-
-from dataclasses import dataclass
 
 from engine.bank.rulebook import find_edition
 from engine.domain.errors import Invalid, InvariantBroken
-from engine.domain.fees import FeeSchedule, Kind, fee, parse_schedule
+from engine.domain.fees import Charge, FeeSchedule, Kind, fee, parse_schedule
 from engine.domain.money import Msat
-from engine.ledger.book import Fact
 from engine.ledger.database import Connection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Charge:
-    """Our fee for one movement, and the rule by which it was computed."""
-
-    fee_msat: Msat
-    version: int
-    level: int
 
 
 class FeeBook:
@@ -36,13 +24,6 @@ class FeeBook:
             self._schedules[version] = await _read_schedule(conn, version)
         fee_msat = fee(self._schedules[version], kind, amount_msat, level)
         return Charge(fee_msat=fee_msat, version=version, level=level)
-
-
-def fee_facts(service_fee_msat: Msat, version: int | None, level: int | None) -> dict[str, Fact]:
-    """What a posting with a fee of ours says about it: enough to compute it again."""
-    if service_fee_msat == 0:
-        return {}
-    return {"fee_msat": service_fee_msat, "fee_version": version, "fee_level": level}
 
 
 async def _read_schedule(conn: Connection, version: int) -> FeeSchedule:

@@ -1,28 +1,17 @@
-"""The posting of a receipt, and the invoice's row in the bank. A: what was really paid, B: our fee, at most A.
+"""The row of an invoice, and the notes that its node must stop offering it.
 
-    event                                       reference               entries
-    received from outside                       ln:<hash>:recv          Dr channels A · Cr user A−B · Cr fees B
-    paid by one of our users (payment.py)       ln:<hash>:recv          there the payer pays our fee
-    received although a user of ours had paid   ln:<hash>:recv:outside  Dr channels A · Cr user A−B · Cr fees B
-    received for no invoice that we know,
-    or for an account that is closed            ln:<hash>:recv          Dr channels A · Cr suspense:in A
-
-The reference is shared, so of two who pay the same invoice at the same moment the second is seen, whoever it is.
+`engine.ledger.postings.receipt` has the postings.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.bank.fees import Charge, fee_facts
-from engine.bank.payment import receive_ref
+from engine.domain.fees import Charge
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
-from engine.ledger import chart
-from engine.ledger.book import Posting, credit, debit
 from engine.ledger.database import Connection, change_any, change_rows, translated
 
-ACTOR = "receive"
 _LONGEST_DELAY = timedelta(minutes=30)
 _LONGEST_PROBLEM = 500
 
@@ -58,43 +47,6 @@ class Received:
     invoice: InvoiceRow
     amount_msat: Msat
     charge: Charge | None = None
-
-
-# Posting
-
-
-async def received(
-    conn: Connection,
-    ids: chart.Chart,
-    *,
-    payment_hash: PaymentHash,
-    node: NodeName,
-    amount_msat: Msat,
-    paid: Received | None,
-    beside_internal: bool,
-    workflow_id: str,
-) -> Posting:
-    """Money came in over Lightning, and the payee pays our fee out of it. Without a payee it waits for an operator."""
-    charge = paid.charge if paid else None
-    creditor = paid.invoice.ledger_account_id if paid else await ids.get_id(conn, chart.SUSPENSE_IN)
-    fee_msat = charge.fee_msat if charge else Msat(0)
-    legs = [debit(await ids.get_id(conn, chart.channels(node)), amount_msat)]
-    if amount_msat > fee_msat:
-        legs.append(credit(creditor, amount_msat - fee_msat))
-    if fee_msat > 0:
-        legs.append(credit(await ids.get_id(conn, chart.LIGHTNING_FEES), fee_msat))
-    return Posting(
-        ref=receive_ref(payment_hash) + (":outside" if beside_internal else ""),
-        template="lightning_received",
-        phase="post",
-        actor=ACTOR,
-        workflow_id=workflow_id,
-        metadata=fee_facts(charge.fee_msat, charge.version, charge.level) if charge else {},
-        legs=legs,
-    )
-
-
-# Rows
 
 
 async def find_rows_in_tx(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> dict[PaymentHash, InvoiceRow]:

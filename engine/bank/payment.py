@@ -1,297 +1,139 @@
-"""The postings of a payment, and its row in the bank. A: amount, F: routing cap, f: actual routing fee, B: our fee,
-D: what the payee has taken, which is A unless he took only some parts.
+"""The row of a payment. `engine.ledger.postings.payment` has its postings.
 
-    event                        reference               entries
-    reserved                     ln:<hash>:hold:<n>      [held] Dr user A+F+B · Cr outbox A+F+B
-    settled                      ln:<hash>:settle        hold inverted · Dr user D+f+B · Dr routing cost f
-                                                         · Cr channels D+f · Cr lightning fees f+B
-    released                     ln:<hash>:void:<n>      hold inverted
-    paid to a wallet             pay:<payment id>        Dr payer A+B · Cr payee A · Cr transfer fees B
-    paid by invoice, internally  ln:<hash>:recv          the same; shares its reference with a receipt from outside
-
-The user pays f, which is our income, and the network costs us f: both are shown. B is computed once, when the payment
-is opened, and stands in the row with its rule. Row and posting are written in one transaction, so they cannot disagree;
-a row says `pending` exactly while its hold is open.
+Row and posting are written in one transaction, so they cannot disagree: a row is `pending` exactly while its hold is
+open. One class describes the row. Its columns, their types, the statements and the values follow from it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
-from engine.bank.fees import Charge, fee_facts
+from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.errors import InvariantBroken
-from engine.domain.ids import BatchId, NodeName, PaymentHash, PaymentId, WalletId
-from engine.domain.limits import Count
+from engine.domain.fees import Charge
+from engine.domain.ids import AccountId, BatchId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
-from engine.ledger import chart
-from engine.ledger.book import Counted, Fact, Posting, credit, debit
+from engine.domain.payment import Payment
 from engine.ledger.database import Connection, change_any, change_one, translated
 
-ACTOR = "payment"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaymentRow:
-    """A payment as the bank has it."""
+class NewPayment(Payment):
+    """A payment's row when it is written: one column per field, those of `Payment` included."""
 
-    id: PaymentId
-    wallet_id: WalletId
-    ledger_account_id: int
-    """The wallet's, from which it is paid."""
-    kind: str
-    status: str
-    destination: str
-    amount_msat: Msat
-    max_fee_msat: Msat
-    """F + B: the most that it may cost beside the amount."""
-    payment_hash: PaymentHash | None
-    bolt11: str | None
-    amount_in_invoice: bool
-    node: NodeName | None
-    attempt: int | None
-    known_payment_index: int
-    workflow_id: str
-    service_fee_msat: Msat
-    fee_version: int | None
-    fee_level: int | None
-    delivered_msat: Msat | None = None
-    """D, where it is not A."""
-
-    @property
-    def routing_cap_msat(self) -> Msat:
-        """F: the most that the network may take."""
-        return Msat(self.max_fee_msat - self.service_fee_msat)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewPayment:
-    """What is known of a payment when its row is written."""
-
-    id: PaymentId
-    account_id: str
+    account_id: AccountId
     wallet_id: WalletId
     kind: str
     status: str
     destination: str
-    amount_msat: Msat
-    max_fee_msat: Msat
-    """F + B."""
-    payment_hash: PaymentHash | None
-    bolt11: str | None
-    amount_in_invoice: bool
-    memo: str | None
-    external_id: str | None
-    payee_wallet_id: WalletId | None
-    node: NodeName | None
-    attempt: int | None
-    known_payment_index: int
-    workflow_id: str
-    charge: Charge | None = None
-    """B and its rule; None is free of charge."""
+    bolt11: str | None = None
+    amount_in_invoice: bool = False
+    external_id: str | None = None
+    payee_wallet_id: WalletId | None = None
+    node: NodeName | None = None
+    known_payment_index: int = 0
     batch_id: BatchId | None = None
     batch_place: int | None = None
     """In its batch, from 0."""
 
-    @property
-    def service_fee_msat(self) -> Msat:
-        """B."""
-        return self.charge.fee_msat if self.charge else Msat(0)
 
-    @property
-    def routing_cap_msat(self) -> Msat:
-        """F: the most that the network may take."""
-        return Msat(self.max_fee_msat - self.service_fee_msat)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PaymentRow(NewPayment):
+    """A payment's row as it is read."""
 
-    @property
-    def total_msat(self) -> Msat:
-        """A + F + B: all that it may take from its wallet, which is what is held, and what counts towards limits."""
-        return Msat(self.amount_msat + self.max_fee_msat)
-
-    @property
-    def fee_facts(self) -> dict[str, Fact]:
-        """What its posting says about B."""
-        return fee_facts(self.charge.fee_msat, self.charge.version, self.charge.level) if self.charge else {}
+    ledger_account_id: int
+    """The wallet's, from which it is paid."""
+    delivered_msat: Msat | None
+    """What the payee has taken, where that is not the amount."""
 
 
-# Postings
-
-
-def hold_ref(payment_hash: PaymentHash, attempt: int) -> str:
-    """Names the hold of one attempt, counted from 1 over all payments of this hash."""
-    return f"ln:{payment_hash}:hold:{attempt}"
-
-
-def receive_ref(payment_hash: PaymentHash) -> str:
-    """One reference for "this invoice of ours was paid", from inside or outside: the second of the two is seen."""
-    return f"ln:{payment_hash}:recv"
-
-
-async def reserved(
-    conn: Connection, ids: chart.Chart, payment: NewPayment, user_account: int, counts: Sequence[Count] = ()
-) -> Posting:
-    """Amount, routing cap and our fee are promised; before anything is sent."""
-    if payment.payment_hash is None or payment.attempt is None:
-        raise InvariantBroken(f"{payment.id} is no Lightning payment")
-    return Posting(
-        ref=hold_ref(payment.payment_hash, payment.attempt),
-        template="lightning_reserved",
-        phase="hold",
-        actor=ACTOR,
-        workflow_id=payment.workflow_id,
-        description=payment.memo,
-        metadata=payment.fee_facts,
-        legs=[
-            debit(user_account, payment.total_msat),
-            credit(await ids.get_id(conn, chart.OUTBOX), payment.total_msat),
-        ],
-        counted=_counted(user_account, counts),
+def new_internal(asked: PaymentRequest, charge: Charge, payee: WalletId, workflow_id: str) -> NewPayment:
+    """From one of our users to another: settled as it is written."""
+    return NewPayment(
+        **_asked(asked, charge),
+        kind="internal",
+        status=PaymentStatus.SETTLED,
+        max_fee_msat=charge.fee_msat,
+        payee_wallet_id=payee,
+        workflow_id=workflow_id,
     )
 
 
-async def settled(
-    conn: Connection, ids: chart.Chart, payment: PaymentRow, fee_msat: Msat, delivered_msat: Msat | None = None
-) -> Posting:
-    """The node paid, `fee_msat` for routing: amount and both fees leave, the rest of the hold is the user's again.
-
-    The amount is `delivered_msat` where the payee has taken another one than he was to get. Raises InvariantBroken for
-    more than is held.
-    """
-    payment_hash, node, attempt = _lightning(payment)
-    if fee_msat > payment.routing_cap_msat:
-        raise InvariantBroken(f"{payment.id}: the node paid a fee of {fee_msat} msat above {payment.routing_cap_msat}")
-    amount_msat = payment.amount_msat if delivered_msat is None else delivered_msat
-    if amount_msat + fee_msat > payment.amount_msat + payment.routing_cap_msat:
-        raise InvariantBroken(f"{payment.id}: the payee has taken {amount_msat} msat, which is more than is held")
-    income_msat = fee_msat + payment.service_fee_msat
-    legs = [
-        debit(payment.ledger_account_id, amount_msat + income_msat),
-        credit(await ids.get_id(conn, chart.channels(node)), amount_msat + fee_msat),
-    ]
-    if fee_msat > 0:
-        legs.append(debit(await ids.get_id(conn, chart.ROUTING_COST), fee_msat))
-    if income_msat > 0:
-        legs.append(credit(await ids.get_id(conn, chart.LIGHTNING_FEES), income_msat))
-    return Posting(
-        ref=f"ln:{payment_hash}:settle",
-        template="lightning_settled",
-        phase="settle",
-        actor=ACTOR,
-        workflow_id=payment.workflow_id,
-        metadata=fee_facts(payment.service_fee_msat, payment.fee_version, payment.fee_level),
-        legs=legs,
-        relates_to=[hold_ref(payment_hash, attempt)],
+def new_lightning(
+    asked: PaymentRequest,
+    charge: Charge,
+    sender: NodeName,
+    *,
+    max_fee_msat: Msat,
+    attempt: int,
+    known_payment_index: int,
+    workflow_id: str,
+) -> NewPayment:
+    """Over Lightning, by this node: pending."""
+    return NewPayment(
+        **_asked(asked, charge),
+        kind="lightning",
+        status=PaymentStatus.PENDING,
+        max_fee_msat=max_fee_msat,
+        node=sender,
+        attempt=attempt,
+        known_payment_index=known_payment_index,
+        workflow_id=workflow_id,
     )
 
 
-def released(payment: PaymentRow) -> Posting:
-    """The node said that nothing was paid: all of the hold is the user's again."""
-    payment_hash, _node, attempt = _lightning(payment)
-    return Posting(
-        ref=f"ln:{payment_hash}:void:{attempt}",
-        template="lightning_released",
-        phase="void",
-        actor=ACTOR,
-        workflow_id=payment.workflow_id,
-        relates_to=[hold_ref(payment_hash, attempt)],
-    )
+_COPIED = (
+    *("account_id", "wallet_id", "destination", "amount_msat", "payment_hash", "bolt11", "amount_in_invoice", "memo"),
+    "external_id",
+)
+"""Columns that the caller has filled, under the same name."""
 
 
-async def paid_internally(
-    conn: Connection,
-    ids: chart.Chart,
-    payment: NewPayment,
-    payer_account: int,
-    payee_account: int,
-    counts: Sequence[Count] = (),
-) -> Posting:
-    """From one of our users to another; final at once. The payer pays our fee."""
-    fee_msat = payment.service_fee_msat
-    legs = [debit(payer_account, payment.amount_msat + fee_msat), credit(payee_account, payment.amount_msat)]
-    if fee_msat > 0:
-        legs.append(credit(await ids.get_id(conn, chart.TRANSFER_FEES), fee_msat))
-    return Posting(
-        ref=receive_ref(payment.payment_hash) if payment.payment_hash else f"pay:{payment.id}",
-        template="paid_internally",
-        phase="post",
-        actor=ACTOR,
-        workflow_id=payment.workflow_id,
-        description=payment.memo,
-        metadata={"payment": payment.id, **payment.fee_facts},
-        legs=legs,
-        counted=_counted(payer_account, counts),
-    )
+def _asked(asked: PaymentRequest, charge: Charge) -> dict[str, Any]:
+    return {
+        "id": asked.payment_id,
+        **{name: getattr(asked, name) for name in _COPIED},
+        "service_fee_msat": charge.fee_msat,
+        "fee_version": charge.version,
+        "fee_level": charge.level,
+    }
 
 
-def _counted(payer_account: int, counts: Sequence[Count]) -> Counted | None:
-    """Towards the payer's limits; they were asked for with the payer (`limits.counts_of`)."""
-    return Counted(payer_account, counts) if counts else None
+_SQL_TYPES = {str: "text", int: "bigint", bool: "boolean"}
 
 
-def _lightning(payment: PaymentRow) -> tuple[PaymentHash, NodeName, int]:
-    if payment.payment_hash is None or payment.node is None or payment.attempt is None:
-        raise InvariantBroken(f"{payment.id} is no Lightning payment")
-    return payment.payment_hash, payment.node, payment.attempt
+def _array_type(hint: Any) -> str:  # noqa: ANN401 - a type
+    """`text[]` for a str, a NewType of it, and either or None. Postgres narrows a bigint to the column's type."""
+    (base,) = [each for each in get_args(hint) or (hint,) if each is not NoneType]
+    return _SQL_TYPES[getattr(base, "__supertype__", base)] + "[]"
 
 
-# Rows
-
-_OPENERS_OWN = timedelta(seconds=10)
-"""So long whoever has opened a payment may be sending it without a look; he is done after half of it."""
-_ADD_ROWS = """
-INSERT INTO bank.payments(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
-       bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index, workflow_id,
-       service_fee_msat, fee_version, fee_level, batch_id, batch_place, fee_msat, settled_at)
+_TYPES = {name: _array_type(hint) for name, hint in get_type_hints(NewPayment).items()}
+_COLUMNS = tuple(field.name for field in fields(NewPayment))
+_ADD_ROWS = f"""
+INSERT INTO bank.payments({", ".join(_COLUMNS)}, fee_msat, settled_at)
 SELECT n.*, CASE n.status WHEN 'settled' THEN n.service_fee_msat ELSE 0 END,
        CASE n.status WHEN 'settled' THEN clock_timestamp() END
-  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::bigint[],
-              $9::text[], $10::text[], $11::boolean[], $12::text[], $13::text[], $14::text[], $15::text[], $16::int[],
-              $17::bigint[], $18::text[], $19::bigint[], $20::int[], $21::smallint[], $22::text[], $23::smallint[])
-       AS n(id, account_id, wallet_id, kind, status, destination, amount_msat, max_fee_msat, payment_hash,
-            bolt11, amount_in_invoice, memo, external_id, payee_wallet_id, node, attempt, known_payment_index,
-            workflow_id, service_fee_msat, fee_version, fee_level, batch_id, batch_place)
-ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id"""
+  FROM unnest({", ".join(f"${at}::{_TYPES[name]}" for at, name in enumerate(_COLUMNS, 1))})
+       AS n({", ".join(_COLUMNS)})
+ON CONFLICT (payment_hash) WHERE status IN ('pending', 'settled') DO NOTHING RETURNING id"""  # noqa: S608 - constant
+_GET_ROW = f"""SELECT {", ".join(f"p.{name}" for name in _COLUMNS)}, w.ledger_account_id, p.delivered_msat
+    FROM bank.payments p JOIN bank.wallets w ON w.id = p.wallet_id
+    WHERE p.id = $1 FOR UPDATE OF p"""  # noqa: S608 - constant
 
-_GET_ROW = """SELECT p.id, p.wallet_id, w.ledger_account_id, p.kind, p.status, p.destination, p.amount_msat,
-    p.max_fee_msat, p.payment_hash, p.bolt11, p.amount_in_invoice, p.node, p.attempt, p.known_payment_index,
-    p.workflow_id, p.service_fee_msat, p.fee_version, p.fee_level, p.delivered_msat
-    FROM bank.payments p JOIN bank.wallets w ON w.id = p.wallet_id WHERE p.id = $1 FOR UPDATE OF p"""
+_OPENERS_OWN = timedelta(seconds=10)
+"""The time in which whoever has opened a payment may be sending it; he is done after half of it."""
 
 
 async def add_rows_in_tx(conn: Connection, payments: Sequence[NewPayment]) -> set[PaymentId]:
-    """Write the rows. Those are missing of whose hash another live payment is: one invoice is paid once."""
+    """Write the rows. Left out are those whose hash another live payment has: one invoice is paid once."""
     if not payments:
         return set()
     with translated():
-        added = await conn.fetch(_ADD_ROWS, *zip(*(_values(payment) for payment in payments), strict=True))
+        added = await conn.fetch(_ADD_ROWS, *([getattr(payment, name) for payment in payments] for name in _COLUMNS))
     return {PaymentId(row["id"]) for row in added}
-
-
-def _values(payment: NewPayment) -> tuple[object, ...]:
-    return (
-        payment.id,
-        payment.account_id,
-        payment.wallet_id,
-        payment.kind,
-        payment.status,
-        payment.destination,
-        payment.amount_msat,
-        payment.max_fee_msat,
-        payment.payment_hash,
-        payment.bolt11,
-        payment.amount_in_invoice,
-        payment.memo,
-        payment.external_id,
-        payment.payee_wallet_id,
-        payment.node,
-        payment.attempt,
-        payment.known_payment_index,
-        payment.workflow_id,
-        payment.service_fee_msat,
-        payment.charge and payment.charge.version,
-        payment.charge and payment.charge.level,
-        payment.batch_id,
-        payment.batch_place,
-    )
 
 
 async def add_success_action_in_tx(conn: Connection, payment_id: PaymentId, action: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Payments in flight, as the bank knows them: what each waits for, what was seen of it, and how many there may be.
+"""Payments in flight, as the bank knows them: what each waits for, and what was seen of it.
 
 Nothing here is money. A wait is the last that a worker saw and is overwritten; a sighting is part of a proof and stays.
 """
@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from engine.bank.internal_payee import is_own_invoice
 from engine.bank.node.node_choice import choose_sender
 from engine.bank.payable import NEVER_AGAIN, unpayable
-from engine.domain.errors import InvariantBroken, Refused
-from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId
+from engine.domain.errors import InvariantBroken
+from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.domain.sending import UNDER_WAY, Waiting
 from engine.ledger.database import Connection, translated
@@ -20,18 +20,6 @@ _PATIENCE = timedelta(minutes=15)
 """After so long an operator should look, whatever it waits for, unless the wait is the payee's."""
 _DETAIL_LENGTH = 500
 _WORDS_LENGTH = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caps:
-    """How many payments may be in flight at once."""
-
-    per_account: int
-    per_node: int
-
-
-NO_CAPS = Caps(per_account=2**31, per_node=2**31)
-"""As many as the money allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,25 +190,3 @@ async def read_earlier_attempts_in_tx(conn: Connection, payment_hash: PaymentHas
     if row["lost"]:
         raise unpayable()
     return row["attempts"], row["known"]
-
-
-async def require_room_in_tx(conn: Connection, account_id: AccountId, node: NodeName, caps: Caps) -> None:
-    """Raises Refused when this payment, whose row is written, is one too many for its account or its node.
-
-    Exact per account, whose payments follow each other behind the lock on its balance. Payments of several accounts
-    that are opened at the same moment may pass the node's cap by their number.
-    """
-    with translated():
-        (counts,) = await conn.fetch(
-            """SELECT (SELECT count(*) FROM bank.payments WHERE account_id = $1 AND status = 'pending') AS of_account,
-                      (SELECT count(*) FROM bank.payments WHERE node = $2 AND status = 'pending') AS of_node""",
-            account_id,
-            node,
-        )
-    for cap, count, whose in (
-        (caps.per_account, counts["of_account"], "this account"),
-        (caps.per_node, counts["of_node"], "the bank's Lightning node"),
-    ):
-        if count > cap:
-            detail = f"There may be {cap} payments of {whose} in flight at once; wait until some have ended."
-            raise Refused(detail, code="too_many_in_flight", max_in_flight=cap)

@@ -8,13 +8,17 @@
 A correction passes through suspense, so that one account tells all that was ever put right by hand.
 """
 
+from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
 
 from engine.domain.errors import Invalid
 from engine.domain.ids import CorrectionId
+from engine.domain.money import Msat
 
+ACTOR: Final = "correction"
+"""Who posts it, and who writes its trail where no operator does."""
 THROUGH: Final = "suspense:recon:operator"
 """The account that every correction passes; it is empty after each."""
 OPEN_FOR: Final = timedelta(days=7)
@@ -44,6 +48,22 @@ class CorrectionStatus(StrEnum):
     REFUSED = "refused"
     REJECTED = "rejected"
     EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What two operators agree on: so much from one account to another, and why."""
+
+    id: CorrectionId
+    kind: str
+    debit: str
+    credit: str
+    amount_msat: Msat
+    reason: str
+    case_id: str | None
+    reference: str | None
+    proposed_by: str
+    workflow_id: str
 
 
 def check_sides(kind: CorrectionKind, debit: str, credit: str) -> None:

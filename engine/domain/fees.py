@@ -105,6 +105,15 @@ class Effect:
     fee_msat: Msat
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """Our fee for one movement, and the rule by which it was computed: enough to compute it again."""
+
+    fee_msat: Msat
+    version: int
+    level: int
+
+
 # The fee
 
 

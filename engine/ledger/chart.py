@@ -1,12 +1,13 @@
-"""The chart of accounts: the codes of the bank's own accounts, and their ids, remembered once found.
+"""The chart of accounts: the codes of the bank's own accounts, and their ids.
 
-Ids never change, so a process asks once per code. Users' accounts are not remembered here: their wallets carry the id.
+Ids never change, so a process asks once and remembers them. Users' accounts are not remembered: wallets carry the id.
 """
 
+from dataclasses import dataclass
 from typing import Final
 
 from engine.domain.ids import NodeName, WalletId
-from engine.ledger.accounts import get_account_id
+from engine.ledger.accounts import get_account_ids
 from engine.ledger.database import Connection
 
 OUTBOX: Final = "liab:outbox"
@@ -37,14 +38,45 @@ def user(wallet_id: WalletId) -> str:
     return f"liab:user:{wallet_id}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChartIds:
+    """The ids of the accounts that the bank has once, as the postings need them."""
+
+    outbox: int
+    suspense_in: int
+    capital: int
+    lightning_fees: int
+    transfer_fees: int
+    routing_cost: int
+
+
+_CODES: Final = {
+    "outbox": OUTBOX,
+    "suspense_in": SUSPENSE_IN,
+    "capital": CAPITAL,
+    "lightning_fees": LIGHTNING_FEES,
+    "transfer_fees": TRANSFER_FEES,
+    "routing_cost": ROUTING_COST,
+}
+
+
 class Chart:
-    """Ids by code. One per pool."""
+    """Remembers the ids. One per pool."""
 
     def __init__(self) -> None:
-        self._ids: dict[str, int] = {}
+        self._ids: ChartIds | None = None
+        self._channels: dict[NodeName, int] = {}
 
-    async def get_id(self, conn: Connection, code: str) -> int:
-        """Raises NotFound for a code that is not in the books."""
-        if code not in self._ids:
-            self._ids[code] = await get_account_id(conn, code)
-        return self._ids[code]
+    async def load(self, conn: Connection) -> ChartIds:
+        """The accounts that the bank has once. Raises NotFound when one is missing."""
+        if self._ids is None:
+            by_code = await get_account_ids(conn, list(_CODES.values()))
+            self._ids = ChartIds(**{name: by_code[code] for name, code in _CODES.items()})
+        return self._ids
+
+    async def load_channels(self, conn: Connection, node: NodeName) -> int:
+        """The account of this node's channels. Raises NotFound before the node is adopted."""
+        if node not in self._channels:
+            code = channels(node)
+            self._channels[node] = (await get_account_ids(conn, [code]))[code]
+        return self._channels[node]

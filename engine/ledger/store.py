@@ -90,7 +90,7 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
 
 
 async def post_new_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[EngineError | None]:
-    """As `post_batch_in_tx`, for references that nobody can have used: the reason for each that was not booked, or None.
+    """As `post_batch_in_tx`, for references that nobody can have used: why each was not booked, or None.
 
     A posting that is in the books already gets InvariantBroken (`posting_not_new`).
     """

@@ -9,12 +9,13 @@ import pytest_asyncio
 
 from engine.bank import payment
 from engine.domain.errors import EngineError, InvariantBroken
-from engine.domain.ids import WalletId, WithdrawLinkId
+from engine.domain.ids import AccountId, WalletId, WithdrawLinkId
 from engine.domain.money import Msat
 from engine.ledger.accounts import get_account_id
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
 from engine.ledger.database import Connection, change_any, change_one, change_rows, transaction
+from engine.ledger.postings.payment import reserved
 from engine.ledger.store import post_in_tx, post_new_batch_in_tx, post_new_in_tx
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import User
@@ -69,7 +70,7 @@ async def test_a_payment_whose_hold_is_in_the_books_already_is_not_opened(payers
     async with transaction(payers.pool) as conn:
         new = payment.NewPayment(
             id=legs_of.payment_id,
-            account_id=alice.id,
+            account_id=AccountId(alice.id),
             wallet_id=WalletId(alice.wallet_id),
             kind="lightning",
             status="pending",
@@ -78,17 +79,12 @@ async def test_a_payment_whose_hold_is_in_the_books_already_is_not_opened(payers
             max_fee_msat=Msat(CAP),
             payment_hash=asked.payment_hash,
             bolt11="x",
-            amount_in_invoice=False,
-            memo=None,
-            external_id=None,
-            payee_wallet_id=None,
             node=NODE,
             attempt=1,
-            known_payment_index=0,
             workflow_id="w",
         )
         account = await get_account_id(conn, user(WalletId(alice.wallet_id)))
-        held = await payment.reserved(conn, Chart(), new, account)
+        held = reserved(await Chart().load(conn), new, account)
         await post_new_in_tx(conn, held)
         void = Posting(
             ref=f"ln:{asked.payment_hash}:void:1", template="t", phase="void", actor="test", relates_to=[held.ref]

@@ -12,15 +12,17 @@ import pytest_asyncio
 
 from activities.correction import Corrections
 from engine.bank import invoice
-from engine.bank.fees import Charge, FeeBook
+from engine.bank.fees import FeeBook
 from engine.bank.rulebook import set_in_tx
 from engine.contracts.correction import DecideCorrection, Decision, Proposal
 from engine.domain.correction import CorrectionKind, CorrectionStatus, transfer_refs
-from engine.domain.fees import Kind
+from engine.domain.fees import Charge, Kind
 from engine.domain.ids import AccountId, CorrectionId, PaymentHash, new_id
 from engine.domain.money import Msat
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import transaction
+from engine.ledger.postings.receipt import credited
+from engine.ledger.postings.suspense import unclaimed
 from engine.ledger.store import post_in_tx
 from engine.views.balances import list_entries
 from tests.fixtures.postgres import Database
@@ -70,20 +72,19 @@ class Story:
         """Over Lightning, for an invoice that a user of ours has paid already or that we do not know."""
         async with transaction(self.teller.pool) as conn:
             row = await invoice.find_row_in_tx(conn, PaymentHash(payment_hash))
-            paid = invoice.Received(invoice=row, amount_msat=Msat(amount_msat)) if row else None
-            posting = await invoice.received(
-                conn,
-                self.teller.ids,
-                payment_hash=PaymentHash(payment_hash),
-                node=NODE,
-                amount_msat=Msat(amount_msat),
-                paid=paid,
-                beside_internal=beside_internal,
-                workflow_id="test",
-            )
-            await post_in_tx(conn, posting)
-            if paid:
-                await invoice.mark_received_in_tx(conn, [paid])
+            receipt: dict[str, Any] = {
+                "payment_hash": PaymentHash(payment_hash),
+                "amount_msat": Msat(amount_msat),
+                "channels": await self.teller.ids.load_channels(conn, NODE),
+                "beside_internal": beside_internal,
+                "workflow_id": "test",
+            }
+            ids = await self.teller.ids.load(conn)
+            if row is None:
+                await post_in_tx(conn, unclaimed(ids, **receipt))
+                return
+            await post_in_tx(conn, credited(ids, payee=row.ledger_account_id, charge=None, **receipt))
+            await invoice.mark_received_in_tx(conn, [invoice.Received(invoice=row, amount_msat=Msat(amount_msat))])
 
     async def charge(self, kind: Kind, amount_msat: int) -> Charge:
         async with self.teller.pool.acquire() as conn:
@@ -154,7 +155,7 @@ async def test_the_page_shows_what_operators_enter_by_hand(story: Story) -> None
 
 async def enter(story: Story, kind: CorrectionKind, debit: str, credit: str, amount_msat: int) -> None:
     """Proposed, approved and posted by the activities of its workflow; then found on the page."""
-    books = Corrections(story.teller.pool, story.teller.ids)
+    books = Corrections(story.teller.pool)
     correction = CorrectionId(new_id("corr"))
     proposal = Proposal(
         correction=correction,

@@ -25,7 +25,6 @@ from engine.domain.errors import Conflict, Invalid, NotFound, Unavailable
 from engine.domain.forced_end import DecisionEnd
 from engine.domain.ids import CorrectionId, PaymentId
 from engine.domain.money import Msat
-from engine.ledger.chart import Chart
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, running_api
 
@@ -38,7 +37,7 @@ class MadeUpTemporal:
     """Runs the activities of a correction as its workflow would; every other workflow is known and says no."""
 
     def __init__(self, api: Api) -> None:
-        self._corrections = Corrections(api.resources.pool, Chart())
+        self._corrections = Corrections(api.resources.pool)
         self.started: list[str] = []
 
     async def start_workflow(self, _name: str, asked: object, *, id: str, **_: object) -> "MadeUpTemporal":  # noqa: A002 - the SDK's name

@@ -18,6 +18,7 @@ from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.contracts import search_attributes, workflow_ids
 from engine.domain.ids import CaseId, PaymentId
 from engine.ledger.database import open_pool, transaction
+from engine.ledger.postings.payment import released
 from engine.ledger.store import post_in_tx
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
@@ -240,7 +241,7 @@ async def _release_by_hand(bank: Bank, payment_id: PaymentId) -> None:
     try:
         async with transaction(pool) as conn:
             row = await payments.get_row_in_tx(conn, payment_id)
-            await post_in_tx(conn, payments.released(row))
+            await post_in_tx(conn, released(row))
             await payments.mark_failed_in_tx(conn, payment_id, code="cancelled", detail="by hand", payment_index=0)
     finally:
         await pool.close()

@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from activities.payment import Payments
 from engine.bank import sending
+from engine.bank.in_flight import Caps
 from engine.bank.payable import require_payable
 from engine.contracts.payment import OpenedPayment, PaymentRequest, ReleasePayment
 from engine.domain.errors import Refused
@@ -41,7 +42,7 @@ async def teller(api: Api) -> Teller:
 
 
 def _payments(teller: Teller, *, per_account: int = 100, per_node: int = 100) -> Payments:
-    return Payments(teller.pool, chart.Chart(), sending.Caps(per_account=per_account, per_node=per_node))
+    return Payments(teller.pool, chart.Chart(), Caps(per_account=per_account, per_node=per_node))
 
 
 async def _rich(api: Api, teller: Teller) -> User:

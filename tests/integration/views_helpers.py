@@ -6,13 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine.bank import invoice, payment
-from engine.bank.fees import Charge
 from engine.bank.node import node
+from engine.domain.fees import Charge
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.accounts import get_account_id
 from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.postings.node import adopted
+from engine.ledger.postings.payment import paid_internally, released, reserved, settled
+from engine.ledger.postings.receipt import credited
 from engine.ledger.store import post_in_tx
 from tests.integration.api_helpers import Api, User
 
@@ -32,7 +35,7 @@ class Teller:
         async with transaction(self.pool) as conn:
             accounts = await node.open_accounts_in_tx(conn, NODE)
             amounts = (Msat(CAPITAL_MSAT), Msat(2_180_000), Msat(300_000_000))
-            opening = node.adopted(NODE, accounts, await self.ids.get_id(conn, chart.CAPITAL), amounts)
+            opening = adopted(await self.ids.load(conn), NODE, accounts, amounts)
             assert opening is not None
             await post_in_tx(conn, opening)
             await node.add_row_in_tx(conn, NODE, pubkey="02" + "ab" * 32, settle_index=0)
@@ -47,13 +50,13 @@ class Teller:
             row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"]))
             assert row is not None
             paid = invoice.Received(invoice=row, amount_msat=Msat(amount_msat), charge=charge)
-            posting = await invoice.received(
-                conn,
-                self.ids,
+            posting = credited(
+                await self.ids.load(conn),
                 payment_hash=row.payment_hash,
-                node=NODE,
                 amount_msat=Msat(amount_msat),
-                paid=paid,
+                channels=await self.ids.load_channels(conn, NODE),
+                payee=row.ledger_account_id,
+                charge=charge,
                 beside_internal=False,
                 workflow_id="test",
             )
@@ -82,7 +85,7 @@ class Teller:
             destination=made["bolt11"] if made else f"wallet:{payee.wallet_id}",
             amount_msat=amount_msat,
             max_fee_msat=charge.fee_msat if charge else 0,
-            charge=charge,
+            **_columns(charge),
             payment_hash=PaymentHash(made["payment_hash"]) if made else None,
             memo=memo,
             payee_wallet_id=WalletId(payee.wallet_id),
@@ -90,8 +93,12 @@ class Teller:
         async with transaction(self.pool) as conn:
             row = await invoice.find_row_in_tx(conn, PaymentHash(made["payment_hash"])) if made else None
             await payment.add_rows_in_tx(conn, [new])
-            legs = await _account(conn, payer), await _account(conn, payee)
-            await post_in_tx(conn, await payment.paid_internally(conn, self.ids, new, *legs))
+            ids, debited, credited_to = (
+                await self.ids.load(conn),
+                await _account(conn, payer),
+                await _account(conn, payee),
+            )
+            await post_in_tx(conn, paid_internally(ids, new, payer=debited, payee=credited_to))
             if row:
                 paid = invoice.PaidInternally(invoice=row, payment_id=new.id, amount_msat=Msat(amount_msat))
                 await invoice.mark_paid_internally_in_tx(conn, [paid])
@@ -108,7 +115,7 @@ class Teller:
             destination="lnbcrt1somebody",
             amount_msat=amount_msat,
             max_fee_msat=cap_msat + (charge.fee_msat if charge else 0),
-            charge=charge,
+            **_columns(charge),
             payment_hash=PaymentHash(secrets.token_hex(32)),
             bolt11="lnbcrt1somebody",
             memo=memo,
@@ -117,12 +124,19 @@ class Teller:
         )
         async with transaction(self.pool) as conn:
             await payment.add_rows_in_tx(conn, [new])
-            await post_in_tx(conn, await payment.reserved(conn, self.ids, new, await _account(conn, payer)))
+            await post_in_tx(conn, reserved(await self.ids.load(conn), new, await _account(conn, payer)))
             return await payment.get_row_in_tx(conn, new.id)
 
     async def settle(self, row: payment.PaymentRow, fee_msat: int) -> None:
         async with transaction(self.pool) as conn:
-            await post_in_tx(conn, await payment.settled(conn, self.ids, row, Msat(fee_msat)))
+            posting = settled(
+                await self.ids.load(conn),
+                row,
+                payer=row.ledger_account_id,
+                channels=await self.ids.load_channels(conn, NODE),
+                fee_msat=Msat(fee_msat),
+            )
+            await post_in_tx(conn, posting)
             await payment.mark_settled_in_tx(
                 conn,
                 row.id,
@@ -133,7 +147,7 @@ class Teller:
 
     async def release(self, row: payment.PaymentRow) -> None:
         async with transaction(self.pool) as conn:
-            await post_in_tx(conn, payment.released(row))
+            await post_in_tx(conn, released(row))
             await payment.mark_failed_in_tx(conn, row.id, code="no_route", detail="no route", payment_index=1)
 
     def _new(self, payer: User, **row: Any) -> payment.NewPayment:
@@ -141,18 +155,15 @@ class Teller:
             "id": PaymentId(new_id("pay")),
             "account_id": payer.id,
             "wallet_id": WalletId(payer.wallet_id),
-            "payment_hash": None,
-            "bolt11": None,
-            "amount_in_invoice": False,
-            "memo": None,
-            "external_id": None,
-            "payee_wallet_id": None,
-            "node": None,
-            "attempt": None,
-            "known_payment_index": 0,
             "workflow_id": f"payment-{next(_numbers)}",
         }
         return payment.NewPayment(**known | row)
+
+
+def _columns(charge: Charge | None) -> dict[str, Any]:
+    if charge is None:
+        return {}
+    return {"service_fee_msat": charge.fee_msat, "fee_version": charge.version, "fee_level": charge.level}
 
 
 async def _account(conn: Connection, user: User) -> int:

@@ -1,8 +1,4 @@
-"""A node in the books: its accounts, its opening balances as capital, and its row with identity and cursor.
-
-event     reference             entries
-adopted   node:<name>:opening   Dr channels · Dr commit escrow · Dr on chain · Cr capital
-"""
+"""A node's row, with identity and cursor, and the opening of its accounts in the books."""
 
 from dataclasses import dataclass
 
@@ -11,10 +7,7 @@ from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.ledger import chart
 from engine.ledger.accounts import open_account_in_tx
-from engine.ledger.book import Posting, credit, debit
 from engine.ledger.database import Connection, change_any, change_one, translated
-
-ACTOR = "adopt-node"
 
 
 async def open_accounts_in_tx(conn: Connection, node: NodeName) -> tuple[int, int, int]:
@@ -22,23 +15,6 @@ async def open_accounts_in_tx(conn: Connection, node: NodeName) -> tuple[int, in
     codes = (chart.channels(node), chart.commit_escrow(node), chart.onchain(node))
     first, second, third = [await open_account_in_tx(conn, code, "asset", mode="append") for code in codes]
     return first, second, third
-
-
-def adopted(
-    node: NodeName, accounts: tuple[int, int, int], capital_account: int, amounts_msat: tuple[Msat, Msat, Msat]
-) -> Posting | None:
-    """What the node holds becomes capital; None for an empty node."""
-    legs = [debit(account, amount) for account, amount in zip(accounts, amounts_msat, strict=True) if amount > 0]
-    if not legs:
-        return None
-    return Posting(
-        ref=f"node:{node}:opening",
-        template="node_adopted",
-        phase="post",
-        actor=ACTOR,
-        workflow_id=f"adopt-{node}",
-        legs=[*legs, credit(capital_account, sum(amounts_msat))],
-    )
 
 
 async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle_index: int) -> bool:
