@@ -1,11 +1,12 @@
 """Accounts, their wallets and their API keys: who may ask for what. No money moves here.
 
 An account is opened together with its wallet and the wallet's account in the books, in the caller's transaction. An API
-key is `mr_<id>_<secret>`: the secret has 256 random bits, only its SHA-256 is stored (so strong a secret needs no slow
-hash), and the key is told once. Nothing about a key is cached, so a revocation counts from its commit on.
+key is `mr_<id>_<secret>` and is shown once. The secret has 256 random bits, and only its SHA-256 is stored: so strong a
+secret needs no slow hash. Nothing about a key is cached, so a revocation is in force from its commit on.
 
-Each key knows the key that made it. What comes from a key falls with it, its roles count only while every account that
-it comes from is active, and keys that come from one account are of one person (`sql/key_line.sql`, decision 0036).
+Each key knows the key that made it. When a key is revoked, the keys that come from it are revoked too. Its roles count
+only while every account that it comes from is active. Keys that come from one account belong to one person
+(`sql/key_line.sql`, decision 0036).
 """
 
 import hashlib
@@ -29,7 +30,7 @@ from engine.ledger.chart import user
 from engine.ledger.database import Connection, Pool, change_rows, translated
 
 Reader: TypeAlias = "Connection | Pool"
-"""Either will do for a read of one statement."""
+"""A read of one statement takes either."""
 
 _TOKEN = re.compile(r"mr_([0-9a-z]{25})_([0-9A-Za-z_-]{43})")
 _ID_PREFIX = "key_"
@@ -52,7 +53,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wallet:
-    """Where an account's money is."""
+    """Holds an account's money."""
 
     id: WalletId
     account_id: AccountId
@@ -62,7 +63,7 @@ class Wallet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """What is known of a key; its secret is not."""
+    """An API key without its secret."""
 
     id: ApiKeyId
     account_id: AccountId
@@ -80,7 +81,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What a key is worth at this moment, its row locked against being revoked."""
+    """What a key may do at this moment. Its row is locked: nobody revokes it meanwhile."""
 
     has_powers: bool
     generation: int
@@ -89,7 +90,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewAccount:
-    """An account to be opened. `username` must be a good one, and free."""
+    """An account before it is opened. `username` must be valid and free."""
 
     id: AccountId
     username: str | None = None
@@ -169,7 +170,7 @@ class Payee:
 
 
 async def find_payees(conn: Reader, wallet_ids: Sequence[WalletId]) -> dict[WalletId, Payee]:
-    """Those of these wallets that there are."""
+    """The payees of these wallets; a wallet that does not exist is left out."""
     with translated():
         rows = await conn.fetch(
             """SELECT w.id, w.ledger_account_id, a.status FROM bank.wallets w
@@ -203,13 +204,13 @@ def new_secret() -> str:
 
 
 def token(key_id: ApiKeyId, secret: str) -> str:
-    """The whole key, to be told once."""
+    """The whole key, which is shown once."""
     return f"mr_{key_id.removeprefix(_ID_PREFIX)}_{secret}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewApiKey:
-    """A key to be made."""
+    """A key before it is stored."""
 
     id: ApiKeyId
     account_id: AccountId
@@ -222,7 +223,7 @@ class NewApiKey:
 
 
 async def add_api_key_in_tx(conn: Connection, new: NewApiKey) -> None:
-    """Let whoever has this secret act for the account from now on, and spend no more than this per window.
+    """Store a key: whoever has its secret acts for the account, within the spend limit per window.
 
     `lock_key_in_tx` its maker first: a key that has been revoked makes none.
     """

@@ -23,7 +23,7 @@ _COLUMNS = """id, kind, debit, credit, amount_msat, reason, case_id, reference, 
 
 
 async def add_row_in_tx(conn: Connection, new: Correction, *, open_for_s: int) -> None:
-    """Write what was proposed; it is never changed."""
+    """Write the proposal. It never changes."""
     with translated():
         await conn.execute(
             """INSERT INTO bank.corrections(id, kind, debit, credit, amount_msat, reason, case_id, reference,
@@ -57,7 +57,7 @@ async def get_row_in_tx(conn: Connection, correction: CorrectionId) -> Correctio
 
 
 async def mark_approved_in_tx(conn: Connection, correction: CorrectionId, *, operator: str, note: str) -> None:
-    """A second operator wants it too. Nothing has moved yet."""
+    """A second operator agrees. Nothing has moved yet."""
     await change_one(
         conn,
         """UPDATE bank.corrections SET status = 'approved', approved_by = $2, decided_at = clock_timestamp()
@@ -69,7 +69,7 @@ async def mark_approved_in_tx(conn: Connection, correction: CorrectionId, *, ope
 
 
 async def mark_rejected_in_tx(conn: Connection, correction: CorrectionId, *, operator: str, note: str) -> None:
-    """Final: not wanted, or taken back."""
+    """Final: rejected by an operator, or withdrawn by its proposer."""
     await change_one(
         conn,
         """UPDATE bank.corrections SET status = 'rejected', rejected_by = $2, decided_at = clock_timestamp(),
@@ -81,13 +81,13 @@ async def mark_rejected_in_tx(conn: Connection, correction: CorrectionId, *, ope
 
 
 async def mark_posted_in_tx(conn: Connection, correction: CorrectionId, refs: list[str]) -> None:
-    """Final: it stands in the books."""
+    """Final: it is in the books."""
     await _end_in_tx(conn, correction, CorrectionStatus.POSTED)
     await _note_in_tx(conn, correction, CorrectionStatus.POSTED, ACTOR, ", ".join(refs))
 
 
 async def mark_refused_in_tx(conn: Connection, correction: CorrectionId, refusal: Refused) -> None:
-    """Final: the books did not take it, and why."""
+    """Final: the books refused it, and why."""
     await change_one(
         conn,
         """UPDATE bank.corrections SET status = 'refused', refusal_code = $2, refusal_detail = $3,
@@ -106,7 +106,7 @@ async def mark_expired_in_tx(conn: Connection, correction: CorrectionId) -> None
 
 
 async def require_open_payee(conn: Connection, code: str) -> None:
-    """Raises Refused when the account belongs to a user's that is closed: what is put there could not be had."""
+    """Raises Refused when the account belongs to a closed account of a user, who could never spend the money."""
     with translated():
         closed = await conn.fetchval(
             """SELECT true FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id

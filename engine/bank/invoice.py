@@ -37,12 +37,12 @@ class InvoiceRow:
     fees_in_force: int
     """The version of our fees while this transaction reads."""
     payee_closed: bool
-    """For good: money that still comes waits in suspense for an operator."""
+    """Closed for good: money that still comes waits in suspense for an operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """An invoice of ours that was paid from outside: what came, and our fee out of it."""
+    """An invoice that was paid from outside: the amount that came, and our fee out of it."""
 
     invoice: InvoiceRow
     amount_msat: Msat
@@ -50,9 +50,9 @@ class Received:
 
 
 async def find_rows_in_tx(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> dict[PaymentHash, InvoiceRow]:
-    """Those of these hashes that are invoices of ours, locked until the transaction ends; before any balance, always.
+    """Our invoices of these hashes, locked until the transaction ends.
 
-    Locked in one order by all, so nobody waits in a circle.
+    Always locked before any balance, and by all in one order, so there is no deadlock.
     """
     with translated():
         rows = await conn.fetch(
@@ -83,7 +83,7 @@ class PaidInternally:
 
 
 async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidInternally]) -> None:
-    """Settled in the ledger; with notes that the nodes must stop offering them."""
+    """Settled in the ledger. Adds notes that the nodes must stop offering them."""
     if not paid:
         return
     with translated():
@@ -107,7 +107,7 @@ async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidIntern
 
 
 async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) -> None:
-    """Settled from outside, whatever the rows said before: money that came is money. Keeps our fees and their rules."""
+    """Settled from outside, whatever the rows said before: the money has come. Stores our fees and their rules."""
     await change_rows(
         conn,
         len(received),
@@ -127,7 +127,7 @@ async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) ->
 
 
 async def list_uncredited(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> set[PaymentHash]:
-    """Those of these receipts from outside that are not in the books, neither with their payee nor in suspense."""
+    """The receipts from outside, of these, that are not in the books: neither credited nor in suspense."""
     with translated():
         rows = await conn.fetch(
             """SELECT h.payment_hash FROM unnest($1::text[]) h(payment_hash)
@@ -141,7 +141,7 @@ async def list_uncredited(conn: Connection, payment_hashes: Sequence[PaymentHash
 
 
 async def mark_expired(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
-    """Closed at the node without a payment. What is settled or cancelled stays so."""
+    """Closed at the node without a payment. A settled or cancelled invoice stays as it is."""
     await change_any(
         conn,
         "UPDATE bank.invoices SET status = 'expired' WHERE payment_hash = ANY($1) AND status = 'open'",
@@ -167,7 +167,7 @@ async def list_overdue(
 
 
 async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> list[PaymentHash]:
-    """Notes whose turn it is to be worked off at this node, whoever has waited longest first."""
+    """Cancellations that are due at this node, the longest due first."""
     with translated():
         rows = await conn.fetch(
             """SELECT payment_hash FROM bank.node_cancellations
@@ -179,7 +179,7 @@ async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> li
 
 
 async def put_cancellations_off(conn: Connection, problems: Mapping[PaymentHash, str]) -> None:
-    """These could not be worked off now, and why. Each try waits twice as long for the next, up to half an hour."""
+    """These could not be done now, and why. The delay to the next try doubles, up to half an hour."""
     await change_any(
         conn,
         """UPDATE bank.node_cancellations c SET tries = c.tries + 1, problem = p.problem,
@@ -193,7 +193,7 @@ async def put_cancellations_off(conn: Connection, problems: Mapping[PaymentHash,
 
 
 async def mark_cancellations_done(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> None:
-    """Nobody can pay these at the node any more, or somebody has."""
+    """These can no longer be paid at the node, or have been paid."""
     await change_any(
         conn,
         """UPDATE bank.node_cancellations SET done_at = clock_timestamp(), problem = NULL

@@ -124,7 +124,7 @@ _GET_ROW = f"""SELECT {", ".join(f"p.{name}" for name in _COLUMNS)}, w.ledger_ac
     WHERE p.id = $1 FOR UPDATE OF p"""  # noqa: S608 - constant
 
 _OPENERS_OWN = timedelta(seconds=10)
-"""The time in which whoever has opened a payment may be sending it; he is done after half of it."""
+"""The time for which the opener of a payment may be sending it. It ends after half of that."""
 
 
 async def add_rows_in_tx(conn: Connection, payments: Sequence[NewPayment]) -> set[PaymentId]:
@@ -154,7 +154,7 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
 
 
 async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -> None:
-    """From now on it is this workflow that sends the payment and waits for its end. One that has ended stays."""
+    """From now on this workflow sends the payment and waits for its end. A payment that has ended stays as it is."""
     await change_any(
         conn,
         "UPDATE bank.payments SET workflow_id = $2 WHERE id = $1 AND status = 'pending'",
@@ -164,7 +164,7 @@ async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -
 
 
 async def take_over_in_tx(conn: Connection, payment_id: PaymentId, workflow_id: str) -> bool:
-    """As `hand_over`, when whoever opened it did not: refused while he may still be sending it."""
+    """As `hand_over`, by another than its opener. False while the opener may still be sending it."""
     with translated():
         taken: bool | None = await conn.fetchval(
             """UPDATE bank.payments SET workflow_id = $2
@@ -214,7 +214,7 @@ async def mark_failed_in_tx(
 
 
 async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str | None:
-    """`pending` or `settled` when some payment of ours of this hash is, else None."""
+    """`pending` or `settled` when a payment of this hash is, else None."""
     with translated():
         status: str | None = await conn.fetchval(
             "SELECT status FROM bank.payments WHERE payment_hash = $1 AND status IN ('pending', 'settled')",

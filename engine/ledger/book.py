@@ -1,8 +1,8 @@
-"""Postings: one business event as balanced legs, in the words of the business.
+"""A posting: one business event as balanced legs.
 
-A posting that exists is well-formed: it has a reference, legs that sum to zero, no leg of zero and no account twice,
-and a phase that fits its legs. What only the books can know (funds, limits, open holds, currencies) the database
-decides when it is posted; see `store.post_in_tx`. Pure: no clock, no I/O, safe inside workflow code.
+A posting that exists is well-formed: it has a reference, legs that sum to zero, no leg of zero, no account twice, and a
+phase that fits its legs. Funds, limits, open holds and currencies are known to the books alone: the database checks
+them when the posting is posted (`store.post_in_tx`). Pure: no clock, no I/O, safe inside workflow code.
 
     phase    legs   layer          relates_to
     post     yes    settled        nothing
@@ -12,7 +12,7 @@ decides when it is posted; see `store.post_in_tx`. Pure: no clock, no I/O, safe 
     expire   none   (releases)     the holds it releases, all past their `expires_at`
     reverse  yes    settled        the one post or settle that it takes back, in part or whole, once
 
-A posting may be repeated for ever: the reference is taken once, and the same content again is the same transfer.
+A posting may be repeated at any time: the reference is taken once, and the same content again is the same transfer.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ MAX_RELATED = 1_000
 MAX_COUNTS = 100
 MAX_WORD = 200
 MAX_LEG_MSAT = 2_100_000_000_000_000_000
-"""All bitcoin there will ever be; far enough below 2^63 that no sum of a few overflows."""
+"""All bitcoin that will ever exist; far enough below 2^63 that a sum of a few does not overflow."""
 
 _SHAPES: dict[Phase, tuple[bool, int, int]] = {
     "post": (True, 0, 0),
@@ -66,7 +66,7 @@ def credit(account_id: int, amount_msat: int) -> Leg:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What a posting counts towards limits on one of its accounts; given back if the hold is voided or expires."""
+    """What a posting counts towards limits on one of its accounts. A hold that is voided or expires gives it back."""
 
     account_id: int
     counts: Sequence[Count]
@@ -74,14 +74,14 @@ class Counted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Posting:
-    """One transfer to be. Raises InvariantBroken when it could not be true.
+    """A transfer before it is posted. Raises InvariantBroken when it is not well-formed.
 
-    `ref` names the outside fact (`ln:<hash>:settle`), `relates_to` the refs of the transfers it resolves.
-    `expires_at` (holds only) is a hard end: afterwards the hold can be released but not settled, so it is for what we
+    `ref` names the outside fact (`ln:<hash>:settle`), `relates_to` the refs of the transfers that it resolves.
+    `expires_at` (holds only) is a hard end: afterwards the hold can be released and not settled, so it is for what we
     alone decide. `effective_on` is the day in the books, by default the day of posting (UTC).
     `metadata` holds facts of the event and is part of its content: put nothing there that differs in a repeat.
-    `actor`, `workflow_id` and `description` say who and why, `counted` what it counts by the rules and prices of its
-    moment; a repeat may differ in these, the first stays.
+    `actor`, `workflow_id` and `description` say who and why. `counted` says what it counts by the rules and prices of
+    its moment. A repeat may differ in these four; the first stays.
     """
 
     ref: str
@@ -117,7 +117,7 @@ class Posting:
             "metadata": dict(self.metadata),
             "effective_on": self.effective_on and self.effective_on.isoformat(),
             "expires_at": self.expires_at and self.expires_at.astimezone(UTC).isoformat(),
-            "velocity": None,  # in every hash since the first one; what is counted is not what happened
+            "velocity": None,  # in every hash since the first release; what is counted is not what happened
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).digest()

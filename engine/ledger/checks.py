@@ -1,8 +1,8 @@
-"""Do the books balance? Every rule that must always hold, asked of all rows and independent of how they came there.
+"""Do the books balance? Checks every rule that must always hold, over all rows, however they came there.
 
-The database refuses to break these rules; here they are computed again from the entries alone, so that a gap in those
-guards, a restored backup or a hand in the database is found. Read-only: it never corrects. One snapshot, so it may run
-beside payments. It reads every entry, so each rule has a limit of its own, minutes where other statements have seconds.
+The database refuses to break these rules. Here they are computed again from the entries alone, which finds a gap in
+those guards, a wrongly restored backup or a change by hand. The checks only read. They see one snapshot, so they may
+run beside payments. They read every entry, so each rule has a timeout of its own, of minutes instead of seconds.
 
     1 entries sum to zero per transfer, currency and layer     5 no hold resolved twice, early or past its expiry
     2 balance rows equal their entries; versions gapless        6 assets + expenses = liabilities + equity + income
@@ -15,7 +15,7 @@ beside payments. It reads every entry, so each rule has a limit of its own, minu
 from engine.ledger.database import Connection, translated
 
 _LIMIT_S = 300
-"""How long one rule may take to be asked of all books, whatever the connection allows other statements."""
+"""The timeout of one rule, whatever the connection allows other statements."""
 _RULES = {
     "1 balanced": """
         SELECT format('transfer %s: layer %s sums to %s %s', transfer_id, layer, sum(amount), currency)
@@ -161,7 +161,7 @@ async def find_broken_rules(conn: Connection) -> list[str]:
     """Every way in which the books contradict themselves; empty when they balance.
 
     Each message names the rule, the account or transfer, and the amounts. At most 20 per rule. Raises Unavailable, also
-    when a rule takes longer than its limit.
+    when a rule exceeds its timeout.
     """
     broken = []
     with translated():

@@ -1,12 +1,12 @@
-"""The way to Postgres for the books: a bounded pool, one transaction at a time, and errors in our own words.
+"""The connection to Postgres: a bounded pool, one transaction at a time, and errors of our own types.
 
 What an error means for the money depends on when it comes. Before COMMIT was sent nothing has happened, whatever
-broke: `Unavailable`, the same call may be made again. While COMMIT is under way nobody knows: `OutcomeUnknown`, ask by
-reference (posting the same again is safe and gives the first answer).
+broke: `Unavailable`, the same call may be repeated. During COMMIT nobody knows: `OutcomeUnknown`, ask by reference
+(posting the same again is safe and returns the first answer).
 
-A lost connection has many faces: a class of SQLSTATE, a word of the driver about its own state, an error of the socket
-or of TLS. They are told by place, not by word: whatever a connection raises that is neither an answer of Postgres nor
-about an argument means that the line is gone. Such a connection is closed at once (`Line`), so the pool never gives it
+A lost connection shows in many ways: a class of SQLSTATE, a complaint of the driver about its own state, an error of
+the socket or of TLS. The code does not read messages. Whatever a connection raises that is neither an answer of
+Postgres nor about an argument means that the connection is lost. `Line` closes it at once, so the pool never gives it
 out again.
 """
 
@@ -61,11 +61,11 @@ else:
     _DriversPool = asyncpg.Pool
 
 _ACQUIRE_S = 10
-"""How long anybody waits for a connection while all are in use."""
+"""How long a caller waits for a connection while all are in use."""
 
 
 async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_timeout_s: int = 15) -> Pool:
-    """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when Postgres is away."""
+    """Connect. No statement runs longer than `command_timeout_s`. Raises Unavailable when there is no Postgres."""
     with translated():
         return await _BoundedPool(
             dsn,
@@ -91,7 +91,7 @@ async def open_pool(dsn: str, *, min_size: int = 1, max_size: int = 10, command_
 
 
 class _BoundedPool(_DriversPool):
-    """A pool at which nobody waits for ever, as asyncpg's own statements (`pool.fetchrow`) do while all are in use."""
+    """A pool with a timeout for a free connection. asyncpg's own statements (`pool.fetchrow`) would wait for ever."""
 
     def acquire(self, *, timeout: Any = None) -> Any:  # noqa: ANN401 - asyncpg's own
         """As asyncpg's. Raises TimeoutError."""
@@ -100,7 +100,7 @@ class _BoundedPool(_DriversPool):
 
 @asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
-    """One READ COMMITTED transaction: committed when the block ends, taken back when it raises.
+    """One READ COMMITTED transaction: committed when the block ends, rolled back when it raises.
 
     Raises Unavailable when the connection fails before COMMIT (nothing happened) and OutcomeUnknown when it fails
     during COMMIT (look by reference, or repeat the same content). To go on after a refusal, put the refused call into
@@ -162,19 +162,19 @@ async def _opened(
 
 
 async def _give_back(pool: Pool, conn: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-    """Whatever the line does from here on changes nothing: COMMIT, ROLLBACK or the last answer has been heard.
+    """A failure from here on changes nothing: the answer to COMMIT, ROLLBACK or the last statement has arrived.
 
-    The pool closes a connection that it cannot roll back, and forgets one that is closed.
+    The pool closes a connection that it cannot roll back, and drops one that is closed.
     """
     with suppress(Exception):
         await pool.release(conn)
 
 
 class Line(_DriversConnection):
-    """A connection that ends itself as soon as it has failed other than by an answer, however the driver puts it.
+    """A connection that closes itself as soon as it fails in another way than by an answer of Postgres.
 
-    After a FATAL message, for one, asyncpg takes the next statement and finds its own state unfit ("cannot switch to
-    state …; another operation … is in progress"). Statements raise ConnectionDoesNotExistError for all of that.
+    After a FATAL message, for example, asyncpg takes the next statement and finds its own state unfit ("cannot switch
+    to state …; another operation … is in progress"). Statements raise ConnectionDoesNotExistError for all of that.
     """
 
     async def execute(self, query: str, *args: object, **more: Any) -> str:  # noqa: ANN401 - the limit of time
@@ -205,24 +205,24 @@ class Line(_DriversConnection):
 
 @contextmanager
 def _kept_whole(line: Line) -> Iterator[None]:
-    """Ends the line unless it is known to be good, and then says so in one way."""
+    """Closes the connection unless it is known to be good, and raises one error for all such failures."""
     try:
         yield
     except asyncpg.PostgresError as answer:
         if (answer.sqlstate or "").startswith(_GONE):
             line.terminate()
         raise
-    except TimeoutError:  # the driver cancels what takes too long, and ends the line when it cannot
+    except TimeoutError:  # the driver cancels a statement that takes too long, or closes the connection
         raise
     except Exception as error:
         if isinstance(error, asyncpg.InterfaceError) and not line.is_closed():
-            raise  # it was asked wrongly, and is as good as before
+            raise  # the caller's mistake: the connection is as good as before
         line.terminate()
         raise asyncpg.ConnectionDoesNotExistError(f"the connection was lost: {error!r}") from error
 
 
 async def _connect(*args: Any, **more: Any) -> Any:  # noqa: ANN401 - what the pool hands on
-    """However the server, its TLS or its address book says no: there is no connection."""
+    """One error for every refusal of the server, of TLS or of name resolution."""
     try:
         return await asyncpg.connect(*args, **more)
     except Exception as error:
@@ -235,7 +235,7 @@ async def change_one(conn: Connection, query: str, *args: object) -> None:
 
 
 async def change_rows(conn: Connection, count: int, query: str, *args: object) -> None:
-    """Run a statement that changes so many rows. Raises InvariantBroken when it has changed another number."""
+    """Run a statement that changes `count` rows. Raises InvariantBroken when it has changed another number."""
     with translated():
         said = await conn.execute(query, *args)
     if said.split()[-1] != str(count):
@@ -243,7 +243,7 @@ async def change_rows(conn: Connection, count: int, query: str, *args: object) -
 
 
 async def change_any(conn: Connection, query: str, *args: object) -> None:
-    """Run a statement that changes whatever is left to change: after a repeat that is nothing."""
+    """Run a statement that changes any number of rows, none after a repeat."""
     with translated():
         await conn.execute(query, *args)
 
@@ -258,7 +258,7 @@ def translated(*, committing: bool = False) -> Iterator[None]:
 
 
 def translate(error: Exception, *, committing: bool = False) -> EngineError:
-    """The one table from SQLSTATE and lost connections to our own errors."""
+    """The one mapping of SQLSTATEs and lost connections to our own errors."""
     if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):  # asyncpg's own DataError
         return InvariantBroken(f"no argument that Postgres can take: {error}")
     if not isinstance(error, asyncpg.PostgresError) or isinstance(error, asyncpg.InvalidCachedStatementError):
@@ -275,7 +275,7 @@ def translate(error: Exception, *, committing: bool = False) -> EngineError:
 
 
 def ruled(state: str, message: str, detail: str | None) -> EngineError:
-    """What a rule of the ledger said, raised or given as the verdict on one posting of many."""
+    """The refusal of a rule of the ledger, raised or returned as the verdict on one posting of many."""
     if state not in _RULES:
         return InvariantBroken(f"Postgres refused what the engine asked: {message}", sqlstate=state)
     kind, code = _RULES[state]
@@ -297,10 +297,10 @@ def _fields(detail: str | None) -> dict[str, Any]:
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:
-    """Without asyncpg's RESET ALL and its kin: a query each time, and nothing of ours outlives its transaction.
+    """Skip asyncpg's RESET ALL and its kin: they cost a query each time, and no state outlives its transaction.
 
-    The driver has rolled back whatever was open. Tests hold everybody to it: settings are `SET LOCAL` or of a function,
-    advisory locks are a transaction's, and nobody listens here.
+    The driver has rolled back any open transaction. Tests ensure the rest: settings are `SET LOCAL` or belong to a
+    function, advisory locks belong to a transaction, and no code uses LISTEN here.
     """
 
 

@@ -18,7 +18,7 @@ async def open_accounts_in_tx(conn: Connection, node: NodeName) -> tuple[int, in
 
 
 async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle_index: int) -> bool:
-    """Take the node in. False when it was in already; raises Conflict when another node has this name or key."""
+    """Adopt the node. False when it was adopted before; raises Conflict when another node has this name or key."""
     with translated():
         added: str | None = await conn.fetchval(
             """INSERT INTO bank.nodes(name, pubkey, settle_index, credited_index, handed_on_index)
@@ -38,14 +38,14 @@ async def add_row_in_tx(conn: Connection, node: NodeName, *, pubkey: str, settle
 
 
 async def find_pubkey(conn: Connection, node: NodeName) -> str | None:
-    """The key of the node that our books answer for under this name; None before it is adopted."""
+    """The public key of the node that was adopted under this name; None before that."""
     with translated():
         pubkey: str | None = await conn.fetchval("SELECT pubkey FROM bank.nodes WHERE name = $1", node)
     return pubkey
 
 
 async def read_cursor(conn: Connection, node: NodeName) -> int:
-    """The settle index up to which every receipt has been handed on."""
+    """The settle index up to which every receipt has a workflow."""
     with translated():
         return int(await conn.fetchval("SELECT settle_index FROM bank.nodes WHERE name = $1", node) or 0)
 
@@ -64,9 +64,9 @@ class Handed:
     credited_index: int
     """Up to here all are in the books."""
     handed_on_index: int
-    """Up to here all had a workflow when this was last looked at."""
+    """Up to here all had a workflow at the last sweep."""
     settle_index: int
-    """Up to here all have been given to a workflow."""
+    """Up to here all have a workflow."""
 
 
 async def read_handed(conn: Connection, node: NodeName) -> Handed:
@@ -92,15 +92,15 @@ async def note_handed(conn: Connection, node: NodeName, *, credited_index: int, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """A payment that waits for its node's final word."""
+    """A payment that its node has not ended yet."""
 
     id: PaymentId
     payment_hash: PaymentHash
     workflow_id: str
     known_payment_index: int
-    """What the node says about this one or an older one is no news."""
+    """What the node says about this index or a lower one is old news."""
     reason: str | None
-    """What it was last seen to wait for."""
+    """What it was waiting for when a worker last looked."""
 
 
 async def list_in_flight(conn: Connection, node: NodeName, *, after: str, limit: int) -> list[InFlight]:
@@ -120,7 +120,7 @@ async def list_in_flight(conn: Connection, node: NodeName, *, after: str, limit:
 async def report_room(
     conn: Connection, node: NodeName, outbound_msat: Msat, inbound_msat: Msat, announced_inbound_msat: Msat
 ) -> None:
-    """The node is alive, and could send and receive this much."""
+    """The node is alive, and can send and receive this much."""
     await change_any(
         conn,
         """UPDATE bank.nodes SET outbound_msat = $2, inbound_msat = $3, announced_inbound_msat = $4,
