@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from activities.refusals import about_accounts, in_the_callers_words
-from engine.bank import invoice, payment
+from engine.bank import fees, invoice, payment
 from engine.bank.accounts import Payee, find_payees, may_not_send, payee_closed
-from engine.bank.fees import FeeBook
 from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.payable import already_paid, cancelled
 from engine.contracts.payment import PaymentRequest, Refusal
@@ -64,7 +63,7 @@ class InternalPayments:
 
     def __init__(self, ids: chart.Chart) -> None:
         self._ids = ids
-        self._fees = FeeBook()
+        self._fees = fees.FeeBook()
         self._limits = LimitBooks()
 
     async def settle_in_tx(

@@ -14,9 +14,8 @@ from temporalio import activity
 from activities.direct_send import NO_NODES, DirectSend
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
-from engine.bank import accounts, invoice, keysend, payable, payment, sending
+from engine.bank import accounts, in_flight, invoice, keysend, payable, payment, sending
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
-from engine.bank.in_flight import NO_CAPS, Caps, require_room_in_tx
 from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.node import node_choice
 from engine.bank.withdraw_link import use
@@ -37,6 +36,7 @@ from engine.contracts.payment import (
     settlement,
 )
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
+from engine.domain.fees import Charge
 from engine.domain.money import Msat
 from engine.domain.outside import one_line
 from engine.domain.routing_cap import require_max_fee_in_bounds
@@ -52,7 +52,11 @@ class Payments(PaymentActivities):
     """Needs Postgres, and nodes only to be quicker."""
 
     def __init__(
-        self, pool: Pool, ids: chart.Chart, caps: Caps = NO_CAPS, direct_send: DirectSend = NO_NODES
+        self,
+        pool: Pool,
+        ids: chart.Chart,
+        caps: in_flight.Caps = in_flight.NO_CAPS,
+        direct_send: DirectSend = NO_NODES,
     ) -> None:
         self._pool = pool
         self.direct_send = direct_send
@@ -184,7 +188,7 @@ class Payments(PaymentActivities):
         prices_micro = await read_prices_micro(conn, self._limits, [payer], "lightning")
         counts = await counts_of(conn, self._limits, payer, "lightning", new.total_msat, prices_micro)
         await post_new_in_tx(conn, reserved(await self._ids.load(conn), new, payer.ledger_account_id, counts))
-        await require_room_in_tx(conn, asked.account_id, sender, self._caps)
+        await in_flight.require_room_in_tx(conn, asked.account_id, sender, self._caps)
         outcome = PaymentOutcome(body_hash=asked.body_hash, status=PaymentStatus.PENDING)
         return OpenedPayment(outcome=outcome, attempt=_attempt(new))
 

@@ -90,7 +90,7 @@ def test_a_settlement_above_the_hold_is_refused(amount: Msat, cap: Msat, ours: M
 
 
 @pytest.mark.parametrize("missing", ["payment_hash", "attempt"])
-def test_what_is_no_lightning_payment_is_neither_held_nor_ended(missing: str) -> None:
+def test_an_internal_payment_is_neither_held_nor_ended_as_a_lightning_one(missing: str) -> None:
     one, nothing = payment(**{missing: None}), "pay_1 is no Lightning payment"
     with pytest.raises(InvariantBroken, match=nothing):
         reserved(IDS, one, ALICE)
@@ -115,7 +115,7 @@ def test_between_users_the_payer_pays_the_fee_and_the_payee_gets_the_amount(
 @pytest.mark.parametrize("beside", [False, True])
 @settings(deadline=None)
 @given(amount=amounts, data=st.data())
-def test_of_a_receipt_the_payee_has_all_but_our_fee(*, beside: bool, amount: Msat, data: st.DataObject) -> None:
+def test_the_payee_has_all_of_a_receipt_but_our_fee(*, beside: bool, amount: Msat, data: st.DataObject) -> None:
     ours = Msat(data.draw(st.integers(0, amount)))
     booked = receipt(amount, Charge(fee_msat=ours, version=1, level=0), beside_internal=beside)
     expected = {CHANNELS: amount, BOB: -(amount - ours), IDS.lightning_fees: -ours}
