@@ -43,7 +43,6 @@ from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.channels import find_doubts, gone
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
-from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting, is_proven_lost, pause_after
 from engine.ledger.database import Pool, borrowed
@@ -66,6 +65,7 @@ class Sending(SendingActivities):
     def __init__(self, node: LndNode, pool: Pool) -> None:
         self._node = node
         self._pool = pool
+        self.check_invoice = node.check_invoice
         self._asked: asyncio.Task[NodeIdentity | EngineError] | None = None
         self._good_until = 0.0
 
@@ -118,10 +118,6 @@ class Sending(SendingActivities):
             except NotBegun as refused:
                 await self._note_refusal(attempt, refused)
                 raise OutcomeUnknown(f"{self._node.name} refuses it: {refused.words}", code=SEND_REFUSED) from refused
-
-    async def check_invoice(self, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None) -> None:
-        """As `LndNode.check_invoice`."""
-        await self._node.check_invoice(bolt11, payment_hash, amount_msat)
 
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:

@@ -26,7 +26,8 @@ class Lookups:
     def __init__(self, pool: Pool, cache: Cache) -> None:
         self._pool = pool
         self._known: dict[Find[Any, Any], Together[Any, Any]] = {}
-        self._counts = Together(cache.count_requests)
+        self.count = Together(cache.count_requests).get
+        """Counts one request of one caller: as `Cache.count_requests`."""
 
     async def ask(self, find: Find[Q, A], question: Q) -> A:
         """The answer as it stands now. Raises what `find` raises, and Unavailable while Postgres is away."""
@@ -44,10 +45,6 @@ class Lookups:
         if together is None:
             together = self._known[insert] = Together(self._writing(insert))
         return await together.get(new)
-
-    async def count(self, caller: str) -> tuple[int, int]:
-        """Count one request of this caller: as `Cache.count_requests`."""
-        return await self._counts.get(caller)
 
     def _reading(self, find: Find[Q, A]) -> Callable[[Sequence[Q]], Awaitable[Sequence[A]]]:
         async def ask(questions: Sequence[Q]) -> Sequence[A]:

@@ -5,7 +5,7 @@ the house, where the list must be empty, and to a small bad example, where it mu
 """
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -96,3 +96,19 @@ def classes_with(one: Source, decorator: str) -> list[str]:
     """The names of the classes that the file decorates with it."""
     classes = [node for node in ast.walk(one.tree) if isinstance(node, ast.ClassDef)]
     return [node.name for node in classes if any(dotted(each) == decorator for each in node.decorator_list)]
+
+
+def loosened(counts: Mapping[str, int], ratchet: Mapping[str, int], what: str) -> list[str]:
+    """Where a ratchet does not fit the house: `counts` are the files that break a rule, with how often they do."""
+    found = [
+        f"{path} has {count} {what} and is not on the list" for path, count in counts.items() if path not in ratchet
+    ]
+    for path, most in ratchet.items():
+        count = counts.get(path, 0)
+        if count == 0:
+            found.append(f"{path} needs no entry for {what} any more: strike it")
+        elif count > most:
+            found.append(f"{path} has {count} {what}: more than the {most} of the list")
+        elif count < most:
+            found.append(f"{path} has {count} {what}: set the {most} of the list to {count}")
+    return found
