@@ -9,17 +9,22 @@ end, then leaves; what was not finished goes on in another process.
 """
 
 import asyncio
+import importlib
+import inspect
+import pkgutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
+import workflows
 from activities.announcements import AnnouncingInterceptor
 from activities.batch import Batches
 from activities.bootstrap import ensure_standing
@@ -50,16 +55,6 @@ from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, open_pool
 from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
-from workflows.batch import BatchWorkflow
-from workflows.correction import CorrectionWorkflow
-from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
-from workflows.janitor import JanitorWorkflow
-from workflows.lane import LaneWorkflow
-from workflows.node import AdoptNodeWorkflow
-from workflows.payment import PaymentWorkflow
-from workflows.pump import LndPumpWorkflow
-from workflows.quote import QuoteWorkflow
-from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 log = structlog.get_logger("worker")
 
@@ -121,50 +116,24 @@ async def main() -> None:
 def _payments_worker(
     client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], announcer: Announcer, settings: WorkerSettings
 ) -> Worker:
-    ids = Chart()
+    chart = Chart()
     caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
     direct_send = DirectSend(sendings, most=settings.workflow_task_slots * 3 // 4)
-    payments, receipts, books = Payments(pool, ids, caps, direct_send), Receipts(pool, ids), NodeBooks(pool, ids)
-    reconciliations = Reconciliations(pool)
-    lanes, batches = Lanes(pool, ids, payments, announcer), Batches(pool, ids)
-    corrections = Corrections(pool)
+    payments = Payments(pool, chart, caps, direct_send)
     return Worker(
         client,
         task_queue=queues.PAYMENTS,
-        workflows=[
-            PaymentWorkflow,
-            LaneWorkflow,
-            BatchWorkflow,
-            ReceiveWorkflow,
-            ReceiptPageWorkflow,
-            InvoiceSweepWorkflow,
-            LndPumpWorkflow,
-            AdoptNodeWorkflow,
-            ReconciliationWorkflow,
-            CaseWorkflow,
-            CorrectionWorkflow,
-            QuoteWorkflow,
-            JanitorWorkflow,
-        ],
-        activities=[
-            payments.open_payment,
-            payments.settle_payment,
-            payments.release_payment,
-            lanes.open_lane,
-            batches.open_batch,
-            receipts.credit_receipt,
-            receipts.credit_receipts,
-            books.book_opening,
-            reconciliations.begin_run,
-            reconciliations.check_books,
-            reconciliations.record_run,
-            reconciliations.resolve_case,
-            corrections.propose_correction,
-            corrections.decide_correction,
-            corrections.post_correction,
-            corrections.expire_correction,
-            Janitor(pool, client).tidy_up,
-        ],
+        workflows=find_workflows(),
+        activities=activities_of(
+            payments,
+            Lanes(pool, chart, payments, announcer),
+            Batches(pool, chart),
+            Receipts(pool, chart),
+            NodeBooks(pool, chart),
+            Reconciliations(pool),
+            Corrections(pool),
+            Janitor(pool, client),
+        ),
         workflow_runner=UnsandboxedWorkflowRunner(),  # tests/workflow run the same code in the sandbox: decision 19
         interceptors=[AnnouncingInterceptor(announcer), CountingInterceptor(), FailureInterceptor()],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
@@ -185,31 +154,44 @@ def _node_worker(
     routes: LndRoutes,
     settings: WorkerSettings,
 ) -> Worker:
-    pump = Pump(node, pool, client, settings.receipts_together)
-    quotes = Quotes(routes)
-    sweep, positions = InvoiceSweep(node, pool, client), NodePositions(node)
-    places, decisions = PlaceReconciliations(node, history, pool, client), Decisions(node, pool, Chart())
     return Worker(
         client,
         task_queue=queues.lightning_queue(node.name),
-        activities=[
-            sending.send_payment,
-            sending.watch_payment,
-            decisions.carry_out_decision,
-            sweep.sweep_invoices,
-            pump.pump_invoices,
-            pump.pump_payments,
-            pump.tend_node,
-            quotes.estimate_route,
-            quotes.probe_route,
-            positions.read_position,
-            places.compare_node,
-        ],
+        activities=activities_of(
+            sending,
+            Decisions(node, pool, Chart()),
+            InvoiceSweep(node, pool, client),
+            Pump(node, pool, client, settings.receipts_together),
+            Quotes(routes),
+            NodePositions(node),
+            PlaceReconciliations(node, history, pool, client),
+        ),
         interceptors=[CountingInterceptor(), FailureInterceptor()],
         max_concurrent_activities=500,  # a slow payee occupies a slot for seconds; it must not slow the others
         activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=2),
         graceful_shutdown_timeout=_NODE_GRACE,
     )
+
+
+def find_workflows() -> list[type]:
+    """Every workflow that stands in the room of workflows."""
+    modules = [importlib.import_module(f"workflows.{found.name}") for found in pkgutil.iter_modules(workflows.__path__)]
+    return [
+        each
+        for module in modules
+        for name, each in inspect.getmembers(module, inspect.isclass)
+        if name.endswith("Workflow") and each.__module__ == module.__name__
+    ]
+
+
+def activities_of(*implementations: object) -> list[Callable[..., Any]]:
+    """What the contracts of these objects declare, bound to the objects."""
+    return [
+        getattr(each, name)
+        for each in implementations
+        for contract in type(each).__bases__
+        for name in sorted(getattr(contract, "__abstractmethods__", ()))
+    ]
 
 
 async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]) -> tuple[Pool, Client]:
