@@ -17,7 +17,8 @@ from contextlib import asynccontextmanager
 import pytest
 from temporalio.service import RPCError
 
-from engine.contracts import workflow_ids
+from engine.contracts import queues, workflow_ids
+from engine.contracts.janitor import Round
 from engine.domain.ids import AccountId, CaseId, NodeName
 from infra.local.outside import HoldInvoice, Outside
 from tests.fault.fault_helpers import accepted, held_payment
@@ -34,14 +35,23 @@ async def terminate(bank: Bank, workflow_id: str) -> None:
     await (await bank.temporal()).get_workflow_handle(workflow_id).terminate("by hand, in a test")
 
 
-async def tidied(bank: Bank, *awaited: str) -> None:
-    """Have the janitor come until these run again or have ended well."""
+async def tidied(bank: Bank, *awaited: str, by_schedule: bool = False) -> None:
+    """Have the janitor come until these run again or have ended well.
+
+    It comes for rows of any age; by its schedule only for those that have waited for half a minute.
+    """
     temporal = await bank.temporal()
     looks = itertools.count()
 
     async def back() -> bool | None:
         if next(looks) % 20 == 0:
-            await temporal.get_schedule_handle(workflow_ids.JANITOR).trigger()
+            if by_schedule:
+                await temporal.get_schedule_handle(workflow_ids.JANITOR).trigger()
+            else:
+                janitor = f"{workflow_ids.JANITOR}-{secrets.token_hex(8)}"
+                await temporal.execute_workflow(
+                    "JanitorWorkflow", Round(older_than_s=0), id=janitor, task_queue=queues.PAYMENTS
+                )
         for workflow_id in awaited:
             try:
                 told = await temporal.get_workflow_handle(workflow_id).describe()
@@ -258,7 +268,7 @@ async def test_a_case_that_waits_for_an_operator_and_a_run_that_is_gone(bank: Ba
         case,
         run,
     )
-    await tidied(bank, workflow_ids.case(case))
+    await tidied(bank, workflow_ids.case(case), by_schedule=True)
     answer = await bank.http.post(
         f"/v1/admin/reconciliation/cases/{case}/resolve", json={"reason": "made up"}, headers=carol.headers
     )
