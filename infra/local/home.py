@@ -88,6 +88,10 @@ class Home:
         """While this file exists, the supervisor keeps the process stopped."""
         return self.folder / "hold" / name
 
+    def holds(self) -> list[str]:
+        """The processes that somebody holds."""
+        return [each.name for each in (self.folder / "hold").iterdir()]
+
     def macaroon(self, node: str, role: str) -> Path:
         """A node's macaroon for one role: `admin`, or one of those baked for us (`receive`, `worker`)."""
         if role == "admin":

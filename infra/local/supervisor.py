@@ -51,6 +51,7 @@ class Kept:
     state: ProcessState = field(default_factory=ProcessState)
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    told: asyncio.Event = field(default_factory=asyncio.Event)  # To stop, or that it is held: it need not poll.
     task: "asyncio.Task[None] | None" = None
     trouble: str = ""  # What kept the last try from starting it at all.
     failure: str | None = None
@@ -62,6 +63,7 @@ class Supervisor:
     def __init__(self, home: Home, root: Path) -> None:
         self._home, self._root = home, root
         self._kept: dict[str, Kept] = {}
+        self._watching: asyncio.Task[None] | None = None
         self.state = State(pid=os.getpid())
 
     def say(self, doing: str) -> None:
@@ -83,6 +85,8 @@ class Supervisor:
             self._kept[process.name] = kept
             kept.task = asyncio.create_task(self._keep(kept), name=process.name)
             started.append(self._first_ready(kept))
+        if self._watching is None or self._watching.done():
+            self._watching = asyncio.create_task(self._watch_holds())
         await asyncio.gather(*started)
 
     async def _first_ready(self, kept: Kept) -> None:
@@ -101,6 +105,7 @@ class Supervisor:
         kept = [self._kept[name] for name in names if name in self._kept]
         for each in kept:
             each.stopping.set()
+            each.told.set()
         await asyncio.gather(*(each.task for each in kept if each.task is not None), return_exceptions=True)
 
     def names(self, prefix: str) -> list[str]:
@@ -149,12 +154,23 @@ class Supervisor:
         end = asyncio.create_task(child.wait())
         try:
             while not end.done() and not kept.stopping.is_set() and not self._home.hold(kept.process.name).exists():
-                await asyncio.wait({end}, timeout=POLL_S)
+                kept.told.clear()
+                told = asyncio.create_task(kept.told.wait())
+                await asyncio.wait({end, told}, return_when=asyncio.FIRST_COMPLETED)
+                told.cancel()
         finally:
             served = watch.done()
             watch.cancel()
             await self._end(kept.process, child, end)
         return child.returncode, served
+
+    async def _watch_holds(self) -> None:
+        """One look for all processes: each that somebody begins to hold is told."""
+        while not all(kept.stopping.is_set() for kept in self._kept.values()):
+            for name in self._home.holds():
+                if name in self._kept:
+                    self._kept[name].told.set()
+            await asyncio.sleep(POLL_S)
 
     async def _spawn(self, process: Process) -> asyncio.subprocess.Process:
         with self._home.log(process.name).open("ab") as log:
