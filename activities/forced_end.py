@@ -29,7 +29,8 @@ from engine.contracts.payment import (
 )
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Refused, Unavailable
 from engine.domain.forced_end import RELEASED, DecisionEnd, DecisionStatus, check_end
-from engine.domain.sending import REFUSAL_REST_S, release_height
+from engine.domain.lost_attempt import release_height
+from engine.domain.sending import REFUSAL_REST_S
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, borrowed, transaction
 

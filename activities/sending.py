@@ -43,8 +43,10 @@ from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
 from engine.domain.channels import find_doubts, gone
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
+from engine.domain.lost_attempt import is_proven_lost
 from engine.domain.money import Msat
-from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting, is_proven_lost, pause_after
+from engine.domain.pause import pause_after
+from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting
 from engine.ledger.database import Pool, borrowed
 
 _IDENTITY_S = 0.25

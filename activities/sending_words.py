@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from engine.clients.lnd.client import NodePayment
 from engine.clients.lnd.htlcs import NodeHtlcs
 from engine.contracts.payment import AttemptReport, NodeVerdict
+from engine.domain.lost_attempt import release_height
 from engine.domain.sending import (
     IN_DOUBT,
     IN_FLIGHT,
@@ -14,7 +15,6 @@ from engine.domain.sending import (
     REFUSED_BY_NODE,
     TRIED_AFTER_S,
     Waiting,
-    release_height,
 )
 
 SEND_REFUSED = "send_refused"

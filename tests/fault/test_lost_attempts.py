@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pytest
 
 from engine.clients.lndrpc import lightning_pb2 as ln
-from engine.domain.sending import release_height
+from engine.domain.lost_attempt import release_height
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
 from tests.fault.fault_helpers import accepted, look_now, mine, node_of, node_says, sighted, waits_for

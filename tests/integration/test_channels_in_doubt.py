@@ -15,7 +15,7 @@ from engine.clients.lnd.client import LndNode
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.channels import SeenChannels
 from engine.domain.ids import PaymentHash
-from engine.domain.sending import release_height
+from engine.domain.lost_attempt import release_height
 from tests.fixtures.postgres import Database
 from tests.integration.payer_helpers import Payers, running_payers
 from tests.unit.sending_helpers import EMPTY, IN_FLIGHT, FakeLnd

@@ -11,7 +11,7 @@ IMPORTS = {
     "activities/payment.py": 23,
     "activities/pump.py": 18,
     "activities/reconciliation/reconciliation.py": 24,
-    "activities/sending.py": 20,
+    "activities/sending.py": 22,
     "api/admin/account_status.py": 19,
     "api/admin/correction.py": 21,
     "api/admin/forced_end.py": 23,

@@ -20,7 +20,8 @@ from engine.contracts.payment import NodeVerdict
 from engine.domain.channels import KnownChannel, SeenChannels
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
-from engine.domain.sending import REFUSAL_REST_S, pause_after
+from engine.domain.pause import pause_after
+from engine.domain.sending import REFUSAL_REST_S
 from tests.unit.bolt11_encoder import Draft
 from tests.unit.sending_helpers import (
     ATTEMPT,

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.sending import MARGIN_BLOCKS, SIGHTINGS, is_proven_lost, release_height
+from engine.domain.lost_attempt import MARGIN_BLOCKS, SIGHTINGS, is_proven_lost, release_height
 
 pytestmark = pytest.mark.unit
 

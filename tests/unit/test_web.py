@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from engine.clients.lnurl import web as module
-from engine.clients.lnurl.web import MAX_BYTES, Web, is_public
+from engine.clients.lnurl.guard import is_public
+from engine.clients.lnurl.web import MAX_BYTES, Web
 from engine.domain.errors import Invalid, Unavailable
 
 pytestmark = pytest.mark.unit

@@ -1,22 +1,17 @@
-"""Questions to web addresses that strangers name. Whatever they name, nothing of ours can be reached through it.
+"""Questions to web addresses that strangers name, behind the guard (`guard.py`).
 
-    https only          plain http, and addresses of our own network, on regtest only
-    public hosts only   the host is resolved once and every address it has is checked: one that is not public refuses
-                        the host, wherever it stands. The very addresses that were checked are connected to, so a
-                        name that answers otherwise the second time gains nothing
-    all addresses       eight at most, of both families; one that is dead or slow does not hold up the next (RFC 8305),
-                        and the question is put to the first that is connected. When that one breaks off, or has not
-                        answered in full after 2 s, the next is asked as well
-    redirects           two at most, each held against the same rules
-    bounds              5 s in all, 256 KiB, an answer that is one JSON object (engine/domain/outside.py)
+    all addresses    eight at most, of both families. A dead or slow one does not hold up the next (RFC 8305). The
+                     question is put to the first that is connected. When that one breaks off, or has not answered in
+                     full after 2 s, the next is asked as well
+    redirects        two at most, each past the same guard
+    bounds           5 s in all, 256 KiB, an answer that is one JSON object (engine/domain/outside.py)
 
-Only GET is spoken, without cookies, credentials or the proxy of our environment, and each question over a connection of
-its own: one that was proven to lead to a host is never used for another at the same address. A question changes nothing
-here, so it may be asked again; what it does over there is theirs to say.
+Only GET is spoken, without cookies, credentials or the proxy of our environment. Each question has a connection of its
+own: a connection proven to lead to one host is never used for another at the same address. A question changes nothing
+here, so it may be asked again; what it does over there is up to them.
 """
 
 import asyncio
-import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
@@ -27,7 +22,8 @@ from typing import Any, TypeAlias
 
 import httpx
 
-from engine.domain.errors import Invalid, Unavailable
+from engine.clients.lnurl.guard import allowed_place, refused, require_public
+from engine.domain.errors import Unavailable
 from engine.domain.lnurl import MAX_URL_LENGTH
 from engine.domain.outside import is_harmless, read_json
 
@@ -43,30 +39,7 @@ _NEXT_ADDRESS_S = 0.25
 """RFC 8305: so long one address has to be connected before the next is tried beside it."""
 _SILENCE_S = 2
 """So long the one that was asked has to answer in full before another is asked as well."""
-_LAST_PORT = 65_535
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_TUNNELS = (ipaddress.IPv6Network("2001::/32"), ipaddress.IPv6Network("2002::/16"))
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "millrace"}
-
-
-def is_public(address: str) -> bool:
-    """Whether this IP address is one of the public internet, also when it is wrapped in an IPv6 address."""
-    try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(ip, ipaddress.IPv4Address):
-        return _is_public_v4(ip)
-    if ip.ipv4_mapped is not None:
-        return _is_public_v4(ip.ipv4_mapped)
-    if ip in _NAT64:
-        return _is_public_v4(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-    return ip in _GLOBAL_UNICAST and ip.is_global and not any(ip in tunnel for tunnel in _TUNNELS)
-
-
-def _is_public_v4(ip: ipaddress.IPv4Address) -> bool:
-    return ip.is_global and not ip.is_multicast and not ip.is_reserved
 
 
 class Web:
@@ -165,18 +138,13 @@ class Web:
 
     async def _resolve(self, url: httpx.URL) -> list[str]:
         """The addresses to connect to, in order. Every address of the host must be one that we may call."""
-        host = url.raw_host.decode("ascii")
-        if url.scheme not in ({"https"} if self._guarded else {"http", "https"}) or not host or url.userinfo:
-            raise _refused("only https addresses without a login are asked")
-        port = url.port or (443 if url.scheme == "https" else 80)
-        if port > _LAST_PORT:
-            raise _refused("it is no URL")
+        host, port = allowed_place(url, guarded=self._guarded)
         try:
             found = await asyncio.get_running_loop().run_in_executor(self._resolver, _addresses, host, port)
         except (OSError, UnicodeError) as error:
             raise _silent(f"{host}: {error}") from error
-        if self._guarded and not all(is_public(address) for address in found):
-            raise _refused("its host is not on the public internet")
+        if self._guarded:
+            require_public(found)
         return _in_turn(found)
 
 
@@ -195,14 +163,14 @@ def _addresses(host: str, port: int) -> list[str]:
 
 def _parsed(text: str, query: Mapping[str, str], base: httpx.URL | None = None) -> httpx.URL:
     if not is_harmless(text):
-        raise _refused("it is no URL")
+        raise refused("it is no URL")
     try:
         url = httpx.URL(text) if base is None else base.join(text)
         url = url.copy_merge_params(dict(query)) if query else url
     except (httpx.InvalidURL, ValueError, TypeError):
-        raise _refused("it is no URL") from None
+        raise refused("it is no URL") from None
     if len(str(url)) > MAX_URL_LENGTH:
-        raise _refused(f"its URL has more than {MAX_URL_LENGTH} characters")
+        raise refused(f"its URL has more than {MAX_URL_LENGTH} characters")
     return url.copy_with(fragment=None)
 
 
@@ -223,10 +191,6 @@ def _object(body: bytes) -> Json:
     if not isinstance(found, dict):
         raise _silent("an answer that is no JSON object")
     return found
-
-
-def _refused(reason: str) -> Invalid:
-    return Invalid(f"This destination cannot be asked: {reason}.", code="invalid_destination")
 
 
 def _silent(reason: str) -> Unavailable:
