@@ -12,7 +12,9 @@ pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.stack", "tests.fixt
 _TESTS = Path(__file__).parent
 _WHOLE_LENGTH = "--whole-length"
 _ENDED = pytest.StashKey[int]()
-_SIDE_BY_SIDE = 2
+_SIDE_BY_SIDE = 3
+"""One more than the cores of a small machine: while a test waits for a node, another has something to do."""
+_LONG_FIRST = ("e2e", "fault", "property", "integration", "workflow", "replay", "unit", "tidy", "example")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,13 +24,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """All tests run in two processes, each with a stack and a database server of its own; a part of them in this one.
+    """All tests run in three processes, each with a stack and a database server of its own; a part of them in this one.
 
     MILLRACE_TEST_PROCESSES is another number for all; pytest's `-n` comes before both.
     """
     whole = all(Path(word.split("::")[0]).resolve() in (_TESTS, _TESTS.parent) for word in config.args)
     processes = int(os.environ.get("MILLRACE_TEST_PROCESSES") or _SIDE_BY_SIDE)
     return processes if whole and processes > 1 else 0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files are handed out in this order, and the last ones should be short."""
+    places = {folder: place for place, folder in enumerate(_LONG_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(_TESTS).parts[0], len(places)))
 
 
 @pytest.fixture

@@ -32,7 +32,8 @@ USAGE = """Usage: ./run COMMAND
   mine [N]             mine N blocks (1)
   outside invoice MSAT | pay BOLT11
                        what a Lightning node that is not ours does, for trying things out
-  test [ARGUMENTS]     run pytest; without arguments everything, in two processes
+  test [ARGUMENTS]     run pytest; without arguments everything, in three processes,
+                       and the slowest twenty tests are named
   check                run the linters and type checkers
   bench [--quick] [--only SCENARIO] [--json FILE]
                        measure payments, workflows and books beside others
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         return commands.up(rest, everything)
     if command == "test":
         tools = everything()
-        become(tools.python, ["-m", "pytest", *(rest or ["tests"])], tools)
+        become(tools.python, ["-m", "pytest", *(rest or ["tests", "--durations=20"])], tools)
     if command == "check":
         become(python_tools(), ["-m", "infra.local.check", *rest])
     if command == "provision":
