@@ -169,7 +169,7 @@ def test_a_field_that_tells_two_stories_is_refused(tag: str) -> None:
         (Draft(extra=[("c", number_words(70_000))]), "year"),
     ],
 )
-def test_what_cannot_be_paid_safely_is_refused(draft: Draft, reason: str) -> None:
+def test_an_invoice_that_cannot_be_paid_safely_is_refused(draft: Draft, reason: str) -> None:
     with pytest.raises(Invalid, match=reason) as refused:
         bolt11.decode(draft.text(), network="regtest")
     assert refused.value.code == "invalid_destination"
@@ -242,7 +242,7 @@ def test_no_fields_raise_anything_but_invalid(
 
 
 @given(st.text(max_size=60), st.integers(1, 2**53 - 1), st.integers(0, 2**40), st.binary(min_size=32, max_size=32))
-def test_what_was_written_is_read(description: str, amount_msat: int, expiry_s: int, payment_hash: bytes) -> None:
+def test_a_written_invoice_is_read(description: str, amount_msat: int, expiry_s: int, payment_hash: bytes) -> None:
     draft = Draft(
         amount=f"{amount_msat}0p",
         description=description.encode(),

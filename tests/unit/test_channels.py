@@ -37,7 +37,7 @@ def at(fee_per_kw: int, escrow_msat: int) -> NodeChannel:
     return NodeChannel(point="aa:0", opened_by_us=True, escrow_msat=Msat(escrow_msat), fee_per_kw=fee_per_kw)
 
 
-def test_what_is_still_open_has_not_gone() -> None:
+def test_an_open_channel_has_not_gone() -> None:
     assert list_gone([OURS, THEIRS], [at(1_352, 2_180_000)]) == ["bb:1"]
 
 

@@ -64,7 +64,7 @@ def test_each_answer_of_postgres_is_known_by_its_class(state: str, kind: type[Ex
     ],
     ids=lambda error: f"{type(error).__name__} {error}",
 )
-def test_whatever_else_the_driver_says_of_a_line_it_is_lost(error: Exception) -> None:
+def test_a_line_is_lost_whatever_else_the_driver_says_of_it(error: Exception) -> None:
     assert type(translate(error)) is Unavailable
     assert type(translate(error, committing=True)) is OutcomeUnknown
 

@@ -37,14 +37,14 @@ async def _send(sender: DirectSend, attempt: LightningAttempt = ATTEMPT, *, age_
     return cast("AttemptReport | None", await ActivityEnvironment().run(opening))
 
 
-async def test_what_was_opened_a_moment_ago_is_sent_without_a_look() -> None:
+async def test_a_payment_opened_a_moment_ago_is_sent_without_a_look() -> None:
     lnd = FakeLnd(known=None, says=[IN_FLIGHT, PAID])
     report = await _send(_direct_send(lnd))
     assert report is not None
     assert (report.verdict, lnd.order) == (NodeVerdict.SUCCEEDED, ["send"])
 
 
-async def test_what_another_worker_may_have_taken_up_is_left_to_the_nodes_queue() -> None:
+async def test_a_payment_that_another_worker_may_have_is_left_to_the_nodes_queue() -> None:
     lnd = FakeLnd(known=None, says=[PAID])
     assert (await _send(_direct_send(lnd), age_s=2.1), lnd.order) == (None, [])
 
@@ -52,7 +52,7 @@ async def test_what_another_worker_may_have_taken_up_is_left_to_the_nodes_queue(
 @pytest.mark.parametrize(
     "error", [Unavailable("connection reset"), OutcomeUnknown("deadline exceeded"), InvariantBroken("not ours")]
 )
-async def test_what_goes_wrong_is_left_to_the_nodes_queue(error: EngineError) -> None:
+async def test_a_failed_direct_send_is_left_to_the_nodes_queue(error: EngineError) -> None:
     assert await _send(_direct_send(FakeLnd(known=None, says=[error]))) is None
 
 
@@ -86,7 +86,7 @@ class SilentLnd(FakeLnd):
         raise AssertionError
 
 
-async def test_what_takes_long_is_handed_on_as_begun_and_the_next_ones_do_not_wait(
+async def test_a_slow_send_is_handed_on_as_begun_and_the_next_ones_do_not_wait(
     monkeypatch: pytest.MonkeyPatch, kept: FakeBank
 ) -> None:
     monkeypatch.setattr(direct_send, "_FOLLOW_S", 0.2)
@@ -125,7 +125,7 @@ async def _read(sender: DirectSend, node: NodeName = ATTEMPT.node) -> None:
     await ActivityEnvironment().run(sender.require_readable, node, ATTEMPT.bolt11, ATTEMPT.payment_hash, None)
 
 
-async def test_what_the_node_cannot_read_is_refused() -> None:
+async def test_an_unreadable_invoice_is_refused() -> None:
     refused = Invalid("it cannot", code="invoice_refused_by_node")
     with pytest.raises(Invalid, match="it cannot"):
         await _read(_direct_send(FakeLnd(known=None, says=[], reads=refused)))

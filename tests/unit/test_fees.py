@@ -66,7 +66,7 @@ def test_a_fee_on_chain_is_rounded_up_to_whole_satoshi_at_its_end(kind: str) -> 
     assert out({"flat_msat": 2_500}, {"maximum_msat": 3_000}, kind=kind) == 3_000
 
 
-def test_of_what_comes_in_no_more_is_taken_than_came() -> None:
+def test_a_fee_on_a_receipt_takes_no_more_than_came() -> None:
     assert out({"flat_msat": 5_000}, amount_msat=3_000, kind="lightning_in") == 3_000
     assert out({"flat_msat": 5_000}, amount_msat=3_000, kind="deposit") == 3_000
     assert out({"flat_msat": 5_000}, amount_msat=3_000, kind="lightning_out") == 5_000

@@ -172,7 +172,7 @@ async def test_a_caller_that_does_not_wait_for_the_end_leaves_its_payment_on_its
     assert temporal.started == [["pay_1"], ["pay_2", "pay_3"]]
 
 
-async def test_what_nobody_foresaw_is_told_to_all_of_a_lane(
+async def test_an_unforeseen_error_is_told_to_all_of_a_lane(
     temporal: MadeUpTemporal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_arguments: object, **_named: object) -> Run:

@@ -77,7 +77,7 @@ def test_a_leg_is_a_whole_positive_amount_of_bitcoin_that_exists(amount: object)
     ],
     ids=str,
 )
-def test_what_could_not_be_true_cannot_be_made(changes: dict[str, object]) -> None:
+def test_an_impossible_posting_cannot_be_made(changes: dict[str, object]) -> None:
     with pytest.raises(InvariantBroken):
         posting(**changes)
 
@@ -123,7 +123,7 @@ def test_other_content_has_another_hash(changes: dict[str, object]) -> None:
     assert posting(metadata={"payment": "1"}).payload_hash != posting(**changes).payload_hash
 
 
-def test_who_says_it_and_in_which_words_is_not_content() -> None:
+def test_actor_and_wording_of_a_posting_are_not_content() -> None:
     told = posting(
         actor="somebody else",
         workflow_id="payment-2",

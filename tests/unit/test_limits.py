@@ -72,7 +72,7 @@ def test_no_rules_are_no_limits() -> None:
     ],
     ids=str,
 )
-def test_what_a_rulebook_cannot_say_is_named_by_its_place(content: dict[str, Any], place: str) -> None:
+def test_an_error_in_a_rulebook_is_named_by_its_place(content: dict[str, Any], place: str) -> None:
     with pytest.raises(Invalid) as refused:
         parse_limits(content)
     assert refused.value.fields["field"] == place
@@ -97,7 +97,7 @@ def test_a_keys_cap_counts_all_that_a_payment_takes() -> None:
 
 
 @given(st.integers(1, 2**54), st.integers(1, 2**63 - 1))
-def test_whatever_is_counted_at_whatever_price_is_a_count_that_the_ledger_takes(total: int, price: int) -> None:
+def test_every_amount_at_every_price_is_a_count_that_the_ledger_takes(total: int, price: int) -> None:
     """And what is beyond every limit that can be set stays beyond it."""
     highest = parse_fiat("9" * 12 + ".999999")
     assert highest is not None
@@ -146,7 +146,7 @@ def test_amounts_in_other_currencies(text: str, micro: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ".5", "5.", "+1", "1,5", " 1", "1 ", "٣", "1" * 13, "0.0000001", "1_000"])
-def test_what_is_no_amount(text: str) -> None:
+def test_an_impossible_amount_is_refused(text: str) -> None:
     assert parse_fiat(text) is None
 
 

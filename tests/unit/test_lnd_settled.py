@@ -40,7 +40,7 @@ def paid(*parts: ln.HTLCAttempt, status: "ln.Payment.PaymentStatus.ValueType" = 
         ([ln.HTLCAttempt(status=SUCCEEDED), part(SUCCEEDED, 40_000, 150)], 100_000, 7),
     ],
 )
-def test_what_the_payee_has_got_is_what_the_settled_attempts_say(
+def test_the_payee_has_got_what_the_settled_attempts_say(
     parts: list[ln.HTLCAttempt], delivered_msat: int, fee_msat: int
 ) -> None:
     settled = read_settled(paid(*parts))
@@ -52,7 +52,7 @@ def _read(payment: ln.Payment) -> NodePayment:
     return client._read_payment(payment)
 
 
-def test_whoever_books_and_whoever_compares_read_the_same() -> None:
+def test_booking_and_comparing_read_the_same() -> None:
     payment = paid(part(SUCCEEDED, 60_000, 200), part(FAILED, 40_000, 150))
     known, remembered = _read(payment), history._paid_out(payment)
     assert known.delivered_msat is not None

@@ -80,7 +80,7 @@ def test_every_url_comes_back(url: str) -> None:
     ],
     ids=["prefix", "not ascii", "control character", "long", "padding", "empty", "nothing"],
 )
-def test_what_is_no_lnurl_is_refused(text: str) -> None:
+def test_a_text_that_is_no_lnurl_is_refused(text: str) -> None:
     with pytest.raises(Invalid) as refused:
         read_lnurl(text)
     assert refused.value.code == "invalid_destination"

@@ -65,12 +65,12 @@ def cut(channels: int = 0, escrow: int = 0) -> BooksCut:
         (got(9), {f"ln:{HASH}:recv:outside": 50}),
     ],
 )
-def test_what_both_know_is_no_matter(paid: PaidOut | PaidIn, books: dict[str, int]) -> None:
+def test_a_payment_that_both_know_is_no_matter(paid: PaidOut | PaidIn, books: dict[str, int]) -> None:
     found = match(NODE, memory(paid), known(books), memory())
     assert (found.in_flight, found.findings, found.unmatched) == ([], [], [])
 
 
-def test_what_is_about_to_be_booked_is_in_flight_by_its_hash() -> None:
+def test_a_payment_about_to_be_booked_is_in_flight_by_its_hash() -> None:
     for paid, amount_msat in ((SENT, 1_003), (got(RECEIPT_GRACE_S - 1), -50)):
         found = match(NODE, memory(paid), known(pending=isinstance(paid, PaidOut)), memory())
         assert found.findings == []
@@ -87,26 +87,26 @@ def test_what_is_about_to_be_booked_is_in_flight_by_its_hash() -> None:
         (got(1), known({f"ln:{HASH}:recv": 60}), FindingKind.AMOUNT_DIFFERS, 10),
     ],
 )
-def test_what_only_one_of_them_knows_is_found_with_its_amount(
+def test_a_payment_that_only_one_of_them_knows_is_found_with_its_amount(
     paid: PaidOut | PaidIn, counterparts: Counterparts, kind: FindingKind, amount_msat: int
 ) -> None:
     (finding,) = match(NODE, memory(paid), counterparts, memory()).findings
     assert (finding.kind, finding.account, finding.subject, finding.amount_msat) == (kind, CHANNELS, HASH, amount_msat)
 
 
-def test_what_the_books_alone_know_is_to_be_looked_up() -> None:
+def test_a_payment_that_the_books_alone_know_is_looked_up() -> None:
     books = {f"ln:{HASH}:settle": -5, "node:lnd-1:opening": 100}
     assert match(NODE, memory(), known(books), memory()).unmatched == [f"ln:{HASH}:settle"]
 
 
-def test_what_was_booked_after_the_balances_were_read_is_named() -> None:
+def test_a_booking_after_the_balances_were_read_is_named() -> None:
     books = {f"ln:{HASH}:settle": -1_003}
     found = match(NODE, memory(), known(books), memory(SENT))
     assert (found.unmatched, found.findings) == ([], [])
     assert [(item.kind, item.amount_msat) for item in found.in_flight] == [("booked_since", -1_003)]
 
 
-def test_what_has_ended_since_the_lists_were_read_is_remembered_once() -> None:
+def test_a_payment_ended_since_the_lists_were_read_is_remembered_once() -> None:
     later = PaidOut(payment_hash=PaymentHash("cd" * 32), total_msat=Msat(1))
     news = News(paid_out={each.payment_hash: each for each in (SENT, later)})
     assert memory(SENT).and_then(news).paid_out == [SENT, later]
@@ -131,6 +131,6 @@ def test_a_commitment_fee_may_move_between_the_two_accounts_only_while_htlcs_are
     assert [each.difference_msat for each in more] == [-201, 200, 0]
 
 
-def test_what_htlcs_cost_in_the_commitment_is_ours_and_named() -> None:
+def test_the_cost_of_htlcs_in_the_commitment_is_ours_and_named() -> None:
     channels, *_ = compare(NODE, cut(1_000), held(570, in_flight=True, htlc_fees=430), [], [])
     assert (channels.difference_msat, channels.in_flight[0].kind) == (0, "commitment_fee")

@@ -67,7 +67,7 @@ def test_alerts_and_page_name_metrics_that_exist_and_the_page_names_all() -> Non
     assert unknown("rate(millrace_made_up_total[5m]) > millrace_books_up", known) == {"millrace_made_up_total"}
 
 
-def test_what_the_worker_counts_has_the_names_on_the_page() -> None:
+def test_counters_of_the_worker_have_the_names_on_the_page() -> None:
     text = (ROOT / "activities/metrics.py").read_text(encoding="utf-8")
     assert {f"{name}_total" for name in re.findall(r'create_counter\(\s*"(\w+)"', text)} == OF_WORKERS
 

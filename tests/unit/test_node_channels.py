@@ -34,7 +34,7 @@ def test_channels_that_only_went_on_are_in_no_doubt(seen: SeenChannels) -> None:
         ({A: KnownChannel(updates=15, is_closed=True)}, SeenChannels(updates={A: 15}), {}, "is open again"),
     ],
 )
-def test_what_went_back_is_in_doubt(
+def test_a_channel_that_went_back_is_in_doubt(
     known: dict[str, KnownChannel], seen: SeenChannels, closed_by_peer: dict[str, bool], why: str
 ) -> None:
     (doubt,) = find_doubts(known, seen, closed_by_peer).items()
@@ -42,7 +42,7 @@ def test_what_went_back_is_in_doubt(
     assert why in doubt[1]
 
 
-def test_what_was_closed_by_agreement_or_by_us_is_asked_about_once_and_is_in_no_doubt() -> None:
+def test_a_channel_closed_by_agreement_or_by_us_is_asked_about_once_and_is_in_no_doubt() -> None:
     seen = SeenChannels(updates={B: 7})
     assert gone(KNOWN, seen) == {A}
     assert find_doubts(KNOWN, seen, {A: False}) == {}

@@ -78,7 +78,7 @@ def wrong_examples(document: Json) -> list[str]:
     return wrong
 
 
-def test_it_is_valid(document: Json) -> None:
+def test_the_document_is_valid(document: Json) -> None:
     openapi_spec_validator.validate(document)
 
 
@@ -94,7 +94,7 @@ def test_every_body_has_a_model_of_its_own(document: Json) -> None:
         assert set(body["content"]["application/json"]["schema"]) == {"$ref"}, name
 
 
-def test_what_every_body_and_every_key_may_be_answered_is_said(document: Json) -> None:
+def test_every_answer_to_a_body_and_to_a_key_is_described(document: Json) -> None:
     for name, operation in operations(document):
         if " /v1/" in name:
             always = {"401", "429", "500", "503"} | ({"400", "413", "422"} if "requestBody" in operation else set())

@@ -96,7 +96,9 @@ async def test_the_word_ends_the_wait_and_temporal_is_not_asked(listener: Listen
     assert (temporal.asked, _expected(listener)) == (0, {})
 
 
-async def test_where_no_word_comes_temporal_tells(listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_temporal_tells_the_end_when_nothing_is_announced(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(payment_run, "_ANNOUNCED_S", 0.01)
     temporal = FakeTemporal()
     temporal.let.set()
@@ -105,7 +107,7 @@ async def test_where_no_word_comes_temporal_tells(listener: Listener, monkeypatc
     assert _expected(listener) == {}
 
 
-async def test_who_does_not_hear_asks_temporal_at_once(listener: Listener) -> None:
+async def test_a_process_that_hears_nothing_asks_temporal_at_once(listener: Listener) -> None:
     listener.hears = False
     temporal = FakeTemporal()
     temporal.let.set()
@@ -125,14 +127,14 @@ async def test_a_word_that_comes_late_still_ends_the_wait(listener: Listener, mo
     assert _expected(listener) == {}
 
 
-async def test_who_leaves_expects_nothing_any_more(listener: Listener) -> None:
+async def test_a_caller_who_leaves_expects_nothing_any_more(listener: Listener) -> None:
     run = await _start(FakeTemporal(), listener)
     assert await payment_run.wait_for_end(run, Deadline(0)) is None
     await asyncio.wait({run.ended})
     assert _expected(listener) == {}
 
 
-async def test_what_could_not_be_started_is_not_waited_for(listener: Listener) -> None:
+async def test_a_payment_that_could_not_be_started_is_not_waited_for(listener: Listener) -> None:
     temporal = FakeTemporal()
     temporal.error = RPCError("away", RPCStatusCode.UNAVAILABLE, b"")
     with pytest.raises(Unavailable):

@@ -54,7 +54,7 @@ async def test_the_stream_alone_is_enough() -> None:
     await waiting
 
 
-async def test_what_settled_before_the_stream_was_open_is_found_in_a_list() -> None:
+async def test_an_invoice_settled_before_the_stream_was_open_is_found_in_a_list() -> None:
     node = MadeUpNode()
     waiting = asyncio.create_task(pump.until_paid(cast("Any", node)))
     while not node.lists:

@@ -32,12 +32,12 @@ def test_a_public_payee_is_probed_up_to_a_limit() -> None:
     assert not may_probe(settings(probe_max_sat=0), route())
 
 
-def test_whoever_is_in_the_list_is_not_probed() -> None:
+def test_a_payee_in_the_list_is_not_probed() -> None:
     assert not may_probe(settings(probe_skip=frozenset({route().payee})), route())
     assert may_probe(settings(probe_skip=frozenset({HOP.hex()})), route())
 
 
-def test_whoever_hints_at_private_channels_is_not_probed() -> None:
+def test_a_payee_that_hints_at_private_channels_is_not_probed() -> None:
     hinted = route(draft=Draft(timestamp=int(time.time()), extra=[("r", to_words(HINT))]))
     assert hinted.hints == (HINT.hex(),)
     assert not may_probe(settings(), hinted)

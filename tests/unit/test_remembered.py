@@ -25,7 +25,7 @@ class Making:
         return self.made
 
 
-async def test_it_is_made_once_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_is_made_once_while_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
     monkeypatch.setattr("api.service.remembered.time.monotonic", lambda: now)
     make = Making()
@@ -37,7 +37,7 @@ async def test_it_is_made_once_while_it_holds(monkeypatch: pytest.MonkeyPatch) -
     assert await asyncio.gather(*(answer.get() for _ in range(10))) == [2] * 10
 
 
-async def test_what_fails_is_told_to_all_who_wait_and_made_again() -> None:
+async def test_a_failure_is_told_to_all_who_wait_and_the_answer_made_again() -> None:
     make = Making()
     make.fails = True
     answer = Remembered(make)
@@ -48,7 +48,7 @@ async def test_what_fails_is_told_to_all_who_wait_and_made_again() -> None:
     assert await answer.get() == 2
 
 
-async def test_who_goes_stops_it_for_nobody() -> None:
+async def test_a_caller_who_leaves_stops_it_for_nobody() -> None:
     make = Making()
     make.may.clear()
     answer = Remembered(make)

@@ -45,7 +45,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
 
 
 @pytest.mark.parametrize(("delivered", "told"), [(100_000, None), (60_000, 60_000), (100_001, 100_001), (None, None)])
-async def test_what_the_payee_took_is_told_where_it_is_not_what_he_was_to_get(
+async def test_the_amount_that_the_payee_took_is_told_where_he_was_to_get_another(
     delivered: int | None, told: int | None
 ) -> None:
     paid = replace(PAID, delivered_msat=None if delivered is None else Msat(delivered))
@@ -53,14 +53,14 @@ async def test_what_the_payee_took_is_told_where_it_is_not_what_he_was_to_get(
     assert (report.verdict, report.delivered_msat) == (NodeVerdict.SUCCEEDED, told)
 
 
-async def test_it_looks_before_it_sends() -> None:
+async def test_a_sender_looks_before_it_sends() -> None:
     lnd = FakeLnd(known=None, says=[IN_FLIGHT, PAID])
     report = await send(lnd)
     assert (report.verdict, report.fee_msat, report.payment_index) == (NodeVerdict.SUCCEEDED, 350, 8)
     assert lnd.order == ["look", "send"]
 
 
-async def test_what_the_node_has_already_is_followed_and_not_sent_again() -> None:
+async def test_a_payment_that_the_node_has_is_followed_and_not_sent_again() -> None:
     lnd = FakeLnd(known=IN_FLIGHT, says=[PAID])
     assert (await send(lnd)).verdict is NodeVerdict.SUCCEEDED
     assert lnd.sent == 0
@@ -89,7 +89,7 @@ async def test_a_broken_stream_is_never_a_failure(error: Exception) -> None:
     assert (await send(FakeLnd(known=None, says=[IN_FLIGHT, error]))).verdict is NodeVerdict.IN_FLIGHT
 
 
-async def test_what_the_node_refused_to_begin_has_failed() -> None:
+async def test_a_payment_that_the_node_refused_to_begin_has_failed() -> None:
     report = await send(FakeLnd(known=None, says=[SendRefused("invoice_expired", "invoice expired")]))
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "invoice_expired")
 
@@ -224,7 +224,7 @@ async def test_a_paid_payment_is_settled_whatever_was_seen_before(kept: FakeBank
     assert (await watch(FakeLnd(known=PAID, says=[]))).verdict is NodeVerdict.SUCCEEDED
 
 
-async def test_what_is_in_no_channel_is_told_once_and_looked_at_again(kept: FakeBank) -> None:
+async def test_a_payment_in_no_channel_is_told_once_and_looked_at_again(kept: FakeBank) -> None:
     kept.heights = [300]
     lnd = FakeLnd(known=LOST, says=[], htlcs=replace(EMPTY, height=301))
     report = await watch(lnd)
@@ -240,7 +240,7 @@ async def test_an_htlc_that_stays_in_a_channel_past_its_time_lock_needs_an_opera
     assert kept.heights == []
 
 
-async def test_what_its_node_never_tried_is_ended_by_the_node_when_its_time_is_over(kept: FakeBank) -> None:
+async def test_an_untried_payment_is_ended_by_its_node_when_its_time_is_over(kept: FakeBank) -> None:
     """Not while it may still look for a way. A node that does not end it needs its restart; nothing is released."""
     with pytest.raises(ApplicationError, match="no attempt yet"):
         await watch(FakeLnd(known=IN_FLIGHT, says=[]))
@@ -259,13 +259,13 @@ async def test_what_its_node_never_tried_is_ended_by_the_node_when_its_time_is_o
     assert kept.heights == []
 
 
-async def test_what_needs_an_operator_is_noted_for_whoever_asks(kept: FakeBank) -> None:
+async def test_the_need_of_an_operator_is_noted_for_whoever_asks(kept: FakeBank) -> None:
     with pytest.raises(InvariantBroken):
         await watch(FakeLnd(known=None, says=[]))
     assert [(wait.reason, wait.needs_operator) for wait in kept.waits] == [("node_forgot", True)]
 
 
-async def test_what_is_noted_for_whoever_asks_names_no_place_of_ours(kept: FakeBank) -> None:
+async def test_a_note_for_whoever_asks_names_no_place_of_ours(kept: FakeBank) -> None:
     with pytest.raises(Unavailable):
         await send(FakeLnd(known=None, says=[Unavailable("lnd-1: failed to connect to ipv4:10.0.0.7:10009")]))
     assert [wait.detail for wait in kept.waits] == ["the node cannot take it now"]
@@ -280,7 +280,7 @@ async def test_a_node_that_has_known_an_attempt_is_not_sent_it_again() -> None:
 
 
 @pytest.mark.parametrize("says", [[PAID], [IN_FLIGHT, Unavailable("connection reset")], [NotFound("forgotten")]])
-async def test_what_was_begun_at_once_is_followed_and_never_sent(says: list[NodePayment | Exception]) -> None:
+async def test_a_payment_begun_at_once_is_followed_and_never_sent(says: list[NodePayment | Exception]) -> None:
     lnd = FakeLnd(known=None, says=says)
     report = await send(lnd, replace(ATTEMPT, begun=True))
     assert report.verdict is (NodeVerdict.SUCCEEDED if says == [PAID] else NodeVerdict.IN_FLIGHT)

@@ -48,7 +48,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> FakeBank:
 # Read by the node
 
 
-async def test_what_the_node_cannot_read_has_failed_and_is_not_sent(kept: FakeBank) -> None:
+async def test_an_unreadable_invoice_has_failed_and_is_not_sent(kept: FakeBank) -> None:
     lnd = FakeLnd(known=None, says=[PAID], reads=Invalid("it cannot", code="invoice_refused_by_node"))
     report = await send(lnd)
     assert (report.verdict, report.failure_code) == (NodeVerdict.FAILED, "invoice_refused_by_node")
@@ -56,7 +56,7 @@ async def test_what_the_node_cannot_read_has_failed_and_is_not_sent(kept: FakeBa
 
 
 @pytest.mark.parametrize("reads", [Unavailable("no answer"), InvariantBroken("no macaroon", code="node_refuses")])
-async def test_what_could_not_be_read_is_not_sent_and_has_not_failed(reads: EngineError) -> None:
+async def test_an_invoice_not_read_for_now_is_not_sent_and_has_not_failed(reads: EngineError) -> None:
     lnd = FakeLnd(known=None, says=[PAID], reads=reads)
     with pytest.raises(type(reads)):
         await send(lnd)
@@ -70,7 +70,7 @@ async def test_another_node_refuses_nothing() -> None:
         await send(lnd)
 
 
-async def test_what_the_node_has_is_followed_whatever_it_could_read_now() -> None:
+async def test_a_payment_that_the_node_has_is_followed_whatever_it_could_read_now() -> None:
     lnd = FakeLnd(known=IN_FLIGHT, says=[PAID], reads=Invalid("no", code="invoice_refused_by_node"))
     assert (await send(lnd)).verdict is NodeVerdict.SUCCEEDED
 
@@ -93,7 +93,7 @@ async def test_a_send_that_is_refused_again_and_again_ends_when_a_last_look_find
 
 
 @pytest.mark.parametrize("known", [IN_FLIGHT, PAID])
-async def test_what_the_last_look_finds_is_followed(kept: FakeBank, known: NodePayment) -> None:
+async def test_a_payment_found_by_the_last_look_is_followed(kept: FakeBank, known: NodePayment) -> None:
     """One of the refused sends was on its way after all."""
     kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
     assert (await send(FakeLnd(known=known, says=[PAID]))).verdict is NodeVerdict.SUCCEEDED
@@ -137,7 +137,7 @@ async def test_nothing_comes_between_the_fence_and_the_send(kept: FakeBank, monk
     assert lnd.order == ["look", "note", "fence", "send"]
 
 
-async def test_what_was_begun_is_never_given_up_for_its_refusals(kept: FakeBank) -> None:
+async def test_a_payment_that_was_begun_is_never_given_up_for_its_refusals(kept: FakeBank) -> None:
     kept.refusals, kept.refused_for_s = 3, REFUSAL_REST_S
     kept.begun.add(ATTEMPT.payment_id)
     assert (await send(FakeLnd(known=None, says=[]))).verdict is NodeVerdict.IN_FLIGHT

@@ -44,7 +44,7 @@ def test_everything_that_is_missing_is_named_at_once(command: list[str], names: 
     assert "Traceback" not in ended.stderr
 
 
-def test_what_is_wrong_is_named_without_being_shown(tmp_path: Path) -> None:
+def test_a_wrong_setting_is_named_without_being_shown(tmp_path: Path) -> None:
     ended = _start(
         API,
         MILLRACE_ADMIN_KEY="short-secret",

@@ -39,7 +39,7 @@ def aes(ciphertext: str, iv: str = base64(IV)) -> dict[str, str]:
     ],
     ids=lambda told: told["tag"],
 )
-def test_what_the_rules_allow_is_kept_and_nothing_beside(told: dict[str, str]) -> None:
+def test_an_action_within_the_rules_is_kept_and_nothing_beside(told: dict[str, str]) -> None:
     assert read_success_action({**told, "more": "x"}, CALLBACK) == told
 
 
@@ -68,7 +68,7 @@ def test_what_the_rules_allow_is_kept_and_nothing_beside(told: dict[str, str]) -
         (aes(encrypted(b"1234"), iv=base64(bytes(15))), "encrypted"),
     ],
 )
-def test_what_breaks_a_rule_is_refused_before_anything_is_paid(told: Any, word: str) -> None:
+def test_an_action_that_breaks_a_rule_is_refused_before_anything_is_paid(told: Any, word: str) -> None:
     with pytest.raises(Invalid, match=word) as refused:
         read_success_action(told, CALLBACK)
     assert refused.value.code == "invalid_destination"

@@ -45,7 +45,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def test_those_of_one_turn_go_together_and_those_that_come_meanwhile_go_next() -> None:
+async def test_questions_of_one_turn_go_together_and_later_ones_go_next() -> None:
     database = MadeUpDatabase()
     together = Together(database.ask)
     first = all_of(together, 1, 2)
@@ -114,7 +114,7 @@ async def test_while_the_database_is_away_all_are_told_and_the_next_is_tried() -
     assert await together.get(3) == 6
 
 
-async def test_who_leaves_is_not_asked_for_and_disturbs_nobody() -> None:
+async def test_a_caller_who_leaves_is_not_asked_for_and_disturbs_nobody() -> None:
     database = MadeUpDatabase()
     together = Together(database.ask)
     first = all_of(together, 1, 2)

@@ -148,7 +148,7 @@ async def test_the_address_that_was_checked_is_the_one_that_is_asked(web: Web) -
         "https://good.example/" + "x" * 2_000,
     ],
 )
-async def test_what_is_not_asked(web: Web, url: str) -> None:
+async def test_a_forbidden_address_is_not_asked(web: Web, url: str) -> None:
     with pytest.raises(Invalid) as refused:
         await ask(web, url)
     assert refused.value.code == "invalid_destination"

@@ -125,7 +125,7 @@ async def test_one_that_takes_the_question_and_never_answers_is_not_the_last(
     assert asked == ["at_2", "at_1"]
 
 
-async def test_whoever_answers_is_the_only_one_asked(web: Web, has: Callable[..., None]) -> None:
+async def test_the_address_that_answers_is_the_only_one_asked(web: Web, has: Callable[..., None]) -> None:
     """A question may make an invoice over there: it is put once, also when connecting takes its time."""
     port = free_port()
     has("127.0.0.1", "127.0.0.2", "127.0.0.3")
@@ -235,7 +235,7 @@ async def test_each_address_is_checked_before_any_is_asked(has: Callable[..., No
         assert seen == ["2606:2800:21f::1", _public(1)]
 
 
-async def test_of_very_many_addresses_some_of_each_family_are_tried(has: Callable[..., None]) -> None:
+async def test_some_of_very_many_addresses_of_each_family_are_tried(has: Callable[..., None]) -> None:
     has(*(f"2606:2800:21f::{number:x}" for number in range(1, 60)), _public(1))
     async with guarded_among_the_dead() as (guarded, seen):
         with pytest.raises(Unavailable):

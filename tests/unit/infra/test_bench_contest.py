@@ -64,7 +64,7 @@ async def test_a_check_that_does_not_hold_names_its_turn_and_the_turns_before_ar
     assert bad.rests == 2
 
 
-async def test_what_else_breaks_a_turn_is_raised_as_it_is_after_its_rest() -> None:
+async def test_another_error_in_a_turn_is_raised_as_it_is_after_its_rest() -> None:
     broken = Player("a", breaks=True)
     _, _, error = await played(broken)
     assert isinstance(error, ValueError)

@@ -62,7 +62,7 @@ def test_a_ratio_of_cpu_compares_what_one_operation_costs() -> None:
     assert ratio_of([turn(50, cpu_ms=10)], [turn(100, cpu_ms=40)], "cpu") == pytest.approx(0.25)
 
 
-def test_what_is_added_is_a_difference_inside_each_round() -> None:
+def test_an_added_cost_is_a_difference_inside_each_round() -> None:
     ours, beside = [took(60), took(900), took(50)], [took(30), took(860), took(30)]
     assert ratio_of(ours, beside, "p50 added") == 30
     assert ratio_of([took(10)], [took(30)], "p50 added") == -20
@@ -93,7 +93,7 @@ def test_a_turn_is_marked_when_others_used_more_than_a_tenth_of_the_machine(fore
     assert line("a", turn(1), turn(1, foreign=foreign)).marked is marked
 
 
-def test_what_others_use_is_the_busy_time_that_is_not_ours() -> None:
+def test_the_use_of_others_is_the_busy_time_that_is_not_ours() -> None:
     assert foreign_share(busy_s=6.0, ours_s=4.0, elapsed_s=5.0, cores=2) == pytest.approx(0.2)
     assert foreign_share(busy_s=4.0, ours_s=4.1, elapsed_s=5.0, cores=2) == 0.0
     assert foreign_share(busy_s=4.0, ours_s=1.0, elapsed_s=0.0, cores=2) == 0.0
@@ -130,7 +130,7 @@ def test_a_goal_in_milliseconds_says_so() -> None:
     assert [goal.words() for goal in goals] == ["≤ 40 ms", "≤ 50 ms", ""]
 
 
-def test_what_is_missing_is_neither_met_nor_missed() -> None:
+def test_a_missing_figure_is_neither_met_nor_missed() -> None:
     absent = Line("contest", "a", 1, missing="not built")
     assert [one.word for one in judge([Goal("a", "b", at_least=1)], [absent, line("b", turn(1))])] == ["not measured"]
     assert [one.word for one in judge([Goal("b", "c", at_least=1)], [line("b", turn(1))])] == ["not measured"]

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 BURN = "import time\nwhile time.process_time() < 0.3: pass\nprint('burnt', flush=True)\ninput()"
 
 
-def test_what_a_process_and_its_children_burn_is_seen_in_their_component_and_not_in_the_client() -> None:
+def test_cpu_of_a_process_and_its_children_is_seen_in_their_component_and_not_in_the_client() -> None:
     command = [sys.executable, "-c", f"import subprocess, sys; subprocess.run([sys.executable, '-c', {BURN!r}])"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None

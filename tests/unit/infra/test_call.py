@@ -73,7 +73,7 @@ def test_a_public_page_needs_no_key_and_the_head_is_shown_when_asked_for(capsys:
 @pytest.mark.parametrize(
     ("words", "why"), [(("GET", "/a b"), "gave no answer"), (("GET", "/", "-H", "no header"), "is no header")]
 )
-def test_what_cannot_be_sent_is_said(words: tuple[str, ...], why: str) -> None:
+def test_a_request_that_cannot_be_sent_is_named(words: tuple[str, ...], why: str) -> None:
     with pytest.raises(Failed, match=why):
         call.call(words)
 

