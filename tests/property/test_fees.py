@@ -120,7 +120,7 @@ def test_a_minimum_and_a_maximum_at_the_end_are_kept(
 
 
 @given(kind=st.sampled_from(("lightning_in", "deposit")), steps=st.lists(STEPS, max_size=6), amount=AMOUNTS)
-def test_what_comes_in_is_never_taken_twice(kind: Kind, steps: list[Any], amount: Msat) -> None:
+def test_a_fee_on_a_receipt_is_never_taken_twice(kind: Kind, steps: list[Any], amount: Msat) -> None:
     assert fee(taken(kind, steps), kind, amount, 0) <= amount
 
 

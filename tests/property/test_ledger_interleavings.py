@@ -192,7 +192,7 @@ def test_two_processes_together_cannot_break_the_books(
 
 @settings(MODERATE, max_examples=20)
 @given(holds=st.lists(small_holds(), min_size=2, max_size=6), data=st.data())
-def test_what_counts_is_what_has_left_and_what_is_still_held(
+def test_counters_add_up_what_has_left_and_what_is_still_held(
     workers: list[Worker], holds: list[Op], data: st.DataObject
 ) -> None:
     """Two processes end the same holds at once: as a whole, in part, by giving back, or not yet."""

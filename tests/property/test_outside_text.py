@@ -96,7 +96,7 @@ def test_words_for_people_are_harmless_and_bounded(text: str, limit: int) -> Non
 @pytest.mark.parametrize(
     "text", ["Grüße, 🧡", "👩‍👩‍👧‍👦", "שלום \u200f!", "two\nlines", "\u0645\u0631\u062d\u0628\u0627", "", "\ufeff"]
 )
-def test_what_people_write_stays_as_it_is(text: str) -> None:
+def test_a_text_that_people_write_stays_as_it_is(text: str) -> None:
     assert is_harmless(text)
     assert lines(text, 1_000) == text
 
@@ -104,7 +104,7 @@ def test_what_people_write_stays_as_it_is(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [each for each in NASTY if set(each) & {"\0", "\x1b", "\x85", "\ud800", "\u202e", "\u2028"}]
 )
-def test_what_breaks_a_step_is_told_from_it(text: str) -> None:
+def test_a_text_that_breaks_a_step_is_told_from_it(text: str) -> None:
     assert not is_harmless(text)
 
 
@@ -146,7 +146,7 @@ def _has_huge(value: object) -> bool:
         *(b'[{"b":[{"a":1,"a":2}]}]', b"1 2", b"{'a': 1}"),
     ],
 )
-def test_what_two_programs_would_read_differently_is_no_json(sent: bytes) -> None:
+def test_json_that_two_programs_would_read_differently_is_refused(sent: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         read_json(sent)
 
@@ -203,7 +203,7 @@ async def test_an_invoice_with_what_is_shown_is_refused_or_sound(answer: dict[st
 @pytest.mark.parametrize("whole", ACTIONS, ids=lambda whole: whole["tag"])
 @MANY
 @given(data=st.data())
-def test_what_is_shown_afterwards_is_refused_before_or_harmless(whole: dict[str, Any], data: st.DataObject) -> None:
+def test_a_text_that_is_shown_afterwards_was_refused_or_is_harmless(whole: dict[str, Any], data: st.DataObject) -> None:
     told_ = data.draw(_one_changed(whole))
     try:
         action = read_success_action(told_, CALLBACK)
@@ -232,7 +232,7 @@ def test_a_text_that_only_the_payment_opens_is_harmless_too(text: str) -> None:
 @EACH
 @given(st.dictionaries(texts, texts) | st.builds(lambda text: {"tag": "message", "message": text}, texts))
 @example({"tag": "message", "message": "\0"})
-def test_what_an_older_release_has_let_in_is_dropped_or_harmless(kept: dict[str, str]) -> None:
+def test_a_text_that_an_older_release_let_in_is_dropped_or_harmless(kept: dict[str, str]) -> None:
     action = storable(kept)
     if action is not None:
         bears(action)
