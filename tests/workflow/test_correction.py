@@ -137,7 +137,7 @@ async def told(handle: Handle) -> tuple[str | None, bool | None]:
     return known.get(search_attributes.STATUS), known.get(search_attributes.NEEDS_OPERATOR)
 
 
-async def test_it_waits_for_a_second_operator_and_is_posted(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_correction_waits_for_a_second_operator_and_is_posted(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks()
     async with proposed(skipping_temporal, books) as handle:
         await skipping_temporal.fast_forward(handle, timedelta(days=6))
@@ -153,7 +153,7 @@ async def test_it_waits_for_a_second_operator_and_is_posted(skipping_temporal: W
     assert books.decided[0].decision == word(DAVE)
 
 
-async def test_it_expires_after_seven_days(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_correction_expires_after_seven_days(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks()
     async with proposed(skipping_temporal, books) as handle:
         await skipping_temporal.fast_forward(handle, timedelta(days=6, hours=23))
@@ -166,7 +166,7 @@ async def test_it_expires_after_seven_days(skipping_temporal: WorkflowEnvironmen
     assert books.asked == ["propose", "expire"]
 
 
-async def test_what_the_books_refuse_ends_it_and_says_why(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_refusal_by_the_books_ends_a_correction_and_says_why(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks(refusal=TOO_LITTLE)
     async with proposed(skipping_temporal, books) as handle:
         outcome = await handle.execute_update(CorrectionWorkflow.decide, word(DAVE))
@@ -196,7 +196,7 @@ async def test_a_no_has_a_reason_of_a_bearable_length(skipping_temporal: Workflo
         await handle.execute_update(CorrectionWorkflow.decide, word(DAVE, approve=False))
 
 
-async def test_of_many_words_at_once_one_counts_and_its_repeat_is_a_repeat(
+async def test_one_of_many_decisions_at_once_counts_and_its_repeat_is_a_repeat(
     skipping_temporal: WorkflowEnvironment,
 ) -> None:
     """The books are broken meanwhile, so that the first word is being carried out while the others come."""
@@ -243,7 +243,7 @@ async def test_a_key_of_another_request_proposes_nothing(skipping_temporal: Work
     assert books.asked == ["propose"]
 
 
-async def test_what_has_expired_is_not_open_again_in_a_new_run(short_temporal: WorkflowEnvironment) -> None:
+async def test_an_expired_correction_is_not_open_again_in_a_new_run(short_temporal: WorkflowEnvironment) -> None:
     """The books refuse the end for so long that the history grows long: the seven days do not begin anew."""
     books = FakeBooks(broken_after=15)
     async with proposed(short_temporal, books, runs_ahead=True) as handle:

@@ -195,7 +195,7 @@ def page_of(*verdicts: ReceiptVerdict) -> ReceiptPage:
     return ReceiptPage(receipts=[Receipt(payment_hash=each, node=NODE, received_msat=Msat(1_000)) for each in hashes])
 
 
-async def test_of_a_page_only_what_was_left_alone_gets_a_workflow_of_its_own(
+async def test_only_a_special_receipt_of_a_page_gets_a_workflow_of_its_own(
     skipping_temporal: WorkflowEnvironment,
 ) -> None:
     client, name = skipping_temporal.client, uuid4().hex

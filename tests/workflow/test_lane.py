@@ -112,7 +112,7 @@ async def test_each_gets_its_end_in_the_order_in_which_they_came(skipping_tempor
         ([LEFT_ALONE], "left_alone"),
     ],
 )
-async def test_what_operators_find_it_by_is_the_best_of_its_ends(
+async def test_the_search_attribute_of_a_lane_is_the_best_of_its_ends(
     skipping_temporal: WorkflowEnvironment, ends: list[PaymentOutcome], status: str
 ) -> None:
     async with riding(skipping_temporal, FakeLedger(ends)) as (handle, _):

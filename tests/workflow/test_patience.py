@@ -304,7 +304,7 @@ async def test_a_history_does_not_grow_while_the_books_are_away(
 
 
 @pytest.mark.parametrize("name", FOR_GOOD)
-async def test_what_stays_broken_for_months_goes_on_in_new_runs(short_temporal: WorkflowEnvironment, name: str) -> None:
+async def test_a_payment_broken_for_months_goes_on_in_new_runs(short_temporal: WorkflowEnvironment, name: str) -> None:
     """Temporal ends a history at 150 events here; so many tries make seven times as many."""
     steps = Steps(
         STORIES[name], refuses=lambda: ApplicationError("the books contradict themselves", non_retryable=True)
@@ -390,7 +390,7 @@ async def test_news_that_come_for_ever_do_not_end_a_payment(short_temporal: Work
         assert steps.others.count("send_payment") == 1
 
 
-async def test_what_two_operators_decide_reaches_the_new_run(short_temporal: WorkflowEnvironment) -> None:
+async def test_a_decision_of_two_operators_reaches_the_new_run(short_temporal: WorkflowEnvironment) -> None:
     approval = Approval(decision=DecisionId("dec_1"), operator=AccountId("acct_2"), key_id="key_2")
     steps = Steps(IN_FLIGHT, refuses=lambda: ApplicationError("still in flight"))
     async with living(short_temporal, steps) as (handle, _):

@@ -236,7 +236,7 @@ async def test_an_error_of_the_node_is_no_failure_of_the_payment(skipping_tempor
     assert ledger.released == []
 
 
-async def test_what_is_in_flight_stays_pending_for_a_week_without_growing_history(
+async def test_a_payment_in_flight_stays_pending_for_a_week_without_growing_history(
     skipping_temporal: WorkflowEnvironment,
 ) -> None:
     ledger, node = FakeLedger(opened=HELD), FakeNode(sends=[IN_FLIGHT], final=PAID, days_in_flight=7)

@@ -80,17 +80,17 @@ async def ask(skipping_temporal: WorkflowEnvironment, asked: RouteRequest = ASKE
     )
 
 
-async def test_what_a_probe_found_is_the_answer(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
+async def test_the_fee_that_a_probe_found_is_the_answer(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
     assert await ask(skipping_temporal) == BY_PROBE
     assert node.asked == ["map", "way"]
 
 
-async def test_who_must_not_be_probed_is_not(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
+async def test_a_payee_that_must_not_be_probed_is_not(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
     assert await ask(skipping_temporal, replace(ASKED, may_probe=False)) == BY_MAP
     assert node.asked == ["map"]
 
 
-async def test_where_the_map_has_no_way_nothing_is_sent(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
+async def test_nothing_is_sent_where_the_map_has_no_route(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
     node.on_map = RouteQuote(trouble="no_route")
     assert await ask(skipping_temporal) == node.on_map
     assert node.asked == ["map"]

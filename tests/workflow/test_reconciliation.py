@@ -148,7 +148,7 @@ async def test_a_run_that_finds_nothing_keeps_its_accounts(skipping_temporal: Wo
     assert report.findings == []
 
 
-async def test_what_is_away_for_long_is_said_and_ends_no_run(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_place_that_is_away_for_long_is_named_and_ends_no_run(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks(broken=True)
     async with working(skipping_temporal, books, FakePlace(away=1000)) as name:
         await run(skipping_temporal.client, name)
