@@ -66,7 +66,7 @@ async def test_a_locked_account_sends_nothing_and_receives_on_every_path(bank: P
     ]
 
 
-async def test_what_is_in_flight_when_an_account_is_locked_ends_as_it_would_have(bank: Payers) -> None:
+async def test_a_payment_in_flight_when_its_account_is_locked_ends_as_it_would_have(bank: Payers) -> None:
     alice = await bank.api.open_account()
     await bank.fund(alice, 1_000_000)
     paid, failed = await bank.pay(alice, None, 100_000), await bank.pay(alice, None, 200_000)
@@ -186,7 +186,7 @@ async def test_a_payee_closed_after_he_was_asked_for_is_refused_by_the_books(ban
     assert await bank.outcome(alice, bob, 1_000) == "account_locked"
 
 
-async def test_who_may_change_what(bank: Payers) -> None:
+async def test_each_role_changes_what_it_may(bank: Payers) -> None:
     alice, clerk = await bank.api.open_account(), await bank.api.open_account()
     support = bearer(await bank.api.make_key(clerk.id, ("support",)))
     finance = bearer(await bank.api.make_key(clerk.id, ("finance",)))

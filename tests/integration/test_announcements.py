@@ -32,7 +32,7 @@ async def hears(listener: Listener, *, it: bool) -> None:
     await eventually(so, f"that the listener hears: {it}")
 
 
-async def test_who_waits_is_told_of_each_end_and_the_answer_stands_in_the_books_by_then(bank: Bank) -> None:
+async def test_a_waiting_caller_is_told_of_each_end_and_the_books_hold_the_answer_by_then(bank: Bank) -> None:
     alice, bob = await bank.open_account(funds_msat=1_000_000), await bank.open_account()
     async with listening(bank) as listener:
         for key, amount_msat, status in (("paid", 1_000, 201), ("refused", 10**9, 409)):

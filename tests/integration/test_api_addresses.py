@@ -115,7 +115,7 @@ async def test_a_comment_has_a_length(api: Api, bob: User) -> None:
     await no(api, "/lnurlp/bob/callback", "150 characters", amount=1_000, comment="x" * 151)
 
 
-async def test_who_is_not_here_or_has_left_is_paid_nothing(api: Api, bob: User) -> None:
+async def test_an_unknown_or_closed_payee_is_paid_nothing(api: Api, bob: User) -> None:
     for name in ("nobody", "x", "a%00b", "..%2f", "bob%2Fcallback"):
         answer = await api.http.get(f"/.well-known/lnurlp/{name}")
         assert answer.status_code in {200, 404}
@@ -176,7 +176,7 @@ async def test_a_page_lets_only_its_own_style_and_script_pass(api: Api, bob: Use
         assert not re.search(r"(src|href)=\"?(https?:)?//", page.text)
 
 
-async def test_what_a_stranger_wrote_is_shown_as_text(api: Api) -> None:
+async def test_a_strangers_words_are_shown_as_text(api: Api) -> None:
     page = await api.http.get('/pay/"><img src=x onerror=alert(1)>')
     assert page.status_code == 404
     assert "<img" not in page.text
@@ -197,7 +197,7 @@ async def test_what_a_stranger_wrote_is_shown_as_text(api: Api) -> None:
         ({"amount_sat": "100000000", "memo": "ünï ☕"}, 303),
     ],
 )
-async def test_what_a_form_may_say(api: Api, bob: User, form: dict[str, str], status: int) -> None:
+async def test_a_form_may_say_so_much(api: Api, bob: User, form: dict[str, str], status: int) -> None:
     answer = await ask_for_a_tip(api, **form)
     assert answer.status_code == status
     if status == 422:
@@ -290,7 +290,7 @@ async def test_a_deleted_or_expired_link_gives_nothing(api: Api, bob: User) -> N
         ({"memo": "x" * 640}, "memo"),
     ],
 )
-async def test_what_no_link_can_say(bob: User, body: Json, field: str) -> None:
+async def test_a_wrong_link_is_refused(bob: User, body: Json, field: str) -> None:
     sent = {"wallet_id": bob.wallet_id, "amount_msat": 21_000, **body}
     problem = is_problem(await bob.post("/v1/withdraw-links", sent), 422, "invalid_request")
     assert field in problem["detail"]

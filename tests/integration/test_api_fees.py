@@ -144,7 +144,7 @@ async def test_a_user_is_quoted_the_exact_fee_inside_and_an_estimate_outside(api
     assert (datetime.fromisoformat(told["expires_at"]) - datetime.now(UTC)).total_seconds() <= 20
 
 
-async def test_what_cannot_be_paid_is_not_quoted(api: Api) -> None:
+async def test_an_unpayable_destination_is_not_quoted(api: Api) -> None:
     alice, bob = await api.open_account(), await api.open_account()
     for destination, body, status, code in (
         (f"wallet:{alice.wallet_id}", {"amount_msat": 1}, 422, "self_payment"),

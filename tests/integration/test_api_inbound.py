@@ -53,7 +53,7 @@ async def node_and_hints(api: Api, invoice: Json) -> tuple[str, int]:
     return row["node"], row["route_hints"]
 
 
-async def test_of_two_nodes_the_one_that_can_receive_it_makes_it(api: Api, alice: User) -> None:
+async def test_the_node_that_can_receive_it_makes_the_invoice(api: Api, alice: User) -> None:
     await reports(api, "lnd-1", 1_000_000, 1_000_000)
     await reports(api, "lnd-2", 5_000_000, 5_000_000)
     for _ in range(8):
@@ -62,7 +62,7 @@ async def test_of_two_nodes_the_one_that_can_receive_it_makes_it(api: Api, alice
         assert (made["receivable_msat"], made["warning"]) == (5_000_000, None)
 
 
-async def test_where_both_can_invoices_spread_over_them(api: Api, alice: User) -> None:
+async def test_invoices_spread_over_both_nodes_that_can_receive_them(api: Api, alice: User) -> None:
     await reports(api, "lnd-1", 1_000_000, 1_000_000)
     await reports(api, "lnd-2", 5_000_000, 5_000_000)
     assert {(await node_and_hints(api, await make(alice, 1_000)))[0] for _ in range(24)} == {"lnd-1", "lnd-2"}
@@ -136,7 +136,7 @@ async def test_an_invoice_that_names_no_way_is_made_at_the_next_node(api: Api, a
     assert made["warning"]["code"] == "no_inbound"
 
 
-async def test_what_no_worker_has_told_yet_is_not_made_up(api: Api, alice: User) -> None:
+async def test_inbound_that_no_worker_has_reported_is_not_made_up(api: Api, alice: User) -> None:
     made = await make(alice, 1_000)
     assert (made["receivable_msat"], made["warning"]) == (None, None)
     await reports(api, "lnd-1", None, None)

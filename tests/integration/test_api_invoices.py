@@ -120,7 +120,7 @@ async def test_an_external_id_is_used_once_per_account(api: Api, user: User) -> 
     await make(await api.open_account(), external_id="a")
 
 
-async def test_what_cannot_be_asked_for(api: Api, user: User) -> None:
+async def test_a_malformed_invoice_is_refused(api: Api, user: User) -> None:
     other = await api.open_account()
     is_problem(await user.post("/v1/invoices", {"wallet_id": other.wallet_id}), 404, "not_found")
     for body in (
@@ -207,7 +207,7 @@ async def test_nobody_can_put_another_invoice_around_a_hash_of_ours(user: User) 
     is_problem(await user.post("/v1/decode", {"destination": forged}), 422, "invalid_destination")
 
 
-async def test_of_many_that_are_made_at_once_each_gets_its_own_answer(api: Api, user: User) -> None:
+async def test_each_of_many_made_at_once_gets_its_own_answer(api: Api, user: User) -> None:
     other = await api.open_account()
     closed = await api.open_account()
     await api.database.execute("UPDATE bank.accounts SET status = 'closed' WHERE id = $1", closed.id)

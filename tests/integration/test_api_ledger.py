@@ -314,7 +314,7 @@ async def test_exports_leave_connections_to_payments(api: Api, alice: User) -> N
 
 @pytest.mark.parametrize("form", ["csv", "beancount"])
 @pytest.mark.parametrize("spec", ["2.3", "2.4"])
-async def test_who_stops_listening_leaves_nothing_open_in_postgres(
+async def test_a_client_that_stops_listening_leaves_nothing_open_in_postgres(
     api: Api, shared_ledger_db: Database, alice: User, form: str, spec: str
 ) -> None:
     """Both ways in which servers tell of a disconnection: by a message, and by failing to send."""

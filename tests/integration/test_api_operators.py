@@ -99,7 +99,7 @@ async def test_a_role_is_handed_on_by_who_has_it_and_by_administrators(api: Api,
         assert (await administrator.post(path, {"name": "given", "scopes": [other]})).status_code == 201
 
 
-async def test_what_operators_do_is_told_newest_first_and_what_users_do_is_not(api: Api) -> None:
+async def test_the_audit_tells_acts_of_operators_newest_first_and_none_of_users(api: Api) -> None:
     user = await api.open_account(username="alice")
     carol = await api.open_account(("admin",))
     path = f"/v1/accounts/{user.id}/api-keys"

@@ -80,7 +80,7 @@ async def test_another_request_with_the_key_is_a_conflict_and_begins_nothing(api
     is_problem(await bob.get(same.headers["Location"]), 404, "not_found")
 
 
-async def test_of_two_that_ride_at_once_the_first_to_be_told_keeps_the_key(api: Api, teller: Teller) -> None:
+async def test_the_first_of_two_to_be_told_keeps_the_key(api: Api, teller: Teller) -> None:
     alice, bob = await api.open_account(), await api.open_account()
     first, second = request_of(alice, bob, 1_000), request_of(alice, bob, 2_000)
     for asked in (first, second, first):
@@ -145,7 +145,7 @@ class Unreadable(DirectSend):
         raise Invalid("unreadable", code="invoice_refused_by_node")
 
 
-async def test_what_no_node_can_read_does_not_take_the_key_of_what_was_accepted(api: Api, teller: Teller) -> None:
+async def test_an_unreadable_invoice_does_not_take_the_key_of_an_accepted_one(api: Api, teller: Teller) -> None:
     """The invoice is read before the key is claimed: its refusal must not be the answer of a key that stands for
     another request."""
     alice, bob = await api.open_account(), await api.open_account()

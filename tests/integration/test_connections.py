@@ -154,7 +154,7 @@ def test_endless_trailers_are_ended_and_are_no_headers(door: Door) -> None:
         assert pour(knock, b"X-Trailer: " + b"a" * 5_000 + b"\r\n", 64 * MIB) < 64 * MIB
 
 
-def test_what_nobody_reads_is_not_taken_for_ever(door: Door) -> None:
+def test_an_answer_that_nobody_reads_is_not_held_for_ever(door: Door) -> None:
     with door.connect() as knock:
         knock.sendall(POST + b"Content-Length: 10000000000\r\n\r\n")
         assert pour(knock, b"a" * 65_536, 256 * MIB) < 64 * MIB

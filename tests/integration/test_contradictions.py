@@ -117,7 +117,7 @@ async def test_a_use_of_a_link_that_was_given_back_is_not_given_back_again(payer
     assert await payers.api.database.fetchval("SELECT uses_left FROM bank.withdraw_links") == 2
 
 
-async def test_what_has_ended_is_not_ended_again_behind_its_row(payers: Payers, alice: User) -> None:
+async def test_a_payment_that_has_ended_is_not_ended_again_behind_its_row(payers: Payers, alice: User) -> None:
     opened = await payers.pay(alice, None, AMOUNT)
     assert opened.attempt is not None
     await payers.release(opened)

@@ -164,7 +164,7 @@ async def is_in_the_audit_trail(bank: Bank, bob: Account, proposed: Json, carol:
     ]
 
 
-async def test_what_is_in_suspense_already_needs_one_transfer(bank: Bank, carol: Operator, dave: Operator) -> None:
+async def test_money_in_suspense_already_needs_one_transfer(bank: Bank, carol: Operator, dave: Operator) -> None:
     for debit, credit in ((FEES, "suspense:in"), ("suspense:in", FEES)):
         proposed = await carol.propose(debit, credit, 5_000)
         posted = (await dave.approve(proposed)).json()
@@ -233,7 +233,7 @@ async def test_two_approvals_at_once_post_once(bank: Bank, alice: Account, carol
     assert (await moved(bank, proposed), await available(alice)) == (2, 900_000)
 
 
-async def test_of_approval_and_rejection_at_once_exactly_one_counts(
+async def test_exactly_one_of_approval_and_rejection_at_once_counts(
     bank: Bank, alice: Account, carol: Operator, dave: Operator
 ) -> None:
     erin, left = await operator(bank), 1_000_000
@@ -313,7 +313,7 @@ async def hold_balance(conn: Connection, account: Account) -> None:
     )
 
 
-async def test_who_asked_for_a_reconciliation_is_told(bank: Bank, carol: Operator) -> None:
+async def test_an_operator_who_asked_for_a_reconciliation_is_told(bank: Bank, carol: Operator) -> None:
     asked = {**carol.headers, "Idempotency-Key": secrets.token_hex(8)}
     started = await bank.http.post("/v1/admin/reconciliation", headers=asked)
     assert started.status_code == 202, started.text
@@ -326,7 +326,7 @@ async def test_who_asked_for_a_reconciliation_is_told(bank: Bank, carol: Operato
     assert (await eventually(told, "the line in the audit trail"))["subject"] == started.json()["id"]
 
 
-async def test_those_that_wait_are_listed_and_the_workflow_says_so(bank: Bank, carol: Operator, dave: Operator) -> None:
+async def test_waiting_corrections_are_listed_and_the_workflow_says_so(bank: Bank, carol: Operator, dave: Operator) -> None:
     proposed = [await carol.propose(FEES, "suspense:in", number + 1) for number in range(3)]
     page = (await dave.bank.http.get(PATH, params={"status": "proposed", "limit": 2}, headers=dave.headers)).json()
     assert [each["id"] for each in page["items"]] == [proposed[2]["id"], proposed[1]["id"]]

@@ -159,7 +159,7 @@ async def test_both_words_stand_in_the_audit_trail_without_the_preimage(stuck: S
 @pytest.mark.parametrize(
     ("reason", "needs_operator"), [("in_flight", False), ("lost_attempt", False), ("node_refuses", True)]
 )
-async def test_what_ends_by_itself_is_not_decided(stuck: Stuck, reason: str, *, needs_operator: bool) -> None:
+async def test_a_payment_that_ends_by_itself_is_not_decided(stuck: Stuck, reason: str, *, needs_operator: bool) -> None:
     """What its node never had is another matter: test_decisions_never_begun.py."""
     async with stuck.payers.pool.acquire() as conn:
         await sending.note_begun(conn, stuck.attempt.payment_id)
@@ -198,7 +198,7 @@ def _known(stuck: Stuck, status: NodePaymentStatus, **more: Any) -> NodePayment:
     )
 
 
-async def test_what_the_node_knows_or_may_still_have_is_not_overruled(stuck: Stuck) -> None:
+async def test_a_payment_that_the_node_knows_or_may_still_have_is_not_overruled(stuck: Stuck) -> None:
     decision = await stuck.proposed()
     speaking = [
         MadeUpLnd(known=_known(stuck, NodePaymentStatus.SUCCEEDED)),

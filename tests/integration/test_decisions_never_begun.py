@@ -113,7 +113,7 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("reason", STALLS)
-async def test_whatever_it_waits_for_it_can_be_decided_once_it_needs_an_operator(untold: Untold, reason: str) -> None:
+async def test_a_payment_that_needs_an_operator_can_be_decided_for_every_reason_to_wait(untold: Untold, reason: str) -> None:
     await untold.wait_for(reason, needs_operator=False)
     body = {"payment_id": untold.attempt.payment_id, "end": "failed", "reason": "it cannot go on"}
     is_problem(await untold.carol.post(PATH, body), 409, "payment_not_stuck")
@@ -121,7 +121,7 @@ async def test_whatever_it_waits_for_it_can_be_decided_once_it_needs_an_operator
     await untold.proposed()
 
 
-async def test_what_its_node_has_had_is_decided_for_the_old_reasons_only(untold: Untold) -> None:
+async def test_a_payment_that_its_node_has_had_is_decided_for_the_old_reasons_only(untold: Untold) -> None:
     async with untold.payers.pool.acquire() as conn:
         await sending.note_begun(conn, untold.attempt.payment_id)
     body = {"payment_id": untold.attempt.payment_id, "end": "failed", "reason": "it cannot go on"}
@@ -132,14 +132,14 @@ async def test_what_its_node_has_had_is_decided_for_the_old_reasons_only(untold:
     await untold.proposed()
 
 
-async def test_it_is_looked_at_twice(untold: Untold) -> None:
+async def test_the_node_is_asked_twice(untold: Untold) -> None:
     await untold.wait_for("outcome_unknown")
     node = Looks(says=[None])
     assert (await untold.carry_out(await untold.proposed(), node)).status == "failed"
     assert (node.looks, await untold.held_msat()) == (2, 0)
 
 
-async def test_what_the_second_look_finds_is_not_overruled(untold: Untold) -> None:
+async def test_a_payment_found_by_the_second_look_is_not_overruled(untold: Untold) -> None:
     """A send that was taken back had told its node a moment ago."""
     await untold.wait_for("outcome_unknown")
     decision = await untold.proposed()

@@ -85,7 +85,7 @@ async def _open(teller: Teller, lnd: FakeLnd, asked: PaymentRequest) -> OpenedPa
     return await ActivityEnvironment().run(_payments(teller, lnd).open_payment, asked)
 
 
-async def test_what_the_node_pays_at_once_is_settled_with_its_opening(teller: Teller, alice: User) -> None:
+async def test_a_payment_that_the_node_pays_at_once_is_settled_with_its_opening(teller: Teller, alice: User) -> None:
     asked, lnd = _request(alice), FakeLnd(known=None, says=[IN_FLIGHT, NEW])
     opened = await _open(teller, lnd, asked)
     assert (opened.outcome.status, opened.attempt, lnd.order) == (PaymentStatus.SETTLED, None, ["send"])
@@ -94,7 +94,7 @@ async def test_what_the_node_pays_at_once_is_settled_with_its_opening(teller: Te
     assert (shown["status"], shown["fee_msat"], shown["preimage"]) == ("settled", 350, "ef" * 32)
 
 
-async def test_what_the_node_fails_at_once_is_given_back_with_its_opening(teller: Teller, alice: User) -> None:
+async def test_a_payment_that_the_node_fails_at_once_is_given_back_with_its_opening(teller: Teller, alice: User) -> None:
     opened = await _open(teller, FakeLnd(known=None, says=[FAILED]), _request(alice))
     assert (opened.outcome.status, opened.attempt) == (PaymentStatus.FAILED, None)
     assert await alice.balance() == (50_000_000, 0)
@@ -103,7 +103,7 @@ async def test_what_the_node_fails_at_once_is_given_back_with_its_opening(teller
 @pytest.mark.parametrize(
     ("says", "begun"), [([IN_FLIGHT, OutcomeUnknown("lost")], [True]), ([OutcomeUnknown("lost")], [False])]
 )
-async def test_what_has_no_end_yet_is_held_and_goes_on_from_the_nodes_queue(
+async def test_a_payment_without_an_end_is_held_and_goes_on_from_the_nodes_queue(
     teller: Teller, alice: User, says: list[NodePayment | Exception], begun: list[bool]
 ) -> None:
     opened = await _open(teller, FakeLnd(known=None, says=says), _request(alice))
@@ -155,7 +155,7 @@ async def test_a_no_that_cannot_be_booked_at_once_is_asked_for_again_unless_the_
     assert lnd.sent == (1 if opened.attempt.begun else 2)
 
 
-async def test_what_the_node_cannot_read_is_refused_before_anything_is_held(teller: Teller, alice: User) -> None:
+async def test_an_unreadable_invoice_is_refused_before_anything_is_held(teller: Teller, alice: User) -> None:
     """A repeat of the opening, by whoever comes after a crash, gets the same, also from a node that reads it now."""
     asked = _request(alice)
     cannot = FakeLnd(known=None, says=[NEW], reads=Invalid("it cannot", code="invoice_refused_by_node"))
@@ -167,7 +167,7 @@ async def test_what_the_node_cannot_read_is_refused_before_anything_is_held(tell
     assert await teller.pool.fetchval("SELECT count(*) FROM bank.payments WHERE id = $1", asked.payment_id) == 0
 
 
-async def test_what_is_held_already_is_not_refused_for_what_a_node_reads_later(teller: Teller, alice: User) -> None:
+async def test_a_held_payment_is_not_refused_for_what_a_node_reads_later(teller: Teller, alice: User) -> None:
     asked = _request(alice)
     held = await _open(teller, FakeLnd(known=None, says=[OutcomeUnknown("lost")]), asked)
     cannot = FakeLnd(known=None, says=[], reads=Invalid("it cannot", code="invoice_refused_by_node"))
@@ -259,7 +259,7 @@ def _own(asked: PaymentRequest) -> str:
     return workflow_ids.payment(asked.account_id, asked.idempotency_key)
 
 
-async def test_what_a_lane_may_be_sending_no_other_workflow_takes_up(teller: Teller, alice: User) -> None:
+async def test_no_other_workflow_takes_up_a_payment_that_a_lane_may_be_sending(teller: Teller, alice: User) -> None:
     """A repeat of the request met another API while the lane was under way. Later the lane has surely done with it."""
     asked, lnd = _request(alice), FakeLnd(known=None, says=[OutcomeUnknown("lost")])
     await ActivityEnvironment().run(partial(_payments(teller, lnd).open, asked, "lane-1", may_wait=True))

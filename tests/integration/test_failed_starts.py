@@ -60,7 +60,7 @@ def test_a_test_whose_stack_cannot_start_is_told_the_same(tmp_path: Path) -> Non
         Stack.start(tmp_path / "home")
 
 
-def test_what_cannot_be_provided_is_said_by_those_who_start_a_stack_too(tmp_path: Path) -> None:
+def test_a_missing_tool_is_named_when_a_stack_is_started_too(tmp_path: Path) -> None:
     no_folder = tmp_path / "file"
     no_folder.touch()
 

@@ -243,7 +243,7 @@ async def test_a_fee_above_the_cap_is_refused_for_ever_under_its_key(desk: Desk,
     assert (await desk.payments.open_payment(enough)).outcome.refusal is None
 
 
-async def test_what_is_needed_includes_our_fee(desk: Desk) -> None:
+async def test_the_needed_amount_includes_our_fee(desk: Desk) -> None:
     await desk.set_fees({"internal": [{"flat_msat": 10}], "lightning_out": [{"flat_msat": 100}]})
     alice, bob = await desk.open_user(20_000), await desk.open_user()
     inside = asked(alice, 20_000, payee_wallet_id=WalletId(bob.wallet_id))

@@ -89,7 +89,7 @@ async def test_fees_are_in_every_view_of_the_books(bank: Bank, shop: Outside, se
     assert [step["metadata"] for step in story["steps"]] == [rule, rule]
 
 
-async def test_what_was_quoted_is_the_most_that_it_costs_whatever_changes_meanwhile(
+async def test_the_quoted_fee_is_the_most_that_it_costs_whatever_changes_meanwhile(
     bank: Bank, shop: Outside, set_fees: SetFees
 ) -> None:
     alice, bob = await bank.open_account(funds_msat=50_000_000), await bank.open_account()

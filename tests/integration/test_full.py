@@ -40,7 +40,7 @@ def whole(knock: socket.socket) -> bytes:
     return drain(knock)
 
 
-def test_those_who_send_nothing_shut_nobody_out_and_their_descriptors_come_back(door: Door) -> None:
+def test_silent_clients_shut_nobody_out_and_their_descriptors_come_back(door: Door) -> None:
     before = door.descriptors()
     with ExitStack() as stack:
         half_open(door, 10 * MOST, stack)
@@ -86,7 +86,7 @@ def test_a_proxy_is_many_people(door: Door) -> None:
 POST = b"POST /v1/accounts HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer an-admin-key-for-tests\r\n"
 
 
-def test_who_has_asked_is_not_shut_out_by_those_who_have_not(door: Door) -> None:
+def test_a_client_that_has_asked_is_not_shut_out_by_silent_ones(door: Door) -> None:
     with ExitStack() as stack:
         asking = stack.enter_context(door.connect())
         asking.sendall(POST + b"Connection: close\r\nContent-Length: 1\r\n\r\n")
@@ -106,7 +106,7 @@ def test_who_has_asked_is_not_shut_out_by_those_who_have_not(door: Door) -> None
     ],
     ids=["idle", "no body", "answered without its body", "nobody reads", "refused"],
 )
-def test_whatever_a_client_leaves_undone_shuts_nobody_out(door: Door, wire: bytes) -> None:
+def test_an_unfinished_request_shuts_nobody_out(door: Door, wire: bytes) -> None:
     with ExitStack() as stack:
         for _ in range(3 * MOST):
             stack.enter_context(door.connect(receive_buffer=4_096)).sendall(wire)

@@ -90,7 +90,7 @@ async def funded(api: Api, payers: Payers) -> User:
     return alice
 
 
-async def test_those_that_run_are_left_alone_and_the_others_are_told_all_they_need(api: Api, payers: Payers) -> None:
+async def test_running_workflows_are_left_alone_and_the_others_are_told_all_they_need(api: Api, payers: Payers) -> None:
     waiting = await held(payers, await funded(api, payers), 5)
     lost = dict(list(waiting.items())[:2])
     temporal = FakeTemporal(running={*waiting} - {*lost})
@@ -109,7 +109,7 @@ async def test_those_that_run_are_left_alone_and_the_others_are_told_all_they_ne
     assert await payers.pool.fetchval("SELECT count(*) FROM ledger.transfers WHERE phase = 'hold'") == 5
 
 
-async def test_what_a_lane_opened_is_given_to_a_workflow_of_its_own(api: Api, payers: Payers) -> None:
+async def test_a_payment_that_a_lane_opened_is_given_to_a_workflow_of_its_own(api: Api, payers: Payers) -> None:
     (own,) = await held(payers, await funded(api, payers), 1)
     await api.database.execute("UPDATE bank.payments SET workflow_id = 'lane-gone'")
     temporal = FakeTemporal(running={"lane-gone"})
@@ -180,7 +180,7 @@ async def board(payers: Payers, asked: PaymentRequest | BatchRequest, resource_i
         )
 
 
-async def test_what_was_accepted_is_begun_as_it_was_asked_for(api: Api, payers: Payers) -> None:
+async def test_an_accepted_request_is_begun_as_it_was_asked_for(api: Api, payers: Payers) -> None:
     alice, bob = await funded(api, payers), await api.open_account()
     action = {"tag": "message", "message": "danke"}
     asked = replace(payers.request(alice, bob, 1_000), success_action=action, memo="ümläut \u2028")

@@ -114,7 +114,7 @@ async def test_one_key_for_two_requests_at_once_is_a_conflict_for_one_of_them(ba
     assert (await bob.wallet())["available_msat"] == settled
 
 
-async def test_those_that_are_refused_leave_the_good_ones_alone(bank: Bank) -> None:
+async def test_refused_payments_leave_the_good_ones_alone(bank: Bank) -> None:
     """One of each kind of no, in one crowd with payments that settle; each no stays the answer of its key."""
     alice, poor, capped, closing, lonely = [await bank.open_account() for _ in range(5)]
     name = f"bob_{secrets.token_hex(4)}"

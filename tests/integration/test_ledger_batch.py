@@ -97,7 +97,7 @@ async def test_holds_and_posts_go_together_and_a_hold_counts_at_once(bank: Bank)
     assert await bank.balance(a) == (0, 0, 0)
 
 
-async def test_what_postgres_itself_refuses_is_one_items_matter(bank: Bank) -> None:
+async def test_a_refusal_by_postgres_itself_is_one_items_matter(bank: Bank) -> None:
     a, b = await bank.user(100), await bank.user()
     wordy = make("1", [debit(a, 1), credit(b, 1)], description="x" * 1001)
     nowhere = make("2", [debit(a, 1), credit(10**12, 1)])
@@ -108,7 +108,7 @@ async def test_what_postgres_itself_refuses_is_one_items_matter(bank: Bank) -> N
     ]
 
 
-async def test_what_is_not_balanced_per_currency_is_one_items_matter(bank: Bank) -> None:
+async def test_an_item_not_balanced_per_currency_is_refused_alone(bank: Bank) -> None:
     a, b = await bank.user(100), await bank.user()
     async with transaction(bank.pool) as conn:
         dollars = await open_account_in_tx(conn, "income:dollars", "income", "USD", mode="append")

@@ -117,7 +117,7 @@ async def test_books_of_the_version_before_keep_what_they_counted(postgres_serve
             assert (await used(bank, user), await used(bank, user, "msat:USD")) == (200, 220)
 
 
-async def test_what_is_held_and_settled_by_many_at_once_is_counted_exactly(bank: Bank) -> None:
+async def test_many_holds_and_settlements_at_once_are_counted_exactly(bank: Bank) -> None:
     user = await bank.user(funds=100_000)
 
     async def pay(n: int) -> int:

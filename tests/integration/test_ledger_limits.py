@@ -141,7 +141,7 @@ async def test_buckets_of_a_clock_that_ran_ahead_still_count(bank: Bank, shared_
     await forget(shared_ledger_db, user)
 
 
-async def test_what_was_held_before_the_clock_was_set_back_is_given_back_exactly(
+async def test_a_hold_made_before_the_clock_was_set_back_is_given_back_exactly(
     bank: Bank, shared_ledger_db: Database
 ) -> None:
     user = await bank.user(funds=10_000)

@@ -68,7 +68,7 @@ async def test_a_settle_stays_within_its_hold(bank: Bank) -> None:
     assert await bank.outcome("within:ok", to_another, "settle", relates_to=["within:hold"]) == "fresh"
 
 
-async def test_what_is_not_there_cannot_be_resolved_or_moved(bank: Bank) -> None:
+async def test_a_missing_hold_or_account_cannot_be_resolved_or_moved(bank: Bank) -> None:
     user = await bank.user(funds=10)
     await bank.post("a:post", [debit(user, 1), credit(bank["channels"], 1)])
     legs = [debit(user, 1), credit(bank["channels"], 1)]
@@ -177,7 +177,7 @@ async def test_a_closed_account_is_empty_and_stays_so(bank: Bank, shared_ledger_
     assert await bank.outcome("bye:send", [debit(user, 1), credit(bank["channels"], 1)]) == "account_closed"
 
 
-async def test_of_a_receipt_and_a_closing_at_once_one_is_first(bank: Bank) -> None:
+async def test_a_receipt_and_a_closing_at_once_come_one_after_the_other(bank: Bank) -> None:
     for n in range(10):
         user = await bank.user()
         receive = [debit(bank["channels"], 5), credit(user, 5)]

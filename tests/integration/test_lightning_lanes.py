@@ -44,7 +44,7 @@ async def test_each_is_answered_for_itself_and_one_that_hangs_slows_nobody(
     assert (wallet["available_msat"], wallet["held_msat"]) == (50_000_000 - spent, 0)
 
 
-async def test_what_the_payee_keeps_longer_goes_on_in_a_workflow_of_its_own(
+async def test_a_payment_that_the_payee_keeps_longer_goes_on_in_a_workflow_of_its_own(
     bank: Bank, shop: Outside, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alice = await bank.open_account(funds_msat=50_000_000)

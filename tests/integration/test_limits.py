@@ -94,7 +94,7 @@ async def test_levels_have_their_own_limits_or_those_of_the_nearest_lower_one(ba
         assert await bank.outcome(payer, payee, passes * SAT) == "settled"
 
 
-async def test_of_many_at_once_as_many_pass_as_fit(bank: Payers) -> None:
+async def test_as_many_of_those_at_once_pass_as_fit(bank: Payers) -> None:
     await set_limits(bank, {"1": {"internal": {"day_sat": 1_000}, "lightning": {"day_sat": 1_000}}})
     payer, payee = await pair(bank, 1)
     answers = await asyncio.gather(*(bank.outcome(payer, payee, 150 * SAT) for _ in range(24)))

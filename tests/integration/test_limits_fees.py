@@ -107,7 +107,7 @@ async def test_a_limit_in_another_currency_counts_what_left_and_never_less(bank:
         assert left <= counted <= left + 12
 
 
-async def test_of_many_that_are_opened_settled_and_released_at_once_what_left_is_counted(bank: Payers) -> None:
+async def test_money_that_left_is_counted_when_many_are_opened_settled_and_released_at_once(bank: Payers) -> None:
     await set_limits(bank, {"1": {"lightning": {"day_sat": 10_000}}})
     payer, _ = await pair(bank, 1)
     pocket = await capped(bank, payer, day=8_000)
@@ -227,7 +227,7 @@ async def test_a_way_above_the_highest_cap_is_quoted_with_a_cap_that_may_be_sent
         bank.api.change(cache=redis)
 
 
-async def test_what_limits_show_says_how_high_a_cap_may_be(bank: Payers) -> None:
+async def test_the_limits_shown_say_how_high_a_cap_may_be(bank: Payers) -> None:
     payer, _ = await pair(bank, 1)
     for content, factor in (({}, 20), ({"max_fee_factor": 3}, 3), ({"max_fee_factor": 1_000}, 1_000)):
         await set_limits(bank, {"1": {}}, **content)

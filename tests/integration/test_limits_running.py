@@ -40,7 +40,7 @@ async def used_msat(payer: Account, kind: str) -> int:
     return int(next(item["used_msat"] for item in items if (item["kind"], item["window"]) == (kind, "day")))
 
 
-async def test_of_64_payments_at_a_limit_as_many_settle_as_fit(bank: Bank) -> None:
+async def test_as_many_of_64_payments_settle_as_fit_the_limit(bank: Bank) -> None:
     await set_limits(bank, internal={"day_sat": 1_000})
     name = f"many_{secrets.token_hex(4)}"
     payer, payee = await payer_of(bank, 5_000_000), await bank.open_account(username=name)
@@ -69,7 +69,7 @@ async def test_failed_lightning_payments_give_back_what_they_counted(bank: Bank,
     assert (beyond.json()["used_msat"], beyond.json()["asked_msat"]) == (left_msat, 2_020_000)
 
 
-async def test_what_a_pending_payment_may_still_cost_counts_until_it_has_ended(bank: Bank, shop: Outside) -> None:
+async def test_the_worst_cost_of_a_pending_payment_counts_until_it_has_ended(bank: Bank, shop: Outside) -> None:
     await set_limits(bank, lightning={"day_sat": 10_000})
     payer = await payer_of(bank, 50_000_000)
     invoice = await shop.hold_invoice(5_000_000)

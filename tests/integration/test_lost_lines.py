@@ -137,7 +137,7 @@ async def test_in_commit_nobody_knows(line: BrokenLine, pool: Pool, how: Break) 
 
 
 @pytest.mark.parametrize("how", HOWS)
-async def test_what_the_block_has_raised_stays_when_it_cannot_be_rolled_back(
+async def test_an_error_raised_in_the_block_stays_when_it_cannot_be_rolled_back(
     line: BrokenLine, pool: Pool, how: Break
 ) -> None:
     error = Refused("no") if how in SILENT else asyncio.CancelledError()

@@ -95,7 +95,7 @@ async def acceptable_memo(user: User, text: str) -> str | None:
 
 @QUIET
 @given(text=texts, kind=st.sampled_from(["message", "url", "aes"]))
-async def test_what_a_payee_shows_goes_from_the_answer_to_the_last_page(
+async def test_a_payees_text_goes_from_the_answer_to_the_last_page(
     bank: Payers, alice: User, text: str, kind: str
 ) -> None:
     action: dict[str, Any] = {
@@ -149,7 +149,7 @@ async def test_the_reason_of_a_failure_is_booked_whatever_the_node_has_said(
 
 @QUIET
 @given(text=texts)
-async def test_what_is_said_without_a_key_becomes_a_harmless_memo_or_a_no(bank: Payers, alice: User, text: str) -> None:
+async def test_a_text_sent_without_a_key_becomes_a_harmless_memo_or_is_refused(bank: Payers, alice: User, text: str) -> None:
     form = urlencode({"amount_sat": "21", "memo": text.encode("utf-8", "surrogatepass")})
     page = await alice.http.post("/pay/alice", content=form, headers={"Content-Type": FORM})
     assert page.status_code in ({413} if len(form) > LONGEST_FORM else {303, 422}), page.text

@@ -207,7 +207,7 @@ def test_every_list_of_the_api_is_among_them(api: Api) -> None:
     assert lists - _UNPAGED == named
 
 
-async def test_what_is_given_whole_has_a_bound(
+async def test_a_list_given_whole_has_a_bound(
     api: Api, rows: Rows, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await rows.write(_OTHERS["/v1/admin/reconciliation/cases"], *("x", "y"), ids=["case_long"], times=[NOON])
@@ -241,7 +241,7 @@ async def test_transactions_of_any_kinds_are_each_given_once(
 
 
 @pytest.mark.parametrize("path", LISTS)
-async def test_what_is_no_cursor_of_this_list_is_refused(api: Api, path: str) -> None:
+async def test_a_foreign_cursor_is_refused(api: Api, path: str) -> None:
     user, stranger = await api.open_account(("read", "send", "admin")), await api.open_account()
     url = path.format(wallet=user.wallet_id, account=user.id)
     for _ in range(2):

@@ -84,7 +84,7 @@ async def _sum(payers: Payers, code: str) -> int:
 
 
 @pytest.mark.parametrize("delivered", [1, 600_000, ASKED - 1, ASKED + 1, ASKED + CAP - FEE])
-async def test_what_the_payee_took_is_booked_and_the_rest_is_the_payers_again(
+async def test_the_part_that_the_payee_took_is_booked_and_the_rest_is_the_payers_again(
     payers: Payers, alice: User, delivered: int
 ) -> None:
     asked = payers.request(alice, None, ASKED)
@@ -108,7 +108,7 @@ async def test_what_the_payee_took_is_booked_and_the_rest_is_the_payers_again(
     assert lines["movements"][-1]["amount_msat"] == -delivered - FEE
 
 
-async def test_what_is_booked_is_what_the_node_remembers(payers: Payers, alice: User) -> None:
+async def test_the_booked_amount_is_what_the_node_remembers(payers: Payers, alice: User) -> None:
     asked = payers.request(alice, None, ASKED)
     await payers.payments.open_payment(asked)
     await _settle(payers, asked, 600_000)
@@ -136,7 +136,7 @@ async def test_more_than_is_held_is_booked_by_nobody(payers: Payers, alice: User
     assert (await alice.get(f"/v1/payments/{asked.payment_id}")).json()["status"] == "pending"
 
 
-async def test_it_does_not_end_with_its_opening_because_its_own_workflow_calls_an_operator(
+async def test_a_partly_claimed_payment_does_not_end_with_its_opening_because_its_own_workflow_calls_an_operator(
     payers: Payers, alice: User
 ) -> None:
     partly = replace(PAID, payment_index=1, delivered_msat=Msat(600_000))
@@ -148,7 +148,7 @@ async def test_it_does_not_end_with_its_opening_because_its_own_workflow_calls_a
     assert await alice.balance() == (FUNDS, ASKED + CAP)
 
 
-async def test_what_was_taken_in_full_has_no_amount_of_its_own(payers: Payers, alice: User) -> None:
+async def test_a_payment_taken_in_full_has_no_amount_of_its_own(payers: Payers, alice: User) -> None:
     whole = replace(PAID, payment_index=1, delivered_msat=Msat(ASKED))
     door = Sending(cast("LndNode", FakeLnd(known=None, says=[whole])), payers.pool)
     payments = Payments(payers.pool, Chart(), direct_send=DirectSend({NODE: door}, most=4))
@@ -187,7 +187,7 @@ class PartlyClaimed:
 
 
 @pytest.mark.parametrize(("told", "differences"), [(600_200, []), (600_000, [200]), (0, [600_200])])
-async def test_what_is_claimed_of_a_payment_in_flight_is_no_difference(
+async def test_a_claimed_part_of_a_payment_in_flight_is_no_difference(
     payers: Payers, alice: User, told: int, differences: list[int]
 ) -> None:
     """The other part may be on its way for days, and nobody can book before it has ended."""

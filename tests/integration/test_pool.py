@@ -113,7 +113,7 @@ async def test_a_transaction_that_broke_or_was_left_is_over(bank: Payers) -> Non
         ("SELECT set_config('ledger.posting', 'on', false)", "posting"),
     ],
 )
-async def test_what_would_be_carried_is_seen(bank: Payers, deed: str, found: str) -> None:
+async def test_a_setting_that_a_connection_would_carry_is_seen(bank: Payers, deed: str, found: str) -> None:
     async with bank.pool.acquire() as conn:
         await conn.execute(deed)
         assert await carried(conn) == [found]

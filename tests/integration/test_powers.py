@@ -275,7 +275,7 @@ async def test_makers_of_older_keys_are_found_in_the_audit_trail(postgres_server
         assert {row["id"]: row["made_by"] for row in found if row["made_by"]} == {"child": "root"}
 
 
-async def test_who_is_one_person(api: Api) -> None:
+async def test_keys_of_one_operator_are_one_person(api: Api) -> None:
     mallory, puppet, other, clerk = [await api.open_account() for _ in range(4)]
     root = await make(api, ADMIN, mallory, "admin")
     left, right = [await make(api, root.headers, account, "finance") for account in (puppet, other)]
@@ -289,7 +289,7 @@ async def test_who_is_one_person(api: Api) -> None:
             assert not await are_of_one_person(conn, ApiKeyId("bootstrap"), ApiKeyId(each.id))
 
 
-async def test_what_is_proposed_by_one_is_not_approved_by_a_key_that_comes_from_him(api: Api) -> None:
+async def test_a_proposal_is_not_approved_by_a_key_that_its_proposer_made(api: Api) -> None:
     mallory, puppet, other, clerk = [await api.open_account() for _ in range(4)]
     root = await make(api, ADMIN, mallory, "admin")
     left, right = [await make(api, root.headers, account, "finance") for account in (puppet, other)]

@@ -109,7 +109,7 @@ async def test_a_quote_is_kept_to_the_millisatoshi(bank: Bank, shop: Outside) ->
     assert (paid["status"], paid["fee_msat"]) == ("settled", told["fee_msat"])
 
 
-async def test_who_asks_again_gets_the_same_answer_and_causes_no_second_probe(bank: Bank, shop: Outside) -> None:
+async def test_a_repeated_quote_gets_the_same_answer_and_causes_no_second_probe(bank: Bank, shop: Outside) -> None:
     alice, bob = await bank.open_account(), await bank.open_account()
     invoice = await shop.invoice(some_msat())
     together = await asyncio.gather(*(quoted(user, invoice) for user in (alice, bob) * 5))
@@ -120,7 +120,7 @@ async def test_who_asks_again_gets_the_same_answer_and_causes_no_second_probe(ba
 
 
 @pytest.mark.parametrize("holder", ["the same way", "another way"])
-async def test_who_comes_before_the_one_who_has_the_turn_asks_for_the_same_answer(
+async def test_a_caller_ahead_of_the_one_whose_turn_it_is_asks_for_the_same_answer(
     bank: Bank, shop: Outside, holder: str
 ) -> None:
     """He who has taken the payee's turn has not begun to ask yet, in another process."""
@@ -201,7 +201,7 @@ async def test_a_way_that_is_not_there_is_a_warning(bank: Bank, shop: Outside) -
     assert (huge["fee_source"], huge["warning"]["code"]) == ("estimate", "insufficient_liquidity")
 
 
-async def test_what_is_away_makes_a_quote_less_sure_and_no_error(bank: Bank, shop: Outside) -> None:
+async def test_an_absent_service_makes_a_quote_less_sure_and_no_error(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     invoice = await shop.invoice(some_msat())
     with bank.stack.held("redis"):

@@ -90,7 +90,7 @@ async def test_no_invoice_is_taken_by_one_reader_and_left_unknown_by_the_other(n
     assert set(ends) <= {"failed", "SendRefused", "NotBegun"}, ends
 
 
-async def test_what_lnd_takes_and_we_refuse_is_refused_by_name_too(stack: Stack) -> None:
+async def test_an_invoice_that_lnd_takes_and_we_refuse_is_refused_by_name_too(stack: Stack) -> None:
     """We are the stricter ones in some things, on purpose."""
     taken: Counter[str] = Counter()
     async with outside(stack, NODE) as lnd:

@@ -102,7 +102,7 @@ async def test_each_of_a_page_is_credited_for_what_was_really_paid_less_our_fee(
     assert statement["closing_msat"] == 326_700
 
 
-async def test_what_is_special_is_left_alone_without_a_trace_and_its_neighbours_are_credited(bank: Payers) -> None:
+async def test_a_special_receipt_leaves_no_trace_and_its_neighbours_are_credited(bank: Payers) -> None:
     """Afterwards its own workflow books it as ever."""
     alice, bob, gone = [await bank.api.open_account() for _ in range(3)]
     await bank.fund(bob, 100_000)

@@ -45,7 +45,7 @@ async def test_an_invoice_that_is_overpaid_is_credited_for_all_that_came(bank: B
     assert (await alice.wallet())["available_msat"] == 1_900_001
 
 
-async def test_what_comes_after_our_expiry_is_credited(bank: Bank, shop: Outside) -> None:
+async def test_a_receipt_after_our_expiry_is_credited(bank: Bank, shop: Outside) -> None:
     """The node had not closed the invoice yet when the books had."""
     alice = await bank.open_account()
     invoice = await alice.invoice(1_000_000)
@@ -58,7 +58,7 @@ async def test_what_comes_after_our_expiry_is_credited(bank: Bank, shop: Outside
     assert (await alice.wallet())["available_msat"] == 1_000_000
 
 
-async def test_what_the_node_takes_in_the_last_second_is_credited_and_nothing_else(bank: Bank, shop: Outside) -> None:
+async def test_a_receipt_in_the_last_second_is_credited_and_nothing_else(bank: Bank, shop: Outside) -> None:
     """The payers come at the very end; the node lets some through, and those are told apart by it alone."""
     alice = await bank.open_account()
     early = await alice.invoice(1_000_000, expiry_s=600)

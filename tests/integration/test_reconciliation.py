@@ -72,7 +72,7 @@ async def test_mixed_payments_leave_nothing_to_find(bank: Bank, shop: Outside) -
     assert listed[0] == run
 
 
-async def test_what_hangs_in_flight_is_no_difference(bank: Bank, shop: Outside) -> None:
+async def test_a_payment_hanging_in_flight_is_no_difference(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=20_000_000)
     held, pending = await held_payment(bank, alice, 5_000_001)
     run = await reconcile(bank)
@@ -100,7 +100,7 @@ async def test_traffic_is_never_taken_for_a_difference(bank: Bank, shop: Outside
     assert (await reconcile(bank))["status"] == "clean"
 
 
-async def test_it_runs_by_itself_once_an_hour(bank: Bank) -> None:
+async def test_reconciliation_runs_by_itself_once_an_hour(bank: Bank) -> None:
     schedule = (await bank.temporal()).get_schedule_handle(workflow_ids.RECONCILIATION)
     told = (await schedule.describe()).schedule
     assert [each.every for each in told.spec.intervals] == [timedelta(hours=1)]

@@ -129,7 +129,7 @@ async def keep(pool: Pool, run: str, report: PlaceReport) -> RunStatus:
 
 
 @pytest.mark.parametrize("count", [1, 150])
-async def test_what_is_explained_and_stays_needs_no_look_at_the_past(
+async def test_an_explained_difference_that_stays_needs_no_look_at_the_past(
     ledger_db: Database, pool: Pool, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     await explain(ledger_db, count)

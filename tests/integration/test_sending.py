@@ -174,7 +174,7 @@ async def test_a_sighting_counts_once_per_height_and_cannot_be_changed(api: Api,
             await api.database.execute(statement)
 
 
-async def test_what_a_node_lost_once_is_never_sent_again_and_an_ordinary_failure_is(api: Api, teller: Teller) -> None:
+async def test_a_lost_payment_is_never_sent_again_and_a_failed_one_is(api: Api, teller: Teller) -> None:
     alice, payments = await _rich(api, teller), _payments(teller)
     for code, again in (("no_route", None), (LOST_ATTEMPT, "invoice_unpayable")):
         asked = _request(alice)
@@ -187,7 +187,7 @@ async def test_what_a_node_lost_once_is_never_sent_again_and_an_ordinary_failure
             await require_payable(conn, asked.payment_hash)
 
 
-async def test_what_is_old_news_is_counted_for_each_node(api: Api, teller: Teller) -> None:
+async def test_old_news_is_counted_for_each_node(api: Api, teller: Teller) -> None:
     """The second attempt goes over another node, whose own count of payments is far behind the first one's."""
     alice, payments = await _rich(api, teller), _payments(teller)
     await api.database.execute(

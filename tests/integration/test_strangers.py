@@ -189,7 +189,7 @@ async def test_clients_are_told_apart_by_address_and_a_network_is_one(api: Api) 
     assert [await ask(each) for each in ("192.0.2.2", "::ffff:192.0.2.2") * 3] == [200] * LIMIT + [429]
 
 
-async def test_what_is_asked_at_once_waits_for_its_turn(ledger_db: Database, tmp_path: Path) -> None:
+async def test_requests_sent_at_once_wait_for_their_turn(ledger_db: Database, tmp_path: Path) -> None:
     limits = {"public_rate_limit_per_minute": 10_000, "public_rate_limit_per_second": 20}
     async with running_api(ledger_db.app_dsn, ledger_db.owner_dsn, tmp_path, **limits) as api:
         counting(api)

@@ -29,7 +29,7 @@ async def service(shop: Outside) -> AsyncIterator[Service]:
         ("aes", {"tag": "aes", "message": "Grüße: 1234", "description": "Your code", "url": None}),
     ],
 )
-async def test_it_is_shown_once_the_payment_is_settled(
+async def test_an_action_is_shown_once_the_payment_is_settled(
     bank: Bank, service: Service, way: str, shown: dict[str, Any] | None
 ) -> None:
     alice = await bank.open_account(funds_msat=1_000_000)
@@ -43,7 +43,7 @@ async def test_it_is_shown_once_the_payment_is_settled(
 
 
 @pytest.mark.parametrize("way", ["url-elsewhere", "lottery"])
-async def test_what_cannot_be_shown_is_not_paid_for(bank: Bank, service: Service, way: str) -> None:
+async def test_an_action_that_cannot_be_shown_is_not_paid_for(bank: Bank, service: Service, way: str) -> None:
     alice = await bank.open_account(funds_msat=1_000_000)
     refused = await alice.pay(service.lnurl(way), amount_msat=100_000)
     assert (refused.status_code, refused.json()["code"]) == (422, "invalid_destination"), refused.text

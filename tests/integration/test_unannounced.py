@@ -152,7 +152,7 @@ async def test_an_outside_node_pays_it_over_the_way_that_the_invoice_names(wide:
     assert credited["received_msat"] == 1_500_000
 
 
-async def test_what_is_above_its_inbound_says_so_and_does_not_come(wide: Wide) -> None:
+async def test_an_invoice_above_the_inbound_says_so_and_is_not_paid(wide: Wide) -> None:
     alice = await wide.bank.open_account()
     most_msat = (await wide.invoice(alice, None))["receivable_msat"]
     within, above = await wide.invoice(alice, most_msat), await wide.invoice(alice, 1_000 * CAPACITY_SAT)

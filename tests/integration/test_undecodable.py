@@ -35,7 +35,7 @@ def unreadable(extra: Sequence[Field]) -> str:
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-async def test_what_our_node_cannot_read_is_refused_and_nothing_is_held(bank: Bank, kind: str) -> None:
+async def test_an_invoice_that_our_node_cannot_read_is_refused_and_nothing_is_held(bank: Bank, kind: str) -> None:
     alice = await bank.open_account(funds_msat=3_000_000)
     text, key = unreadable(UNREADABLE[kind]), secrets.token_hex(8)
     for _ in range(2):  # the refusal is the answer of the key for ever

@@ -58,7 +58,7 @@ def statuses(told: bytes) -> list[int]:
         b"no colon\r\n\r\n",
     ],
 )
-def test_what_could_be_read_in_two_ways_is_refused(door: Door, more: bytes) -> None:
+def test_an_ambiguous_request_is_refused(door: Door, more: bytes) -> None:
     told = door.ask(POST + more + b"GET /docs HTTP/1.1\r\nHost: a\r\n\r\n")
     assert statuses(told)[-1:] == [400]
     assert b"swagger" not in told, "the second request was hidden in the first"
@@ -75,7 +75,7 @@ def test_what_could_be_read_in_two_ways_is_refused(door: Door, more: bytes) -> N
     ],
     ids=["version", "HTTP/2", "CONNECT", "TLS", "no path"],
 )
-def test_what_is_no_request_is_refused(door: Door, wire: bytes) -> None:
+def test_bytes_that_are_no_request_are_refused(door: Door, wire: bytes) -> None:
     assert statuses(door.ask(wire)) in ([400], [404], [405])
 
 
@@ -89,7 +89,7 @@ def test_an_upgrade_is_answered_as_a_request_and_closed(door: Door) -> None:
         assert statuses(told) == [200]
 
 
-def test_who_asks_whether_to_go_on_is_told(door: Door) -> None:
+def test_a_client_that_expects_continue_is_told(door: Door) -> None:
     with door.connect() as knock:
         knock.sendall(
             POST
