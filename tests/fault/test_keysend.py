@@ -90,7 +90,7 @@ async def test_workers_killed_between_hold_and_send_send_the_same_preimage(
     assert len(await received(shop, amount_msat)) == 1
 
 
-async def test_it_needs_the_setting_an_amount_and_a_node_that_is_not_ours(
+async def test_keysend_needs_the_setting_an_amount_and_a_node_that_is_not_ours(
     bank: Bank, shop: Outside, api: httpx.AsyncClient
 ) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)

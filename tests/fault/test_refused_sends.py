@@ -80,7 +80,7 @@ async def _all_is_back(alice: Account) -> None:
     assert (wallet["available_msat"], wallet["held_msat"]) == (FUNDS_MSAT, 0)
 
 
-async def test_what_a_node_refuses_in_words_that_nobody_foresaw_has_failed_after_a_last_look(
+async def test_a_payment_refused_in_unknown_words_has_failed_after_a_last_look(
     bank: Bank, shop: Outside, wire: Wire
 ) -> None:
     """Its workers die meanwhile, and the count goes on."""
@@ -179,7 +179,7 @@ def _unreadable() -> str:
     ).text()
 
 
-async def test_what_no_node_could_read_before_the_hold_is_read_before_the_send(bank: Bank, wire: Wire) -> None:
+async def test_an_invoice_that_no_node_could_read_before_the_hold_is_read_before_the_send(bank: Bank, wire: Wire) -> None:
     """Of a withdraw link: it was told OK, and has its use again."""
     alice = await bank.open_account(funds_msat=FUNDS_MSAT)
     made = await alice.post(

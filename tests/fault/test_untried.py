@@ -110,7 +110,7 @@ async def test_the_node_ends_what_it_took_without_its_chain_when_it_is_made_to(b
 
 
 @pytest.mark.usefixtures("whole_length")
-async def test_what_a_node_never_tried_ends_by_itself(bank: Bank, shop: Outside, lasts: Lasts) -> None:
+async def test_a_payment_that_a_node_never_tried_ends_by_itself(bank: Bank, shop: Outside, lasts: Lasts) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     async with _told_without_its_chain(bank, shop, alice) as payment:
         await lasts(60)
