@@ -110,7 +110,7 @@ def test_the_house_keeps_its_import_contracts() -> None:
     assert code == 0, output
 
 
-def test_what_is_allowed_passes(tmp_path: Path) -> None:
+def test_an_allowed_import_passes(tmp_path: Path) -> None:
     skeleton(tmp_path, [(place, imported, module_of(place, n)) for n, (place, imported) in enumerate(ALLOWED)])
     code, output = lint(tmp_path)
     assert code == 0, output

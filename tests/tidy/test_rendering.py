@@ -31,7 +31,7 @@ def test_a_place_means_what_compose_says(text: str, meaning: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["${NONE:?set it}", "${EMPTY:?set it}", "${NONE?}", "${NONE:-${EMPTY:?}}"])
-def test_what_must_be_set_is_missed(text: str) -> None:
+def test_a_setting_that_must_be_set_is_missed(text: str) -> None:
     with pytest.raises(Missing):
         interpolate(text, ENVIRON)
 

@@ -176,7 +176,7 @@ def filled(nodes: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_what_is_not_set_has_its_default(process: str, nodes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_is_not_set_has_its_default(process: str, nodes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = started(process, filled(nodes), monkeypatch)
     chosen = {"metrics_address": "0.0.0.0:9000", "forwarded_allow_ips": ("10.213.77.0/24",)}
     own = {name.removeprefix(PREFIX).lower() for name in OWN}
@@ -185,7 +185,7 @@ def test_what_is_not_set_has_its_default(process: str, nodes: str, monkeypatch: 
     assert {name: getattr(found, name) for name in defaults} == defaults
 
 
-def test_what_is_set_arrives(nodes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_setting_that_is_set_arrives(nodes: str, monkeypatch: pytest.MonkeyPatch) -> None:
     dotenv = {
         **filled(nodes),
         "FORWARDED_ALLOW_IPS": "192.0.2.7, 2001:db8::/48",
@@ -205,7 +205,7 @@ def test_what_is_set_arrives(nodes: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert elsewhere.forwarded_allow_ips == ("10.1.0.0/24",)
 
 
-def test_what_must_be_filled_in_is_asked_for(nodes: str) -> None:
+def test_a_setting_that_must_be_filled_in_is_asked_for(nodes: str) -> None:
     document = yaml.safe_load(_text("docker-compose.yml"))
     render(document, filled(nodes))
     for name in filled(nodes):
@@ -225,7 +225,7 @@ def test_the_example_tells_the_defaults() -> None:
             assert lines[shown] == (default.lower() if isinstance(field.default, bool) else default), shown
 
 
-def test_what_is_exported_reaches_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_exported_setting_reaches_the_local_stack(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = read(ROOT / "engine/settings.py")
     optional = {
         each.name for kind in PROCESSES.values() for each in settings(source, kind.__name__) if not each.required
