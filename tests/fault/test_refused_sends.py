@@ -179,7 +179,9 @@ def _unreadable() -> str:
     ).text()
 
 
-async def test_an_invoice_that_no_node_could_read_before_the_hold_is_read_before_the_send(bank: Bank, wire: Wire) -> None:
+async def test_an_invoice_that_no_node_could_read_before_the_hold_is_read_before_the_send(
+    bank: Bank, wire: Wire
+) -> None:
     """Of a withdraw link: it was told OK, and has its use again."""
     alice = await bank.open_account(funds_msat=FUNDS_MSAT)
     made = await alice.post(

@@ -208,7 +208,9 @@ async def test_a_keys_cap_counts_each_item(bank: Payers) -> None:
     assert problem["item"] == 0
 
 
-async def test_an_item_that_is_not_clearly_ours_is_named_and_leaves_the_key_unused(bank: Payers, worker: Worker) -> None:
+async def test_an_item_that_is_not_clearly_ours_is_named_and_leaves_the_key_unused(
+    bank: Payers, worker: Worker
+) -> None:
     alice, bob = await payer_of(bank, 100), await bank.api.open_account()
     mine = (await alice.post("/v1/invoices", {"wallet_id": alice.wallet_id, "amount_msat": 10})).json()["bolt11"]
     his = (await bob.post("/v1/invoices", {"wallet_id": bob.wallet_id, "amount_msat": 10})).json()["bolt11"]

@@ -326,7 +326,9 @@ async def test_an_operator_who_asked_for_a_reconciliation_is_told(bank: Bank, ca
     assert (await eventually(told, "the line in the audit trail"))["subject"] == started.json()["id"]
 
 
-async def test_waiting_corrections_are_listed_and_the_workflow_says_so(bank: Bank, carol: Operator, dave: Operator) -> None:
+async def test_waiting_corrections_are_listed_and_the_workflow_says_so(
+    bank: Bank, carol: Operator, dave: Operator
+) -> None:
     proposed = [await carol.propose(FEES, "suspense:in", number + 1) for number in range(3)]
     page = (await dave.bank.http.get(PATH, params={"status": "proposed", "limit": 2}, headers=dave.headers)).json()
     assert [each["id"] for each in page["items"]] == [proposed[2]["id"], proposed[1]["id"]]

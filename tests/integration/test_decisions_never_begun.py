@@ -113,7 +113,9 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("reason", STALLS)
-async def test_a_payment_that_needs_an_operator_can_be_decided_for_every_reason_to_wait(untold: Untold, reason: str) -> None:
+async def test_a_payment_that_needs_an_operator_can_be_decided_for_every_reason_to_wait(
+    untold: Untold, reason: str
+) -> None:
     await untold.wait_for(reason, needs_operator=False)
     body = {"payment_id": untold.attempt.payment_id, "end": "failed", "reason": "it cannot go on"}
     is_problem(await untold.carol.post(PATH, body), 409, "payment_not_stuck")

@@ -94,7 +94,9 @@ async def test_a_payment_that_the_node_pays_at_once_is_settled_with_its_opening(
     assert (shown["status"], shown["fee_msat"], shown["preimage"]) == ("settled", 350, "ef" * 32)
 
 
-async def test_a_payment_that_the_node_fails_at_once_is_given_back_with_its_opening(teller: Teller, alice: User) -> None:
+async def test_a_payment_that_the_node_fails_at_once_is_given_back_with_its_opening(
+    teller: Teller, alice: User
+) -> None:
     opened = await _open(teller, FakeLnd(known=None, says=[FAILED]), _request(alice))
     assert (opened.outcome.status, opened.attempt) == (PaymentStatus.FAILED, None)
     assert await alice.balance() == (50_000_000, 0)

@@ -149,7 +149,9 @@ async def test_the_reason_of_a_failure_is_booked_whatever_the_node_has_said(
 
 @QUIET
 @given(text=texts)
-async def test_a_text_sent_without_a_key_becomes_a_harmless_memo_or_is_refused(bank: Payers, alice: User, text: str) -> None:
+async def test_a_text_sent_without_a_key_becomes_a_harmless_memo_or_is_refused(
+    bank: Payers, alice: User, text: str
+) -> None:
     form = urlencode({"amount_sat": "21", "memo": text.encode("utf-8", "surrogatepass")})
     page = await alice.http.post("/pay/alice", content=form, headers={"Content-Type": FORM})
     assert page.status_code in ({413} if len(form) > LONGEST_FORM else {303, 422}), page.text

@@ -283,7 +283,9 @@ class _Silent:
 
 
 @pytest.mark.parametrize("first", [NodePaymentStatus.SUCCEEDED, NodePaymentStatus.FAILED])
-async def test_two_keys_for_one_invoice_that_the_node_does_not_pay_second_in_every_order(stage: Stage, first: NodePaymentStatus) -> None:
+async def test_two_keys_for_one_invoice_that_the_node_does_not_pay_second_in_every_order(
+    stage: Stage, first: NodePaymentStatus
+) -> None:
     """It pays what it makes first, so there is no second; or none of them."""
     assert await stage.play("single", [AMOUNT, AMOUNT], [first, NodePaymentStatus.FAILED]) > 1
 

@@ -90,7 +90,9 @@ async def test_a_payee_that_must_not_be_probed_is_not(skipping_temporal: Workflo
     assert node.asked == ["map"]
 
 
-async def test_nothing_is_sent_where_the_map_has_no_route(skipping_temporal: WorkflowEnvironment, node: FakeNode) -> None:
+async def test_nothing_is_sent_where_the_map_has_no_route(
+    skipping_temporal: WorkflowEnvironment, node: FakeNode
+) -> None:
     node.on_map = RouteQuote(trouble="no_route")
     assert await ask(skipping_temporal) == node.on_map
     assert node.asked == ["map"]
