@@ -1,16 +1,17 @@
-"""What does not stand in the product, and what every module begins with."""
+"""What does not stand in the product, what every module begins with, and what no test does."""
 
 import ast
 import re
 
 import pytest
 
-from tests.tidy.house import ROOMS, ROOT, Source, dotted, imports, product, source
+from tests.tidy.house import ROOMS, ROOT, Source, dotted, imports, product, source, sources
 
 pytestmark = pytest.mark.tidy
 
 LATER = re.compile(r"\b(TODO|FIXME|XXX)\b")
 TEXTS = (".py", ".sql", ".sh", ".yaml", ".yml", ".toml", ".go", ".ini", ".mako", ".md")
+SUBJECTLESS = re.compile(r"test_(it|of|those|what|whatever|where|who|whoever|whose)_")
 MACHINE = re.compile(r"(^|[\s\"'=:(])/(work|opt/venv|root|home)/")
 
 
@@ -43,6 +44,13 @@ def _idea(one: Source) -> bool:
     return bool((ast.get_docstring(one.tree) or "").strip())
 
 
+def subjectless(files: list[Source]) -> list[str]:
+    """The name of a test is a sentence that says of whom or what it is."""
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [(one, node) for one in files for node in ast.walk(one.tree) if isinstance(node, functions)]
+    return [f"{one.at(node)} {node.name} has no subject" for one, node in nodes if SUBJECTLESS.match(node.name)]
+
+
 def texts() -> list[tuple[str, str]]:
     """Every text of the product that people write: code, SQL, configuration."""
     folders = [path for room in ROOMS for path in (ROOT / room).rglob("*")]
@@ -68,6 +76,10 @@ def test_every_module_begins_with_its_idea() -> None:
     assert undocumented(product()) == []
 
 
+def test_every_test_is_named_with_a_subject() -> None:
+    assert subjectless(sources("tests")) == []
+
+
 @pytest.mark.parametrize("text", ["# TODO: later", "-- FIXME", "x = 1  # XXX"])
 def test_a_note_for_later_is_seen(text: str) -> None:
     assert left_for_later("api/a.py", f"\n{text}\n") == [f"api/a.py:2 {LATER.findall(text)[0]}"]
@@ -88,3 +100,11 @@ def test_a_blocking_sleep_is_seen(text: str) -> None:
 def test_a_module_without_an_idea_is_seen() -> None:
     assert undocumented([source("api/a.py", "x = 1")]) == ["api/a.py does not begin with its idea"]
     assert undocumented([source("api/__init__.py", ""), source("api/b.py", '"""Idea."""\n')]) == []
+
+
+@pytest.mark.parametrize("name", ["what_is_paid_is_paid", "it_is_paid", "of_two_one_is_paid", "who_pays_is_told"])
+def test_a_name_without_a_subject_is_seen(name: str) -> None:
+    assert subjectless([source("tests/a.py", f"def test_{name}(): ...")]) == [
+        f"tests/a.py:1 test_{name} has no subject"
+    ]
+    assert subjectless([source("tests/a.py", "async def test_a_payer_is_told(): ...\ndef what_is_it(): ...")]) == []
