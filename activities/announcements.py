@@ -1,6 +1,6 @@
-"""Who waits for a payment is told at once that it has ended: around every activity that may end one.
+"""Announces the end of a payment to the processes that wait for it: around every activity that may end one.
 
-Said after the activity, and so after its commit. What is not said is found out without it.
+The announcement comes after the activity, and so after its commit. A process that misses it learns the end without it.
 """
 
 from collections.abc import Sequence

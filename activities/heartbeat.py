@@ -11,7 +11,7 @@ _EVERY_S = 2
 
 @asynccontextmanager
 async def heartbeats() -> AsyncIterator[None]:
-    """Send a heartbeat every two seconds while the block runs: what ends before costs the server none."""
+    """Send a heartbeat every two seconds while the block runs. A shorter block sends none."""
 
     async def beat() -> None:
         while True:

@@ -45,7 +45,7 @@ def outcomes_of(result: object) -> Mapping[str, int]:
 
 
 def code_of(error: BaseException) -> str:
-    """The stable code of a failure of ours, else the name of its class."""
+    """The stable code of one of our failures, else the name of its class."""
     if isinstance(error, ApplicationError) and error.details and isinstance(error.details[0], dict):
         return str(error.details[0].get("code", error.type))
     return type(error).__name__

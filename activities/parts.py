@@ -1,7 +1,7 @@
-"""What has left a node for payments that have not ended: parts that are claimed while others are on their way.
+"""The claimed parts of payments in flight.
 
-A node calls a payment in flight until its last part has ended: for days, if a node on the way is away. Until then all
-of its money is held in the books, and what was claimed is missing in the channels.
+A node calls a payment in flight until its last part has ended: for days, if a node on the route is away. Until then
+the books hold all of its money, and the channels lack what was claimed.
 """
 
 from collections.abc import Iterable

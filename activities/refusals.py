@@ -1,4 +1,4 @@
-"""What a caller is told: the answer that a key has already, and a rule's no in words that a caller knows."""
+"""What a caller is told: the answer that a key has already, and a rule's refusal with a public code."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a node's word about an attempt means for whoever waits: a failure code, or what the payment waits for. Pure."""
+"""What a node says about an attempt, as a failure code or as a reason to wait. Pure."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -18,7 +18,7 @@ from engine.domain.sending import (
 )
 
 SEND_REFUSED = "send_refused"
-"""The reason to wait of a payment whose send was answered with an error that nobody foresaw."""
+"""The reason to wait of a payment whose send was answered with an unknown error."""
 _SUSPICIOUS = 2
 """In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
 
@@ -49,7 +49,7 @@ WAIT_DETAILS = {
     "node_forgot": "the node does not know this payment any more",
     SEND_REFUSED: "the node refuses to send it; it is asked again, and repeated refusals end it",
 }
-"""For whoever asks over the API. The node's own words, which may name places of ours, are in the workflow."""
+"""For callers of the API. The node's own message may name our addresses; it is in the workflow."""
 
 
 def is_untried(payment: NodePayment) -> bool:

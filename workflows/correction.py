@@ -6,7 +6,7 @@
                └─ expired                   nobody decided within seven days
 
 Nobody approves what he proposed. That is refused three times: by the API, by the validator here, and by a constraint of
-the table. No money moves before the second word, and after it every step may be repeated.
+the table. No money moves before the second decision. After it every step may be repeated.
 """
 
 from collections.abc import Awaitable, Callable
@@ -106,7 +106,7 @@ class CorrectionWorkflow:
         return await until_done(step, lambda: in_books(method, asked), renew=lambda: self._renew(proposal))
 
     async def _renew(self, proposal: Proposal) -> None:
-        """The new run knows an operator's word, and until when it is open; who waits here is told to ask again."""
+        """The new run knows an operator's decision, and its deadline. A caller who waits here is told to ask again."""
         self._leaves = True
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(replace(proposal, decision=self._decision, expires_at=self._expires_at))

@@ -1,4 +1,4 @@
-"""What happens when an invoice of ours is paid from outside, and the sweep that makes sure none is missed.
+"""Credits an invoice that was paid from outside, and the sweep that finds what was missed.
 
 An open invoice has no workflow: it is a row and a promise. `ReceiveWorkflow` begins when money has arrived, is named by
 the payment hash, and credits once. The pump makes that quick; the sweep, which asks the node about every invoice that

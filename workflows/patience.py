@@ -1,5 +1,5 @@
 """How a workflow waits for a step, for a second or for a year. Temporal ends a history at some 50,000 events, and a
-payment with it; so nothing here grows one for as long as it waits.
+payment with it. So a wait adds no events.
 
     tried within the workflow task    a few times: what a step in the books needs on any good day
     tried by the server               the same activity while a part is away; a retry is no event
@@ -107,7 +107,7 @@ def again(asked: object) -> Callable[[], Awaitable[None]]:
 
 
 def not_yet() -> ApplicationError:
-    """For an update that waits for a step which goes on in a new run: the same word again finds it there."""
+    """For an update that waits for a step which goes on in a new run: the same update finds it there."""
     return ApplicationError("it is kept as soon as the books take it; ask again", type=updates.NOT_YET)
 
 

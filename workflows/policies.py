@@ -46,9 +46,8 @@ LEDGER = LocalPolicy(
         maximum_attempts=4,
     ),
 )
-"""One short transaction in Postgres, tried within the workflow task. A few tries and not more: a task that goes on for
-longer writes three events every four seconds. An opening may wait for a node as well, for some four seconds after its
-commit."""
+"""One short transaction in Postgres, tried a few times within the workflow task. A longer task writes three events
+every four seconds. An opening may also wait for a node, for some four seconds after its commit."""
 
 BOOKS = Policy(
     start_to_close_timeout=timedelta(seconds=20),
@@ -77,7 +76,7 @@ WATCH = Policy(
 )
 """A look at something that may take days. It chooses its own delays (`next_retry_delay`), which add no history; these
 here are for a node that does not answer, whose return nobody may announce. A look may take as long as all of its calls
-together; that its worker is gone is seen by its heartbeats."""
+together. A lost worker is noticed by its heartbeats."""
 
 NODE = Policy(
     start_to_close_timeout=timedelta(seconds=60),
@@ -107,11 +106,11 @@ RECONCILE = Policy(
         maximum_attempts=6,
     ),
 )
-"""A look at the whole of a place, for reading only. What could not be seen is said, and looked at within the hour."""
+"""A read of a whole place. What could not be read is reported, and read again within the hour."""
 
 TIDY: Policy = {**RECONCILE, "heartbeat_timeout": timedelta(seconds=10)}
-"""A walk over all that waits, as patient as a look at a place; that its worker is gone is seen sooner, because the next
-one comes within a minute."""
+"""A walk over all rows that wait, as patient as the read of a place. A lost worker is noticed sooner, because the next
+walk comes within a minute."""
 
 PUMP = Policy(
     start_to_close_timeout=timedelta(hours=8),

@@ -1,7 +1,7 @@
 """A node's pump: three long activities that turn what the node streams into workflow starts and signals.
 
 The workflow id makes it a singleton per node. When one activity ends, all begin anew in a fresh run, which keeps the
-history short; when one breaks, its retry policy brings it back. Whatever a pump delivers twice is taken once, because
+history short; when one breaks, its retry policy brings it back. What a pump delivers twice is taken once, because
 workflow ids and ledger references say so; what it misses, the sweep and the workflows' own timers find.
 """
 

@@ -1,10 +1,10 @@
 """What the way to a payee costs: the node's map is asked, and then, where it is safe, the way itself.
 
     estimate ──┬─ no way known                          that is told
-               ├─ a probe is not safe                   the map's word
+               ├─ a probe is not safe                   the map's answer
                └─ probe ──┬─ it reached the payee       the fee of that very way
-                          ├─ it did not                 the map's word, and what was in the way
-                          └─ nobody can tell            the map's word
+                          ├─ it did not                 the map's answer, and what was in the way
+                          └─ nobody can tell            the map's answer
 
 No money is held and nothing is stored, so nothing here waits: what a node does not tell at once is not told.
 """

@@ -81,7 +81,7 @@ class ReconciliationWorkflow:
 
 @workflow.defn
 class CaseWorkflow:
-    """A difference that waits for an operator, for as long as it takes. It moves no money, whatever the answer."""
+    """A difference that waits for an operator without a deadline. No answer moves money."""
 
     @workflow.init
     def __init__(self, case: OpenCase) -> None:
@@ -111,7 +111,7 @@ class CaseWorkflow:
 
     @workflow.update
     async def resolve(self, resolution: CaseResolution) -> CaseResolution:
-        """Say why, with a name; returns when the word is in the case's trail."""
+        """Explain the case; returns when the explanation is in its trail."""
         if self._resolution is None:
             self._resolution = resolution
         await workflow.wait_condition(lambda: self._kept or self._leaves)
@@ -130,7 +130,7 @@ class CaseWorkflow:
             raise ApplicationError(f"a reason has 1 to {_LONGEST_REASON} characters", type="Invalid")
 
     async def _renew(self, case: OpenCase) -> None:
-        """The word is known to the new run; whoever waits here for the books to keep it is told to ask again."""
+        """The new run knows the explanation. A caller who waits here for the books to keep it is told to ask again."""
         self._leaves = True
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(replace(case, resolution=self._resolution))

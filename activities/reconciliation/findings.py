@@ -42,7 +42,7 @@ def place_moving(node: str, accounts: list[AccountComparison]) -> Finding:
 
 
 def broken_rules(messages: Sequence[str]) -> list[Finding]:
-    """One finding for each rule and what it is about, whatever amounts it says: they may change with every payment."""
+    """One finding for each rule and subject. The amounts in it do not count: they may change with every payment."""
     found: dict[str, Finding] = {}
     for words in messages:
         subject = ": ".join(words.split(": ")[:2])

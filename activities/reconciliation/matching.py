@@ -19,7 +19,7 @@ from engine.ledger import chart
 from engine.ledger.postings.receipt import receive_ref
 
 RECEIPT_GRACE_S = 300
-"""So long after the node has settled an invoice its credit counts as under way."""
+"""Seconds after the node has settled an invoice during which its credit counts as under way."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,9 +1,9 @@
 """BOLT 11 invoices, read strictly: what cannot be paid safely is refused before anything is held for it.
 
-Text in, a checked `Bolt11` out, or `Invalid`; never another exception, whatever the text. The rules are BOLT 11 and
+Text in, a checked `Bolt11` out, or `Invalid`; no text raises another exception. The rules are BOLT 11 and
 BIP 173, read as LND reads them where they leave room, and stricter in one way: a field that would tell two stories (two
 payment hashes, two descriptions …) is refused instead of taking the first, so that no two programs disagree about what
-is paid. Whether the invoice has expired is reported in `expires_at`, and refused by whoever is about to pay.
+is paid. Whether the invoice has expired is reported in `expires_at`, and refused by the caller who is about to pay.
 """
 
 import hashlib
@@ -111,7 +111,7 @@ def decode(text: str, *, network: str | None) -> Bolt11:
 def find_payment_hash(text: str) -> PaymentHash | None:
     """The hash that a text would have if it were a sound invoice, read in a tenth of the time.
 
-    For finding an invoice of ours, which is then compared letter by letter; it says nothing about any other.
+    For finding one of our invoices, which is then compared letter by letter; it says nothing about any other.
     """
     data = text.lower()[:MAX_LENGTH].rpartition("1")[2]
     try:

@@ -24,7 +24,7 @@ for place, key in ipairs(KEYS) do
   if counts[place] == 1 then redis.call('EXPIRE', key, ARGV[1]) end
 end
 return counts"""
-"""One command, and no counter without an end, whoever dies between."""
+"""One command: no death of a process leaves a counter without an end."""
 
 
 class Cache:
@@ -84,7 +84,7 @@ class Cache:
             return False
 
     async def put(self, turn: str, life_s: int) -> None:
-        """Let nobody take the turn for so long."""
+        """Let nobody take the turn for this time."""
         with suppress(RedisError, OSError):
             await self._redis.set(turn, b"", ex=life_s)
 

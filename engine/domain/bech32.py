@@ -1,6 +1,6 @@
 """Bech32 (BIP 173): a prefix, and words of five bits with a checksum. Invoices and LNURLs are written in it.
 
-Length limits are those of whoever uses it: BIP 173's 90 characters are for addresses only.
+Callers set length limits: BIP 173's 90 characters are for addresses only.
 """
 
 from collections.abc import Sequence

@@ -22,7 +22,7 @@ ACTOR: Final = "correction"
 THROUGH: Final = "suspense:recon:operator"
 """The account that every correction passes; it is empty after each."""
 OPEN_FOR: Final = timedelta(days=7)
-"""So long a proposal waits for a second operator."""
+"""How long a proposal waits for a second operator."""
 LONGEST_REASON: Final = 1000
 
 _CAPITAL = "equity:capital"

@@ -38,14 +38,14 @@ class Invoice:
 
 @dataclass(frozen=True, slots=True)
 class Username:
-    """A user of ours, without the `@`."""
+    """One of our users, without the `@`."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class WalletRef:
-    """A wallet of ours, by id."""
+    """One of our wallets, by id."""
 
     wallet_id: WalletId
 

@@ -32,7 +32,7 @@ class EngineError(Exception):
 
 
 class Invalid(EngineError):
-    """The request can never be right, whoever asks and whenever."""
+    """The request can never be right, for any caller at any time."""
 
     default_code = "invalid_request"
 

@@ -3,8 +3,8 @@
     failed     nothing was paid: all that is held is given back
     settled    the payee was paid, with the preimage as proof: amount, fee and our fee are booked
 
-Only a payment that calls for an operator can be ended so, and only while the node has no word of its own and no HTLC of
-it can be seen: what is on its way is nobody's to decide. What its node never had can be decided whatever it waits for.
+Operators can end only a payment that calls for one, and only while its node has not ended it and shows no HTLC of it:
+nobody decides about a payment on its way. A payment that its node never had can be decided for every reason to wait.
 """
 
 import hashlib

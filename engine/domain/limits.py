@@ -1,7 +1,7 @@
-"""Limits: how much may leave an account within rolling windows. Pure: what is in force, what counts, in which words.
+"""Limits: how much may leave an account within rolling windows. Pure.
 
     kind                counts                                          in
-    internal            what payments to users of ours take             msat
+    internal            what payments to our users take                 msat
     lightning           what payments over Lightning take               msat
     internal:USD, …     the same at the price of its moment             millionths of the currency
     api_key:<key id>    what one key spends, over all kinds             msat
@@ -133,7 +133,7 @@ def _maxima(limits: Iterable[Limit]) -> dict[int, int]:
 
 
 def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int | None]]:
-    """The ledger's no in the words of the caller: code, sentence, fields."""
+    """The ledger's refusal as the caller reads it: code, sentence, fields."""
     kind, _, of_what = str(fields["kind"]).partition(":")
     window = window_name(int(fields["window_s"]))
     limit, used, asked = (int(fields[name]) for name in ("limit", "used", "asked"))
@@ -165,7 +165,7 @@ def window_name(window_s: int) -> Window:
 
 
 def parse_limits(content: Mapping[str, Any]) -> LimitBook:
-    """Read a rulebook's content. Raises Invalid, naming the place, for whatever is not exactly as it must be.
+    """Read a rulebook's content. Raises Invalid, naming the place, for the first deviation.
 
     {"levels": {"0": {"lightning": {"day_sat": 5000000, "month_sat": 90000000, "day": {"USD": "1000.00"}}}},
      "max_fee_factor": 20}

@@ -1,8 +1,8 @@
 """Text and JSON from outside, checked where they come in: no later step can fail by them or be misled by them.
 
-Outside are LNURL services, forms without a key, and nodes, whose words come from the network, too.
+Outside are LNURL services, forms without a key, and nodes, whose messages come from the network too.
 
-    one_line, lines    words for people: made harmless and cut, never refused
+    one_line, lines    text for people: made harmless and cut, never refused
     is_harmless        text that is used as it is (a link, a callback): the caller refuses it when it is not harmless
     read_json          an answer: strict JSON of one meaning, or ValueError
 
@@ -31,7 +31,7 @@ def is_harmless(text: str) -> bool:
 
 
 def one_line(text: str, max_bytes: int) -> str:
-    """Words for people, on one line, of at most so many bytes in UTF-8, without space around them."""
+    """Text for people: one line, at most this many bytes of UTF-8, without space around it."""
     return _cut(_LINE.sub(" ", text), max_bytes)
 
 

@@ -12,7 +12,7 @@ LOST_ATTEMPT = "lost_attempt"
 NOT_TRIED = "not_tried"
 """The reason to wait of a payment that its node has taken, and stopped to work on before the first attempt."""
 OVERDUE = "overdue"
-"""The reason to wait of a payment past its time lock of which the node has no final word."""
+"""The reason to wait of a payment past its time lock that its node has not ended."""
 IN_DOUBT = "channels_in_doubt"
 """The reason to wait of what is in no channel of a node that may have an old channel database: it proves nothing."""
 UNDER_WAY = frozenset({IN_FLIGHT, LOST_ATTEMPT, NOT_TRIED, OVERDUE, IN_DOUBT})
@@ -32,7 +32,7 @@ CLTV_LIMIT = 1008
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """What a payment waits for, in a stable word and in one sentence."""
+    """What a payment waits for, as a stable code and as one sentence."""
 
     reason: str
     detail: str

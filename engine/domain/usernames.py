@@ -1,4 +1,4 @@
-"""Usernames: what comes after the `@`, unique whatever the case.
+"""Usernames: what comes after the `@`, unique without regard to case.
 
 A name that begins like an address or an invoice is refused, so that nothing a person pastes can be both.
 """

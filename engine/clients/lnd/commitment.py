@@ -7,7 +7,7 @@ from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.domain.money import MSAT_PER_SAT, Msat
 
 _ANCHORS_SAT = 660
-"""Two anchor outputs of 330 sat, paid by whoever opened the channel (BOLT 3)."""
+"""Two anchor outputs of 330 sat, paid by the side that opened the channel (BOLT 3)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

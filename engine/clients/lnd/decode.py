@@ -1,6 +1,6 @@
 """What one of our nodes reads in an invoice, held against what we have read ourselves.
 
-The node pays what it reads, so its word is the last: an invoice that it cannot read, or reads otherwise than we do, is
+The node pays what it reads, so its reading decides: an invoice that it cannot read, or reads otherwise than we do, is
 refused by name, before anything is held for it. LND reads an invoice for `DecodePayReq` as it does for a payment; the
 call is local, and is answered without a chain.
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 10
 _KEPT, _KEPT_S = 1024, 60
-"""So many readings are kept, for so long: a quote, its payment and its send cost the node one call."""
+"""How many readings are kept, and for how long: a quote, its payment and its send cost the node one call."""
 _NO_ANSWER = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -40,7 +40,7 @@ _NO_ANSWER = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-"""What a connection says as well, whatever the node did."""
+"""Codes that a connection gives as well, without the node."""
 
 
 def answer_of(node: NodeName, error: grpc.aio.AioRpcError) -> str:

@@ -1,4 +1,4 @@
-"""What an LND node remembers, for whoever holds it against the books: payments, receipts, channel and chain changes.
+"""What an LND node remembers, for reconciliation: payments, receipts, channel and chain changes.
 
 Read-only, page by page. Payments and invoices are found by when they were created, which is what LND can search by.
 What ends while somebody reads comes over two streams, so that nothing needs to stand still for the length of a list.
@@ -66,7 +66,7 @@ class ChannelEnd:
     balance_sat: Sat
     """Our balance at the end, in whole satoshi; of one closed cooperatively: what its transaction paid us."""
     close_fee_sat: Sat
-    """What a channel of ours that was closed cooperatively paid for that; else 0."""
+    """What one of our channels paid for its cooperative close; else 0."""
     moves: tuple[NodeChange, ...]
     """What came of it to the node's wallet: the closing transaction itself, or those that sweep its outputs."""
 

@@ -20,7 +20,7 @@ from engine.settings import NodeSettings
 
 _CALL_TIMEOUT_S = 5
 _NOBODYS_HASH = bytes(32)
-"""Of no invoice: whoever may ask is told that there is none."""
+"""Of no invoice: a caller who may ask is told that there is none."""
 
 
 class InvoiceNode:

@@ -30,9 +30,9 @@ class SendRefused(Exception):
 
 
 class NotBegun(Exception):
-    """The node answered the send with an error in words of no known meaning, and then knew nothing of the payment.
+    """The node answered the send with an unknown error, and then knew nothing of the payment.
 
-    Once is no proof: the words may have been the connection's, and the send still be on its way.
+    Once is no proof: the error may have been the connection's, and the send may still be on its way.
     """
 
     def __init__(self, words: str) -> None:
@@ -41,7 +41,7 @@ class NotBegun(Exception):
 
 
 def refusal(status: grpc.StatusCode, words: str) -> SendRefused | NotBegun:
-    """For these words of the node, which a look has followed."""
+    """For this error of the node, after a look at the payment."""
     said = words.lower()
     code = next((code for text, code in _WORDS.items() if text in said), None)
     if code is not None and status in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT}:

@@ -8,7 +8,7 @@ invoice: a quote is for the payment that we would send. It goes in one part, bec
 back before the next: where only several parts together could pass, a probe finds no way.
 
 A payee who keeps the probe locks up the amount until its time lock ends, and gains nothing by it. LND then makes no
-further attempt (`cancelable`). The node keeps a failed payment for each probe: no macaroon of ours may delete any.
+further attempt (`cancelable`). The node keeps a failed payment for each probe: none of our macaroons may delete one.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from engine.domain.sending import CLTV_LIMIT
 from engine.settings import NodeSettings
 
 PROBE_LIMIT_S = 8
-"""So long a probe is waited for; with the first look at the map it fits into a caller's patience."""
+"""The wait for a probe. With the first look at the map it fits into a caller's patience."""
 _TRY_LIMIT_S = 5
-"""So long LND goes on trying other ways."""
+"""The time in which LND goes on trying other routes."""
 _CALL_TIMEOUT_S = 3
 _HASH_BYTES = 32
 

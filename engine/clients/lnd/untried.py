@@ -3,7 +3,7 @@
 LND writes a payment down, asks its chain for the height, and only then makes attempts. When the chain does not answer
 just then it stops, and says so to nobody until it is restarted (seen). An attempt over a channel that does not exist
 fails inside the node, before anything leaves it; with it LND holds the payment to have failed (seen), and from then on
-takes no attempt of it any more, whoever makes one. That is LND's rule for whoever names the route himself.
+takes no further attempt of it. That is LND's rule for callers who name the route themselves.
 """
 
 import secrets

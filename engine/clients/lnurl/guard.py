@@ -1,4 +1,4 @@
-"""The guard: whatever address a stranger names, an LNURL cannot reach our network through it.
+"""The guard: an LNURL cannot reach our network.
 
     https only          plain http, and addresses of our own network, on regtest only
     public hosts only   every address of the host is checked: one that is not public refuses the host

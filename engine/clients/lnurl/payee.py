@@ -2,7 +2,7 @@
 
     look up   GET the URL                   → an `Offer`: bounds, metadata, callback
     ask       GET the callback with amount  → a BOLT 11 invoice over exactly that, for exactly that metadata,
-                                              and what is shown to whoever has paid it (success_action.py)
+                                              and what is shown to its payer (success_action.py)
 
 The invoice is then paid like any other. Nothing is owed before, so both questions may be repeated; each answer of the
 callback is another invoice.
@@ -26,7 +26,7 @@ _MAX_METADATA = 200_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
-    """What somebody takes, by his own word."""
+    """What a payee says that it takes."""
 
     callback: str
     min_msat: Msat

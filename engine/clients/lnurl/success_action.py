@@ -1,4 +1,4 @@
-"""What a payee outside shows to whoever has paid him (LUD-09, LUD-10): read and checked before, revealed afterwards.
+"""What an outside payee shows to its payer (LUD-09, LUD-10): checked before the payment, revealed afterwards.
 
     message   a text
     url       a text, and a link that leads to where the invoice came from

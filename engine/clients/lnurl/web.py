@@ -36,9 +36,9 @@ Json: TypeAlias = dict[str, Any]
 _QUESTIONS = 16
 """At the same time; each may hold as many connections as a host has addresses."""
 _NEXT_ADDRESS_S = 0.25
-"""RFC 8305: so long one address has to be connected before the next is tried beside it."""
+"""RFC 8305: the time that one address has to connect before the next is tried beside it."""
 _SILENCE_S = 2
-"""So long the one that was asked has to answer in full before another is asked as well."""
+"""The time that the first address has to answer in full before another is asked as well."""
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "millrace"}
 
 
@@ -66,7 +66,7 @@ class Web:
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, url: str, query: Mapping[str, str] | None = None) -> Json:
-        """The JSON object that is there, whatever the HTTP status; `query` is added to what the URL asks already.
+        """The JSON object that is there, with any HTTP status; `query` is added to what the URL asks already.
 
         Raises Invalid (`invalid_destination`) for a URL that we do not call, and Unavailable
         (`destination_unavailable`) when there is no such answer.
