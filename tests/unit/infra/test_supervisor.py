@@ -106,7 +106,14 @@ async def never() -> bool:
     return False
 
 
-async def test_a_process_that_cannot_start_is_given_up_with_the_end_of_its_log(supervisor: Supervisor) -> None:
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.local.supervisor.FIRST_PAUSE_S", 0.001)
+
+
+async def test_a_process_that_cannot_start_is_given_up_with_the_end_of_its_log(
+    supervisor: Supervisor, short_pauses: None
+) -> None:
     command = ("sh", "-c", "seq 100; echo 'no left hand' >&2; exit 4")
     broken = Process("broken", command, ready=never, environment=dict(os.environ))
 
@@ -124,7 +131,7 @@ async def test_a_process_that_is_never_ready_is_given_up_with_the_end_of_its_log
         await supervisor.start(slow)
 
 
-async def test_a_program_that_is_not_there_is_told_as_the_reason(supervisor: Supervisor) -> None:
+async def test_a_program_that_is_not_there_is_told_as_the_reason(supervisor: Supervisor, short_pauses: None) -> None:
     async def prepare() -> None:
         raise FileNotFoundError("no left hand")
 
