@@ -15,16 +15,16 @@ pytestmark = pytest.mark.unit
 @pytest.mark.parametrize(
     ("arguments", "setting", "processes"),
     [
-        (["tests"], None, 2),
-        ([str(ROOT)], None, 2),
-        (["tests"], "3", 3),
+        (["tests"], None, 3),
+        ([str(ROOT)], None, 3),
+        (["tests"], "4", 4),
         (["tests"], "1", 0),
         (["tests/unit"], None, 0),
         (["tests/unit"], "3", 0),
         (["tests", "tests/unit/test_fees.py::test_a"], None, 0),
     ],
 )
-def test_all_tests_run_in_two_processes_and_a_part_of_them_in_one(
+def test_all_tests_run_in_three_processes_and_a_part_of_them_in_one(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], setting: str | None, processes: int
 ) -> None:
     monkeypatch.chdir(ROOT)
