@@ -37,6 +37,7 @@ USAGE = """Usage: ./run COMMAND
   check                run the linters and type checkers
   bench [--quick] [--only SCENARIO] [--json FILE]
                        measure payments, workflows and books beside others
+  provision            fetch and build every part, and print where each one is
 
 MILLRACE_HOME names the folder of a stack (.millrace), MILLRACE_CACHE that of downloads and builds.
 MILLRACE_DEBIAN_SUITES names the suites of Debian that servers are taken from, in order; empty: none."""
