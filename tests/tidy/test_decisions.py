@@ -1,5 +1,6 @@
-"""The index of decisions is complete, and says of each record what the record says of itself."""
+"""The index of decisions is complete, and says of each record what the record says of itself. Records are frozen."""
 
+import hashlib
 import re
 from pathlib import Path
 
@@ -14,6 +15,9 @@ MAX_LINES = 50
 HEADINGS = ["The question", "The choice", "Why not", "The price"]
 ROW = re.compile(r"^\| \[(\d{4})\]\(([^)]+)\) \| [^|]+ \| ([^|]+) \|$", re.MULTILINE)
 STATUS = re.compile(r"^Status: (in force|replaced by)\b(.*)$", re.MULTILINE)
+LAST_FROZEN = 40
+FROZEN = "0300c3fcae9ec379f3dea7284c4caa7a7355e5bbda81c7cb1659343a686620cf"
+"""Of records 0001 to 0040 without their status lines: a tool that renames files everywhere must not rewrite them."""
 NUMBER = re.compile(r"\b(\d{4})\b")
 
 
@@ -62,6 +66,12 @@ def replaced_in_silence(texts: dict[str, str]) -> list[str]:
     return found
 
 
+def digest(texts: dict[str, str]) -> str:
+    """Of everything in these records but their status lines."""
+    bodies = "".join(name + STATUS.sub("", text) for name, text in sorted(texts.items()))
+    return hashlib.sha256(bodies.encode()).hexdigest()
+
+
 def misshapen(name: str, text: str) -> list[str]:
     headings = [each for each in re.findall(r"^## (.+)$", text, re.MULTILINE) if each in HEADINGS]
     lines = len(text.splitlines())
@@ -84,6 +94,11 @@ def test_a_replaced_record_says_so() -> None:
 
 def test_records_have_their_shape() -> None:
     assert [each for name, text in records().items() for each in misshapen(name, text)] == []
+
+
+def test_old_records_keep_their_words() -> None:
+    old = {name: text for name, text in records().items() if int(name[:4]) <= LAST_FROZEN}
+    assert digest(old) == FROZEN, "a record is frozen: write a new one that replaces it"
 
 
 def test_numbers_are_given_once_and_without_gaps() -> None:
@@ -116,6 +131,13 @@ def test_a_silent_replacement_is_seen() -> None:
     assert replaced_in_silence(TEXTS) == []
     silent = TEXTS | {"0001-a.md": "# 0001: a\n\nStatus: in force, since May 2026.\n"}
     assert replaced_in_silence(silent) == ["0001 does not say that 0002 replaces it"]
+
+
+def test_a_changed_word_is_seen_and_a_changed_status_is_not() -> None:
+    changed = {name: text.replace("# 0001: a", "# 0001: b") for name, text in TEXTS.items()}
+    assert digest(changed) != digest(TEXTS)
+    again = {name: text.replace("since May 2026", "since June 2026; more: 0003") for name, text in TEXTS.items()}
+    assert digest(again) == digest(TEXTS)
 
 
 def test_a_misshapen_record_is_seen() -> None:
