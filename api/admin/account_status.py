@@ -31,7 +31,7 @@ class SearchQuery(Paging):
         default=None,
         min_length=1,
         max_length=255,
-        description="How the username (whatever the case), the external id or the id begins.",
+        description="The beginning of the username (case-insensitive), the external id or the id.",
         examples=["ali"],
     )
     status: Status | None = None
@@ -49,11 +49,9 @@ class SearchQuery(Paging):
 
 
 class ChangeIn(Content):
-    """What is to be another way."""
+    """What to change."""
 
-    status: Status | None = Field(
-        default=None, description="Closing is final, and needs an account with nothing on it."
-    )
+    status: Status | None = Field(default=None, description="Closing is final and needs an empty account.")
     level: Level | None = Field(default=None, description="Which limits apply.")
     note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] | None = Field(
         default=None, description="Why; kept in the audit trail."
@@ -108,8 +106,8 @@ async def change_account(
 ) -> OperatorAccountOut:
     """Role: `support`; closing and changing the level need `admin`. Not your own account. A repeat changes nothing.
 
-    A locked account still receives, and its payments that are on their way settle or are given back. Closing cancels
-    its open invoices; money that still comes from outside waits in suspense for an operator.
+    A locked account still receives, and its payments in flight settle or are released. Closing cancels its open
+    invoices; money that still comes from outside waits in suspense for an operator.
     """
     asked = body.content
     return await account_status.change_account(

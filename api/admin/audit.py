@@ -25,7 +25,7 @@ _MOST_DIGITS = 18
 class AuditQuery(Paging, Period):
     """Which lines; all conditions count together."""
 
-    account: Id | None = Field(default=None, description="The user's account that it was done to.")
+    account: Id | None = Field(default=None, description="The affected account.")
     operator: Id | None = Field(default=None, description="An account, or 'admin' for the bootstrap key.")
     action: str | None = Field(default=None, pattern=r"^[a-z_]+\.[a-z_]+$", examples=["correction.approve"])
 

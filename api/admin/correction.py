@@ -27,16 +27,16 @@ Code = Annotated[Text, Field(pattern=r"^[0-9A-Za-z:_.@-]{1,128}$", examples=["li
 
 
 class ProposalIn(Content):
-    """What is to be entered. `debit` and `credit` are accounts of the books."""
+    """The proposed entry. `debit` and `credit` are accounts of the books."""
 
     kind: Annotated[CorrectionKind, Field(strict=False)]
     debit: Code
     credit: Code
     amount_msat: AmountMsat
-    reason: Reason = Field(description="Kept for ever; the owner of a wallet that is concerned reads it, too.")
-    case_id: Id | None = Field(default=None, description="The case of reconciliation that it puts right.")
+    reason: Reason = Field(description="Kept for ever. The owner of an affected wallet reads it, too.")
+    case_id: Id | None = Field(default=None, description="The reconciliation case that it corrects.")
     reference: Annotated[Text, Field(min_length=1, max_length=255)] | None = Field(
-        default=None, description="Of a letter, a payment, a transaction."
+        default=None, description="The reference of a letter, a payment or a transaction."
     )
 
 
@@ -90,7 +90,7 @@ async def propose_correction(
 async def list_corrections(
     caller: Operator, resources: Res, query: Annotated[CorrectionsQuery, Query()]
 ) -> Page[CorrectionOut]:
-    """Role: `finance` or `treasury`. Newest first; `status=proposed` are those that wait for a second operator."""
+    """Role: `finance` or `treasury`. Newest first. `status=proposed` lists those that wait for a second operator."""
     name = f"corrections {query.status}"
     found = await answer.list_corrections(
         resources, caller, query.status, after=position(query, name), limit=query.limit
@@ -118,7 +118,7 @@ async def approve_correction(
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`, as its kind needs; another operator than the one who proposed it.
 
-    Answers when it is `posted`, or `refused` by the books. A repeat by the same operator gets the same.
+    Answers when it is `posted`, or `refused` by the books. A repeat by the same operator gets the same answer.
     """
     return await decide.approve_correction(resources, caller, correction_id, note=body.content.note)
 
@@ -135,5 +135,5 @@ async def reject_correction(
     resources: Res,
     correction_id: PathId,
 ) -> CorrectionWithTrail:
-    """Role: `finance` or `treasury`, as its kind needs; the proposer may, too. A repeat by the same operator is one."""
+    """Role: `finance` or `treasury`, as its kind needs. The proposer may, too. The same operator may repeat it."""
     return await decide.reject_correction(resources, caller, correction_id, reason=body.content.reason)

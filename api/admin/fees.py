@@ -31,15 +31,15 @@ _EXAMPLE = {
     "lightning_out": [{"flat_msat": 1000}, {"proportional_ppm": 2500}, {"maximum_msat": 5_000_000}],
     "internal": [{"exempt": {"levels": [3], "up_to_msat": 10_000_000}}, {"flat_msat": 500}],
 }
-_CONTENT = "Steps per kind of movement, in the order in which they work; see docs/ledger.md. A kind without is free."
+_CONTENT = "Steps per kind of movement, in their order; see docs/ledger.md. A kind without steps is free."
 
 
 class ScheduleIn(Content):
-    """The schedule that is to be the next version."""
+    """The next version of the schedule."""
 
     content: dict[str, Any] = Field(description=_CONTENT)
     note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(description="Why.")
-    version: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(description="The one in force, and 1.")
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(description="The version in force, plus one.")
 
 
 class ScheduleOut(BaseModel):
@@ -55,12 +55,12 @@ class ScheduleOut(BaseModel):
 
 
 class PreviewIn(Content):
-    """One movement, and the schedule to try; without one, that in force."""
+    """One movement, and the schedule to try. Without one, the schedule in force is used."""
 
     content: dict[str, Any] | None = Field(default=None, description=_CONTENT)
     kind: Literal["internal", "lightning_out", "lightning_in", "deposit", "withdrawal"]
     amount_msat: AmountMsat
-    level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = Field(default=0, description="Of the account.")
+    level: Annotated[int, Field(ge=0, le=MAX_LEVEL)] = Field(default=0, description="The level of the account.")
 
 
 class EffectOut(BaseModel):
@@ -69,20 +69,20 @@ class EffectOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     step: str = Field(
-        description="the step's name; at the end also whole_sat and at_most_the_amount, where they apply",
+        description="the step's name; at the end also whole_sat and at_most_the_amount, if they apply",
         examples=["flat_msat"],
     )
     fee_msat: int = Field(examples=[1_000])
 
 
 class PreviewOut(BaseModel):
-    """What would be charged, and how it came about."""
+    """The fee, and how it is computed."""
 
     model_config = ConfigDict(from_attributes=True)
 
     version: int | None = Field(description="null for a schedule that was sent")
     fee_msat: int = Field(examples=[3_500])
-    steps: list[EffectOut] = Field(description="Those that were taken, in their order.")
+    steps: list[EffectOut] = Field(description="The steps that applied, in their order.")
 
 
 @router.get("", summary="Show the fees in force", responses=problems("forbidden"))
@@ -108,9 +108,9 @@ async def show_fees_version(caller: Finance, resources: Res, version: Version) -
 async def set_fees(
     caller: Finance, body: Annotated[Body[ScheduleIn], Depends(JsonBody(ScheduleIn))], resources: Res
 ) -> ScheduleOut:
-    """Role: `finance`. In force at once; a payment that has been opened keeps the fee of its time.
+    """Role: `finance`. In force at once. A payment that is open keeps its fee.
 
-    The same again from the same operator is a repeat, and gets the version as it is.
+    The same request by the same operator is a repeat and gets the same version.
     """
     asked = body.content
     edition = await fee_schedule.set_fees(resources, caller, asked.content, version=asked.version, note=asked.note)

@@ -25,7 +25,7 @@ Res = Annotated[Resources, Depends(get_resources)]
 
 
 class DecisionIn(Content):
-    """How the payment is to end, and how that is known."""
+    """How the payment ends, and the evidence."""
 
     payment_id: Id
     end: Annotated[DecisionEnd, Field(strict=False)]
@@ -33,7 +33,7 @@ class DecisionIn(Content):
         default=None, description="The proof that it was paid; needed for 'settled'."
     )
     fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] = Field(
-        default=0, description="What the node paid for routing, as far as it is known; only for 'settled'."
+        default=0, description="What the node paid for routing, if known; only for 'settled'."
     )
     reason: Reason
 
@@ -71,7 +71,7 @@ async def propose_decision(
     body: Annotated[Body[DecisionIn], Depends(JsonBody(DecisionIn))],
     resources: Res,
 ) -> DecisionOut:
-    """Role: `finance`. The payment must call for an operator. Nothing moves yet.
+    """Role: `finance`. The payment must need an operator. Nothing moves yet.
 
     The same proposal of the same operator again is a repeat, and gets the first; another one is refused until that one
     is decided.
@@ -85,7 +85,7 @@ async def propose_decision(
 async def list_decisions(
     caller: Operator, resources: Res, query: Annotated[DecisionsQuery, Query()]
 ) -> Page[DecisionOut]:
-    """Role: `finance`. Newest first; `status=proposed` are those that wait for a second operator."""
+    """Role: `finance`. Newest first. `status=proposed` lists those that wait for a second operator."""
     name = f"decisions {query.status}"
     found = await answer.list_decisions(resources, caller, query.status, after=position(query, name), limit=query.limit)
     return page_of(found, name)
@@ -113,8 +113,8 @@ async def approve_decision(
 ) -> DecisionOut:
     """Role: `finance`; another operator than the one who proposed it. Answers when the payment has ended.
 
-    The node is looked at once more: a payment that it can end itself is not overruled. A repeat by the same operator
-    gets the same.
+    The engine looks at the node once more: a payment that the node can end is not overruled. A repeat by the same
+    operator gets the same.
     """
     return await decide.approve_decision(resources, caller, decision_id, note=body.content.note)
 

@@ -41,7 +41,9 @@ class At(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     at: Instant | None = Field(
-        default=None, description="The end of that microsecond, RFC 3339; none: now.", examples=["2026-01-31T00:00:00Z"]
+        default=None,
+        description="The end of this microsecond, RFC 3339. Default: now.",
+        examples=["2026-01-31T00:00:00Z"],
     )
 
 
@@ -65,7 +67,7 @@ class SumsOut(BaseModel):
     code: str = Field(examples=["income:ln-fee"])
     kind: str = Field(description="asset, liability, equity, income or expense", examples=["income"])
     currency: str = Field(examples=["BTC"])
-    settled_msat: int = Field(description="What happened.", examples=[-450])
+    settled_msat: int = Field(description="What has happened.", examples=[-450])
     held_msat: int = Field(description="What is promised.", examples=[0])
 
 
@@ -132,12 +134,12 @@ class StoryOut(BaseModel):
 
 
 @router.get(
-    "/trial-balance", summary="Give the trial balance of any moment", responses=problems("forbidden", "invalid_request")
+    "/trial-balance", summary="Show the trial balance of any moment", responses=problems("forbidden", "invalid_request")
 )
 async def give_trial_balance(
     caller: Finance, resources: Res, query: Annotated[TrialBalanceQuery, Query()]
 ) -> TrialBalanceOut:
-    """Role: `finance`. Exact for moments that every posting begun then has ended since.
+    """Role: `finance`. Exact once every posting that had begun at that moment has ended.
 
     It reads each account, and for moments of the past what was posted on it since its last closing before. With more
     than 10,000 accounts `users=each` is refused: use `users=together`, or the export.
@@ -149,7 +151,7 @@ async def give_trial_balance(
 
 @router.get(
     "/accounts/{code}/balance",
-    summary="Give one account's balance at any moment",
+    summary="Show one account's balance at any moment",
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def give_account_balance(
@@ -163,7 +165,7 @@ async def give_account_balance(
 
 @router.get(
     "/transfers/{ref}",
-    summary="Tell a transfer's story",
+    summary="Show the history of a transfer",
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def tell_transfer(caller: Helper, resources: Res, ref: Ref) -> StoryOut:
@@ -190,8 +192,8 @@ async def export_ledger(caller: Finance, resources: Res, query: Annotated[Export
     """Role: `finance`. All entries of [from, to), in one snapshot, as CSV or for Beancount.
 
     With `from`, what every account had before comes first, as `opening`: so the sums per account and layer are the
-    balances at the end. A connection that breaks off is an export that is not whole. Four may run at a
-    time, per process.
+    balances at the end. If the connection breaks off, the export is not complete. Four may run at a time,
+    per process.
     """
     query.check()
     pieces = await ledger.export_ledger(resources, caller, query.format, query.begins_at, query.ends_at)

@@ -20,7 +20,7 @@ Res = Annotated[Resources, Depends(get_resources)]
 
 
 class PriceIn(Content):
-    """What one bitcoin is worth."""
+    """The price of one bitcoin."""
 
     price: Annotated[Text, Field(max_length=20)] = Field(description="A decimal number with at most six decimals.")
 
@@ -37,8 +37,8 @@ async def set_price(
     currency: Annotated[str, Path(max_length=10, examples=["USD"])],
     body: Annotated[Body[PriceIn], Depends(JsonBody(PriceIn))],
 ) -> PriceOut:
-    """Role: `treasury`. Limits in this currency count payments at this price, until the next one.
+    """Role: `treasury`. Limits in this currency count payments at this price until the next one is set.
 
-    A price is fresh for an hour (`MILLRACE_PRICE_MAX_AGE_S`). All that was ever set is kept.
+    A price is fresh for an hour (`MILLRACE_PRICE_MAX_AGE_S`). Every price is kept.
     """
     return await price.set_price(resources, caller, currency, body.content.price)

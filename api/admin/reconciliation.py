@@ -39,7 +39,7 @@ async def start_reconciliation(
     key: Annotated[str | None, Depends(optional_key)],
     resources: Res,
 ) -> StartedOut:
-    """Role: `finance` or `treasury`. Without a key, one that was asked for and still runs is the answer."""
+    """Role: `finance` or `treasury`. Without a key, a requested run that is still under way is the answer."""
     started, is_new = await run.start_reconciliation(resources, caller, key)
     if key is not None and not is_new:
         mark_replayed(response)
@@ -58,7 +58,7 @@ async def list_reconciliations(caller: Operator, resources: Res, paging: Annotat
 
 @router.get("/runs/{run_id}", summary="Show a run", responses=problems("forbidden", "not_found"))
 async def show_reconciliation(caller: Operator, resources: Res, run_id: PathId) -> RunOut:
-    """Role: `finance` or `treasury`. A run is there as soon as a worker has begun it."""
+    """Role: `finance` or `treasury`. A run exists as soon as a worker has begun it."""
     return await run.show_run(resources, caller, run_id)
 
 
@@ -87,8 +87,8 @@ async def resolve_case(
     resources: Res,
     case_id: PathId,
 ) -> CaseWithTrail:
-    """Role: `finance` or `treasury`. Says why, once; it moves no money. The caller is named.
+    """Role: `finance` or `treasury`. Records the reason, once. Moves no money. The caller is named.
 
-    The same word of the same operator again is a repeat, and gets the case as it is; any other is refused.
+    The same request by the same operator is a repeat and gets the case as it is. Any other is refused.
     """
     return await case.resolve_case(resources, caller, case_id, reason=body.content.reason)

@@ -24,15 +24,15 @@ RETRY_AFTER_S = 1
 
 
 _PUBLIC_DETAIL = {
-    "internal_error": "An error on our side has been recorded. It says nothing about the outcome: repeat with the same "
-    "Idempotency-Key, or look at the resource.",
-    "node_unavailable": "No Lightning node can take this now, and nothing has happened. Try again soon.",
+    "internal_error": "An error on our side has been recorded. It does not tell the outcome: repeat the request with "
+    "the same Idempotency-Key, or read the resource.",
+    "node_unavailable": "No Lightning node can take this now. Nothing has happened. Try again soon.",
     "price_unavailable": "A limit in another currency applies, and there is no fresh price for it. Nothing has "
     "happened. Try again later, with the same Idempotency-Key.",
-    "destination_unavailable": "Whoever serves this destination did not answer as LNURL says, and nothing has "
+    "destination_unavailable": "The server of this destination did not answer as LNURL requires. Nothing has "
     "happened. Try again later.",
-    "temporarily_unavailable": "A part of the bank is away. Try again soon, with the same Idempotency-Key: then "
-    "nothing is done twice.",
+    "temporarily_unavailable": "A part of the bank does not answer. Try again soon with the same Idempotency-Key, so "
+    "that nothing is done twice.",
 }
 
 
@@ -107,7 +107,7 @@ REF = "#/components/schemas/{model}"
 """Where the document has its models."""
 SCHEMA = {
     "title": "Problem",
-    "description": "RFC 9457. `code` is stable and meant for programs and translators; some add facts of the case.",
+    "description": "RFC 9457. `code` is stable and meant for programs and translators. Some codes add facts.",
     "type": "object",
     "required": ["type", "title", "status", "detail", "code"],
     "properties": {

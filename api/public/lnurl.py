@@ -35,7 +35,7 @@ Res = Annotated[Resources, Depends(get_resources)]
 _AMOUNT = re.compile(r"[1-9][0-9]{0,15}")
 
 
-@router.get(address_path("{username}"), summary="What a user takes (LNURL-pay)")
+@router.get(address_path("{username}"), summary="What a user accepts (LNURL-pay)")
 async def show_offer(resources: Res, username: str) -> dict[str, Any]:
     """No key needed. LUD-06 and LUD-16: the answer at a lightning address. Errors are LNURL's."""
     payee = await find_payee(resources, username)
@@ -49,7 +49,7 @@ async def show_offer(resources: Res, username: str) -> dict[str, Any]:
     }
 
 
-@router.get("/lnurlp/{username}/callback", summary="An invoice of a user (LNURL-pay)")
+@router.get("/lnurlp/{username}/callback", summary="Make an invoice of a user (LNURL-pay)")
 async def make_invoice(
     resources: Res,
     username: str,
@@ -76,7 +76,7 @@ async def make_invoice(
 
 @router.get("/lnurlp/{username}/verify/{payment_hash}", summary="Is it paid? (LNURL-pay)")
 async def verify(resources: Res, username: str, payment_hash: str) -> dict[str, Any]:
-    """No key needed. LUD-21; `preimage` is null while it is not paid, and for what was paid within this bank."""
+    """No key needed. LUD-21; `preimage` is null until it is paid, and after a payment within this bank."""
     payee = await find_payee(resources, username)
     invoice, preimage = await show_for_public(resources, payee.account_id, payment_hash)
     return {"status": "OK", "settled": invoice.status == "settled", "preimage": preimage, "pr": invoice.bolt11}

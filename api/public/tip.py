@@ -91,7 +91,7 @@ $content
 _FORM = Template(f"""<form method="post">
 <label for="amount_sat">Amount in sat</label>
 <input id="amount_sat" name="amount_sat" type="number" inputmode="numeric" required min="$min_sat" max="$max_sat">
-<label for="memo">A word with it</label>
+<label for="memo">Message</label>
 <input id="memo" name="memo" maxlength="{COMMENT_LENGTH}">
 <button>Show the invoice</button></form>
 <p>Or pay <strong>$address</strong> from your wallet:</p>

@@ -13,15 +13,15 @@ from engine.views.audit import AuditFilter, list_lines
 
 
 class AuditOut(BaseModel):
-    """One thing that an operator did. There are no secrets in it."""
+    """One action of an operator, without secrets."""
 
     id: int = Field(description="Counts from 1, without gaps.")
     at: datetime
-    operator: str = Field(description="Whose key it was: an account, or 'admin' for the bootstrap key.")
+    operator: str = Field(description="The account of the key, or 'admin' for the bootstrap key.")
     key_id: str
     action: str = Field(examples=["key.make"])
-    account_id: str | None = Field(description="The user's account that it was done to.")
-    subject: str | None = Field(description="What else it was done to: a case, a correction, a key.")
+    account_id: str | None = Field(description="The affected account.")
+    subject: str | None = Field(description="Another affected thing: a case, a correction, a key.")
     detail: dict[str, Any]
 
 

@@ -15,16 +15,16 @@ from engine.domain.lnurl import plain_text
 
 
 class DecodedOut(BaseModel):
-    """What a destination is. Expired invoices are read too, and say so."""
+    """What a destination is. Expired invoices are decoded too, and say so."""
 
     kind: Literal["bolt11", "internal", "lnurl", "keysend"] = Field(
         description="an invoice, a user or wallet of this bank, somebody outside who is asked for an invoice, or a "
         "node that is paid without one"
     )
-    destination: str = Field(description="In its plainest form.")
-    own: bool = Field(description="Whether paying it stays within this bank, at once and without a fee for routing.")
+    destination: str = Field(description="In its canonical form.")
+    own: bool = Field(description="Whether the payment stays within this bank: at once, and without a routing fee.")
     network: str
-    amount_msat: int | None = Field(description="null: the payer says how much.")
+    amount_msat: int | None = Field(description="null: the payer chooses.")
     min_amount_msat: int | None = Field(default=None, description="The least that an LNURL takes.")
     max_amount_msat: int | None = None
     description: str | None = None

@@ -27,14 +27,14 @@ class LimitOut(BaseModel):
     window_s: int = Field(examples=[86_400])
     limit_msat: int = Field(examples=[1_000_000_000])
     used_msat: int = Field(
-        description="What has left, fees included, plus what pending payments hold. Failed ones do not count.",
+        description="What has left, fees included, plus what pending payments hold. Failed payments do not count.",
         examples=[250_000],
     )
-    remaining_msat: int = Field(description="Never below zero, also when a limit was lowered.", examples=[999_750_000])
+    remaining_msat: int = Field(description="Never below zero, even after a limit was lowered.", examples=[999_750_000])
 
 
 class FiatLimitOut(BaseModel):
-    """One limit in another currency; each payment counts at the price of its moment."""
+    """One limit in another currency. Each payment counts at the price of its time."""
 
     kind: str = Field(examples=["lightning"])
     window: Window
@@ -46,7 +46,7 @@ class FiatLimitOut(BaseModel):
 
 
 class LimitsOut(BaseModel):
-    """Every limit that applies to payments with this key. What is not named is not limited."""
+    """Every limit that applies to payments with this key. Anything not named is not limited."""
 
     items: list[LimitOut | FiatLimitOut]
     max_fee_factor: int = Field(

@@ -44,9 +44,9 @@ async def healthz() -> AliveOut:
     responses={503: {"description": "Something is away: `down` names it.", "content": {MEDIA_TYPE: {}}}},
 )
 async def readyz(request: Request, resources: Annotated[Resources, Depends(get_resources)]) -> ReadyOut | JSONResponse:
-    """No key needed. Asks Postgres, Redis, Temporal, each Lightning node and bitcoind at once, for 2 s at most.
+    """No key needed. Asks PostgreSQL, Redis, Temporal, each Lightning node and bitcoind at once, for 2 s at most.
 
-    The answer holds for a second, whoever asks.
+    All callers share one answer for a second.
     """
     state = request.app.state
     if getattr(state, "readiness", None) is None:

@@ -25,10 +25,10 @@ Res = Annotated[Resources, Depends(get_resources)]
 
 
 class NewAccountIn(Content):
-    """An account to be opened; its bitcoin wallet comes with it."""
+    """A new account. Its bitcoin wallet is opened with it."""
 
     username: Annotated[Text, Field(min_length=3, max_length=50)] | None = Field(
-        default=None, description=f"{PATTERN}, not beginning like an address, unique whatever the case."
+        default=None, description=f"{PATTERN}, not beginning like an address, unique case-insensitively."
     )
     external_id: ExternalId | None = None
     level: Annotated[int, Field(ge=0, le=9)] = Field(default=0, description="Which limits apply.")
@@ -38,7 +38,7 @@ CapSat = Annotated[int, Field(ge=0, le=MAX_LIMIT_SAT)]
 
 
 class SpendLimit(Content):
-    """The most that all payments by one key may come to, in sat, within rolling windows. At least one of them."""
+    """The most that all payments by one key may spend, in sat, within rolling windows. At least one window."""
 
     day: CapSat | None = None
     week: CapSat | None = Field(default=None, description="Seven days.")
@@ -58,7 +58,7 @@ class SpendLimit(Content):
 
 
 class NewKeyIn(Content):
-    """A key to be made."""
+    """A new API key."""
 
     name: Annotated[Text, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=7)]
@@ -163,9 +163,9 @@ async def list_api_keys(
 async def revoke_api_key(
     caller: AnyCaller, resources: Res, account_id: PathId, key_id: PathId, query: Annotated[RevocationQuery, Query()]
 ) -> api_key_shape.KeyOut:
-    """Role: `admin`, or a key of the account that has all scopes of the one to be revoked.
+    """Role: `admin`, or a key of the account that has all scopes of the revoked key.
 
-    With a spend limit a key can revoke only itself among the keys that send.
+    A key with a spend limit can revoke, of the keys that send, only itself.
     Takes effect at once, also for all keys that come from it: the keys that it made, the keys that those made, and so
     on, on any account. A repeat gives the same answer.
     """

@@ -29,12 +29,12 @@ class BatchItemIn(Content):
     destination: DestinationText = Field(
         description="`@username` (also as our lightning address), `wallet:<id>`, or an invoice of this bank."
     )
-    amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
+    amount_msat: AmountMsat | None = Field(default=None, description="Required if the destination names no amount.")
     memo: Memo | None = None
 
 
 class NewBatchIn(Content):
-    """Many payments out of one wallet."""
+    """Payments from one wallet."""
 
     wallet_id: Id
     items: Annotated[list[BatchItemIn], Field(min_length=1, max_length=MAX_ITEMS)]
@@ -74,8 +74,8 @@ async def pay_batch(
 ) -> BatchOut:
     """Scope: `send`. Up to 1,000 payments to users and invoices of this bank: all of them, or none.
 
-    They are settled in their order, each with its own fee, limits and payment. When a rule says no to one, nothing is
-    paid, and the problem has that item's place as `item`, from 0. A body has at most 1,048,576 bytes.
+    They are settled in their order, each with its own fee, limits and payment. If a rule refuses one item, nothing is
+    paid, and the problem has its position as `item`, from 0. A body has at most 1,048,576 bytes.
     """
     wanted = order.BatchOrder(
         wallet_id=WalletId(body.content.wallet_id),
@@ -93,6 +93,6 @@ async def pay_batch(
 
 @router.get("/v1/payments/batch/{batch_id}", summary="Show a batch", responses=problems("forbidden", "not_found"))
 async def show_batch(caller: Read, resources: Res, batch_id: PathId) -> BatchOut:
-    """Scope: `read`. With all its items. Also a batch that was accepted (202) and has not been settled yet; one that
-    was refused is not there."""
+    """Scope: `read`. With all its items. Also shows a batch that was accepted (202) and is not settled yet. A refused
+    batch is not found."""
     return await pay.show_batch(resources, caller, batch_id)

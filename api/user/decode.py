@@ -16,7 +16,7 @@ router = APIRouter(tags=["payments"])
 
 
 class DecodeIn(Content):
-    """What to read."""
+    """What to decode."""
 
     destination: DestinationText
 

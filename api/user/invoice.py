@@ -33,7 +33,8 @@ class NewInvoiceIn(Content):
     amount_msat: AmountMsat | None = None
     memo: Memo | None = Field(default=None, description="Shown to the payer, unless description_hash is given.")
     description_hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(
-        default=None, description="SHA-256 of a description that the payer gets elsewhere; put in the invoice instead."
+        default=None,
+        description="SHA-256 of a description that the payer gets elsewhere. The invoice has it instead of the memo.",
     )
     expiry_s: Annotated[int, Field(ge=MIN_EXPIRY_S, le=MAX_EXPIRY_S)] = Field(
         default=DEFAULT_EXPIRY_S, description="From one second to seven days."
@@ -63,9 +64,9 @@ _BODY = JsonBody(NewInvoiceIn)
     | asked_by_hand(Idempotency_Key=idempotency_key.MEANING),
 )
 async def make_invoice(request: Request, response: Response) -> InvoiceOut:
-    """Scope: `receive`. An invoice of this bank paid by one of its users settles at once, without the network.
+    """Scope: `receive`. A user of this bank pays the invoice at once, without the network.
 
-    `receivable_msat` says how much can come in from outside now; `warning` that this amount could not.
+    `receivable_msat` says how much can come in from outside now. `warning` says that this amount cannot.
     """
     resources, caller = await get_resources(request), await caller_of(request)
     caller.require("receive")
@@ -99,7 +100,7 @@ async def list_invoices(caller: Read, resources: Res, paging: Annotated[Paging, 
 async def cancel_invoice(
     request: Request, response: Response, caller: Receive, key: Key, resources: Res, invoice_id: PathId
 ) -> InvoiceOut:
-    """Scope: `receive`. A cancelled or expired invoice stays what it is; a paid one cannot be cancelled."""
+    """Scope: `receive`. A cancelled or expired invoice stays as it is. A paid one cannot be cancelled."""
     cancelled = await invoice.cancel_invoice(resources, caller, invoice_id, key=key, body_hash=empty_hash(request))
     if cancelled.is_replay:
         mark_replayed(response)

@@ -18,10 +18,10 @@ Res = Annotated[Resources, Depends(get_resources)]
 
 @router.get("/v1/limits", tags=["accounts"], summary="Show your limits", responses=problems("forbidden"))
 async def show_limits(caller: Read, resources: Res) -> LimitsOut:
-    """Scope: `read`. What may leave the account within rolling windows, and what this key may spend.
+    """Scope: `read`. How much may leave the account within rolling windows, and how much this key may spend.
 
-    While it is pending, a payment counts all that it may take: amount and `max_fee_msat`. Once it is settled it counts
-    amount and `fee_msat`; one that failed counts nothing. Exactly the limit passes: a payment of all that remains needs
-    a `max_fee_msat` of 0. What has left a window frees its part within a 96th of it.
+    A pending payment counts everything that it may take: amount and `max_fee_msat`. A settled one counts amount and
+    `fee_msat`; a failed one counts nothing. A payment of exactly what remains passes with a `max_fee_msat` of 0. An
+    amount is free again at most a 96th of the window after it has left the window.
     """
     return await limit_use.show_limits(resources, caller)

@@ -30,10 +30,10 @@ class NewPaymentIn(Content):
         description="A BOLT 11 invoice (also `lightning:…`, BIP 21 with `lightning=`), `name@domain`, an LNURL, "
         "`@username`, `wallet:<id>`, or, where the bank allows it, a node's public key (keysend)."
     )
-    amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
+    amount_msat: AmountMsat | None = Field(default=None, description="Required if the destination names no amount.")
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
         default=None,
-        description="Most to pay beside the amount, for routing and as our fee. By default routing may take 1 %, and "
+        description="The most to pay beside the amount: routing and our own fee. By default routing may take 1 %, and "
         "at least 5,000 msat, and our fee comes on top. `max_fee_factor` of `GET /v1/limits` bounds it.",
     )
     memo: Memo | None = None
@@ -67,9 +67,9 @@ _BODY = JsonBody(NewPaymentIn)
     | asked_by_hand(Idempotency_Key=idempotency_key.MEANING, Prefer=prefer.MEANING),
 )
 async def make_payment(request: Request, response: Response) -> PaymentOut:
-    """Scope: `send`. 201 when final (settled, or failed with `failure`), 202 while it is on its way.
+    """Scope: `send`. 201 once final (settled, or failed with `failure`), 202 while in flight.
 
-    Paying a user or an invoice of this bank is settled at once and costs our fee alone, if there is one.
+    A payment to a user or an invoice of this bank settles at once. It costs at most our own fee.
     """
     resources, caller = await get_resources(request), await caller_of(request)
     caller.require("send")
@@ -86,7 +86,7 @@ async def make_payment(request: Request, response: Response) -> PaymentOut:
 
 @router.get("/v1/payments/{payment_id}", summary="Show a payment", responses=problems("forbidden", "not_found"))
 async def show_payment(caller: Read, resources: Res, payment_id: PathId) -> PaymentOut:
-    """Scope: `read`. Also a payment that was accepted (202) and has not been booked yet."""
+    """Scope: `read`. Also shows a payment that was accepted (202) and is not booked yet."""
     return await read.show_payment(resources, caller, payment_id)
 
 

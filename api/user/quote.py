@@ -18,11 +18,11 @@ router = APIRouter(tags=["payments"])
 
 
 class QuoteIn(Content):
-    """The payment to be."""
+    """The payment to quote."""
 
     wallet_id: Id
     destination: DestinationText
-    amount_msat: AmountMsat | None = Field(default=None, description="Required where the destination names none.")
+    amount_msat: AmountMsat | None = Field(default=None, description="Required if the destination names no amount.")
 
 
 @router.post(
@@ -49,7 +49,7 @@ async def quote_payment(
 ) -> QuoteOut:
     """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept.
 
-    A warning `limit_exceeded` or `spend_limit_exceeded` says that amount and `max_fee_msat` together are more than the
+    A warning `limit_exceeded` or `spend_limit_exceeded` means that amount and `max_fee_msat` together exceed what the
     limits leave now: such a payment would be refused.
     """
     return await quote(resources, caller, QuoteOrder(**body.content.model_dump()))

@@ -44,8 +44,10 @@ class MovementOut(BaseModel):
 
     time: datetime
     kind: str = Field(description="payment, invoice, deposit, withdrawal or adjustment", examples=["payment"])
-    amount_msat: int = Field(description="What came (+) or went (−), after all fees.", examples=[-100_450])
-    fee_msat: int = Field(description="The fee in what went, or taken before it came.", examples=[450])
+    amount_msat: int = Field(description="Received (+) or sent (−), after all fees.", examples=[-100_450])
+    fee_msat: int = Field(
+        description="The fee, included in the amount sent or deducted from the amount received.", examples=[450]
+    )
     balance_msat: int = Field(description="The balance after it.", examples=[149_550])
     counterparty: str | None
     memo: str | None
@@ -63,12 +65,12 @@ class StatementOut(BaseModel):
     opening_msat: int = Field(examples=[250_000])
     closing_msat: int = Field(examples=[149_550])
     movements: list[MovementOut] = Field(description="Oldest first.")
-    next_cursor: str | None = Field(description="For the movements that follow; null when these are the last.")
+    next_cursor: str | None = Field(description="For the next movements; null on the last page.")
 
 
 @router.get(
     "/v1/wallets/{wallet_id}/statement",
-    summary="Give a wallet's statement",
+    summary="Show a wallet's statement",
     response_model=StatementOut,
     responses={**problems("forbidden", "not_found", "invalid_request"), **_DOWNLOADS},
 )
@@ -80,8 +82,8 @@ async def give_statement(
 ) -> StatementOut | Response:
     """Scope: `read`. From the opening of the wallet unless `from` is given, until now unless `to` is.
 
-    Opening + movements = closing, for any two moments. The pages of one statement have the same frame, whatever is
-    posted meanwhile. CSV has a line `opening`, the movements and a line `closing`, both with the amount 0.
+    Opening + movements = closing, for any period. All pages of one statement show the same period and balances,
+    whatever is posted meanwhile. CSV has a line `opening`, the movements and a line `closing`, both with the amount 0.
     """
     query.check()
     if query.format == "csv":

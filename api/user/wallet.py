@@ -32,7 +32,7 @@ class TransactionsQuery(Paging, Period):
         default=None,
         min_length=1,
         max_length=100,
-        description="Part of the memo, the counterparty or the reference, whatever the case.",
+        description="Part of the memo, the counterparty or the reference, case-insensitive.",
         examples=["coffee"],
     )
 
@@ -61,7 +61,7 @@ async def show_wallet(caller: Read, resources: Res, wallet_id: PathId) -> Wallet
 
 @router.get(
     "/v1/wallets/{wallet_id}/transactions",
-    summary="List what moved in a wallet",
+    summary="List the transactions of a wallet",
     responses=problems("forbidden", "not_found", "invalid_request"),
 )
 async def list_transactions(

@@ -22,7 +22,7 @@ Res = Annotated[Resources, Depends(get_resources)]
 
 
 class NewLinkIn(Content):
-    """What to promise, and how often."""
+    """The amount of one claim, and how many claims."""
 
     wallet_id: Id
     amount_msat: AmountMsat
@@ -45,9 +45,9 @@ async def make_link(
     body: Annotated[Body[NewLinkIn], Depends(JsonBody(NewLinkIn))],
     resources: Res,
 ) -> LinkOut:
-    """Scope: `send`. Nothing is held: each claim needs amount and routing fee in the wallet when it comes.
+    """Scope: `send`. Nothing is held: each claim needs the amount and the routing fee in the wallet at its time.
 
-    The link pays no more once the key that made it is revoked or has expired.
+    The link stops paying when the key that made it is revoked or expires.
     """
     order = LinkOrder(**body.content.model_dump(), key=key, body_hash=body.hash)
     made = await link.make_link(resources, caller, order)
@@ -77,7 +77,7 @@ async def list_own_links(caller: Send, resources: Res, paging: Annotated[Paging,
     "/v1/withdraw-links/{link_id}", summary="Delete a withdraw link", responses=problems("forbidden", "not_found")
 )
 async def delete_own_link(caller: Send, resources: Res, link_id: PathId) -> LinkOut:
-    """Scope: `send`. Takes effect at once; what was claimed before is paid. A repeat gives the same answer.
+    """Scope: `send`. Takes effect at once; earlier claims are paid. A repeat gives the same answer.
 
     Any key with this scope may delete any link of its account, because deleting spends nothing.
     """

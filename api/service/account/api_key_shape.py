@@ -12,7 +12,7 @@ from engine.domain.money import Sat
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyOrder:
-    """A key to be made."""
+    """A new API key."""
 
     name: str
     scopes: Sequence[str]
@@ -30,11 +30,13 @@ class KeyOut(BaseModel):
     created_at: datetime
     expires_at: datetime | None
     revoked_at: datetime | None
-    spend_limit_sat: dict[Window, int] | None = Field(description="What all its payments may come to, per window.")
+    spend_limit_sat: dict[Window, int] | None = Field(
+        description="The most that all its payments may spend, per window."
+    )
     made_by: str | None = Field(description="The key that made it. null: the bootstrap key, or unknown.")
 
 
 class NewKeyOut(KeyOut):
-    """A key just made."""
+    """A new API key, with its secret."""
 
     key: str | None = Field(description="Shown in the first answer only; null in a replay.")

@@ -17,7 +17,7 @@ from engine.contracts import workflow_ids
 class BatchItemOut(BaseModel):
     """One of the payments."""
 
-    payment_id: str | None = Field(description="None until it is settled: a batch that is refused leaves no payment.")
+    payment_id: str | None = Field(description="null until settled. A refused batch leaves no payment.")
     status: Literal["pending", "settled"]
     destination: str
     amount_msat: int
@@ -31,11 +31,11 @@ class BatchOut(BaseModel):
     id: str
     wallet_id: str
     status: Literal["pending", "settled"]
-    total_msat: int = Field(description="Of the amounts.")
-    fee_msat: int = Field(description="Of our fees, which come on top.")
+    total_msat: int = Field(description="The sum of the amounts.")
+    fee_msat: int = Field(description="The sum of our fees, which come on top.")
     items: list[BatchItemOut] = Field(description="All of them, in the order in which they were sent.")
     created_at: datetime
-    workflow_id: str = Field(description="Where operators see it.")
+    workflow_id: str = Field(description="The Temporal workflow, for operators.")
 
 
 @dataclass(frozen=True, slots=True)

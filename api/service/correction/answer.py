@@ -24,7 +24,7 @@ _OPEN = (CorrectionStatus.PROPOSED, CorrectionStatus.APPROVED)
 
 
 class RefusalOut(BaseModel):
-    """Why the books did not take it; nothing moved, and a new proposal is needed."""
+    """Why the books refused it. Nothing moved, and a new proposal is needed."""
 
     code: str = Field(description="insufficient_funds or account_locked")
     detail: str

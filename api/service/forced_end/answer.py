@@ -27,7 +27,7 @@ class DecisionOut(BaseModel):
     status: DecisionStatus
     proposed_by: str = Field(description="An account, or 'admin' for the bootstrap key.")
     decided_by: str | None
-    note: str | None = Field(description="Of whoever approved or rejected it.")
+    note: str | None = Field(description="The note of the operator who approved or rejected it.")
     created_at: datetime
     decided_at: datetime | None
 

@@ -21,7 +21,7 @@ from engine.ledger.database import Connection, transaction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecisionOrder:
-    """How the payment is to end, and how that is known."""
+    """How the payment ends, and the evidence."""
 
     payment_id: PaymentId
     end: DecisionEnd

@@ -14,7 +14,7 @@ from engine.domain.money import two_digits_floor
 
 
 class InvoiceWarningOut(BaseModel):
-    """Why it may not be payable from outside this bank now. Users of this bank can still pay it."""
+    """Why the invoice may not be payable from outside this bank now. Users of this bank can still pay it."""
 
     code: Literal["above_inbound", "no_inbound"]
     detail: str
@@ -28,8 +28,8 @@ class InvoiceOut(BaseModel):
     bolt11: str
     payment_hash: str
     amount_msat: int | None
-    received_msat: int = Field(description="What was paid.")
-    fee_msat: int = Field(description="Our fee, taken out of what was paid over Lightning.")
+    received_msat: int = Field(description="The amount received.")
+    fee_msat: int = Field(description="Our fee, deducted from what was paid over Lightning.")
     status: Literal["open", "settled", "expired", "cancelled"]
     memo: str | None
     description_hash: str | None

@@ -15,7 +15,7 @@ from engine.views.payment import KeyAnswer
 
 
 class FailureOut(BaseModel):
-    """Why the network did not take it; nothing was paid."""
+    """Why the payment failed. Nothing was paid."""
 
     code: str = Field(
         description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
@@ -25,7 +25,7 @@ class FailureOut(BaseModel):
 
 
 class WaitingOut(BaseModel):
-    """What a pending payment waits for, as a worker last saw it. Its money stays held meanwhile."""
+    """What a pending payment waits for, as a worker last saw it. Its money stays held."""
 
     reason: str = Field(
         description="opening, sending, in_flight, not_tried, lost_attempt, channels_in_doubt, overdue, "
@@ -34,17 +34,20 @@ class WaitingOut(BaseModel):
     )
     detail: str
     since: datetime
-    needs_operator: bool = Field(default=False, description="Whether it will not go on by itself.")
+    needs_operator: bool = Field(default=False, description="Whether the payment needs an operator to continue.")
 
 
 class SuccessActionOut(BaseModel):
-    """What an LNURL or lightning address outside shows to whoever has paid it (LUD-09, LUD-10)."""
+    """What an outside LNURL or lightning address shows to its payer (LUD-09, LUD-10)."""
 
     tag: Literal["message", "url", "aes"]
     message: str | None = Field(
-        default=None, description="Of `message` the text; of `aes` the text that the payment has opened, if it could."
+        default=None,
+        description="For `message`: the text. For `aes`: the text, decrypted with the preimage, if possible.",
     )
-    description: str | None = Field(default=None, description="Of `url` and `aes`: what the other one is.")
+    description: str | None = Field(
+        default=None, description="For `url` and `aes`: what the link or the text is about."
+    )
     url: str | None = Field(default=None, description="A link to the host that gave the invoice.")
 
 
@@ -59,10 +62,10 @@ class PaymentOut(BaseModel):
     amount_msat: int
     delivered_msat: int | None = Field(
         default=None,
-        description="What the payee took. Set only where that differs from `amount_msat`: a payee can take some parts "
+        description="What the payee took. Set only if that differs from `amount_msat`: a payee can take some parts "
         "of a payment and leave the others. The rest is back in the wallet.",
     )
-    fee_msat: int = Field(description="What was paid beside the amount: for routing, and our fee.")
+    fee_msat: int = Field(description="What was paid beside the amount: routing and our own fee.")
     max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
     payment_hash: str | None
     preimage: str | None = Field(description="Proof of a Lightning payment.")
@@ -73,8 +76,8 @@ class PaymentOut(BaseModel):
     waiting: WaitingOut | None = Field(description="While it is pending.")
     created_at: datetime
     settled_at: datetime | None
-    workflow_id: str = Field(description="Where operators see it.")
-    batch_id: str | None = Field(default=None, description="The batch that it is one of.")
+    workflow_id: str = Field(description="The Temporal workflow, for operators.")
+    batch_id: str | None = Field(default=None, description="The batch that the payment belongs to.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,28 +20,28 @@ _LIMITS = ("limit_exceeded", "spend_limit_exceeded")
 
 
 class WarningOut(BaseModel):
-    """Why the payment may fail or be refused now. It may be tried all the same."""
+    """Why the payment may fail or be refused now. You may still try it."""
 
     code: str = Field(description=", ".join([*_WARNINGS, *_LIMITS]))
     detail: str
 
 
 class QuoteOut(BaseModel):
-    """What it would cost beside the amount."""
+    """What the payment would cost beside the amount."""
 
     kind: Literal["internal", "lightning"]
     amount_msat: int
-    fee_msat: int = Field(description="Our fee and what the network is expected to take.", examples=[5_100])
+    fee_msat: int = Field(description="Our fee and the expected routing fee.", examples=[5_100])
     fee_source: FeeSource = Field(
-        description="exact: it is this; probe: a way of this fee has just been tried; estimate: by a node's map, or "
-        "else the most that is allowed"
+        description="exact: this is the fee; probe: a route with this fee has just been tried; estimate: by a node's map, "
+        "or else the most that is allowed"
     )
-    max_fee_msat: int = Field(description="To be sent with the payment as its cap.", examples=[5_100])
+    max_fee_msat: int = Field(description="Send this with the payment as its cap.", examples=[5_100])
     counted_msat: int = Field(
         description="Amount and `max_fee_msat`: what the payment holds, and counts towards limits until it is settled.",
         examples=[105_100],
     )
-    expires_at: datetime = Field(description="Ask again after this; until then the network's part stays the same.")
+    expires_at: datetime = Field(description="Until then the routing fee stays the same. Ask again afterwards.")
     warning: WarningOut | None = None
 
 

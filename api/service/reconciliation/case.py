@@ -39,7 +39,7 @@ class UpdateOut(BaseModel):
 
 
 class CaseOut(BaseModel):
-    """A difference that waits for an operator's word, or has it."""
+    """A difference that waits for an operator's explanation, or has it."""
 
     id: str
     kind: FindingKind

@@ -18,7 +18,7 @@ from engine.views.reconciliation import RUNS, find_run
 
 
 class InFlightOut(BaseModel):
-    """What a place has moved and the books have not yet, or stands in another account of the same place."""
+    """Money that a place has moved and the books have not yet, or that another account of the same place has."""
 
     kind: str
     ref: str
@@ -36,7 +36,7 @@ class ReconciledAccountOut(BaseModel):
 
 
 class SuspectOut(BaseModel):
-    """What may be the reason of a difference."""
+    """A possible reason for a difference."""
 
     kind: str = Field(examples=["payment_hash"])
     ref: str
@@ -69,7 +69,7 @@ class RunOut(BaseModel):
 
 
 class StartedOut(BaseModel):
-    """A run that was asked for, or is under way already."""
+    """A run that was started, or is already under way."""
 
     id: str
     workflow_id: str

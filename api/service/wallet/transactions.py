@@ -20,7 +20,9 @@ class TransactionOut(BaseModel):
     kind: str = Field(description="payment, invoice, deposit, withdrawal, transfer or adjustment")
     direction: str = Field(description="in or out")
     status: str = Field(description="pending, settled, failed, cancelled or reversed")
-    amount_msat: int = Field(description="What was paid. The wallet changes by amount − fee (in), amount + fee (out).")
+    amount_msat: int = Field(
+        description="The amount paid. The wallet changes by amount − fee (in) or amount + fee (out)."
+    )
     fee_msat: int
     memo: str | None
     counterparty: str | None

@@ -13,14 +13,14 @@ from engine.views.wallet import WalletBalance, find_wallet, read_balance, read_b
 
 
 class WalletOut(BaseModel):
-    """A wallet; `balance = available + held`, and what is incoming is not its own yet."""
+    """A wallet. `balance = available + held`; incoming money does not belong to it yet."""
 
     id: str = Field(examples=["wal_01k5y8z3c9m4t7q2v6x1b0n8r5d"])
     account_id: str
     currency: str = Field(examples=["BTC"])
     available_msat: int = Field(description="What can be spent now.", examples=[1_250_000])
-    held_msat: int = Field(description="Held for payments that are on their way.", examples=[0])
-    incoming_msat: int = Field(description="Announced, but not to be counted on.", examples=[0])
+    held_msat: int = Field(description="Held for payments in flight.", examples=[0])
+    incoming_msat: int = Field(description="Announced, not confirmed.", examples=[0])
     balance_msat: int = Field(examples=[1_250_000])
 
 
