@@ -33,8 +33,8 @@ class QuoteOut(BaseModel):
     amount_msat: int
     fee_msat: int = Field(description="Our fee and the expected routing fee.", examples=[5_100])
     fee_source: FeeSource = Field(
-        description="exact: this is the fee; probe: a route with this fee has just been tried; estimate: by a node's map, "
-        "or else the most that is allowed"
+        description="exact: this is the fee; probe: a route with this fee has just been tried; estimate: by a node's "
+        "map, or else the most that is allowed"
     )
     max_fee_msat: int = Field(description="Send this with the payment as its cap.", examples=[5_100])
     counted_msat: int = Field(
