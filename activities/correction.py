@@ -11,6 +11,7 @@ from engine.bank.correction import (
     CorrectionRow,
     add_row_in_tx,
     get_row_in_tx,
+    list_users,
     mark_approved_in_tx,
     mark_expired_in_tx,
     mark_posted_in_tx,
@@ -32,7 +33,7 @@ from engine.domain.correction import OPEN_FOR, THROUGH, Correction, CorrectionSt
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, CorrectionId
 from engine.ledger.accounts import get_account_ids
-from engine.ledger.database import Connection, Pool, transaction, translated
+from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.postings.correction import corrected
 from engine.ledger.store import post_new_in_tx
 
@@ -169,14 +170,7 @@ async def _decided(conn: Connection, row: CorrectionRow, word: Decision) -> Act:
 
 async def _find_users(conn: Connection, debit: str, credit: str) -> tuple[AccountId | None, dict[str, str]]:
     """(the user's account that is concerned, of two the one that pays; the other one as a detail)."""
-    with translated():
-        rows = await conn.fetch(
-            """SELECT w.account_id FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id
-                WHERE l.code = ANY($1) ORDER BY l.code <> $2""",
-            [debit, credit],
-            debit,
-        )
-    users = [AccountId(row["account_id"]) for row in rows]
+    users = await list_users(conn, debit, credit)
     if not users:
         return None, {}
     return users[0], {"other_account_id": users[1]} if len(users) > 1 else {}

@@ -78,8 +78,8 @@ async def set_rulebook(
     """Role: `finance`. In force at once, for every process; older versions are kept.
 
     The whole content is replaced. A level without an entry has the limits of the nearest lower level. Counted amounts
-    stay counted: below what is used already, a limit lets nothing pass until enough has left its window. A currency needs
-    a price first. The same request by the same operator is a repeat and gets the same version.
+    stay counted: below what is used already, a limit lets nothing pass until enough has left its window. A currency
+    needs a price first. The same request by the same operator is a repeat and gets the same version.
     """
     asked = body.content
     edition = await limit_rulebook.set_limit_rulebook(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from engine.domain.correction import ACTOR, Correction, CorrectionStatus
 from engine.domain.errors import InvariantBroken, Refused
-from engine.domain.ids import CorrectionId
+from engine.domain.ids import AccountId, CorrectionId
 from engine.ledger.database import Connection, change_one, translated
 
 
@@ -115,6 +115,18 @@ async def require_open_payee(conn: Connection, code: str) -> None:
         )
     if closed:
         raise Refused(f"The account of {code} is closed.", code="account_locked", account_status="closed")
+
+
+async def list_users(conn: Connection, debit: str, credit: str) -> list[AccountId]:
+    """The users whose wallets these accounts of the books are; first whoever is debited."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT w.account_id FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id
+                WHERE l.code = ANY($1) ORDER BY l.code <> $2""",
+            [debit, credit],
+            debit,
+        )
+    return [AccountId(row["account_id"]) for row in rows]
 
 
 async def _end_in_tx(conn: Connection, correction: CorrectionId, status: CorrectionStatus) -> None:

@@ -137,7 +137,7 @@ async def test_one_that_cannot_be_begun_holds_no_other_up_and_is_told(api: Api, 
     assert (await tidy(payers, FakeTemporal())).begun["payments"] == 3, "the next round tries again"
 
 
-async def test_those_that_cannot_be_begun_starve_no_younger_one(
+async def test_rows_that_cannot_be_begun_starve_no_younger_one(
     api: Api, payers: Payers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(janitors, "_BEGUN_AT_ONCE", 2)

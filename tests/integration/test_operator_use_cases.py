@@ -117,7 +117,7 @@ async def test_a_key_from_the_proposers_account_approves_nothing(api: Api) -> No
     assert refusal.value.code == "own_proposal"
 
 
-async def test_what_is_rejected_has_moved_nothing(api: Api) -> None:
+async def test_a_rejected_correction_has_moved_nothing(api: Api) -> None:
     carol = await operator(api, "finance")
     proposed = await propose.propose_correction(api.resources, carol, order())
     rejected = await decide.reject_correction(api.resources, carol, proposed.correction.id, reason="taken back")
