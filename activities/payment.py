@@ -39,7 +39,7 @@ from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound
 from engine.domain.fees import Charge
 from engine.domain.money import Msat
 from engine.domain.outside import one_line
-from engine.domain.routing_cap import require_max_fee_in_bounds
+from engine.domain.routing_cap import max_fee, require_max_fee_in_bounds
 from engine.ledger import chart
 from engine.ledger.database import Connection, Pool, borrowed, transaction
 from engine.ledger.postings.payment import released, reserved, settled
@@ -279,8 +279,7 @@ async def _refuse_second_payment(conn: Connection, asked: PaymentRequest) -> Non
 
 
 def _max_fee(asked: PaymentRequest, charge: Charge) -> Msat:
-    """The most that it may cost beside the amount: the network's part, which is what the cap leaves, and our fee."""
-    return Msat(asked.max_fee_msat + charge.fee_msat) if asked.fee_cap_msat is None else asked.fee_cap_msat
+    return max_fee(asked.max_fee_msat, asked.fee_cap_msat, charge.fee_msat)
 
 
 def _attempt(row: payment.NewPayment) -> LightningAttempt:

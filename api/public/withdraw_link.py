@@ -1,4 +1,4 @@
-"""The door of withdraw links for whoever has the link (LNURL-withdraw, LUD-03). Errors are LNURL's.
+"""The door of withdraw links for claimants (LNURL-withdraw, LUD-03). Errors are LNURL's.
 
     GET /lnurlw/<id>_<seal>                          what the link gives, with a `k1` for one claim
     GET /lnurlw/<id>_<seal>/callback?k1=…&pr=…       claims it with an invoice

@@ -57,7 +57,7 @@ class Resolved:
     offer: Offer | None = None
     """The offer of a payee outside, who must be asked for an invoice."""
     success_action: dict[str, str] | None = None
-    """The message that the payee of an offer shows to whoever has paid (LUD-09, LUD-10)."""
+    """What the payee of an offer shows to the payer after the payment (LUD-09, LUD-10)."""
     payee_node: str | None = None
     """The public key of a node that is paid without an invoice."""
 

@@ -1,7 +1,7 @@
-"""Whether an invoice can still be paid, as far as our own books know: for a quote, and in a payment's own words.
+"""Whether an invoice can still be paid, as far as the books know, and the refusals where it cannot.
 
-A quote only looks (`require_payable`). A payment has the last word: it meets the same refusals behind locks and unique
-keys, when it is opened.
+A quote only looks (`require_payable`). The payment decides when it is opened: it meets the same refusals behind locks
+and unique keys.
 """
 
 from engine.domain.errors import Refused
@@ -15,7 +15,7 @@ NEVER_AGAIN = [LOST_ATTEMPT, RELEASED]
 
 
 def already_paid() -> Refused:
-    """By whoever it was."""
+    """Somebody has paid the invoice."""
     return Refused("This invoice has been paid.", code="invoice_already_paid")
 
 
@@ -25,17 +25,17 @@ def in_progress() -> Refused:
 
 
 def cancelled() -> Refused:
-    """One of ours."""
+    """The invoice is one of this bank, and its owner has cancelled it."""
     return Refused("This invoice was cancelled by its owner.", code="invoice_cancelled")
 
 
 def unpayable() -> Refused:
-    """`NEVER_AGAIN`."""
+    """An attempt has ended with a code of `NEVER_AGAIN`."""
     return Refused("A node lost an attempt to pay this invoice; ask for a new one.", code="invoice_unpayable")
 
 
 async def require_payable(conn: Connection, payment_hash: PaymentHash) -> None:
-    """Raises Refused as a payment of this hash would be refused now. Takes no lock, and promises nothing."""
+    """Raises the refusal that a payment of this hash would get now. Takes no lock, and promises nothing."""
     with translated():
         (row,) = await conn.fetch(
             """SELECT (SELECT status FROM bank.invoices WHERE payment_hash = $1) AS invoice,

@@ -28,6 +28,11 @@ def highest_routing_cap(amount_msat: Msat, max_fee_factor: int) -> Msat:
     return Msat(max_fee_factor * default_routing_cap(amount_msat))
 
 
+def max_fee(routing_cap_msat: Msat, named_msat: Msat | None, service_fee_msat: Msat) -> Msat:
+    """The most that a payment may cost beside its amount: what the payer has named, or routing cap and our fee."""
+    return Msat(routing_cap_msat + service_fee_msat) if named_msat is None else named_msat
+
+
 def require_max_fee_in_bounds(
     amount_msat: Msat, max_fee_msat: Msat, max_fee_factor: int, service_fee_msat: Msat = Msat(0)
 ) -> None:

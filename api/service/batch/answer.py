@@ -1,4 +1,4 @@
-"""The answer to whoever asks for a batch: shown from its rows, or from its request while no worker has opened it.
+"""The answer to a request for a batch: shown from its rows, or from its request while no worker has opened it.
 
 A batch that has rows is settled. A batch that was refused has none: the refusal is the answer of its key.
 """

@@ -1,4 +1,4 @@
-"""The answer to whoever asks for a payment: shown from its row, or from its request while no worker has opened it."""
+"""The answer to a request for a payment: shown from its row, or from its request while no worker has opened it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -114,6 +114,6 @@ class Lanes:
     async def _start(self, taken: Sequence[_Waiting]) -> list[Run]:
         if len(taken) == 1:
             run = await payment_run.start(self._client, self._listener, taken[0].request, payee=taken[0].payee)
-            return [replace(run, place=0)]  # a caller that leaves does not end it: it is on its way, and counts as that
+            return [replace(run, place=0)]  # in flight also when its caller leaves
         asked = [each.request for each in taken]
         return await payment_run.start_lane(self._client, self._listener, asked, over_lightning=self._over_lightning)

@@ -1,4 +1,4 @@
-"""The answer to whoever asks for a quote."""
+"""The answer to a request for a quote."""
 
 from datetime import datetime
 from typing import Literal

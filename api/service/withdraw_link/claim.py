@@ -1,4 +1,4 @@
-"""Claim a withdraw link: the use case of whoever has the link (LNURL-withdraw, LUD-03), for any door.
+"""Claim a withdraw link: the use case of a claimant, who has its URL (LNURL-withdraw, LUD-03), for any door.
 
     opened     the link's amount, and a `k1` for one claim
     claimed    the payment of the given invoice is started, with an idempotency key made of k1

@@ -17,7 +17,7 @@ _K1 = re.compile(r"[0-9a-f]{64}")
 
 
 def link_url(settings: ApiSettings, link_id: WithdrawLinkId) -> str:
-    """The URL of the link. Whoever knows it can claim."""
+    """The URL of the link. It is a secret: a claim needs nothing else."""
     return f"{settings.public_url}/lnurlw/{_sealed_id(settings, link_id)}"
 
 

@@ -92,7 +92,7 @@ async def note_handed(conn: Connection, node: NodeName, *, credited_index: int, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """A payment that its node has not ended yet."""
+    """A payment that waits for the final status from its node."""
 
     id: PaymentId
     payment_hash: PaymentHash
