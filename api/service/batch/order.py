@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from api.service.auth import Caller, no_such
 from api.service.batch.batch_items import BatchItemOrder, read_items
-from api.service.limits import require_fresh_prices
+from api.service.fresh_price import require_fresh_prices
 from api.service.resources import Resources
 from engine.bank.limits import find_payer
 from engine.contracts.batch import BatchRequest

@@ -8,8 +8,9 @@ from api.service.destination import (
     resolve_internal,
     with_invoice,
 )
-from api.service.limits import require_fresh_prices, require_max_fee
+from api.service.fresh_price import require_fresh_prices
 from api.service.payment.order import Facts, PaymentOrder, PlacedOrder
+from api.service.payment_cost import require_max_fee
 from api.service.resources import Resources
 from engine.bank.node.node_choice import find_live_sender
 from engine.contracts.payment import PaymentRequest

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from api.service.auth import Caller, no_such
 from api.service.destination import Resolved, amount_to_pay, refuse_self_payment, resolve
-from api.service.limits import service_fee
+from api.service.payment_cost import service_fee
 from api.service.quote.answer import TOO_DEAR, QuoteOut, WarningOut, warning
 from api.service.quote.quote_run import GOOD_FOR, Route, RoutingFee, quote_route
 from api.service.resources import Resources
