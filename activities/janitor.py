@@ -46,7 +46,7 @@ _PAGE = 1000
 _ASKED_AT_ONCE = 100
 _BEGUN_AT_ONCE = 1000
 """Of one kind in one round; the next one comes within a minute."""
-_REST_S = 1800
+_FIRST_REST_S, _LONGEST_REST_S = 60, 1800
 _CALL_LIMIT = timedelta(seconds=10)
 
 _PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(BatchRequest)
@@ -63,10 +63,11 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Helpless:
-    """A row that could not be helped: until when it stands back, so that many of them hold no younger one up."""
+    """A row that could not be helped. It stands back ever longer, so that many of them hold no younger one up."""
 
     kind: str
     why: str
+    tries: int
     until: float
 
 
@@ -84,7 +85,7 @@ class Janitor(JanitorActivities):
         begun: dict[str, int] = {}
         failed: dict[str, str] = {}
         async with heartbeats():
-            self._forget_rested()
+            self._forget_old()
             async with borrowed(self._pool) as conn:
                 await forget_opened(conn)
             for name, kind in KINDS.items():
@@ -99,10 +100,13 @@ class Janitor(JanitorActivities):
                     try:
                         await kind.begin(self._client, self._pool, facts)
                         begun[name] += 1
+                        self._helpless.pop(facts["id"], None)
                     except (EngineError, RPCError, ValidationError, ValueError, TypeError, AttributeError) as error:
                         activity.logger.error("%s has no workflow and cannot be given one: %s", facts["id"], error)
-                        self._helpless[facts["id"]] = _Helpless(name, type(error).__name__, time.monotonic() + _REST_S)
-        failed = {one.kind: f"{row_id}: {one.why}" for row_id, one in self._helpless.items()} | failed
+                        self._stand_back(facts["id"], name, type(error).__name__)
+        failed = {
+            one.kind: f"{row_id}: {one.why}" for row_id, one in self._helpless.items() if self._rests(row_id)
+        } | failed
         return Tidied(begun=begun, failed=failed)
 
     async def _find_lost(self, kind: Kind, age: timedelta) -> list[dict[str, Any]]:
@@ -114,9 +118,7 @@ class Janitor(JanitorActivities):
                 page = await list_owed(conn, kind.shelf, after=after, age=age, limit=_PAGE)
             running = await self._list_running([each for owed in page for each in owed.workflow_ids])
             lost += [
-                owed.id
-                for owed in page
-                if owed.id not in self._helpless and not running.intersection(owed.workflow_ids)
+                owed.id for owed in page if not self._rests(owed.id) and not running.intersection(owed.workflow_ids)
             ]
             if len(page) < _PAGE:
                 break
@@ -124,9 +126,19 @@ class Janitor(JanitorActivities):
         async with borrowed(self._pool) as conn:
             return await read_facts(conn, kind.shelf, lost[:_BEGUN_AT_ONCE]) if lost else []
 
-    def _forget_rested(self) -> None:
-        now = time.monotonic()
-        self._helpless = {row_id: one for row_id, one in self._helpless.items() if one.until > now}
+    def _stand_back(self, row_id: str, kind: str, why: str) -> None:
+        known = self._helpless.get(row_id)
+        tries = 1 if known is None else known.tries + 1
+        rest_s = min(_FIRST_REST_S << min(tries - 1, 10), _LONGEST_REST_S)
+        self._helpless[row_id] = _Helpless(kind, why, tries, time.monotonic() + rest_s)
+
+    def _rests(self, row_id: str) -> bool:
+        known = self._helpless.get(row_id)
+        return known is not None and known.until > time.monotonic()
+
+    def _forget_old(self) -> None:
+        oldest = time.monotonic() - _LONGEST_REST_S
+        self._helpless = {row_id: one for row_id, one in self._helpless.items() if one.until > oldest}
 
     async def _list_running(self, workflow_ids: Sequence[str]) -> set[str]:
         wanted = sorted(set(workflow_ids))
