@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.domain.ids import NodeName, WalletId
-from engine.ledger.accounts import get_account_ids
+from engine.ledger.accounts import get_account_id, get_account_ids
 from engine.ledger.database import Connection
 
 OUTBOX: Final = "liab:outbox"
@@ -77,6 +77,5 @@ class Chart:
     async def load_channels(self, conn: Connection, node: NodeName) -> int:
         """The account of this node's channels. Raises NotFound before the node is adopted."""
         if node not in self._channels:
-            code = channels(node)
-            self._channels[node] = (await get_account_ids(conn, [code]))[code]
+            self._channels[node] = await get_account_id(conn, channels(node))
         return self._channels[node]
