@@ -15,7 +15,7 @@ pytestmark = pytest.mark.unit
 class Lanes(LaneActivities):
     @activity.defn
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
-        raise NotImplementedError
+        return LaneOutcome(outcomes=[])
 
     async def help_out(self) -> None:
         """No contract names it."""
