@@ -32,22 +32,29 @@ class Answer:
 
 
 class Worker:
-    """The parent's end: one call at a time, or `send` to several and then `receive` from each."""
+    """The parent's end: one call at a time, or `send` to several and then `receive` from each.
+
+    Requests are numbered. An answer that nobody received, because its test ended early, is not taken for a later one.
+    """
 
     def __init__(self, dsn: str) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, far = context.Pipe()
+        self._sent = 0
         self.process = context.Process(target=_serve, args=(dsn, far), daemon=True)
         self.process.start()
         far.close()
 
     def send(self, request: str, *arguments: object) -> None:
-        self._pipe.send((request, arguments))
+        self._sent += 1
+        self._pipe.send((self._sent, request, arguments))
 
     def receive(self) -> Any:
-        if not self._pipe.poll(60):
-            raise TimeoutError("the worker process does not answer")
-        answer = self._pipe.recv()
+        number = 0
+        while number < self._sent:
+            if not self._pipe.poll(60):
+                raise TimeoutError("the worker process does not answer")
+            number, answer = self._pipe.recv()
         if isinstance(answer, BaseException):
             raise answer
         return answer
@@ -78,13 +85,13 @@ async def _answer_requests(dsn: str, pipe: Pipe) -> None:
     }
     while True:
         try:
-            request, arguments = await asyncio.to_thread(pipe.recv)
+            number, request, arguments = await asyncio.to_thread(pipe.recv)
         except EOFError:
             break
         try:
-            pipe.send(await requests[request](pool, *arguments))
+            pipe.send((number, await requests[request](pool, *arguments)))
         except Exception as error:  # noqa: BLE001 - the parent raises it
-            pipe.send(RuntimeError(repr(error)))
+            pipe.send((number, RuntimeError(repr(error))))
     await pool.close()
 
 

@@ -200,8 +200,9 @@ def test_counters_add_up_what_has_left_and_what_is_still_held(
     ids = workers[0].call("open", run)
     holds = [replace(hold, ref=place) for place, hold in enumerate(holds)]
     answers: list[Answer] = workers[0].call("post", run, ids, [*start_of(run), *holds], 1)
-    for worker in workers:
-        worker.send("post", run, ids, [data.draw(ends_of(hold)) for hold in data.draw(st.permutations(holds))], TASKS)
+    halves = [[data.draw(ends_of(hold)) for hold in data.draw(st.permutations(holds))] for _ in workers]
+    for worker, half in zip(workers, halves, strict=True):
+        worker.send("post", run, ids, half, TASKS)
     for worker in workers:
         answers += worker.receive()
     assert {answer.outcome for answer in answers} <= RULES
