@@ -204,7 +204,8 @@ async def test_another_node_at_the_address_is_asked_for_nothing(bank: Bank, shop
                 fault = stranger.refuse(method, grpc.StatusCode.UNAVAILABLE, "not here")
                 entered.enter_context(stranger.always(fault))
             settings = nodes(bank.stack, "worker", dict.fromkeys(BANK, strange))
-            await entered.enter_async_context(own_worker(bank.stack, settings))
+            await entered.enter_async_context(own_worker(bank.stack, settings, until_reported=False))
+            await bank.database.execute("UPDATE bank.nodes SET reported_at = clock_timestamp()")  # a moment ago
             async with outside(bank.stack, "outside-1") as payee:
                 answer = await alice.pay(await payee.invoice(2_000_000), wait_s=0)
             stuck = await waits_for(alice, answer.json()["id"], "node_replaced")

@@ -127,7 +127,7 @@ async def wide(wide_stack: Stack) -> AsyncIterator[Wide]:
         node = await entered.enter_async_context(third_node(wide_stack))
         told = {ASIDE: json.loads(settings_of(node).model_dump_json())}
         settings = {"MILLRACE_NODES": json.dumps(told)}
-        await entered.enter_async_context(own_worker(wide_stack, settings))
+        await entered.enter_async_context(own_worker(wide_stack, settings, until_reported=False))
         api = await entered.enter_async_context(own_api(wide_stack, settings))
 
         async def reported() -> bool | None:
