@@ -46,7 +46,7 @@ from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
 from engine.clients.lnd.client import LndNode
 from engine.clients.lnd.history import LndHistory
-from engine.clients.lnd.routes import LndRoutes
+from engine.clients.lnd.route import LndRoutes
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable

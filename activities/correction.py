@@ -32,7 +32,7 @@ from engine.contracts.payment import Refusal
 from engine.domain.correction import OPEN_FOR, THROUGH, Correction, CorrectionStatus
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, CorrectionId
-from engine.ledger.accounts import get_account_ids
+from engine.ledger.account import get_account_ids
 from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.postings.correction import corrected
 from engine.ledger.store import post_new_in_tx

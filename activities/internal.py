@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from activities.refusals import about_accounts, in_the_callers_words
-from engine.bank import fees, invoice, payment
-from engine.bank.accounts import Payee, find_payees, may_not_send, payee_closed
-from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
+from engine.bank import fee_schedule, invoice, payment
+from engine.bank.account import Payee, find_payees, may_not_send, payee_closed
+from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.payable import already_paid, cancelled
 from engine.contracts.payment import PaymentRequest, Refusal
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused
-from engine.domain.fees import Charge, Kind
+from engine.domain.fee import Charge, Kind
 from engine.domain.ids import BatchId, PaymentHash, WalletId
 from engine.ledger import chart
 from engine.ledger.book import Posting
@@ -63,7 +63,7 @@ class InternalPayments:
 
     def __init__(self, ids: chart.Chart) -> None:
         self._ids = ids
-        self._fees = fees.FeeBook()
+        self._fees = fee_schedule.FeeBook()
         self._limits = LimitBooks()
 
     async def settle_in_tx(

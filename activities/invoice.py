@@ -14,7 +14,7 @@ from temporalio.client import Client
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.heartbeat import heartbeats
-from engine.bank import fees, invoice
+from engine.bank import fee_schedule, invoice
 from engine.bank.node import node
 from engine.clients.lnd.client import LndNode, NodeInvoice
 from engine.contracts import workflow_ids
@@ -65,7 +65,7 @@ class Receipts(InvoiceActivities):
     def __init__(self, pool: Pool, ids: chart.Chart) -> None:
         self._pool = pool
         self._ids = ids
-        self._fees = fees.FeeBook()
+        self._fees = fee_schedule.FeeBook()
 
     @activity.defn
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:

@@ -14,9 +14,10 @@ from temporalio import activity
 from activities.direct_send import NO_NODES, DirectSend
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
-from engine.bank import accounts, in_flight, invoice, keysend, payable, payment, sending
+from engine.bank import in_flight, invoice, keysend, payable, payment, sending
+from engine.bank.account import may_not_send
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
-from engine.bank.limits import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
+from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.node import node_choice
 from engine.bank.withdraw_link import use
 from engine.clients.lnurl.success_action import storable
@@ -36,7 +37,7 @@ from engine.contracts.payment import (
     settlement,
 )
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, NotFound, Refused, Unavailable
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.money import Msat
 from engine.domain.outside import one_line
 from engine.domain.routing_cap import max_fee, require_max_fee_in_bounds
@@ -124,7 +125,7 @@ class Payments(PaymentActivities):
         if payer is None:
             raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
         if payer.status != "active":
-            raise accounts.may_not_send(payer.status)
+            raise may_not_send(payer.status)
         try:
             return await self._reserve_in_tx(conn, asked, payer, workflow_id)
         except Refused as refused:

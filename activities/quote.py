@@ -9,7 +9,7 @@ import asyncio
 
 from temporalio import activity
 
-from engine.clients.lnd.routes import LndRoutes, NoWay
+from engine.clients.lnd.route import LndRoutes, NoWay
 from engine.contracts.quote import QuoteActivities, RouteQuote, RouteRequest
 
 _AT_ONCE = 4

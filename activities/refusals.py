@@ -4,12 +4,12 @@ from typing import Any
 
 from engine.bank import payment
 from engine.bank.accepted import find_earlier_requests
-from engine.bank.accounts import may_not_send, payee_closed
+from engine.bank.account import may_not_send, payee_closed
 from engine.bank.idempotency import Claim, find_key
-from engine.bank.limits import Payer
+from engine.bank.limit import Payer
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import EngineError, InvariantBroken, Refused
-from engine.domain.limits import exceeded
+from engine.domain.limit import exceeded
 from engine.ledger.database import Connection
 
 

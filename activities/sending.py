@@ -36,12 +36,12 @@ from activities.sending_words import (
     refused_by_node,
     waits_for,
 )
-from engine.bank import keysend, node_channels, sending
+from engine.bank import keysend, node_channel, sending
 from engine.clients.lnd.client import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus
-from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.htlc import NodeHtlcs
 from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
-from engine.domain.channels import find_doubts, gone
+from engine.domain.channel import find_doubts, gone
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.lost_attempt import is_proven_lost
 from engine.domain.money import Msat
@@ -190,7 +190,7 @@ class Sending(SendingActivities):
         What was seen before is read first: whatever another worker sees meanwhile can only be newer.
         """
         async with borrowed(self._pool) as conn:
-            known = await node_channels.read_known(conn, self._node.name)
+            known = await node_channel.read_known(conn, self._node.name)
         htlcs = await self._node.read_htlcs()
         missing = gone(known, htlcs.channels)
         told = await self._node.read_closed() if missing else {}
@@ -199,10 +199,10 @@ class Sending(SendingActivities):
         for doubt in doubts.values():
             activity.logger.error("%s proves nothing: %s", self._node.name, doubt)
         async with borrowed(self._pool) as conn:
-            await node_channels.note_seen(
+            await node_channel.note_seen(
                 conn, self._node.name, updates=htlcs.channels.updates, closed=closed, doubts=doubts
             )
-            return htlcs, await node_channels.find_doubt(conn, self._node.name, attempt.payment_id)
+            return htlcs, await node_channel.find_doubt(conn, self._node.name, attempt.payment_id)
 
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
         """The heights at which this payment was in flight and in no channel; none when it is in one now."""

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from engine.clients.lnd.client import NodePayment
-from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.htlc import NodeHtlcs
 from engine.contracts.payment import AttemptReport, NodeVerdict
 from engine.domain.lost_attempt import release_height
 from engine.domain.sending import (

@@ -18,8 +18,8 @@ from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
-from activities.parts import list_parts
-from activities.reconciliation import channels, matching
+from activities.part import list_parts
+from activities.reconciliation import channel, matching
 from activities.reconciliation.findings import (
     as_case,
     broken_rules,
@@ -31,7 +31,7 @@ from activities.reconciliation.findings import (
 from engine.bank import lookback
 from engine.bank.agreement import AgreedChannel, agree, list_agreed_channels
 from engine.bank.audit import Act, record_in_tx
-from engine.bank.limits import prune_counters_in_tx
+from engine.bank.limit import prune_counters_in_tx
 from engine.bank.reconciliation import (
     BooksCut,
     Counterparts,
@@ -285,11 +285,11 @@ class PlaceReconciliations(PlaceReconciliationActivities):
         self, agreed: Sequence[AgreedChannel], held: NodeBalances, left: dict[str, int]
     ) -> list[Finding]:
         """What ended channels and changed fee rates explain of the rest."""
-        gone = channels.list_gone(agreed, held.channels)
+        gone = channel.list_gone(agreed, held.channels)
         ends = await self._history.list_ends(gone) if gone else []
-        found = channels.name_ends(self._lnd.name, agreed, ends, left)
+        found = channel.name_ends(self._lnd.name, agreed, ends, left)
         beside = {account: left_msat - _sum_on(account, found) for account, left_msat in left.items()}
-        return [*found, *channels.name_fees(self._lnd.name, agreed, held.channels, beside)]
+        return [*found, *channel.name_fees(self._lnd.name, agreed, held.channels, beside)]
 
     async def _agree(self, look: _Look) -> None:
         """Not while a commitment fee stands in the other of two accounts: that is no share of a channel."""

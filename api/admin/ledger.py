@@ -15,7 +15,7 @@ from api.service import ledger
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
-from engine.views import balances, export, transfer_history
+from engine.views import balance, export, transfer_history
 
 router = APIRouter(prefix="/v1/admin/ledger", tags=["ledger"])
 Finance = Annotated[Caller, Depends(needs_role(*MAY["read the books"]))]
@@ -202,7 +202,7 @@ async def export_ledger(caller: Finance, resources: Res, query: Annotated[Export
     return await stream(pieces, media_type="text/plain", file_name="ledger.beancount")
 
 
-def _sums(row: balances.TrialBalanceRow) -> SumsOut:
+def _sums(row: balance.TrialBalanceRow) -> SumsOut:
     return SumsOut(
         code=row.code,
         kind=row.kind,
@@ -212,7 +212,7 @@ def _sums(row: balances.TrialBalanceRow) -> SumsOut:
     )
 
 
-def _totals(rows: Sequence[balances.TrialBalanceRow]) -> list[TotalOut]:
+def _totals(rows: Sequence[balance.TrialBalanceRow]) -> list[TotalOut]:
     return [
         TotalOut(
             currency=currency,

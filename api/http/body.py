@@ -18,7 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from api.http.codes import BadRequest, TooLarge
 from api.http.errors import REF, invalid_fields
-from engine.domain.destinations import MAX_LENGTH
+from engine.domain.destination import MAX_LENGTH
 from engine.domain.errors import Invalid
 from engine.domain.money import MAX_AMOUNT_MSAT
 

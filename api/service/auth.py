@@ -16,11 +16,11 @@ from datetime import datetime
 from api.http.codes import Forbidden, RateLimited, Unauthenticated
 from api.service.resources import Resources
 from api.service.role import ROLES, Role, Scope
-from engine.bank.accounts import Standing, find_api_keys_by_token, lock_key_in_tx
+from engine.bank.api_key import Standing, find_api_keys_by_token, lock_key_in_tx
 from engine.bank.audit import Act
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, ApiKeyId
-from engine.domain.limits import Window
+from engine.domain.limit import Window
 from engine.domain.money import Sat
 from engine.ledger.database import Connection
 

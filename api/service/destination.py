@@ -1,6 +1,6 @@
 """Resolving a destination: the wallet or invoice that it names, and the amount that the payee asks for.
 
-    1. the shape of the text     `engine/domain/destinations.py`
+    1. the shape of the text     `engine/domain/destination.py`
     2. the invoice               `engine/clients/bolt11.py`
     3. the payees of the bank    `engine/bank/internal_payee.py`
 
@@ -23,7 +23,7 @@ from engine.bank.internal_payee import (
 )
 from engine.clients import bolt11
 from engine.clients.lnurl.payee import Offer, ask_for_invoice, check_amount, look_up, look_up_address
-from engine.domain.destinations import (
+from engine.domain.destination import (
     Destination,
     Invoice,
     LightningAddress,
@@ -35,10 +35,10 @@ from engine.domain.destinations import (
 )
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
-from engine.domain.limits import Kind
+from engine.domain.limit import Kind
 from engine.domain.lnurl import address_path
 from engine.domain.money import Msat
-from engine.domain.usernames import is_username
+from engine.domain.username import is_username
 from engine.settings import ApiSettings
 
 

@@ -11,7 +11,7 @@ from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.rulebook import set_edition
 from engine.bank.rulebook import Edition, find_edition, read_current
-from engine.domain.fees import Effect, Kind, explain, parse_schedule
+from engine.domain.fee import Effect, Kind, explain, parse_schedule
 from engine.domain.money import Msat
 
 

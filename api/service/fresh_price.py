@@ -5,10 +5,10 @@ accepted only while that price is fresh (`MILLRACE_PRICE_MAX_AGE_S`).
 """
 
 from api.service.resources import Resources
-from engine.bank.limits import Payer
-from engine.bank.prices import read_prices
+from engine.bank.limit import Payer
+from engine.bank.price import read_prices
 from engine.domain.errors import Unavailable
-from engine.domain.limits import Kind
+from engine.domain.limit import Kind
 
 
 async def require_fresh_prices(resources: Resources, payer: Payer, kind: Kind) -> None:

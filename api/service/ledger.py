@@ -17,8 +17,8 @@ from api.service.role import MAY
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import Invalid, Unavailable
 from engine.ledger.database import transaction
-from engine.views import balances, export, transfer_history
-from engine.views.balances import TrialBalanceRow
+from engine.views import balance, export, transfer_history
+from engine.views.balance import TrialBalanceRow
 
 _SLOTS = asyncio.Semaphore(4)
 """How many exports run at the same time in this process."""
@@ -33,12 +33,12 @@ async def give_trial_balance(
     """Every account's sums, now or at a moment. Raises Invalid where there are too many to list."""
     caller.require_role(*MAY["read the books"])
     async with resources.reading() as conn:
-        if not users_together and await balances.has_more_accounts(conn, _MOST_ACCOUNTS):
+        if not users_together and await balance.has_more_accounts(conn, _MOST_ACCOUNTS):
             raise Invalid(
                 f"There are more than {_MOST_ACCOUNTS:,} accounts: use users=together, or the export.",
                 field="users",
             )
-        return await balances.list_trial_balance(conn, at, users_together=users_together)
+        return await balance.list_trial_balance(conn, at, users_together=users_together)
 
 
 async def give_account_balance(
@@ -47,7 +47,7 @@ async def give_account_balance(
     """One account's row of the trial balance. Raises NotFound."""
     caller.require_role(*MAY["read the books"])
     async with resources.reading() as conn:
-        row = await balances.find_balance_then(conn, code, at)
+        row = await balance.find_balance_then(conn, code, at)
     if row is None:
         raise no_such("account")
     return row

@@ -6,10 +6,10 @@ from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.rulebook import set_edition
-from engine.bank.prices import read_prices
+from engine.bank.price import read_prices
 from engine.bank.rulebook import Edition, read_current
 from engine.domain.errors import Invalid
-from engine.domain.limits import parse_limits
+from engine.domain.limit import parse_limits
 
 
 async def show_limit_rulebook(resources: Resources, caller: Caller) -> Edition:

@@ -9,10 +9,10 @@ from pydantic import BaseModel, Field
 
 from api.service.auth import Caller
 from api.service.resources import Resources
-from engine.bank.limits import find_payer, read_used
+from engine.bank.limit import find_payer, read_used
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import ApiKeyId
-from engine.domain.limits import WINDOWS, Limit, Window, key_counter
+from engine.domain.limit import WINDOWS, Limit, Window, key_counter
 from engine.domain.money import Sat, fiat_text, sat_to_msat
 
 Used = Mapping[tuple[str, Window], int]

@@ -1,10 +1,10 @@
 """What a payment may cost beside its amount: our fee, and the caller's cap within the bounds of the bank."""
 
 from api.service.resources import Resources
-from engine.bank.limits import Payer
+from engine.bank.limit import Payer
 from engine.bank.rulebook import find_edition
 from engine.domain.errors import InvariantBroken
-from engine.domain.fees import Kind, fee, parse_schedule
+from engine.domain.fee import Kind, fee, parse_schedule
 from engine.domain.money import Msat
 from engine.domain.routing_cap import highest_routing_cap, require_max_fee_in_bounds
 

@@ -12,7 +12,7 @@ from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.bank.audit import record_in_tx
-from engine.bank.prices import add_price_in_tx, read_prices
+from engine.bank.price import add_price_in_tx, read_prices
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.money import fiat_text, parse_fiat
 from engine.ledger.database import transaction

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import httpx
 from temporalio.client import Client, Interceptor
 
-from api.service.lookups import Lookups
-from api.service.payment.lanes import Lanes
-from engine.bank.limits import LimitBooks
+from api.service.lookup import Lookups
+from api.service.payment.lane import Lanes
+from engine.bank.limit import LimitBooks
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
-from engine.clients.lnd.invoices import InvoiceNode
+from engine.clients.lnd.invoice import InvoiceNode
 from engine.clients.lnurl.web import Web
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.ids import NodeName

@@ -14,9 +14,9 @@ from api.service.account import account, api_key, api_key_shape
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY, Scope
-from engine.domain.limits import MAX_LIMIT_SAT, Window
+from engine.domain.limit import MAX_LIMIT_SAT, Window
 from engine.domain.money import Sat
-from engine.domain.usernames import PATTERN
+from engine.domain.username import PATTERN
 
 router = APIRouter(tags=["accounts"])
 AnyCaller = Annotated[Caller, Depends(get_caller)]

@@ -10,7 +10,7 @@ from api.http import idempotency_key, prefer
 from api.http.body import AmountMsat, Body, Content, DestinationText, Id, JsonBody, Memo, documented
 from api.http.errors import problems
 from api.service.auth import Caller
-from api.service.batch import batch_items, order, pay
+from api.service.batch import batch_item, order, pay
 from api.service.batch.answer import BatchOut
 from api.service.deadline import Deadline
 from api.service.resources import Resources
@@ -79,7 +79,7 @@ async def pay_batch(
     """
     wanted = order.BatchOrder(
         wallet_id=WalletId(body.content.wallet_id),
-        items=[batch_items.BatchItemOrder(**item.model_dump()) for item in body.content.items],
+        items=[batch_item.BatchItemOrder(**item.model_dump()) for item in body.content.items],
         key=key,
         body_hash=body.hash,
     )

@@ -12,10 +12,10 @@ from api.http.paging import Page, Paging, page_of, position
 from api.http.period import Period
 from api.service.auth import Caller
 from api.service.resources import Resources
-from api.service.wallet import transactions, wallet
-from api.service.wallet.transactions import TransactionOut
+from api.service.wallet import transaction, wallet
+from api.service.wallet.transaction import TransactionOut
 from api.service.wallet.wallet import WalletOut
-from engine.views.transactions import TransactionFilter
+from engine.views.transaction import TransactionFilter
 
 router = APIRouter(tags=["wallets"])
 Read = Annotated[Caller, Depends(needs("read"))]
@@ -74,7 +74,7 @@ async def list_transactions(
     """
     query.check()
     name = f"transactions {wallet_id} {query.name}"
-    found = await transactions.list_transactions(
+    found = await transaction.list_transactions(
         resources, caller, wallet_id, query.wanted, after=position(query, name), limit=query.limit
     )
     return page_of(found, name)

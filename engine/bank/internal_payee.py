@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from engine.clients import bolt11
-from engine.domain.destinations import Destination, Invoice, Username, WalletRef
+from engine.domain.destination import Destination, Invoice, Username, WalletRef
 from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash, WalletId
 from engine.domain.money import Msat

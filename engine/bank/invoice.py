@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import InvoiceId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.ledger.database import Connection, change_any, change_rows, translated

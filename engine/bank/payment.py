@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.errors import InvariantBroken
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import AccountId, BatchId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 from engine.domain.payment import Payment

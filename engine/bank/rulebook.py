@@ -6,15 +6,14 @@ so what was charged years ago can be computed again.
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import asyncpg
 
 from engine.domain.errors import Conflict, InvariantBroken
-from engine.ledger.database import Connection, Pool, translated
+from engine.ledger.database import Connection, Reader, translated
 
 Name = Literal["fees", "limits"]
-Reader: TypeAlias = "Connection | Pool"
 
 _COLUMNS = "name, version, content, note, set_by, created_at"
 

@@ -5,7 +5,7 @@ The bank's row of a payment has more columns; the postings need only these.
 
 from dataclasses import dataclass
 
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import PaymentHash, PaymentId
 from engine.domain.money import Msat
 

@@ -23,7 +23,7 @@ from datetime import UTC, date, datetime
 from typing import Literal
 
 from engine.domain.errors import InvariantBroken
-from engine.domain.limits import WINDOWS, Count
+from engine.domain.limit import WINDOWS, Count
 
 Phase = Literal["post", "hold", "settle", "void", "expire", "reverse"]
 Fact = str | int | bool | None

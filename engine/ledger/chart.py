@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from engine.domain.ids import NodeName, WalletId
-from engine.ledger.accounts import get_account_id, get_account_ids
+from engine.ledger.account import get_account_id, get_account_ids
 from engine.ledger.database import Connection
 
 OUTBOX: Final = "liab:outbox"

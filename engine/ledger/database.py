@@ -53,6 +53,8 @@ _FAILURES = (
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+Reader: TypeAlias = "Connection | Pool"
+"""A read of one statement takes either."""
 if TYPE_CHECKING:
     _DriversConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
     _DriversPool: TypeAlias = asyncpg.Pool[asyncpg.Record]

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import orjson
 
 from engine.domain.errors import EngineError, InvariantBroken
-from engine.ledger.accounts import check_in_transaction
+from engine.ledger.account import check_in_transaction
 from engine.ledger.book import Posting
 from engine.ledger.database import Connection, ruled, translated
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.ledger.database import Connection, translated
-from engine.views.balances import ReconciliationFigures, read_reconciliation_figures
+from engine.views.balance import ReconciliationFigures, read_reconciliation_figures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from datetime import date, datetime
 from typing import Any
 
 from engine.ledger.database import Connection, translated
-from engine.views.balances import EntryRow
+from engine.views.balance import EntryRow
 
 MAX_STEPS = 100
 

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from engine.bank.accounts import Wallet, list_wallets
+from engine.bank.account import Wallet, list_wallets
 from engine.domain.ids import AccountId, WalletId
 from engine.ledger.database import Connection, translated
-from engine.views.balances import get_balance
+from engine.views.balance import get_balance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from engine.clients.lnd.client import LndNode
-from engine.clients.lnd.invoices import InvoiceNode
+from engine.clients.lnd.invoice import InvoiceNode
 from engine.domain.ids import NodeName
 from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, keep_asking
 from infra.bench.figures import Goal

@@ -9,12 +9,12 @@ from typing import Any
 import asyncpg
 
 from engine.domain.errors import EngineError
-from engine.ledger.accounts import open_account_in_tx
+from engine.ledger.account import open_account_in_tx
 from engine.ledger.book import Leg, Posting, credit, debit
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Pool, open_pool, transaction
 from engine.ledger.store import Posted, post_in_tx
-from engine.views.balances import get_balance
+from engine.views.balance import get_balance
 from tests.fixtures.postgres import Database
 
 _numbers = itertools.count()

@@ -14,7 +14,7 @@ from engine.contracts.invoice import CreditedReceipt, Receipt
 from engine.contracts.payment import OpenedPayment, PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
-from engine.ledger.accounts import get_account_id, open_account_in_tx
+from engine.ledger.account import get_account_id, open_account_in_tx
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
 from engine.ledger.checks import find_broken_rules

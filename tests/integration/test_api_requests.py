@@ -10,7 +10,7 @@ import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from api.service.lookups import Lookups
+from api.service.lookup import Lookups
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, is_problem, running_api
 

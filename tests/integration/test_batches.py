@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 
 from activities.batch import Batches
 from api.service.batch import batch_run
-from engine.bank import limits
-from engine.bank.prices import Price, read_prices
+from engine.bank import limit
+from engine.bank.price import Price, read_prices
 from engine.contracts.batch import MAX_BODY_BYTES, MAX_ITEMS, BatchItem, BatchOutcome, BatchRequest
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import InvariantBroken
@@ -317,7 +317,7 @@ async def test_the_price_is_read_once_for_all_items_of_a_batch(bank: Payers, mon
     assert answer.status_code == 200, answer.text
     await set_rules(bank, "limits", {"levels": {"8": {"internal": {"day": {"USD": "10.00"}}}}})
     alice, bob = await payer_of(bank, 10**9, level=8), await bank.api.open_account()
-    monkeypatch.setattr(limits, "read_prices", counting)
+    monkeypatch.setattr(limit, "read_prices", counting)
     answer = await send(alice, [to(bob, 4_000_000), to(bob, 4_000_000), to(bob, 2_000_001)])
     problem = is_problem(answer, 409, "limit_exceeded")
     assert (problem["item"], problem["used"], problem["asked"]) == (2, "8.00", "2.000001")

@@ -13,7 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.sending import Sending
 from engine.clients.lnd.client import LndNode
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
-from engine.domain.channels import SeenChannels
+from engine.domain.channel import SeenChannels
 from engine.domain.ids import PaymentHash
 from engine.domain.lost_attempt import release_height
 from tests.fixtures.postgres import Database

@@ -11,7 +11,7 @@ from engine.bank import payment
 from engine.domain.errors import EngineError, InvariantBroken
 from engine.domain.ids import AccountId, WalletId, WithdrawLinkId
 from engine.domain.money import Msat
-from engine.ledger.accounts import get_account_id
+from engine.ledger.account import get_account_id
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
 from engine.ledger.database import Connection, change_any, change_one, change_rows, transaction

@@ -16,7 +16,7 @@ import pytest_asyncio
 from activities.forced_end import Decisions
 from engine.bank import sending
 from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.htlc import NodeHtlcs
 from engine.contracts.payment import Approval, CarryOutDecision, LightningAttempt, OpenedPayment, PaymentOutcome
 from engine.domain.errors import EngineError
 from engine.domain.ids import AccountId, DecisionId, PaymentHash

@@ -13,7 +13,7 @@ from activities import forced_end
 from activities.forced_end import Decisions
 from engine.bank import sending
 from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.htlc import NodeHtlcs
 from engine.contracts.payment import Approval, CarryOutDecision, LightningAttempt, PaymentOutcome
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, DecisionId, PaymentHash

@@ -17,7 +17,7 @@ from activities.payment import Payments
 from engine.bank.rulebook import read_current, set_in_tx
 from engine.contracts.invoice import Receipt
 from engine.contracts.payment import LightningAttempt, OpenedPayment, PaymentRequest, ReleasePayment, SettlePayment
-from engine.domain import fees
+from engine.domain import fee
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, PaymentHash, WalletId, new_id
 from engine.domain.money import Msat
@@ -25,7 +25,7 @@ from engine.domain.routing_cap import default_routing_cap
 from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import transaction
-from engine.views.balances import list_entries
+from engine.views.balance import list_entries
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, running_api
 from tests.integration.views_helpers import NODE, Teller, open_teller
@@ -33,7 +33,7 @@ from tests.integration.views_helpers import NODE, Teller, open_teller
 pytestmark = pytest.mark.integration
 
 _numbers = itertools.count(1)
-KIND_OF: dict[str, fees.Kind] = {
+KIND_OF: dict[str, fee.Kind] = {
     "paid_internally": "internal",
     "lightning_reserved": "lightning_out",
     "lightning_settled": "lightning_out",
@@ -93,7 +93,7 @@ async def desk(ledger_db: Database, tmp_path: Path) -> AsyncIterator[Desk]:
 async def assert_fees_are_found_again(desk: Desk) -> None:
     """Each posting says version, level and fee; the pure function and the income account say the same."""
     rows = await desk.api.database.fetch("SELECT version, content FROM bank.rulebooks WHERE name = 'fees'")
-    schedules = {row["version"]: fees.parse_schedule(json.loads(row["content"])) for row in rows}
+    schedules = {row["version"]: fee.parse_schedule(json.loads(row["content"])) for row in rows}
     booked = await desk.api.database.fetch(
         """SELECT t.template, t.external_ref, t.metadata, coalesce(p.amount_msat, i.outside_msat) AS amount_msat,
                   -coalesce(sum(e.amount) FILTER (WHERE a.kind IN ('income', 'expense')), 0) AS earned_msat
@@ -106,7 +106,7 @@ async def assert_fees_are_found_again(desk: Desk) -> None:
     )
     for row in booked:
         said = json.loads(row["metadata"])
-        again = fees.fee(
+        again = fee.fee(
             schedules[said["fee_version"]], KIND_OF[row["template"]], Msat(row["amount_msat"]), said["fee_level"]
         )
         assert said["fee_msat"] == again > 0, row["external_ref"]
@@ -331,7 +331,7 @@ async def test_by_invoice_the_payer_pays_inside_and_the_payee_what_came_from_out
 
 async def test_the_wallets_views_agree_with_each_other(desk: Desk) -> None:
     """Transactions: amount − fee in, amount + fee out. Statement: opening + movements = closing. One balance."""
-    await desk.set_fees({kind: [{"flat_msat": 70}] for kind in get_args(fees.Kind)})
+    await desk.set_fees({kind: [{"flat_msat": 70}] for kind in get_args(fee.Kind)})
     alice, bob = await desk.open_user(), await desk.open_user(50_000)
     await receive(desk, alice, 300_000)
     request = asked(alice, 100_000)
@@ -391,6 +391,6 @@ async def test_every_fee_is_of_one_version_while_two_pay_and_the_schedule_change
     )
     assert len(rows) == 100
     for row in rows:
-        schedule = fees.parse_schedule(json.loads(row["content"]))
-        kind: fees.Kind = "internal" if row["kind"] == "internal" else "lightning_out"
-        assert fees.fee(schedule, kind, row["amount_msat"], row["fee_level"]) == row["service_fee_msat"]
+        schedule = fee.parse_schedule(json.loads(row["content"]))
+        kind: fee.Kind = "internal" if row["kind"] == "internal" else "lightning_out"
+        assert fee.fee(schedule, kind, row["amount_msat"], row["fee_level"]) == row["service_fee_msat"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from engine.domain.fees import fee, parse_schedule
+from engine.domain.fee import fee, parse_schedule
 from engine.domain.money import Msat
 from infra.local.outside import Outside
 from tests.fixtures.stack import Account, Bank, Json

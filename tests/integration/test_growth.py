@@ -26,7 +26,7 @@ from engine.ledger.chart import Chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, open_pool, transaction
-from engine.views import balances
+from engine.views import balance
 from tests.fixtures.postgres import Database, copy_of_template
 from tests.integration.api_helpers import ADMIN, Api, bearer, running_api
 from tests.integration.growth_helpers import KEY, NODE, write_history
@@ -198,7 +198,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
         "cancellations": read(lambda conn: invoice.list_cancellations(conn, name, 100)),
         "tend": read(lambda conn: node.report_room(conn, name, *[Msat(1_000_000_000)] * 3)),
         "cut and counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),
-        "due holds": read(balances.list_due_holds),
+        "due holds": read(balance.list_due_holds),
     }
 
 
@@ -251,7 +251,7 @@ async def test_closings_change_no_balance_of_any_moment(ledger_db: Database) -> 
         )
         assert wrong == []
         for together in (False, True):
-            rows = await balances.list_trial_balance(conn, users_together=together)
+            rows = await balance.list_trial_balance(conn, users_together=together)
             assert sum(row.settled_msat for row in rows) == 0
             assert [row.code for row in rows if row.code.startswith("liab:user")] == (
                 ["liab:user:*"] if together else [f"liab:user:wal_g{user}" for user in range(10)]

@@ -8,8 +8,8 @@ import pytest
 import pytest_asyncio
 
 from engine.domain.errors import EngineError, InvariantBroken, Unavailable
-from engine.domain.limits import Count
-from engine.ledger.accounts import open_account_in_tx
+from engine.domain.limit import Count
+from engine.ledger.account import open_account_in_tx
 from engine.ledger.book import Counted, Posting, credit, debit
 from engine.ledger.database import transaction
 from engine.ledger.store import post_batch_in_tx, post_in_tx

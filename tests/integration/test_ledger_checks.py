@@ -12,12 +12,12 @@ from alembic.migration import MigrationContext
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
-from engine.domain.limits import Count
+from engine.domain.limit import Count
 from engine.ledger.book import Counted, credit, debit
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import open_pool
 from engine.views import ledger_tables
-from engine.views.balances import list_trial_balance
+from engine.views.balance import list_trial_balance
 from tests.fixtures.postgres import Database, copy_of_template, migrate
 from tests.fixtures.stack import eventually
 from tests.integration.ledger_helpers import Bank, open_bank, run_as

@@ -12,11 +12,11 @@ import pytest_asyncio
 
 from activities.correction import Corrections
 from engine.bank import invoice
-from engine.bank.fees import FeeBook
+from engine.bank.fee_schedule import FeeBook
 from engine.bank.rulebook import set_in_tx
 from engine.contracts.correction import DecideCorrection, Decision, Proposal
 from engine.domain.correction import CorrectionKind, CorrectionStatus, transfer_refs
-from engine.domain.fees import Charge, Kind
+from engine.domain.fee import Charge, Kind
 from engine.domain.ids import AccountId, CorrectionId, PaymentHash, new_id
 from engine.domain.money import Msat
 from engine.ledger.checks import find_broken_rules
@@ -24,7 +24,7 @@ from engine.ledger.database import transaction
 from engine.ledger.postings.receipt import credited
 from engine.ledger.postings.suspense import unclaimed
 from engine.ledger.store import post_in_tx
-from engine.views.balances import list_entries
+from engine.views.balance import list_entries
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import ADMIN, Api, User, running_api
 from tests.integration.views_helpers import NODE, Teller, open_teller

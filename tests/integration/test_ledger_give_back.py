@@ -9,9 +9,9 @@ from math import ceil
 import pytest
 import pytest_asyncio
 
-from engine.bank.limits import read_used
+from engine.bank.limit import read_used
 from engine.domain.errors import Refused
-from engine.domain.limits import WINDOWS, Count
+from engine.domain.limit import WINDOWS, Count
 from engine.ledger.book import MAX_LEG_MSAT, Counted, credit, debit
 from engine.ledger.database import transaction
 from engine.ledger.store import post_batch_in_tx

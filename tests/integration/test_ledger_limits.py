@@ -7,10 +7,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from engine.bank import limits
-from engine.bank.limits import prune_counters_in_tx
+from engine.bank import limit
+from engine.bank.limit import prune_counters_in_tx
 from engine.domain.errors import Refused
-from engine.domain.limits import WINDOWS, Count
+from engine.domain.limit import WINDOWS, Count
 from engine.ledger.book import Counted, credit, debit
 from engine.ledger.database import open_pool, transaction
 from tests.fixtures.postgres import Database, database_at, migrate
@@ -192,7 +192,7 @@ async def test_pruning_waits_for_nobody_and_takes_as_much_as_it_may(
     user = await bank.user()
     old = {f"now - w * 2 - b * {n}": 0 for n in range(2, 9)}
     await earlier(shared_ledger_db, user, DAY, old)
-    monkeypatch.setattr(limits, "PRUNED_AT_ONCE", 3)
+    monkeypatch.setattr(limit, "PRUNED_AT_ONCE", 3)
     busy = await asyncpg.connect(shared_ledger_db.owner_dsn)
     try:
         await busy.execute("BEGIN")

@@ -10,11 +10,11 @@ import pytest
 import pytest_asyncio
 
 from engine.domain.errors import Refused
-from engine.ledger.accounts import open_account_in_tx
+from engine.ledger.account import open_account_in_tx
 from engine.ledger.book import MAX_LEG_MSAT, credit, debit
 from engine.ledger.database import transaction
 from engine.ledger.store import post_in_tx
-from engine.views.balances import list_due_holds
+from engine.views.balance import list_due_holds
 from tests.fixtures.postgres import Database
 from tests.integration.ledger_helpers import Bank, make, run_as, running_bank
 

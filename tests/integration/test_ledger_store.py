@@ -8,11 +8,11 @@ import pytest
 import pytest_asyncio
 
 from engine.domain.errors import Conflict, InvariantBroken, NotFound, OutcomeUnknown, Unavailable
-from engine.ledger.accounts import get_account_id, open_account_in_tx
+from engine.ledger.account import get_account_id, open_account_in_tx
 from engine.ledger.book import credit, debit
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
-from engine.views.balances import get_balance_at, list_trial_balance
+from engine.views.balance import get_balance_at, list_trial_balance
 from tests.fixtures.postgres import Database
 from tests.integration.ledger_helpers import Bank, make, run_as, running_bank
 

@@ -8,10 +8,10 @@ import pytest
 import pytest_asyncio
 
 from engine.domain.errors import Conflict
-from engine.ledger.accounts import open_account_in_tx
+from engine.ledger.account import open_account_in_tx
 from engine.ledger.book import credit, debit
 from engine.ledger.database import transaction
-from engine.views.balances import list_entries
+from engine.views.balance import list_entries
 from tests.fixtures.postgres import Database
 from tests.integration.ledger_helpers import Bank, make, running_bank
 

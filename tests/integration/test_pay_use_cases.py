@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from api.service.batch import batch_run
-from api.service.batch.batch_items import BatchItemOrder
+from api.service.batch.batch_item import BatchItemOrder
 from api.service.batch.order import BatchOrder
 from api.service.batch.pay import pay_batch, show_batch
 from api.service.deadline import Deadline

@@ -19,7 +19,7 @@ from engine.bank.rulebook import read_current, set_in_tx
 from engine.contracts.invoice import MAX_RECEIPTS, Receipt, ReceiptPage, ReceiptVerdict
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
-from engine.ledger.accounts import get_account_id
+from engine.ledger.account import get_account_id
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import CAPITAL, SUSPENSE_IN
 from engine.ledger.database import transaction

@@ -23,7 +23,7 @@ from engine.contracts.reconciliation import FindingKind, NodeComparison, PlaceRe
 from engine.domain.ids import PaymentHash, ReconciliationId
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.accounts import get_account_id, open_account_in_tx
+from engine.ledger.account import get_account_id, open_account_in_tx
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.database import Pool, open_pool, transaction
 from engine.ledger.store import post_in_tx

@@ -20,12 +20,12 @@ from api.service.invoice import invoice, public
 from api.service.invoice.node import InvoiceOrder
 from api.service.invoice.payee import find_payee
 from api.service.resources import Resources, open_resources
-from api.service.wallet import statement, transactions, wallet
+from api.service.wallet import statement, transaction, wallet
 from engine.domain.errors import Conflict, NotFound
 from engine.domain.ids import NodeName
 from engine.views.account import AccountFilter
 from engine.views.audit import AuditFilter
-from engine.views.transactions import TransactionFilter
+from engine.views.transaction import TransactionFilter
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import MadeUpNode, settings_for
 from tests.tidy.house import ROOT
@@ -111,7 +111,7 @@ async def test_an_account_reads_its_wallet(resources: Resources) -> None:
     assert [own] == opened.wallets
     assert await wallet.show_wallet(resources, caller, own.id) == own
     assert (await account.show_own_account(resources, caller)).id == opened.id
-    nothing = await transactions.list_transactions(resources, caller, own.id, TransactionFilter(), limit=10)
+    nothing = await transaction.list_transactions(resources, caller, own.id, TransactionFilter(), limit=10)
     assert (list(nothing.rows), nothing.following) == ([], None)
     page = await statement.give_statement(resources, caller, own.id, None, None, limit=10)
     assert (page.period.opening_msat, page.period.closing_msat, list(page.movements.rows)) == (0, 0, [])

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from api.service.lookups import Lookups
+from api.service.lookup import Lookups
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import Api, User, bearer, is_problem, running_api
 

@@ -17,7 +17,7 @@ import pytest
 import pytest_asyncio
 
 from engine.clients.lnd.client import LndNode
-from engine.clients.lnd.invoices import InvoiceNode
+from engine.clients.lnd.invoice import InvoiceNode
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.domain.ids import NodeName
 from engine.domain.money import Msat

@@ -16,20 +16,13 @@ from temporalio.client import Client
 from activities.batch import Batches
 from activities.payment import Payments
 from api.service.auth import Caller, authenticate
-from api.service.lookups import Lookups
-from api.service.payment.lanes import Lanes
+from api.service.lookup import Lookups
+from api.service.payment.lane import Lanes
 from api.service.payment.payment_run import Run
 from api.service.resources import Resources
-from engine.bank.accounts import (
-    NewAccount,
-    NewApiKey,
-    add_api_key_in_tx,
-    list_wallets,
-    new_secret,
-    open_bank_account_in_tx,
-    token,
-)
-from engine.bank.limits import LimitBooks
+from engine.bank.account import NewAccount, list_wallets, open_bank_account_in_tx
+from engine.bank.api_key import NewApiKey, add_api_key_in_tx, new_secret, token
+from engine.bank.limit import LimitBooks
 from engine.bank.node.node import add_row_in_tx, report_room
 from engine.clients.announcements import Listener
 from engine.clients.cache import Cache
@@ -40,12 +33,12 @@ from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentRequest, SettlePayment
 from engine.domain.ids import AccountId, ApiKeyId, NodeName, WalletId, new_id
 from engine.domain.money import Msat
-from engine.ledger.accounts import get_account_id, open_account_in_tx
+from engine.ledger.account import get_account_id, open_account_in_tx
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.store import post_in_tx
-from engine.views.balances import get_balance
+from engine.views.balance import get_balance
 from tests.fixtures.postgres import Database
 from tests.integration.api_helpers import settings_for
 

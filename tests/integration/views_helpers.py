@@ -7,11 +7,11 @@ from typing import Any
 
 from engine.bank import invoice, payment
 from engine.bank.node import node
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import NodeName, PaymentHash, PaymentId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.accounts import get_account_id
+from engine.ledger.account import get_account_id
 from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.postings.node import adopted
 from engine.ledger.postings.payment import paid_internally, released, reserved, settled

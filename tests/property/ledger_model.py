@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from fractions import Fraction
 from math import ceil
 
-from engine.domain.limits import Count
+from engine.domain.limit import Count
 from engine.ledger.book import Counted, Leg, Posting, credit, debit
 
 LIMITS = {

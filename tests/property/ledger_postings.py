@@ -3,7 +3,7 @@
 from typing import Any
 
 from engine.domain.correction import THROUGH, Correction
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import CorrectionId, NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.domain.payment import Payment

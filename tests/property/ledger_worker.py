@@ -8,7 +8,7 @@ from multiprocessing.connection import Connection as Pipe
 from typing import Any, TypeAlias
 
 from engine.domain.errors import EngineError, Unavailable
-from engine.ledger.accounts import open_account_in_tx
+from engine.ledger.account import open_account_in_tx
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import Pool, open_pool, transaction
 from engine.ledger.store import Posted, post_batch_in_tx, post_in_tx

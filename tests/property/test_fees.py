@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from engine.domain.errors import Invalid
-from engine.domain.fees import KINDS, MAX_LEVEL, FeeSchedule, Kind, fee, parse_schedule
+from engine.domain.fee import KINDS, MAX_LEVEL, FeeSchedule, Kind, fee, parse_schedule
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 
 pytestmark = pytest.mark.property

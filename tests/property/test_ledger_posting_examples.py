@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from engine.domain.fees import Charge
-from engine.domain.limits import Count
+from engine.domain.fee import Charge
+from engine.domain.limit import Count
 from engine.domain.money import Msat
 from engine.ledger.book import Posting
 from engine.ledger.postings.correction import corrected

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from engine.domain.correction import THROUGH, CorrectionKind, transfer_refs
 from engine.domain.errors import InvariantBroken
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import PaymentHash
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 from engine.ledger.book import Posting

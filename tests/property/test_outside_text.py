@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.clients.lnurl import payee
 from engine.clients.lnurl.success_action import read_success_action, reveal, storable
 from engine.clients.lnurl.web import Web
-from engine.domain.destinations import read_destination
+from engine.domain.destination import read_destination
 from engine.domain.errors import EngineError, Invalid, Unavailable
 from engine.domain.lnurl import description_hash, plain_text
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat

@@ -21,7 +21,7 @@ IMPORTS = {
     "api/service/reconciliation/case.py": 17,
     "api/service/resources.py": 17,
     "api/system/metrics.py": 16,
-    "engine/bank/accounts.py": 17,
+    "engine/bank/account.py": 17,
     "engine/clients/lnd/client.py": 26,
     "engine/telemetry.py": 16,
     "infra/bench/books.py": 17,

@@ -9,11 +9,11 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.sending import Sending
-from engine.bank import node_channels, sending
+from engine.bank import node_channel, sending
 from engine.clients.lnd.client import LndNode, NodeIdentity, NodePayment, NodePaymentStatus
-from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.htlc import NodeHtlcs
 from engine.contracts.payment import AttemptReport, LightningAttempt
-from engine.domain.channels import KnownChannel
+from engine.domain.channel import KnownChannel
 from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
@@ -210,4 +210,4 @@ def _fake_channels(state: FakeBank, monkeypatch: pytest.MonkeyPatch) -> None:
         return next(iter(state.doubts.values()), None)
 
     for replaced in (read_known, note_seen, find_doubt):
-        monkeypatch.setattr(node_channels, replaced.__name__, replaced)
+        monkeypatch.setattr(node_channel, replaced.__name__, replaced)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from activities.reconciliation.channels import list_gone, name_ends, name_fees
+from activities.reconciliation.channel import list_gone, name_ends, name_fees
 from engine.bank.agreement import AgreedChannel
 from engine.clients.lnd.commitment import NodeChannel
 from engine.clients.lnd.history import ChannelEnd, NodeChange

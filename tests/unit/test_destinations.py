@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.domain.destinations import (
+from engine.domain.destination import (
     Destination,
     Invoice,
     LightningAddress,
@@ -18,7 +18,7 @@ from engine.domain.destinations import (
 )
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
-from engine.domain.usernames import check_username
+from engine.domain.username import check_username
 
 pytestmark = pytest.mark.unit
 

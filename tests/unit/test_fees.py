@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.domain.errors import Invalid
-from engine.domain.fees import MAX_STEPS, MAX_TIERS, Effect, explain, fee, parse_schedule
+from engine.domain.fee import MAX_STEPS, MAX_TIERS, Effect, explain, fee, parse_schedule
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 
 pytestmark = pytest.mark.unit

@@ -9,7 +9,7 @@ import pytest
 
 from api.service.deadline import Deadline
 from api.service.payment import payment_run
-from api.service.payment.lanes import Lanes
+from api.service.payment.lane import Lanes
 from api.service.payment.payment_run import Run
 from engine.contracts.converter import DATA_CONVERTER
 from engine.contracts.lane import MAX_ITEMS, LaneRequest

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.domain.errors import InvariantBroken
-from engine.domain.limits import Count
+from engine.domain.limit import Count
 from engine.ledger.book import MAX_COUNTS, MAX_LEG_MSAT, Counted, Leg, Posting, credit, debit
 
 pytestmark = pytest.mark.unit

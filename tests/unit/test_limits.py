@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import ApiKeyId
-from engine.domain.limits import WINDOWS, Count, exceeded, key_count, level_counts, parse_limits
+from engine.domain.limit import WINDOWS, Count, exceeded, key_count, level_counts, parse_limits
 from engine.domain.money import Msat, Sat, fiat_text, msat_to_fiat_ceil, parse_fiat
 from engine.domain.routing_cap import default_routing_cap, highest_routing_cap, require_max_fee_in_bounds
 from engine.ledger.book import MAX_LEG_MSAT

@@ -16,7 +16,7 @@ from engine.contracts.batch import BatchOutcome
 from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus, Refusal
 from engine.domain.errors import Refused
-from engine.views.balances import ReconciliationFigures
+from engine.views.balance import ReconciliationFigures
 from engine.views.metrics import Figures, NodeFigures
 
 pytestmark = pytest.mark.unit

@@ -2,7 +2,7 @@
 
 import pytest
 
-from engine.domain.channels import KnownChannel, SeenChannels, find_doubts, gone
+from engine.domain.channel import KnownChannel, SeenChannels, find_doubts, gone
 
 pytestmark = pytest.mark.unit
 

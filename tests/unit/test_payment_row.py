@@ -6,7 +6,7 @@ import pytest
 
 from engine.bank import payment
 from engine.contracts.payment import PaymentRequest
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import AccountId, NodeName, PaymentHash, PaymentId, WalletId
 from engine.domain.money import Msat
 

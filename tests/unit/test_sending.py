@@ -13,7 +13,7 @@ from temporalio.testing import ActivityEnvironment
 from activities import sending as sends
 from activities.sending import Sending
 from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
-from engine.clients.lnd.htlcs import NodeHtlcs
+from engine.clients.lnd.htlc import NodeHtlcs
 from engine.clients.lnd.refusal import SendRefused
 from engine.contracts.payment import NodeVerdict
 from engine.domain.errors import InvariantBroken, NotFound, OutcomeUnknown, Unavailable

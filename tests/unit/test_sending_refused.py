@@ -17,7 +17,7 @@ from engine.clients.lnd.decode import InvoiceReader
 from engine.clients.lnd.refusal import NotBegun, SendRefused, refusal
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.contracts.payment import NodeVerdict
-from engine.domain.channels import KnownChannel, SeenChannels
+from engine.domain.channel import KnownChannel, SeenChannels
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.pause import pause_after

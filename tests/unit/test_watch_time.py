@@ -9,7 +9,7 @@ import pytest
 
 from activities import sending
 from engine.clients.lnd import client as lnd
-from engine.clients.lnd import htlcs, untried
+from engine.clients.lnd import htlc, untried
 from engine.ledger import database
 from workflows.policies import WATCH
 
@@ -30,8 +30,8 @@ def longest_look_s() -> int:
     look = inspect.getsource(sending.Sending.watch_payment)
     steps = {
         "self._find(": lnd._CALL_TIMEOUT_S,
-        "self._read_channels(": calls_s(htlcs.read_htlcs)
-        + calls_s(htlcs.read_closed)
+        "self._read_channels(": calls_s(htlc.read_htlcs)
+        + calls_s(htlc.read_closed)
         + 2 * CONNECTION_S
         + 4 * STATEMENT_S,
         "self._end_untried(": calls_s(untried.end_untried),
@@ -43,8 +43,8 @@ def longest_look_s() -> int:
 
 
 def test_the_calls_of_a_look_are_all_counted() -> None:
-    assert calls_s(htlcs.read_htlcs) == 3 * lnd._CALL_TIMEOUT_S
-    assert calls_s(htlcs.read_closed) == lnd._CALL_TIMEOUT_S
+    assert calls_s(htlc.read_htlcs) == 3 * lnd._CALL_TIMEOUT_S
+    assert calls_s(htlc.read_closed) == lnd._CALL_TIMEOUT_S
     assert longest_look_s() > 200
 
 

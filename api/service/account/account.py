@@ -10,11 +10,11 @@ from api.service.idempotency import Intent, Outcome, once
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.wallet.wallet import WalletOut, read_wallets
-from engine.bank import accounts
+from engine.bank.account import NewAccount, find_account, open_bank_account_in_tx
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, new_id
-from engine.domain.usernames import check_username
+from engine.domain.username import check_username
 from engine.ledger.database import Connection
 
 
@@ -50,13 +50,13 @@ async def open_account(
     caller.require_role(*MAY["open accounts"])
     if order.username is not None:
         check_username(order.username)
-    new = accounts.NewAccount(
+    new = NewAccount(
         id=AccountId(new_id("acct")), username=order.username, external_id=order.external_id, level=order.level
     )
 
     async def make(conn: Connection) -> None:
         await still_may_in_tx(conn, caller)
-        await accounts.open_bank_account_in_tx(conn, new)
+        await open_bank_account_in_tx(conn, new)
         facts = {name: value for name, value in asdict(order).items() if value is not None}
         await record_in_tx(conn, caller.act("account.open", account_id=new.id, **facts))
 
@@ -72,7 +72,7 @@ async def show_own_account(resources: Resources, caller: Caller) -> AccountOut:
 
 async def _read(resources: Resources, account_id: AccountId) -> AccountOut:
     async with resources.reading() as conn:
-        account = await accounts.find_account(conn, account_id)
+        account = await find_account(conn, account_id)
         if account is None:
             raise InvariantBroken(f"there is no account {account_id}")
         return AccountOut(**asdict(account), wallets=await read_wallets(conn, account_id))

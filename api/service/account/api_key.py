@@ -17,7 +17,8 @@ from api.service.account.api_key_shape import KeyOrder, KeyOut, NewKeyOut
 from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.idempotency import Intent, Outcome, find_replay, once
 from api.service.resources import Resources
-from engine.bank import accounts
+from engine.bank.account import find_account
+from engine.bank.api_key import NewApiKey, add_api_key_in_tx, find_api_key, new_secret, revoke_api_key_in_tx, token
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import AccountId, ApiKeyId, new_id
@@ -44,13 +45,13 @@ async def make_api_key(
     _check_hands_on(caller, scopes)
     _check_spending(caller, scopes)
     _check_expiry(caller, order.expires_at)
-    key_id, secret = ApiKeyId(new_id("key")), accounts.new_secret()
+    key_id, secret = ApiKeyId(new_id("key")), new_secret()
 
     async def make(conn: Connection) -> None:
         maker = await still_may_in_tx(conn, caller)
         if maker is not None and maker.generation >= _MOST_GENERATIONS:
             raise Forbidden(f"This key comes from {_MOST_GENERATIONS - 1} others in a row and cannot make another.")
-        new = accounts.NewApiKey(
+        new = NewApiKey(
             id=key_id,
             account_id=account,
             name=order.name,
@@ -60,7 +61,7 @@ async def make_api_key(
             spend_limit_sat=order.spend_limit_sat,
             made_by=ApiKeyId(caller.key_id) if maker else None,
         )
-        await accounts.add_api_key_in_tx(conn, new)
+        await add_api_key_in_tx(conn, new)
         if caller.is_operator:
             facts: dict[str, object] = {"name": order.name, "scopes": scopes, "expires_at": order.expires_at}
             if order.spend_limit_sat is not None:
@@ -68,8 +69,8 @@ async def make_api_key(
             await record_in_tx(conn, caller.act("key.make", account_id=account, subject=key_id, **facts))
 
     made = await once(resources, intent, key_id, make)
-    token = None if made.replayed else accounts.token(key_id, secret)
-    return Outcome(await _read(resources, account, ApiKeyId(made.id), token), is_replay=made.replayed)
+    shown = None if made.replayed else token(key_id, secret)
+    return Outcome(await _read(resources, account, ApiKeyId(made.id), shown), is_replay=made.replayed)
 
 
 async def list_api_keys(
@@ -93,7 +94,7 @@ async def revoke_api_key(
     Forbidden.
     """
     account = await _account_of_keys(caller, resources, account_id)
-    known = await accounts.find_api_key(resources.pool, account, ApiKeyId(key_id))
+    known = await find_api_key(resources.pool, account, ApiKeyId(key_id))
     if known is None:
         raise no_such("API key")
     _check_hands_on(caller, known.scopes)
@@ -103,7 +104,7 @@ async def revoke_api_key(
         raise Forbidden("Only an administrator may revoke a key and keep the keys that it made.", scope="admin")
     async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
-        revoked = await accounts.revoke_api_key_in_tx(conn, known.id, keep_made=keep_made)
+        revoked = await revoke_api_key_in_tx(conn, known.id, keep_made=keep_made)
         if revoked and caller.is_operator:
             taken = {key: of for key, of in revoked.items() if key != known.id}
             facts = {"taken": dict(list(taken.items())[:_MOST_NAMED]), "count": len(taken), "kept": keep_made}
@@ -115,7 +116,7 @@ async def _account_of_keys(caller: Caller, resources: Resources, account_id: str
     """The account whose keys are meant. Raises NotFound where the caller may not know that it exists."""
     if not caller.is_admin and caller.account != account_id:
         raise no_such("account")
-    if await accounts.find_account(resources.pool, AccountId(account_id)) is None:
+    if await find_account(resources.pool, AccountId(account_id)) is None:
         raise no_such("account")
     return AccountId(account_id)
 
@@ -141,7 +142,7 @@ def _check_expiry(caller: Caller, expires_at: datetime | None) -> None:
 
 
 async def _read(resources: Resources, account_id: AccountId, key_id: ApiKeyId, token: str | None) -> NewKeyOut:
-    known = await accounts.find_api_key(resources.pool, account_id, key_id)
+    known = await find_api_key(resources.pool, account_id, key_id)
     if known is None:
         raise InvariantBroken(f"there is no API key {key_id}")
     return NewKeyOut(

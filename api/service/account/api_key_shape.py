@@ -6,7 +6,7 @@ from datetime import datetime
 
 from pydantic import BaseModel, Field
 
-from engine.domain.limits import Window
+from engine.domain.limit import Window
 from engine.domain.money import Sat
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from api.service.auth import Caller, no_such
-from api.service.batch.batch_items import BatchItemOrder, read_items
+from api.service.batch.batch_item import BatchItemOrder, read_items
 from api.service.fresh_price import require_fresh_prices
 from api.service.resources import Resources
-from engine.bank.limits import find_payer
+from engine.bank.limit import find_payer
 from engine.contracts.batch import BatchRequest
 from engine.domain.errors import Invalid
 from engine.domain.ids import ApiKeyId, BatchId, WalletId

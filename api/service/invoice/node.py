@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from api.service.resources import Resources
 from engine.bank.invoice_row import NewInvoice
 from engine.clients import bolt11
-from engine.clients.lnd.invoices import InvoiceNode
+from engine.clients.lnd.invoice import InvoiceNode
 from engine.domain.errors import InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, InvoiceId, NodeName, WalletId
 from engine.domain.money import Msat

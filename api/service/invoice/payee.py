@@ -9,7 +9,7 @@ from engine.domain.ids import AccountId, WalletId
 from engine.domain.lnurl import COMMENT_LENGTH
 from engine.domain.money import MSAT_PER_SAT, Msat, two_digits_floor
 from engine.domain.outside import one_line
-from engine.domain.usernames import is_username
+from engine.domain.username import is_username
 from engine.views.payee import find_payee_row
 
 MIN_RECEIVED_MSAT = Msat(MSAT_PER_SAT)

@@ -12,8 +12,8 @@ from api.service.destination import as_internal
 from api.service.resources import Resources
 from engine.bank.accepted import EarlierRequest, find_earlier_requests
 from engine.bank.internal_payee import InternalPayees, find_internal_payees
-from engine.bank.limits import Payer, find_payers
-from engine.domain.destinations import Destination, read_destination
+from engine.bank.limit import Payer, find_payers
+from engine.domain.destination import Destination, read_destination
 from engine.domain.errors import Invalid
 from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat

@@ -19,7 +19,7 @@ from api.service.payment.order import Facts, PaymentOrder, PlacedOrder, find_fac
 from api.service.payment.request import check
 from api.service.resources import Resources
 from engine.contracts import workflow_ids
-from engine.domain.destinations import LightningAddress, Lnurl
+from engine.domain.destination import LightningAddress, Lnurl
 from engine.domain.errors import Unavailable
 from engine.views.payment import KeyAnswer, find_answers
 

@@ -22,11 +22,11 @@ from api.service.payment_cost import service_fee
 from api.service.quote.answer import TOO_DEAR, QuoteOut, WarningOut, warning
 from api.service.quote.quote_run import GOOD_FOR, Route, RoutingFee, quote_route
 from api.service.resources import Resources
-from engine.bank.accounts import find_payees, may_not_send, payee_closed
-from engine.bank.limits import Payer, find_excess, find_payer
+from engine.bank.account import find_payees, may_not_send, payee_closed
+from engine.bank.limit import Payer, find_excess, find_payer
 from engine.bank.payable import require_payable
 from engine.domain.ids import ApiKeyId, WalletId
-from engine.domain.limits import exceeded
+from engine.domain.limit import exceeded
 from engine.domain.money import Msat
 from engine.domain.routing_cap import default_routing_cap, highest_routing_cap
 

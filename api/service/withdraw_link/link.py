@@ -12,7 +12,7 @@ from api.service.auth import Caller, no_such
 from api.service.idempotency import Intent, Made, find_replay, once
 from api.service.resources import Resources
 from api.service.withdraw_link.seal import link_url
-from engine.bank.limits import find_payer
+from engine.bank.limit import find_payer
 from engine.bank.withdraw_link.link import WithdrawLink, add_link_in_tx, delete_link, find_link
 from engine.domain.errors import Invalid
 from engine.domain.ids import ApiKeyId, WalletId, WithdrawLinkId, new_id

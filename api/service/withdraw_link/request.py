@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from api.service.destination import resolve
 from api.service.fresh_price import require_fresh_prices
 from api.service.resources import Resources
-from engine.bank.limits import find_payer
+from engine.bank.limit import find_payer
 from engine.bank.withdraw_link.link import WithdrawLink
 from engine.clients import bolt11
 from engine.contracts.payment import PaymentRequest

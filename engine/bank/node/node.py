@@ -6,7 +6,7 @@ from engine.domain.errors import Conflict
 from engine.domain.ids import NodeName, PaymentHash, PaymentId
 from engine.domain.money import Msat
 from engine.ledger import chart
-from engine.ledger.accounts import open_account_in_tx
+from engine.ledger.account import open_account_in_tx
 from engine.ledger.database import Connection, change_any, change_one, translated
 
 

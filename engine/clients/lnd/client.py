@@ -23,9 +23,9 @@ import grpc
 from engine.clients.lnd.commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
 from engine.clients.lnd.decode import InvoiceReader, answer_of, require_same
 from engine.clients.lnd.grpc_channel import open_channel, raise_translated, translated
-from engine.clients.lnd.htlcs import NodeHtlcs, read_closed, read_htlcs
+from engine.clients.lnd.htlc import NodeHtlcs, read_closed, read_htlcs
 from engine.clients.lnd.inbound import NodeRoom, read_room
-from engine.clients.lnd.invoices import cancel_invoice
+from engine.clients.lnd.invoice import cancel_invoice
 from engine.clients.lnd.refusal import refusal
 from engine.clients.lnd.settled import read_claimed, read_settled
 from engine.clients.lnd.untried import end_untried

@@ -1,6 +1,6 @@
 """What a posting with a fee of ours says about it in its metadata."""
 
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.ledger.book import Fact
 
 

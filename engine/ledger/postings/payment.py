@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import PaymentHash
-from engine.domain.limits import Count
+from engine.domain.limit import Count
 from engine.domain.money import Msat
 from engine.domain.payment import Payment
 from engine.ledger.book import Counted, Posting, credit, debit

@@ -10,7 +10,7 @@ The reference is shared, so when two pay the same invoice at the same moment the
 values and account ids in, one posting out.
 """
 
-from engine.domain.fees import Charge
+from engine.domain.fee import Charge
 from engine.domain.ids import PaymentHash
 from engine.domain.money import Msat
 from engine.ledger.book import Posting, credit, debit

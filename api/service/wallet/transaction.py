@@ -8,9 +8,9 @@ from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.wallet.wallet import own_wallet
 from engine.domain.page import START, Position, Slice
-from engine.views import transactions
+from engine.views import transaction
 from engine.views.bank_tables import Transaction
-from engine.views.transactions import TransactionFilter
+from engine.views.transaction import TransactionFilter
 
 
 class TransactionOut(BaseModel):
@@ -44,7 +44,7 @@ async def list_transactions(
     caller.require("read")
     async with resources.reading() as conn:
         await own_wallet(conn, caller.account_id, wallet_id)
-        found = await transactions.list_transactions(conn, wallet_id, wanted, after, limit)
+        found = await transaction.list_transactions(conn, wallet_id, wanted, after, limit)
     return found.map(_shown)
 
 

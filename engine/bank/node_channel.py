@@ -1,8 +1,8 @@
-"""The channels of our nodes as they were last seen: what a proof is held against (engine/domain/channels.py)."""
+"""The channels of our nodes as they were last seen: what a proof is held against (engine/domain/channel.py)."""
 
 from collections.abc import Collection, Mapping
 
-from engine.domain.channels import KnownChannel
+from engine.domain.channel import KnownChannel
 from engine.domain.ids import NodeName, PaymentId
 from engine.ledger.database import Connection, change_any, translated
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from engine.clients.lnd.grpc_channel import translated
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc import lightning_pb2_grpc
-from engine.domain.channels import SeenChannels
+from engine.domain.channel import SeenChannels
 from engine.domain.ids import NodeName, PaymentHash
 
 _CALL_TIMEOUT_S = 10

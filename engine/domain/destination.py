@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
 from engine.domain.lnurl import read_address, read_lnurl
-from engine.domain.usernames import is_username
+from engine.domain.username import is_username
 
 MAX_LENGTH = 10_000
 """Room for the longest invoice inside a BIP 21 URI."""

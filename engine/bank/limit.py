@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-from engine.bank.prices import read_prices
+from engine.bank.price import read_prices
 from engine.bank.rulebook import find_edition
 from engine.domain.errors import InvariantBroken, Refused
 from engine.domain.ids import AccountId, ApiKeyId, WalletId
-from engine.domain.limits import (
+from engine.domain.limit import (
     WINDOWS,
     Count,
     Kind,

@@ -12,7 +12,7 @@ from api.service.destination import agree, as_internal, refuse_self_payment
 from engine.bank.internal_payee import OwnInvoice, find_internal_payees
 from engine.clients import bolt11
 from engine.contracts.batch import BatchItem
-from engine.domain.destinations import Destination, Invoice, read_destination
+from engine.domain.destination import Destination, Invoice, read_destination
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
 from engine.domain.money import Msat

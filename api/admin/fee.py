@@ -19,7 +19,7 @@ from api.service import fee_schedule
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
-from engine.domain.fees import MAX_LEVEL
+from engine.domain.fee import MAX_LEVEL
 from engine.domain.money import Msat
 
 router = APIRouter(prefix="/v1/admin/fees", tags=["operators"])

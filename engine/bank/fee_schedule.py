@@ -2,12 +2,12 @@
 
 The transaction reads the version in force beside a row that it needs anyway. A version never changes, so a process
 reads and parses it once, and no payment waits for a query of its own. Each charge is kept with version and level:
-`engine.domain.fees.fee` computes the same again at any time.
+`engine.domain.fee.fee` computes the same again at any time.
 """
 
 from engine.bank.rulebook import find_edition
 from engine.domain.errors import Invalid, InvariantBroken
-from engine.domain.fees import Charge, FeeSchedule, Kind, fee, parse_schedule
+from engine.domain.fee import Charge, FeeSchedule, Kind, fee, parse_schedule
 from engine.domain.money import Msat
 from engine.ledger.database import Connection
 
