@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from activities.refusals import about_accounts, in_the_callers_words
 from engine.bank import fee_schedule, invoice, payment
-from engine.bank.account import Payee, find_payees, may_not_send, payee_closed
+from engine.bank.account.account import Payee, find_payees, may_not_send, payee_closed
 from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.payable import already_paid, cancelled
 from engine.contracts.payment import PaymentRequest, Refusal

@@ -15,7 +15,7 @@ from activities.direct_send import NO_NODES, DirectSend
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from engine.bank import in_flight, invoice, keysend, payable, payment, sending
-from engine.bank.account import may_not_send
+from engine.bank.account.account import may_not_send
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
 from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.node import node_choice

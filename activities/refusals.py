@@ -4,7 +4,7 @@ from typing import Any
 
 from engine.bank import payment
 from engine.bank.accepted import find_earlier_requests
-from engine.bank.account import may_not_send, payee_closed
+from engine.bank.account.account import may_not_send, payee_closed
 from engine.bank.idempotency import Claim, find_key
 from engine.bank.limit import Payer
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus, Refusal

@@ -14,7 +14,7 @@ from api.service.account.account_status import OperatorAccountOut
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
-from engine.bank.account_status import Status
+from engine.bank.account.account_status import Status
 from engine.views.account import AccountFilter
 
 router = APIRouter(prefix="/v1/admin/accounts", tags=["operators"])

@@ -16,7 +16,7 @@ from datetime import datetime
 from api.http.codes import Forbidden, RateLimited, Unauthenticated
 from api.service.resources import Resources
 from api.service.role import ROLES, Role, Scope
-from engine.bank.api_key import Standing, find_api_keys_by_token, lock_key_in_tx
+from engine.bank.account.api_key import Standing, find_api_keys_by_token, lock_key_in_tx
 from engine.bank.audit import Act
 from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, ApiKeyId

@@ -3,9 +3,9 @@
     nothing under way    asked at the end of this turn of the event loop, with all that came in the same turn
     meanwhile            wait for the answer to those under way, then go together with all that wait
 
-So a lone question waits for nobody, and under load the price of a statement is shared, as lanes share that of a
-payment (`api/service/lanes.py`). Nothing is remembered: what answers a question began after it was asked. Questions
-that take long hold nobody up, and one that cannot be answered is asked again alone, so that it disturbs none of the
+A lone question waits for nobody. Under load, questions share the price of a statement, as payments share the price of
+a workflow in a lane (`api/service/payment/lane.py`). Nothing is remembered: every answer was begun after its question
+was asked. A slow question delays no other, and one that fails is asked again alone, so that it disturbs none of the
 others.
 """
 

@@ -1,6 +1,6 @@
 """Prices as operators set them: what one bitcoin is worth in another currency. A feed writes to the same table.
 
-Limits in a currency count payments at its newest price. A payment needs a fresh one, see `limits.py`.
+Limits in a currency count payments at its newest price. A payment needs a fresh one, see `fresh_price.py`.
 """
 
 import re

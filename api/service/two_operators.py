@@ -22,7 +22,7 @@ from api.http.codes import Forbidden
 from api.service import temporal
 from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
-from engine.bank.api_key import are_of_one_person
+from engine.bank.account.api_key import are_of_one_person
 from engine.bank.audit import find_proposer_key
 from engine.domain.errors import Conflict, EngineError, NotFound, Unavailable
 from engine.domain.ids import ApiKeyId

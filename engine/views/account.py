@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from engine.bank.account_status import Status
+from engine.bank.account.account_status import Status
 from engine.domain.ids import AccountId
 from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection, translated

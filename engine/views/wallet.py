@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from engine.bank.account import Wallet, list_wallets
+from engine.bank.account.account import Wallet, list_wallets
 from engine.domain.ids import AccountId, WalletId
 from engine.ledger.database import Connection, translated
 from engine.views.balance import get_balance

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from engine.bank.api_key import are_of_one_person
+from engine.bank.account.api_key import are_of_one_person
 from engine.domain.ids import ApiKeyId
 from engine.ledger.database import borrowed
 from tests.fixtures.postgres import Database, database_at, migrate

@@ -20,8 +20,8 @@ from api.service.lookup import Lookups
 from api.service.payment.lane import Lanes
 from api.service.payment.payment_run import Run
 from api.service.resources import Resources
-from engine.bank.account import NewAccount, list_wallets, open_bank_account_in_tx
-from engine.bank.api_key import NewApiKey, add_api_key_in_tx, new_secret, token
+from engine.bank.account.account import NewAccount, list_wallets, open_bank_account_in_tx
+from engine.bank.account.api_key import NewApiKey, add_api_key_in_tx, new_secret, token
 from engine.bank.limit import LimitBooks
 from engine.bank.node.node import add_row_in_tx, report_room
 from engine.clients.announcements import Listener

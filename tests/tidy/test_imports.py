@@ -53,10 +53,10 @@ WRONG = [
     ("infra", "engine.clients.lndrpc", "Generated LND stubs"),
 ]
 ALLOWED = [
-    *(("api/service", f"engine.clients.{name}") for name in ("bolt11", "cache", "lnd.invoices")),
+    *(("api/service", f"engine.clients.{name}") for name in ("bolt11", "cache", "lnd.invoice")),
     *(
         ("api/service", f"engine.{name}")
-        for name in ("bank.accounts", "views.bank_tables", "ledger.checks", "ledger.database", "views.balances")
+        for name in ("bank.account.account", "views.bank_tables", "ledger.checks", "ledger.database", "views.balance")
     ),
     ("api/http", "engine.telemetry"),
     ("api/service", "workflows"),

@@ -10,7 +10,7 @@ from api.service.idempotency import Intent, Outcome, once
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.wallet.wallet import WalletOut, read_wallets
-from engine.bank.account import NewAccount, find_account, open_bank_account_in_tx
+from engine.bank.account.account import NewAccount, find_account, open_bank_account_in_tx
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, new_id

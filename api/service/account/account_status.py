@@ -17,8 +17,8 @@ from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.wallet.wallet import WalletOut
-from engine.bank.account_status import Status, change_in_tx
-from engine.bank.api_key import comes_from_account
+from engine.bank.account.account_status import Status, change_in_tx
+from engine.bank.account.api_key import comes_from_account
 from engine.bank.audit import record_in_tx
 from engine.domain.ids import AccountId, ApiKeyId
 from engine.domain.page import START, Position, Slice

@@ -17,8 +17,15 @@ from api.service.account.api_key_shape import KeyOrder, KeyOut, NewKeyOut
 from api.service.auth import Caller, no_such, still_may_in_tx
 from api.service.idempotency import Intent, Outcome, find_replay, once
 from api.service.resources import Resources
-from engine.bank.account import find_account
-from engine.bank.api_key import NewApiKey, add_api_key_in_tx, find_api_key, new_secret, revoke_api_key_in_tx, token
+from engine.bank.account.account import find_account
+from engine.bank.account.api_key import (
+    NewApiKey,
+    add_api_key_in_tx,
+    find_api_key,
+    new_secret,
+    revoke_api_key_in_tx,
+    token,
+)
 from engine.bank.audit import record_in_tx
 from engine.domain.errors import Invalid, InvariantBroken
 from engine.domain.ids import AccountId, ApiKeyId, new_id

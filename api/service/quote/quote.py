@@ -22,7 +22,7 @@ from api.service.payment_cost import service_fee
 from api.service.quote.answer import TOO_DEAR, QuoteOut, WarningOut, warning
 from api.service.quote.quote_run import GOOD_FOR, Route, RoutingFee, quote_route
 from api.service.resources import Resources
-from engine.bank.account import find_payees, may_not_send, payee_closed
+from engine.bank.account.account import find_payees, may_not_send, payee_closed
 from engine.bank.limit import Payer, find_excess, find_payer
 from engine.bank.payable import require_payable
 from engine.domain.ids import ApiKeyId, WalletId

@@ -12,7 +12,7 @@ from datetime import datetime
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.wallet.wallet import own_wallet
-from engine.bank.account import Wallet
+from engine.bank.account.account import Wallet
 from engine.domain.errors import Invalid
 from engine.domain.page import START, Position, Slice
 from engine.views import statement

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 from api.service.auth import Caller, no_such
 from api.service.resources import Resources
-from engine.bank.account import Wallet
+from engine.bank.account.account import Wallet
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection
 from engine.views.wallet import WalletBalance, find_wallet, read_balance, read_balances
