@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from activities.refusals import about_accounts, in_the_callers_words
 from engine.bank import fee_schedule, invoice, payment
-from engine.bank.account.account import Payee, find_payees, may_not_send, payee_closed
+from engine.bank.account.account import Payee, find_payees
 from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.payable import already_paid, cancelled
 from engine.contracts.payment import PaymentRequest, Refusal
@@ -145,15 +145,13 @@ class InternalPayments:
     ) -> _Plan:
         if payer is None:
             raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
-        if payer.status != "active":
-            raise may_not_send(payer.status)
+        payer.require_active()
         ours = _payable(asked, known.invoices) if asked.payee_wallet_id is None else None
         wallet_id = ours.wallet_id if ours else asked.payee_wallet_id
         payee = known.payees.get(wallet_id) if wallet_id else None
         if wallet_id is None or payee is None:
             raise NotFound(f"There is no wallet {wallet_id}.")
-        if payee.status == "closed":
-            raise payee_closed()
+        payee.require_open()
         charge = await self.charge(conn, "internal", asked, payer)
         new = payment.new_internal(asked, charge, wallet_id, workflow_id)
         counts = await counts_of(conn, self._limits, payer, "internal", new.total_msat, known.prices_micro)

@@ -15,7 +15,6 @@ from activities.direct_send import NO_NODES, DirectSend
 from activities.internal import InternalPayments
 from activities.refusals import about_accounts, claim_of, find_answer_in_tx, in_the_callers_words
 from engine.bank import in_flight, invoice, keysend, payable, payment, sending
-from engine.bank.account.account import may_not_send
 from engine.bank.idempotency import claim_keys_in_tx, refuse_claims_in_tx, refuse_key_in_tx
 from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.bank.node import node_choice
@@ -124,8 +123,7 @@ class Payments(PaymentActivities):
         (payer,) = await find_payers(conn, [(asked.account_id, asked.wallet_id, asked.api_key_id)])
         if payer is None:
             raise InvariantBroken(f"{asked.account_id} has no wallet {asked.wallet_id}")
-        if payer.status != "active":
-            raise may_not_send(payer.status)
+        payer.require_active()
         try:
             return await self._reserve_in_tx(conn, asked, payer, workflow_id)
         except Refused as refused:

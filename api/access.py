@@ -51,6 +51,13 @@ async def caller_of(request: Request) -> Caller:
     return caller
 
 
+async def enter(request: Request, scope: Scope) -> tuple[Resources, Caller]:
+    """The resources and the caller, if its key has this scope. Raises Unauthenticated, RateLimited, Forbidden."""
+    resources, caller = await get_resources(request), await caller_of(request)
+    caller.require(scope)
+    return resources, caller
+
+
 async def get_caller(
     request: Request,
     _bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],

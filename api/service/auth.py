@@ -18,7 +18,6 @@ from api.service.resources import Resources
 from api.service.role import ROLES, Role, Scope
 from engine.bank.account.api_key import Standing, find_api_keys_by_token, lock_key_in_tx
 from engine.bank.audit import Act
-from engine.domain.errors import NotFound
 from engine.domain.ids import AccountId, ApiKeyId
 from engine.domain.limit import Window
 from engine.domain.money import Sat
@@ -112,11 +111,6 @@ async def still_may_in_tx(conn: Connection, caller: Caller) -> Standing | None:
     if caller.is_operator and not standing.has_powers:
         raise Forbidden("The roles of this key have ended: an account that it comes from is locked or closed.")
     return standing
-
-
-def no_such(thing: str) -> NotFound:
-    """The same sentence for a thing that does not exist and for one that belongs to another account."""
-    return NotFound(f"There is no such {thing}.")
 
 
 async def _find_caller(resources: Resources, token: str) -> Caller | None:

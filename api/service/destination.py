@@ -4,25 +4,24 @@
     2. the invoice               `engine/clients/bolt11.py`
     3. the payees of the bank    `engine/bank/internal_payee.py`
 
-A lightning address or LNURL of our own domain names one of our users. Any other one is asked for its offer, and
-`with_invoice` asks for the invoice, which is then paid like any invoice. A node's public key is paid without an invoice
-(keysend), where the settings allow it.
+A lightning address or LNURL of our own domain names one of our users. The server of any other one is asked for its
+offer, and `resolve_to_pay` asks it for the invoice, which is then paid like any invoice. A node's public key is paid
+without an invoice (keysend), where the settings allow it.
 """
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from api.service.auth import no_such
 from api.service.resources import Resources
 from engine.bank.internal_payee import (
     InternalPayees,
     OwnInvoice,
     find_internal_payees,
-    find_invoice_wallet,
-    refuse_own_node,
+    find_wallet,
 )
 from engine.clients import bolt11
 from engine.clients.lnurl.payee import Offer, ask_for_invoice, check_amount, look_up, look_up_address
+from engine.domain.amount_to_pay import agree_amount, refuse_self_payment
 from engine.domain.destination import (
     Destination,
     Invoice,
@@ -33,7 +32,7 @@ from engine.domain.destination import (
     WalletRef,
     read_destination,
 )
-from engine.domain.errors import Invalid
+from engine.domain.errors import Invalid, no_such
 from engine.domain.ids import WalletId
 from engine.domain.limit import Kind
 from engine.domain.lnurl import address_path
@@ -74,6 +73,14 @@ class Resolved:
         return self.invoice or self.known
 
     @property
+    def shown_payee(self) -> str:
+        """The payee as operators read it in the Temporal UI."""
+        if self.is_internal:
+            return f"wallet:{self.wallet_id}" if self.request else self.text
+        node = self.invoice.payee if self.invoice else self.payee_node
+        return f"{node[:6]}…" if node else self.text
+
+    @property
     def kind(self) -> Kind:
         """The kind of a payment to it, by which limits are counted."""
         return "internal" if self.is_internal else "lightning"
@@ -90,33 +97,70 @@ async def resolve(resources: Resources, text: str) -> Resolved:
     The server of an address outside is asked for its offer: Unavailable (`destination_unavailable`) when it is away.
     """
     destination = as_internal(resources.settings, read_destination(text))
+    if isinstance(destination, Username | WalletRef):
+        async with resources.reading() as conn:
+            payees = await find_internal_payees(conn, [destination])
+        if resolved := _resolve_internal(text, destination, payees):
+            return resolved
+    resolved = await _resolve_outside(resources, text, destination)
+    if resolved.offer is not None:
+        return resolved
+    async with resources.reading() as conn:
+        return replace(resolved, wallet_id=await find_wallet(conn, resolved.invoice or resolved.payee_node))
+
+
+async def resolve_to_pay(
+    resources: Resources,
+    text: str,
+    destination: Destination | None,
+    payees: InternalPayees,
+    *,
+    payer: WalletId,
+    amount_msat: Msat | None,
+    comment: str | None,
+) -> tuple[Resolved, Msat]:
+    """The destination as it is paid: with an invoice, where its payee gives one, and the amount.
+
+    `destination` is None for a text that names nothing, and `payees` holds those of this bank that it names. Each call
+    asks a payee outside for another invoice. Raises as `resolve` and `amount_to_pay`.
+    """
+    if destination is None:
+        destination = as_internal(resources.settings, read_destination(text))
+    resolved = _resolve_internal(text, destination, payees)
+    if resolved is None:
+        resolved = await _resolve_outside(resources, text, destination)
+        if resolved.offer is not None:
+            offered_msat = agree_amount(resolved.asked_msat, None, amount_msat, datetime.now(UTC))
+            network = resources.settings.bitcoin_network
+            given = await ask_for_invoice(resources.web, resolved.offer, offered_msat, comment, network=network)
+            resolved = replace(resolved, invoice=given.invoice, success_action=given.success_action)
+        async with resources.reading() as conn:
+            resolved = replace(resolved, wallet_id=await find_wallet(conn, resolved.invoice or resolved.payee_node))
+    return resolved, amount_to_pay(resolved, payer, amount_msat)
+
+
+async def _resolve_outside(resources: Resources, text: str, destination: Destination) -> Resolved:
+    """What a destination names that is no known user, wallet or invoice of this bank."""
     match destination:
         case Invoice():
             invoice = bolt11.decode(destination.bolt11, network=resources.settings.bitcoin_network)
-            async with resources.reading() as conn:
-                return Resolved(
-                    text=invoice.bolt11, invoice=invoice, wallet_id=await find_invoice_wallet(conn, invoice)
-                )
-        case Username() | WalletRef():
-            async with resources.reading() as conn:
-                resolved = resolve_internal(text, destination, await find_internal_payees(conn, [destination]))
-            if resolved is None:
-                raise no_such("user" if isinstance(destination, Username) else "wallet")
-            return resolved
+            return Resolved(text=invoice.bolt11, invoice=invoice)
         case NodeKey(pubkey):
             if not resources.settings.keysend:
                 raise Invalid("This bank pays no node without an invoice.", code="keysend_disabled")
-            async with resources.reading() as conn:
-                await refuse_own_node(conn, pubkey)
             return Resolved(text=pubkey, payee_node=pubkey)
         case LightningAddress(name, domain):
             return Resolved(text=text.lower(), offer=await look_up_address(resources.web, name, domain))
         case Lnurl():
             return Resolved(text=destination.lnurl, offer=await look_up(resources.web, destination.url))
+        case Username():
+            raise no_such("user")
+        case WalletRef():
+            raise no_such("wallet")
 
 
-def resolve_internal(text: str, destination: Destination | None, payees: InternalPayees) -> Resolved | None:
-    """As `resolve`, for a destination among these payees. None for any other destination."""
+def _resolve_internal(text: str, destination: Destination, payees: InternalPayees) -> Resolved | None:
+    """What a destination names among these payees; None for any other destination."""
     wallet_id = payees.wallet_id(destination)
     if wallet_id is None:
         return None
@@ -125,52 +169,17 @@ def resolve_internal(text: str, destination: Destination | None, payees: Interna
     return Resolved(text=invoice.bolt11 if invoice else text, known=invoice, wallet_id=wallet_id, username=username)
 
 
-async def with_invoice(
-    resources: Resources, resolved: Resolved, amount_msat: Msat | None, comment: str | None
-) -> Resolved:
-    """The same with the invoice that the offer gives for this amount; without an offer, the same.
+def amount_to_pay(resolved: Resolved, payer: WalletId, amount_msat: Msat | None) -> Msat:
+    """The amount, from the payer or the payee.
 
-    Each call asks for another invoice. Raises Invalid, Unavailable.
+    Raises Invalid when they disagree, when they are one wallet, or when the invoice has expired.
     """
-    if resolved.offer is None:
-        return resolved
-    asked_msat = amount_to_pay(resolved, amount_msat)
-    network = resources.settings.bitcoin_network
-    given = await ask_for_invoice(resources.web, resolved.offer, asked_msat, comment, network=network)
-    async with resources.reading() as conn:
-        wallet_id = await find_invoice_wallet(conn, given.invoice)
-    return replace(resolved, invoice=given.invoice, success_action=given.success_action, wallet_id=wallet_id)
-
-
-def refuse_self_payment(payee: WalletId | None, payer: WalletId) -> None:
-    """Raises Invalid (`self_payment`) when the destination is the wallet that would pay it."""
-    if payee == payer:
-        raise Invalid("The destination is the wallet that would pay it.", code="self_payment")
-
-
-def amount_to_pay(resolved: Resolved, amount_msat: Msat | None) -> Msat:
-    """The amount, from the payer or the payee. Raises Invalid when they disagree, or the invoice has expired."""
+    refuse_self_payment(resolved.wallet_id, payer)
     expires_at = resolved.request.expires_at if resolved.request else None
-    found_msat = agree(resolved.asked_msat, expires_at, amount_msat, datetime.now(UTC))
+    found_msat = agree_amount(resolved.asked_msat, expires_at, amount_msat, datetime.now(UTC))
     if resolved.offer is not None:
         check_amount(resolved.offer, found_msat)
     return found_msat
-
-
-def agree(asked_msat: Msat | None, expires_at: datetime | None, amount_msat: Msat | None, now: datetime) -> Msat:
-    """The amount that the payee asks for until `expires_at`, or the payer's. Raises Invalid as `amount_to_pay`."""
-    if expires_at is not None and expires_at <= now:
-        at = expires_at.isoformat()
-        raise Invalid("This invoice has expired; ask for a new one.", code="invoice_expired", expired_at=at)
-    if asked_msat is None and amount_msat is None:
-        raise Invalid("Say how much: the destination names no amount.", code="amount_required", field="amount_msat")
-    if asked_msat is not None and amount_msat not in {None, asked_msat}:
-        raise Invalid(
-            "The payee asks for another amount; leave amount_msat out, or give the same.",
-            code="amount_mismatch",
-            invoice_amount_msat=asked_msat,
-        )
-    return asked_msat or amount_msat or Msat(0)
 
 
 def as_internal(settings: ApiSettings, destination: Destination) -> Destination:

@@ -6,11 +6,12 @@ A schedule that cannot be used is refused, with the place of the error, before a
 from dataclasses import dataclass
 from typing import Any
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.rulebook import set_edition
 from engine.bank.rulebook import Edition, find_edition, read_current
+from engine.domain.errors import no_such
 from engine.domain.fee import Effect, Kind, explain, parse_schedule
 from engine.domain.money import Msat
 

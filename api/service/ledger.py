@@ -11,11 +11,11 @@ from typing import Literal
 
 from pydantic import TypeAdapter
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.bank.audit import record_in_tx
-from engine.domain.errors import Invalid, Unavailable
+from engine.domain.errors import Invalid, Unavailable, no_such
 from engine.ledger.database import transaction
 from engine.views import balance, export, transfer_history
 from engine.views.balance import TrialBalanceRow

@@ -97,6 +97,17 @@ async def wait(handle: WorkflowHandle[Any, R], limit_s: float) -> R | None:
         return None
 
 
+async def is_running(client: Client, workflow_id: str) -> bool:
+    """Whether a workflow with this id runs. Raises Unavailable when Temporal does not answer."""
+    try:
+        description = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=CALL_LIMIT)
+    except _AWAY as error:
+        if _is_not_found(error):
+            return False
+        raise _away(error) from error
+    return description.status is WorkflowExecutionStatus.RUNNING
+
+
 async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
     """The only argument of a workflow that runs, and when it was started; None when it has ended, or never was.
 

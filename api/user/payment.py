@@ -5,15 +5,16 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from api.access import PathId, asked_by_hand, caller_of, get_resources, needs, waiting
+from api.access import PathId, asked_by_hand, enter, get_resources, needs
 from api.http import idempotency_key, prefer
 from api.http.body import AmountMsat, Content, DestinationText, ExternalId, Id, JsonBody, Memo, documented
 from api.http.errors import problems
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
+from api.service.deadline import Deadline
 from api.service.payment import pay, read
-from api.service.payment.answer import PaymentOut
 from api.service.payment.order import PaymentOrder
+from api.service.payment.payment_shape import PaymentOut
 from api.service.resources import Resources
 from engine.domain.money import MAX_AMOUNT_MSAT
 
@@ -71,9 +72,9 @@ async def make_payment(request: Request, response: Response) -> PaymentOut:
 
     A payment to a user or an invoice of this bank settles at once. It costs at most our own fee.
     """
-    resources, caller = await get_resources(request), await caller_of(request)
-    caller.require("send")
-    key, deadline = await idempotency_key.required_key(request), await waiting(request)
+    resources, caller = await enter(request, "send")
+    key = await idempotency_key.required_key(request)
+    deadline = Deadline(prefer.wait_s(request.headers.getlist("Prefer")))
     body = await _BODY(request)
     order = PaymentOrder(**body.content.model_dump(), key=key, body_hash=body.hash)
     answer = await pay.pay(resources, caller, order, deadline)

@@ -78,30 +78,27 @@ async def is_own_invoice(conn: Connection, payment_hash: PaymentHash) -> bool:
     return found
 
 
-async def find_invoice_wallet(conn: Connection, invoice: bolt11.Bolt11) -> WalletId | None:
-    """The wallet that an invoice pays, if the invoice is one of this bank.
+async def find_wallet(conn: Connection, payee: bolt11.Bolt11 | str | None) -> WalletId | None:
+    """The wallet that an invoice pays, if the invoice is one of this bank. None for any other, and for a node's key.
 
-    Raises Invalid for another invoice around a payment hash of this bank, and for an invoice of the bank's own node
-    that no user has made.
+    Raises Invalid for another invoice around a payment hash of this bank. Also for the bank's own node, by an invoice
+    that no user has made or by its key: the payment would be circular, and cost the user routing fees.
     """
-    with translated():
-        row = await conn.fetchrow(
-            "SELECT bolt11, wallet_id FROM bank.invoices WHERE payment_hash = $1", invoice.payment_hash
-        )
-    if row is None:
-        await refuse_own_node(conn, invoice.payee)
-        return None
-    if row["bolt11"] != invoice.bolt11:
-        raise Invalid("This is not the invoice that was made for its payment hash.", code="invalid_destination")
-    return WalletId(row["wallet_id"])
-
-
-async def refuse_own_node(conn: Connection, pubkey: str) -> None:
-    """Raises Invalid for the bank's own node: the payment would be circular, and cost the user routing fees."""
+    if isinstance(payee, bolt11.Bolt11):
+        with translated():
+            row = await conn.fetchrow(
+                "SELECT bolt11, wallet_id FROM bank.invoices WHERE payment_hash = $1", payee.payment_hash
+            )
+        if row is not None and row["bolt11"] == payee.bolt11:
+            return WalletId(row["wallet_id"])
+        if row is not None:
+            raise Invalid("This is not the invoice that was made for its payment hash.", code="invalid_destination")
+    pubkey = payee.payee if isinstance(payee, bolt11.Bolt11) else payee
     with translated():
         own = await conn.fetchval("SELECT name FROM bank.nodes WHERE pubkey = $1", pubkey)
     if own is not None:
         raise Invalid("This pays the bank's own node, and none of its users.", code="invalid_destination")
+    return None
 
 
 async def _find_users(conn: Connection, names: set[str]) -> dict[str, WalletId]:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
+from engine.bank.account.account import may_not_send
 from engine.bank.price import read_prices
 from engine.bank.rulebook import find_edition
-from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.errors import InvariantBroken, Refused, no_such
 from engine.domain.ids import AccountId, ApiKeyId, WalletId
 from engine.domain.limit import (
     WINDOWS,
@@ -45,6 +46,11 @@ class Payer:
     caps: Mapping[Window, Sat]
     """Of the API key that asks; empty when it has none."""
 
+    def require_active(self) -> None:
+        """Raises Refused (`account_locked`) for a locked or closed account."""
+        if self.status != "active":
+            raise may_not_send(self.status)
+
 
 class LimitBooks:
     """The rulebook's versions, parsed. One per process; remembers the last one that was asked for."""
@@ -70,6 +76,14 @@ async def find_payer(
 ) -> Payer | None:
     """As `find_payers` tells of one."""
     (payer,) = await find_payers(conn, [(account_id, wallet_id, key_id)])
+    return payer
+
+
+async def get_payer(conn: Reader, account_id: AccountId, wallet_id: WalletId, key_id: ApiKeyId) -> Payer:
+    """As `find_payer`. Raises NotFound for another account's wallet."""
+    payer = await find_payer(conn, account_id, wallet_id, key_id)
+    if payer is None:
+        raise no_such("wallet")
     return payer
 
 

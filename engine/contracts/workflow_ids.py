@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
-from engine.domain.ids import AccountId, CaseId, CorrectionId, NodeName, PaymentHash, key_digest
+from engine.domain.ids import AccountId, CaseId, CorrectionId, NodeName, PaymentHash, PaymentId, key_digest
 
 RECONCILIATION = "reconciliation"
 """The id of the schedule, and of the runs that it starts."""
@@ -17,6 +17,11 @@ RECONCILIATION_NOW = "reconciliation-asked-now"
 
 def payment(account_id: AccountId, idempotency_key: str) -> str:
     return f"payment-{account_id}-{key_digest(account_id, idempotency_key)}"
+
+
+def payment_of(account_id: AccountId, payment_id: PaymentId) -> str:
+    """As `payment`: the id of a payment ends with the digest of its key."""
+    return f"payment-{account_id}-{payment_id.partition('_')[2]}"
 
 
 def lane(lane: str) -> str:

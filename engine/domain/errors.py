@@ -71,3 +71,8 @@ class InvariantBroken(EngineError):
     """Our books or our code contradict themselves; a person must look before anything else moves."""
 
     default_code = "internal_error"
+
+
+def no_such(thing: str) -> NotFound:
+    """The same sentence for a thing that does not exist and for one that belongs to another account."""
+    return NotFound(f"There is no such {thing}.")

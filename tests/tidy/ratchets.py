@@ -9,7 +9,7 @@ IMPORTS = {
     "activities/internal.py": 17,
     "activities/invoice.py": 22,
     "activities/janitor.py": 21,
-    "activities/payment.py": 25,
+    "activities/payment.py": 24,
     "activities/pump.py": 18,
     "activities/reconciliation/reconciliation.py": 24,
     "activities/sending.py": 22,

@@ -13,18 +13,18 @@ from datetime import datetime
 from pydantic import BaseModel, Field
 
 from api.http.codes import Forbidden
-from api.service.auth import Caller, no_such, still_may_in_tx
+from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.wallet.wallet import WalletOut
 from engine.bank.account.account_status import Status, change_in_tx
 from engine.bank.account.api_key import comes_from_account
 from engine.bank.audit import record_in_tx
+from engine.domain.errors import no_such
 from engine.domain.ids import AccountId, ApiKeyId
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import transaction
 from engine.views import account
-from engine.views.account import AccountFilter, AccountRow
 
 
 class OperatorAccountOut(BaseModel):
@@ -40,7 +40,7 @@ class OperatorAccountOut(BaseModel):
 
 
 async def search_accounts(
-    resources: Resources, caller: Caller, wanted: AccountFilter, *, after: Position = START, limit: int
+    resources: Resources, caller: Caller, wanted: account.AccountFilter, *, after: Position = START, limit: int
 ) -> Slice[OperatorAccountOut]:
     """One page, newest first."""
     caller.require_role(*MAY["find accounts"])
@@ -89,7 +89,7 @@ async def _read(resources: Resources, account_id: AccountId) -> OperatorAccountO
     return _shown(row)
 
 
-def _shown(row: AccountRow) -> OperatorAccountOut:
+def _shown(row: account.AccountRow) -> OperatorAccountOut:
     wallet = WalletOut(
         id=row.wallet_id,
         account_id=row.id,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from api.http.codes import Forbidden
 from api.service.account.api_key_shape import KeyOrder, KeyOut, NewKeyOut
-from api.service.auth import Caller, no_such, still_may_in_tx
+from api.service.auth import Caller, still_may_in_tx
 from api.service.idempotency import Intent, Outcome, find_replay, once
 from api.service.resources import Resources
 from engine.bank.account.account import find_account
@@ -27,7 +27,7 @@ from engine.bank.account.api_key import (
     token,
 )
 from engine.bank.audit import record_in_tx
-from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.errors import Invalid, InvariantBroken, no_such
 from engine.domain.ids import AccountId, ApiKeyId, new_id
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection, transaction

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from api.service.destination import agree, as_internal, refuse_self_payment
+from api.service.destination import as_internal
 from engine.bank.internal_payee import OwnInvoice, find_internal_payees
 from engine.clients import bolt11
 from engine.contracts.batch import BatchItem
+from engine.domain.amount_to_pay import agree_amount, refuse_self_payment
 from engine.domain.destination import Destination, Invoice, read_destination
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
@@ -69,7 +70,7 @@ def _checked(
         payee_wallet_id=None if invoice else wallet_id,
         payment_hash=invoice.payment_hash if invoice else None,
         amount_in_invoice=asked_msat is not None,
-        amount_msat=agree(asked_msat, expires_at, item.amount_msat, now),
+        amount_msat=agree_amount(asked_msat, expires_at, item.amount_msat, now),
         memo=item.memo,
     )
 

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.batch.batch_item import BatchItemOrder, read_items
 from api.service.fresh_price import require_fresh_prices
 from api.service.resources import Resources
-from engine.bank.limit import find_payer
+from engine.bank.limit import get_payer
 from engine.contracts.batch import BatchRequest
 from engine.domain.errors import Invalid
 from engine.domain.ids import ApiKeyId, BatchId, WalletId
@@ -31,9 +31,7 @@ async def check(resources: Resources, caller: Caller, order: BatchOrder, batch_i
     """The request with every destination looked up. Raises what a caller can mend."""
     account_id, key_id = caller.account_id, ApiKeyId(caller.key_id)
     async with resources.reading() as conn:
-        payer = await find_payer(conn, account_id, order.wallet_id, key_id)
-        if payer is None:
-            raise no_such("wallet")
+        payer = await get_payer(conn, account_id, order.wallet_id, key_id)
         items = await read_items(conn, resources.settings, order.wallet_id, order.items, datetime.now(UTC))
     await require_fresh_prices(resources, payer, "internal")
     request = BatchRequest(

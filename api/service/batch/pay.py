@@ -6,7 +6,7 @@
 As with a payment, the ids are made from account and key, and Postgres has the answer of every key for ever.
 """
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.batch import batch_run
 from api.service.batch.answer import BatchAnswer, BatchOut, show, show_unopened
 from api.service.batch.order import BatchOrder, check
@@ -16,7 +16,7 @@ from api.service.resources import Resources
 from engine.bank.batch import find_batch
 from engine.bank.idempotency import KeyRecord, find_key
 from engine.contracts.batch import BatchRequest
-from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.errors import InvariantBroken, Unavailable, no_such
 from engine.domain.ids import AccountId, BatchId, id_for_key
 
 

@@ -5,11 +5,11 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY, Role
 from engine.domain.correction import CorrectionKind, CorrectionStatus, transfer_refs
-from engine.domain.errors import Conflict
+from engine.domain.errors import Conflict, no_such
 from engine.domain.ids import CorrectionId
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection

@@ -6,13 +6,13 @@ its node never had can be decided whatever it waits for.
 
 from dataclasses import dataclass
 
-from api.service.auth import Caller, no_such, still_may_in_tx
+from api.service.auth import Caller, still_may_in_tx
 from api.service.forced_end.answer import DecisionOut, read
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.bank.audit import record_in_tx
 from engine.bank.forced_end import NewDecision, StuckPayment, find_stuck_payment, propose_in_tx
-from engine.domain.errors import Refused
+from engine.domain.errors import Refused, no_such
 from engine.domain.forced_end import REASONS, DecisionEnd, check_end
 from engine.domain.ids import DecisionId, PaymentId, new_id
 from engine.domain.money import Msat

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.idempotency import Intent, Outcome, find_replay, once, once_written, replay
 from api.service.invoice.answer import InvoiceOut, shown
 from api.service.invoice.node import InvoiceOrder, make_at_a_node
 from api.service.resources import Resources
 from engine.bank.invoice_row import cancel_in_tx, closed, insert_in_tx, paid
-from engine.domain.errors import OutcomeUnknown, Unavailable
+from engine.domain.errors import OutcomeUnknown, Unavailable, no_such
 from engine.domain.ids import AccountId, InvoiceId, PaymentHash, WalletId, id_for_key, new_id
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection

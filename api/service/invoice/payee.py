@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-from api.service.auth import no_such
 from api.service.resources import Resources
-from engine.domain.errors import Invalid
+from engine.domain.errors import Invalid, no_such
 from engine.domain.ids import AccountId, WalletId
 from engine.domain.lnurl import COMMENT_LENGTH
 from engine.domain.money import MSAT_PER_SAT, Msat, two_digits_floor

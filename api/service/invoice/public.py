@@ -3,13 +3,12 @@
 import hashlib
 import re
 
-from api.service.auth import no_such
 from api.service.invoice.answer import InvoiceOut, shown
 from api.service.invoice.invoice import facts_of
 from api.service.invoice.node import InvoiceOrder, make_at_a_node, preimage_of
 from api.service.resources import Resources
 from engine.bank.invoice_row import closed, insert_in_tx
-from engine.domain.errors import InvariantBroken
+from engine.domain.errors import InvariantBroken, no_such
 from engine.domain.ids import AccountId, InvoiceId, new_id
 from engine.views.invoice import find_by_hash
 

@@ -1,83 +1,28 @@
-"""The answer to a request for a payment: shown from its row, or from its request while no worker has opened it."""
+"""The answer to an order: the payment shown from its row, or from its request while no worker has opened it.
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Literal
+Between the start of a workflow and its first activity only Temporal knows the payment. So its request is written to
+Postgres before the caller is told 202: from then on the workflow can be started again from it.
+"""
 
-from pydantic import BaseModel, Field
+from dataclasses import asdict, dataclass
 
-from api.service.idempotency import as_error
-from engine.clients.lnurl.success_action import reveal
+from pydantic import TypeAdapter
+
+from api.service import temporal
+from api.service.idempotency import as_error, check_same
+from api.service.payment.payment_run import AcceptedPayment
+from api.service.payment.payment_shape import PaymentOut, WaitingOut, show
+from api.service.resources import Resources
+from engine.bank import accepted
+from engine.bank.internal_payee import is_own_invoice
+from engine.contracts import workflow_ids
+from engine.contracts.lane import LaneRequest
 from engine.contracts.payment import PaymentRequest
 from engine.domain.errors import InvariantBroken
+from engine.domain.ids import AccountId, PaymentId
 from engine.views.payment import KeyAnswer
 
-
-class FailureOut(BaseModel):
-    """Why the payment failed. Nothing was paid."""
-
-    code: str = Field(
-        description="no_route, insufficient_liquidity, fee_limit_exceeded, payment_timeout, incorrect_payment_details, "
-        "invoice_expired, cancelled, invoice_refused_by_node, lost_attempt or released_by_operators"
-    )
-    detail: str
-
-
-class WaitingOut(BaseModel):
-    """What a pending payment waits for, as a worker last saw it. Its money stays held."""
-
-    reason: str = Field(
-        description="opening, sending, in_flight, not_tried, lost_attempt, channels_in_doubt, overdue, "
-        "node_unavailable, outcome_unknown, send_refused, node_refuses, node_replaced, node_forgot, or another word "
-        "for people"
-    )
-    detail: str
-    since: datetime
-    needs_operator: bool = Field(default=False, description="Whether the payment needs an operator to continue.")
-
-
-class SuccessActionOut(BaseModel):
-    """What an outside LNURL or lightning address shows to its payer (LUD-09, LUD-10)."""
-
-    tag: Literal["message", "url", "aes"]
-    message: str | None = Field(
-        default=None,
-        description="For `message`: the text. For `aes`: the text, decrypted with the preimage, if possible.",
-    )
-    description: str | None = Field(
-        default=None, description="For `url` and `aes`: what the link or the text is about."
-    )
-    url: str | None = Field(default=None, description="A link to the host that gave the invoice.")
-
-
-class PaymentOut(BaseModel):
-    """A payment. `settled` and `failed` never change again."""
-
-    id: str
-    wallet_id: str
-    kind: Literal["internal", "lightning"]
-    status: Literal["pending", "settled", "failed"]
-    destination: str
-    amount_msat: int
-    delivered_msat: int | None = Field(
-        default=None,
-        description="What the payee took. Set only if that differs from `amount_msat`: a payee can take some parts "
-        "of a payment and leave the others. The rest is back in the wallet.",
-    )
-    fee_msat: int = Field(description="What was paid beside the amount: routing and our own fee.")
-    max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
-    payment_hash: str | None
-    preimage: str | None = Field(description="Proof of a Lightning payment.")
-    memo: str | None
-    external_id: str | None
-    success_action: SuccessActionOut | None = Field(default=None, description="Once it is settled.")
-    failure: FailureOut | None
-    waiting: WaitingOut | None = Field(description="While it is pending.")
-    created_at: datetime
-    settled_at: datetime | None
-    workflow_id: str = Field(description="The Temporal workflow, for operators.")
-    batch_id: str | None = Field(default=None, description="The batch that the payment belongs to.")
+_REQUEST = TypeAdapter(PaymentRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +48,36 @@ def answer_of(known: KeyAnswer) -> PaymentOut:
     return show(known.payment)
 
 
-def show(row: Mapping[str, Any]) -> PaymentOut:
-    """A payment from its row in `engine/views/payment.py`."""
-    shown = dict(row)
-    code, detail = shown.pop("failure_code"), shown.pop("failure_detail")
-    reason, wait_detail, needs_operator, since = (
-        shown.pop(name) for name in ("reason", "wait_detail", "needs_operator", "since")
-    )
-    waiting = None
-    if shown["status"] == "pending":
-        waiting = WaitingOut(
-            reason=reason or "sending",
-            detail=wait_detail or "the node is being asked to pay",
-            since=since or shown["created_at"],
-            needs_operator=bool(needs_operator),
+async def answer_accepted(
+    resources: Resources,
+    account_id: AccountId,
+    payment_id: PaymentId,
+    known: AcceptedPayment | None = None,
+    *,
+    body_hash: bytes | None = None,
+) -> PaymentOut | None:
+    """The payment as it was asked for, while no worker has opened it; None where no such payment was accepted.
+
+    Its request is written to Postgres before the caller is told. A repeat leaves the first row as it is. Raises
+    Unavailable, and Conflict where the key stands for an order with another hash.
+    """
+    payment = known or await _find_accepted(resources, account_id, payment_id)
+    if payment is None or (payment.request.payment_id, payment.request.account_id) != (payment_id, account_id):
+        return None
+    request, own_hash = payment.request, bytes.fromhex(payment.request.body_hash)
+    async with resources.reading() as conn:
+        kept_hash = await accepted.note_accepted(
+            conn, payment_id, payment.workflow_id, payment.at, own_hash, request=asdict(request)
         )
-    action = shown.pop("success_action")
-    return PaymentOut(
-        **shown,
-        success_action=SuccessActionOut.model_validate(reveal(action, shown["preimage"])) if action else None,
-        failure=FailureOut(code=code, detail=detail or "") if code else None,
-        waiting=waiting,
-    )
-
-
-def show_unopened(
-    request: PaymentRequest, kind: Literal["internal", "lightning"], workflow_id: str, since: datetime
-) -> PaymentOut:
-    """A payment from its request, while it has no row."""
+        is_internal = request.payee_wallet_id is not None or (
+            request.payment_hash is not None and await is_own_invoice(conn, request.payment_hash)
+        )
+    if body_hash is not None:
+        check_same(kept_hash or own_hash, body_hash)
     return PaymentOut(
         id=request.payment_id,
         wallet_id=request.wallet_id,
-        kind=kind,
+        kind="internal" if is_internal else "lightning",
         status="pending",
         destination=request.destination,
         amount_msat=request.amount_msat,
@@ -145,8 +88,28 @@ def show_unopened(
         memo=request.memo,
         external_id=request.external_id,
         failure=None,
-        waiting=WaitingOut(reason="opening", detail="no worker has taken it up yet", since=since),
-        created_at=since,
+        waiting=WaitingOut(reason="opening", detail="no worker has taken it up yet", since=payment.at),
+        created_at=payment.at,
         settled_at=None,
-        workflow_id=workflow_id,
+        workflow_id=payment.workflow_id,
     )
+
+
+async def _find_accepted(resources: Resources, account_id: AccountId, payment_id: PaymentId) -> AcceptedPayment | None:
+    """From the row of a caller who was told 202, else from Temporal."""
+    async with resources.reading() as conn:
+        kept = await accepted.find_accepted(conn, payment_id)
+    if kept is not None and kept.request is not None:
+        return AcceptedPayment(_REQUEST.validate_python(kept.request), kept.created_at, kept.workflow_id)
+    workflow_id = workflow_ids.payment_of(account_id, payment_id)
+    started = await temporal.read_input(resources.temporal.get_workflow_handle(workflow_id), PaymentRequest)
+    if started is not None:
+        return AcceptedPayment(*started, workflow_id)
+    if kept is None:
+        return None
+    # An older release wrote the row, without the request: the lane has it.
+    found = await temporal.read_input(resources.temporal.get_workflow_handle(kept.workflow_id), LaneRequest)
+    for each in found[0].items if found else []:
+        if each.payment_id == payment_id:
+            return AcceptedPayment(each, kept.created_at, kept.workflow_id)
+    return None

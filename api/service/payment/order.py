@@ -7,17 +7,18 @@ order or for many.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.destination import as_internal
-from api.service.resources import Resources
 from engine.bank.accepted import EarlierRequest, find_earlier_requests
 from engine.bank.internal_payee import InternalPayees, find_internal_payees
 from engine.bank.limit import Payer, find_payers
-from engine.domain.destination import Destination, read_destination
-from engine.domain.errors import Invalid
+from engine.contracts import workflow_ids
+from engine.domain.destination import Destination, LightningAddress, Lnurl, read_destination
+from engine.domain.errors import Invalid, no_such
 from engine.domain.ids import AccountId, ApiKeyId, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
 from engine.ledger.database import Connection
+from engine.settings import ApiSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,21 @@ class PlacedOrder:
     destination: Destination | None
     """None where the text names nothing. The caller is told so after every check that comes before."""
 
+    @property
+    def key(self) -> tuple[AccountId, str]:
+        """Under which Postgres keeps the answer for ever."""
+        return self.account_id, self.order.key
+
+    @property
+    def workflow_id(self) -> str:
+        """Of the payment's own workflow."""
+        return workflow_ids.payment(self.account_id, self.order.key)
+
+    @property
+    def asks_payee(self) -> bool:
+        """Whether the payee must be asked for an invoice, and gives another one each time."""
+        return isinstance(self.destination, LightningAddress | Lnurl)
+
 
 @dataclass(frozen=True, slots=True)
 class Facts:
@@ -67,10 +83,10 @@ class Facts:
         return self.payer
 
 
-def place(resources: Resources, caller: Caller, order: PaymentOrder) -> PlacedOrder:
+def place(settings: ApiSettings, caller: Caller, order: PaymentOrder) -> PlacedOrder:
     """The order as this caller's."""
     try:
-        destination = as_internal(resources.settings, read_destination(order.destination))
+        destination = as_internal(settings, read_destination(order.destination))
     except Invalid:
         destination = None
     account_id = caller.account_id

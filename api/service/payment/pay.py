@@ -13,13 +13,11 @@ from api.service.auth import Caller
 from api.service.deadline import Deadline, poll
 from api.service.idempotency import check_same, replaying
 from api.service.payment import payment_run
-from api.service.payment.accepted import AcceptedPayment, find_accepted, keep_accepted, show_accepted
-from api.service.payment.answer import PaymentAnswer, PaymentOut, answer_of
-from api.service.payment.order import Facts, PaymentOrder, PlacedOrder, find_facts, place
-from api.service.payment.request import check
+from api.service.payment.answer import PaymentAnswer, answer_accepted, answer_of
+from api.service.payment.check import check
+from api.service.payment.order import PaymentOrder, find_facts, place
 from api.service.resources import Resources
-from engine.contracts import workflow_ids
-from engine.domain.destination import LightningAddress, Lnurl
+from api.service.temporal import is_running
 from engine.domain.errors import Unavailable
 from engine.views.payment import KeyAnswer, find_answers
 
@@ -30,85 +28,46 @@ async def pay(resources: Resources, caller: Caller, order: PaymentOrder, deadlin
     Raises the refusal of the order, marked as a replay where the key has got it before, and Unavailable where nothing
     is known to have happened: the same order with the same key is safe to repeat.
     """
-    placed = place(resources, caller, order)
+    placed = place(resources.settings, caller, order)
     facts = await resources.lookups.ask(find_facts, placed)
     facts.require_payer()
     if facts.earlier is not None:
         check_same(facts.earlier.body_hash, order.body_hash)
-    is_replay = facts.earlier is not None or await _is_under_way(resources, placed)
-    with replaying(is_replay=is_replay):
-        if is_replay:
-            known = await _find_answer(resources, placed)
-            if known is not None and known.is_final:
-                return PaymentAnswer(answer_of(known), is_replay=True)
-            run = payment_run.find(resources.temporal, workflow_ids.payment(placed.account_id, order.key))
-        else:
-            run = await _start(resources, placed, facts)
-    is_replay = is_replay or not run.started_here
-    with replaying(is_replay=is_replay):
-        return PaymentAnswer(await _follow(resources, placed, run, deadline), is_replay)
-
-
-async def _is_under_way(resources: Resources, placed: PlacedOrder) -> bool:
-    """Whether a payment with this key to a payee outside, who must be asked for an invoice, has been accepted.
-
-    The payee is then not asked for a second invoice. Any other repeat finds the first payment when it starts it again.
-    """
-    if not isinstance(placed.destination, LightningAddress | Lnurl):
-        return False
-    workflow_id = workflow_ids.payment(placed.account_id, placed.order.key)
-    return await payment_run.find_started(resources.temporal, workflow_id) is not None
-
-
-async def _start(resources: Resources, placed: PlacedOrder, facts: Facts) -> payment_run.Run:
-    """Check the order and start its payment, together with others of its kind that are waiting for a lane."""
-    resolved, request = await check(resources, placed, facts)
-    if resolved.is_internal:
-        payee = f"wallet:{resolved.wallet_id}" if resolved.request else resolved.text
-        return await resources.lanes.start(request, payee=payee)
-    node = resolved.invoice.payee if resolved.invoice else resolved.payee_node
-    payee = f"{node[:6]}…" if node else resolved.text
-    return await resources.lightning_lanes.start(request, payee=payee)
-
-
-async def _follow(resources: Resources, placed: PlacedOrder, run: payment_run.Run, deadline: Deadline) -> PaymentOut:
-    """Wait for the end, which Temporal or Postgres tells; then answer from Postgres."""
-    body_hash = placed.order.body_hash
-    outcome = await payment_run.wait_for_end(run, deadline)
-    if outcome is not None and not outcome.is_final:  # the lane has handed it over to a workflow of its own
-        own_id = payment_run.workflow_id_of(placed.account_id, placed.payment_id)
-        run = payment_run.find(resources.temporal, own_id)
-        outcome = await payment_run.wait_for_end(run, deadline)
 
     async def look() -> KeyAnswer | None:
-        return await _find_answer(resources, placed)
+        return await resources.lookups.ask(find_answers, placed.key)
 
-    known = await poll(look, lambda found: outcome is not None or (found is not None and found.is_final), deadline)
-    if known is not None:
-        check_same(known.body_hash, body_hash)
-        return answer_of(known)
-    if outcome is not None:
-        check_same(bytes.fromhex(outcome.body_hash), body_hash)
-        if outcome.refusal is not None:
-            raise refused(outcome.refusal.code, outcome.refusal.detail, outcome.refusal.fields)
-    return await _answer_unopened(resources, placed, run)
+    # A payee that is asked again gives another invoice. Any other repeat finds the payment when it starts it again.
+    is_repeat = facts.earlier is not None or (
+        placed.asks_payee and await is_running(resources.temporal, placed.workflow_id)
+    )
+    with replaying(is_replay=is_repeat):
+        known = await look() if is_repeat else None
+        if known is not None and known.is_final:
+            return PaymentAnswer(answer_of(known), is_replay=True)
+        if is_repeat:
+            run = payment_run.find(resources.temporal, placed.workflow_id)
+        else:
+            checked = await check(resources, placed, facts)
+            lanes = resources.lanes if checked.is_internal else resources.lightning_lanes
+            run = await lanes.start(checked.request, payee=checked.shown_payee)
 
-
-async def _answer_unopened(resources: Resources, placed: PlacedOrder, run: payment_run.Run) -> PaymentOut:
-    """The answer while no worker has opened the payment. Its request is kept before the caller is told."""
-    body_hash = placed.order.body_hash
-    unopened = run.accepted and AcceptedPayment(run.accepted.request, run.accepted.at, run.workflow_id)
-    unopened = unopened or await find_accepted(resources, placed.account_id, placed.payment_id)
-    if unopened is not None:
-        check_same(await keep_accepted(resources, unopened), body_hash)
-        return await show_accepted(resources, unopened)
-    known = await _find_answer(resources, placed)
-    if known is None:  # ended by hand before it was opened: the same order starts another one
-        raise Unavailable(f"{run.workflow_id} has ended and left no answer", code="temporarily_unavailable")
-    check_same(known.body_hash, body_hash)
-    return answer_of(known)
-
-
-async def _find_answer(resources: Resources, placed: PlacedOrder) -> KeyAnswer | None:
-    """What the key stands for, once a worker has opened its payment."""
-    return await resources.lookups.ask(find_answers, (placed.account_id, placed.order.key))
+    is_repeat = is_repeat or not run.started_here
+    with replaying(is_replay=is_repeat):
+        run, outcome = await payment_run.follow(resources.temporal, run, placed.workflow_id, deadline)
+        known = await poll(look, lambda found: outcome is not None or (found is not None and found.is_final), deadline)
+        if known is None and outcome is not None:
+            check_same(bytes.fromhex(outcome.body_hash), order.body_hash)
+            if outcome.refusal is not None:
+                raise refused(outcome.refusal.code, outcome.refusal.detail, outcome.refusal.fields)
+        if known is None:
+            unopened = await answer_accepted(
+                resources, placed.account_id, placed.payment_id, run.accepted, body_hash=order.body_hash
+            )
+            if unopened is not None:
+                return PaymentAnswer(unopened, is_repeat)
+            known = await look()
+        if known is None:  # ended by hand before it was opened: the same order starts another one
+            raise Unavailable(f"{run.workflow_id} has ended and left no answer", code="temporarily_unavailable")
+        check_same(known.body_hash, order.body_hash)
+        return PaymentAnswer(answer_of(known), is_repeat)

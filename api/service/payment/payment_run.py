@@ -23,7 +23,7 @@ from engine.clients.announcements import Announcement, Listener
 from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneOutcome, LaneRequest, lane_start
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, payment_start
-from engine.domain.ids import AccountId, new_id
+from engine.domain.ids import new_id
 
 Handle = WorkflowHandle[Any, PaymentOutcome]
 LaneHandle = WorkflowHandle[Any, LaneOutcome]
@@ -33,11 +33,13 @@ _ANNOUNCED_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """The request that a running workflow was started with, and the time of its start."""
+class AcceptedPayment:
+    """The request of a payment that no worker has opened yet, and the workflow that carries it."""
 
     request: PaymentRequest
     at: datetime
+    """When its caller was told, or its workflow was started."""
+    workflow_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +56,8 @@ class Run:
     """Whether this request started the workflow. False: it found the workflow."""
     place: int | None = None
     """The payment's place in its lane, from 0, also where it is alone there. None: only its caller waits for it."""
-    accepted: Started | None = None
-    """The request of this payment in a lane, and the time of its start."""
+    accepted: AcceptedPayment | None = None
+    """This payment in a lane."""
 
     def leave(self) -> None:
         """Stop waiting for the workflow, unless others wait for the same lane. The payment goes on."""
@@ -98,7 +100,7 @@ async def start_lane(
             ended=ended,
             announced=announcements[place],
             place=place,
-            accepted=Started(each, now),
+            accepted=AcceptedPayment(each, now, workflow_id),
         )
         for place, each in enumerate(asked)
     ]
@@ -110,11 +112,6 @@ def find(client: Client, workflow_id: str) -> Run:
     return Run(workflow_id=workflow_id, ended=asyncio.create_task(_own_end(handle)), started_here=False)
 
 
-def workflow_id_of(account_id: AccountId, payment_id: str) -> str:
-    """The id of the payment's own workflow: both ids share the digest of the key."""
-    return f"payment-{account_id}-{payment_id.partition('_')[2]}"
-
-
 async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
     """The outcome. None when Postgres knows more, or the payment has not ended by the deadline."""
     ends: set[asyncio.Future[Any]] = {run.ended} if run.announced is None else {run.ended, run.announced}
@@ -124,6 +121,17 @@ async def wait_for_end(run: Run, deadline: Deadline) -> PaymentOutcome | None:
         return None
     outcomes = run.ended.result()
     return None if outcomes is None else outcomes[run.place or 0]
+
+
+async def follow(
+    client: Client, run: Run, own_workflow_id: str, deadline: Deadline
+) -> tuple[Run, PaymentOutcome | None]:
+    """As `wait_for_end`, also where a lane hands the payment over to its own workflow; with the run that ended."""
+    outcome = await wait_for_end(run, deadline)
+    if outcome is not None and not outcome.is_final:
+        run = find(client, own_workflow_id)
+        outcome = await wait_for_end(run, deadline)
+    return run, outcome
 
 
 @contextmanager
@@ -171,24 +179,3 @@ async def _lane_end(handle: LaneHandle) -> Sequence[PaymentOutcome] | None:
     """A caller that leaves does not cancel it, because others wait too. Nobody waits longer than MAX_WAIT_S."""
     outcome = await temporal.wait(handle, MAX_WAIT_S)
     return None if outcome is None else outcome.outcomes
-
-
-async def find_started(client: Client, workflow_id: str) -> Started | None:
-    """The request of a payment's own workflow, while it runs. None when it has ended, or never was.
-
-    Raises Unavailable when Temporal does not answer.
-    """
-    found = await temporal.read_input(client.get_workflow_handle(workflow_id), PaymentRequest)
-    return found and Started(*found)
-
-
-async def find_in_lane(client: Client, workflow_id: str, payment_id: str, at: datetime) -> Started | None:
-    """The request of this payment in a lane, while the lane runs. Its caller was told 202 `at` this time.
-
-    Raises Unavailable when Temporal does not answer.
-    """
-    found = await temporal.read_input(client.get_workflow_handle(workflow_id), LaneRequest)
-    if found is None:
-        return None
-    lane, _started_at = found
-    return next((Started(each, at) for each in lane.items if each.payment_id == payment_id), None)

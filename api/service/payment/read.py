@@ -2,10 +2,11 @@
 
 import re
 
-from api.service.auth import Caller, no_such
-from api.service.payment.accepted import find_accepted, keep_accepted, show_accepted
-from api.service.payment.answer import PaymentOut, show
+from api.service.auth import Caller
+from api.service.payment.answer import answer_accepted
+from api.service.payment.payment_shape import PaymentOut, show
 from api.service.resources import Resources
+from engine.domain.errors import no_such
 from engine.domain.ids import PaymentId
 from engine.domain.page import Position, Slice
 from engine.views.payment import PAYMENTS, find_payment
@@ -25,11 +26,10 @@ async def show_payment(resources: Resources, caller: Caller, payment_id: str) ->
         if owner != account_id:
             raise no_such("payment")
         return show(row)
-    unopened = await find_accepted(resources, account_id, PaymentId(payment_id))
-    if unopened is None or (unopened.request.payment_id, unopened.request.account_id) != (payment_id, account_id):
+    unopened = await answer_accepted(resources, account_id, PaymentId(payment_id))
+    if unopened is None:
         raise no_such("payment")
-    await keep_accepted(resources, unopened)
-    return await show_accepted(resources, unopened)
+    return unopened
 
 
 async def list_payments(resources: Resources, caller: Caller, after: Position, limit: int) -> Slice[PaymentOut]:

@@ -16,14 +16,14 @@ would be there.
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from api.service.auth import Caller, no_such
-from api.service.destination import Resolved, amount_to_pay, refuse_self_payment, resolve
+from api.service.auth import Caller
+from api.service.destination import Resolved, amount_to_pay, resolve
 from api.service.payment_cost import service_fee
 from api.service.quote.answer import TOO_DEAR, QuoteOut, WarningOut, warning
 from api.service.quote.quote_run import GOOD_FOR, Route, RoutingFee, quote_route
 from api.service.resources import Resources
-from engine.bank.account.account import find_payees, may_not_send, payee_closed
-from engine.bank.limit import Payer, find_excess, find_payer
+from engine.bank.account.account import find_payees
+from engine.bank.limit import Payer, find_excess, get_payer
 from engine.bank.payable import require_payable
 from engine.domain.ids import ApiKeyId, WalletId
 from engine.domain.limit import exceeded
@@ -44,12 +44,9 @@ class QuoteOrder:
 async def quote(resources: Resources, caller: Caller, order: QuoteOrder) -> QuoteOut:
     """What the payment would cost now. Raises what the payment would raise, as far as that is known before it."""
     async with resources.reading() as conn:
-        payer = await find_payer(conn, caller.account_id, order.wallet_id, ApiKeyId(caller.key_id))
-    if payer is None:
-        raise no_such("wallet")
+        payer = await get_payer(conn, caller.account_id, order.wallet_id, ApiKeyId(caller.key_id))
     resolved = await resolve(resources, order.destination)
-    refuse_self_payment(resolved.wallet_id, order.wallet_id)
-    amount_msat = amount_to_pay(resolved, order.amount_msat)
+    amount_msat = amount_to_pay(resolved, order.wallet_id, order.amount_msat)
     if resolved.request is not None:
         async with resources.reading() as conn:
             await require_payable(conn, resolved.request.payment_hash)
@@ -99,10 +96,9 @@ async def _require_open(resources: Resources, payer: Payer, resolved: Resolved) 
     """Raises Refused as the payment would: `account_locked`, `payee_closed`."""
     async with resources.reading() as conn:
         payees = await find_payees(conn, [resolved.wallet_id] if resolved.wallet_id else [])
-    if payer.status != "active":
-        raise may_not_send(payer.status)
-    if any(payee.status == "closed" for payee in payees.values()):
-        raise payee_closed()
+    payer.require_active()
+    for payee in payees.values():
+        payee.require_open()
 
 
 async def _limit_warning(

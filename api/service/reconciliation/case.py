@@ -11,13 +11,13 @@ from pydantic import BaseModel, Field
 from temporalio.exceptions import ApplicationError
 
 from api.service import temporal
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.reconciliation.run import SuspectOut
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.contracts import workflow_ids
 from engine.contracts.reconciliation import CaseResolution, FindingKind
-from engine.domain.errors import Conflict, NotFound, Unavailable
+from engine.domain.errors import Conflict, NotFound, Unavailable, no_such
 from engine.domain.ids import CaseId
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection

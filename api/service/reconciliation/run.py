@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from api.service import temporal
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.contracts.reconciliation import FindingKind, Reconcile, asked_reconciliation
+from engine.domain.errors import no_such
 from engine.domain.page import START, Position, Slice
 from engine.views.reconciliation import RUNS, find_run
 

@@ -4,9 +4,10 @@ from dataclasses import asdict
 
 from pydantic import BaseModel, Field
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.resources import Resources
 from engine.bank.account.account import Wallet
+from engine.domain.errors import no_such
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection
 from engine.views.wallet import WalletBalance, find_wallet, read_balance, read_balances

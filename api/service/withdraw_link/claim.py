@@ -12,17 +12,17 @@ import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from api.service.auth import no_such
 from api.service.deadline import Deadline, poll
 from api.service.idempotency import as_error
 from api.service.payment import payment_run
-from api.service.payment.accepted import AcceptedPayment, keep_accepted
+from api.service.payment.answer import answer_accepted
+from api.service.payment.payment_run import AcceptedPayment
 from api.service.resources import Resources
 from api.service.withdraw_link.request import idempotency_key, request_of
 from api.service.withdraw_link.seal import is_k1_of, link_url, new_k1, open_sealed_id
 from engine.bank.idempotency import find_key
 from engine.bank.withdraw_link.link import WithdrawLink, find_link, why_closed
-from engine.domain.errors import EngineError, Invalid, Refused
+from engine.domain.errors import EngineError, Invalid, Refused, no_such
 from engine.domain.money import Msat
 
 _OWNERS_CODES = frozenset(
@@ -76,7 +76,8 @@ async def claim(resources: Resources, sealed_id: str, k1: str, invoice_text: str
     )
     run.leave()
     if not await poll(is_answered, bool, Deadline(_ACCEPT_LIMIT_S), every_s=_ACCEPT_POLL_S):
-        await keep_accepted(resources, AcceptedPayment(request, datetime.now(UTC), run.workflow_id))
+        accepted = AcceptedPayment(request, datetime.now(UTC), run.workflow_id)
+        await answer_accepted(resources, request.account_id, request.payment_id, accepted)
 
 
 async def _find_link(resources: Resources, sealed_id: str) -> WithdrawLink:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, Field
 
-from api.service.auth import Caller, no_such
+from api.service.auth import Caller
 from api.service.idempotency import Intent, Made, find_replay, once
 from api.service.resources import Resources
 from api.service.withdraw_link.seal import link_url
 from engine.bank.limit import find_payer
 from engine.bank.withdraw_link.link import WithdrawLink, add_link_in_tx, delete_link, find_link
-from engine.domain.errors import Invalid
+from engine.domain.errors import Invalid, no_such
 from engine.domain.ids import ApiKeyId, WalletId, WithdrawLinkId, new_id
 from engine.domain.lnurl import write_lnurl
 from engine.domain.money import Msat

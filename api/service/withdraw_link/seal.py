@@ -8,7 +8,7 @@ import hmac
 import re
 import secrets
 
-from api.service.auth import no_such
+from engine.domain.errors import no_such
 from engine.domain.ids import WithdrawLinkId
 from engine.settings import ApiSettings
 

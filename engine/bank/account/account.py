@@ -121,6 +121,11 @@ class Payee:
     ledger_account_id: int
     status: str
 
+    def require_open(self) -> None:
+        """Raises Refused (`payee_closed`) for a closed account. A locked account still receives."""
+        if self.status == "closed":
+            raise payee_closed()
+
 
 async def find_payees(conn: Reader, wallet_ids: Sequence[WalletId]) -> dict[WalletId, Payee]:
     """The payees of these wallets; a wallet that does not exist is left out."""
