@@ -1,6 +1,6 @@
-"""Announces the end of a payment to the processes that wait for it: around every activity that may end one.
+"""Announces the end of a payment to the processes that wait for it. Wraps every activity that may end a payment.
 
-The announcement comes after the activity, and so after its commit. A process that misses it learns the end without it.
+The announcement follows the activity, and therefore its commit. A process that misses it learns of the end another way.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from engine.domain.ids import PaymentId
 
 
 def ended(asked: object, result: object) -> Sequence[PaymentId]:
-    """The payments whose end an activity's result tells; its input names them.
+    """The payments that have ended, read from an activity's input and result.
 
-    Those of a lane over Lightning were announced one by one, each at its own end.
+    The payments of a lane over Lightning are left out: each was announced when it ended.
     """
     if isinstance(asked, LaneRequest) and isinstance(result, LaneOutcome) and not asked.over_lightning:
         return [each.payment_id for each, end in zip(asked.items, result.outcomes, strict=True) if end.is_final]
@@ -45,7 +45,7 @@ class _Announcing(ActivityInboundInterceptor):
 
 
 class AnnouncingInterceptor(Interceptor):
-    """For the worker whose activities end payments."""
+    """Give this to the worker whose activities end payments."""
 
     def __init__(self, announcer: Announcer) -> None:
         self._announcer = announcer

@@ -1,8 +1,8 @@
 """The ledger's side of a batch: one transaction, safe to repeat.
 
-The key is claimed in it, and then either every payment is settled, or all that was done for any of them is taken back
-to a savepoint and the claim becomes the refusal. A second call finds what the first did. What contradicts the books
-fails for good, with nothing done, and the workflow calls an operator.
+The transaction claims the key. Then it settles every payment, or it rolls back to a savepoint and stores the first
+refusal under the key. A second call finds what the first did. A batch that contradicts the books fails for good with
+nothing done, and its workflow calls an operator.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from engine.ledger.database import Connection, Pool, transaction
 
 
 class _RefusedError(Exception):
-    """Some items were; ends the savepoint."""
+    """Some items were refused. Ends the savepoint."""
 
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.code)
@@ -75,7 +75,7 @@ class Batches(BatchActivities):
 
 
 def _first_refusal(verdicts: Sequence[Refusal | None]) -> Refusal | None:
-    """The first in the order of the items, with its place, from 0."""
+    """The first refusal in the order of the items, with the item's place counted from 0."""
     for place, refusal in enumerate(verdicts):
         if refusal is not None:
             return Refusal(
@@ -87,7 +87,7 @@ def _first_refusal(verdicts: Sequence[Refusal | None]) -> Refusal | None:
 
 
 async def _find_answer_in_tx(conn: Connection, batch: BatchRequest) -> BatchOutcome:
-    """What an earlier call with this key did: this very request, or another one."""
+    """What an earlier call with this key did: the outcome of this request, or a conflict with another request."""
     known = await find_key(conn, batch.account_id, batch.idempotency_key)
     if known is None:
         raise InvariantBroken("an idempotency key was taken and is gone")

@@ -1,6 +1,6 @@
-"""What must exist in Temporal while workers run: search attributes, a pump per node, schedules, adopted nodes.
+"""Creates what must exist in Temporal while workers run: search attributes, a pump per node, schedules, adopted nodes.
 
-Everything here looks first or is refused as a repeat, so any number of workers may do it at any time.
+Each step looks first, or Temporal refuses it as a repeat. So any number of workers may run all steps at any time.
 """
 
 from contextlib import suppress
@@ -39,9 +39,9 @@ _RECONCILE_EVERY = timedelta(hours=1)
 
 
 async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> bool:
-    """Whether all of it stands; False while a node is still being adopted.
+    """Create what is missing; True when everything exists, False while a node is still being adopted.
 
-    Raises RPCError or Unavailable when a part is away; the next call does the rest.
+    Raises RPCError or Unavailable when Temporal or Postgres is away. The next call does the rest.
     """
     await _ensure_search_attributes(client)
     stands = True
@@ -101,9 +101,9 @@ async def _ensure_schedule(
     note: str,
     jitter: timedelta = timedelta(seconds=5),
 ) -> None:
-    """A schedule with the id of its runs. Two runs never overlap.
+    """Create a schedule with the id of its runs, or find it. Two runs never overlap.
 
-    Of the runs that a stop has missed one is made up for, because a run looks at everything.
+    After a stop one missed run is caught up, because each run looks at everything.
     """
     action = ScheduleActionStartWorkflow(
         start.workflow,

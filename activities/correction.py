@@ -1,7 +1,7 @@
-"""The books' side of a correction. One transaction each, safe to repeat: the second call finds what the first did.
+"""The books' side of a correction. Each step is one transaction and safe to repeat: a second call finds the first.
 
-An operator's word, its line in the correction's trail and its line in the audit trail are written together or not at
-all. Posting comes after it, in a transaction of its own: who decided stands there whatever the books say to it.
+An operator's decision, its line in the correction's trail and its line in the audit trail are written in one
+transaction. Posting follows in a transaction of its own, so the decision stays recorded even if the books refuse it.
 """
 
 from temporalio import activity
@@ -105,7 +105,7 @@ async def _post_in_tx(conn: Connection, row: CorrectionRow) -> None:
 
 
 async def _find_proposed_in_tx(conn: Connection, proposal: Proposal) -> CorrectionOutcome:
-    """What an earlier call with this key did: this very proposal, or another request."""
+    """The state of the proposal that an earlier call with this key made; no status when the key has another request."""
     known = await find_key(conn, proposal.operator, proposal.idempotency_key)
     if known is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
@@ -169,7 +169,7 @@ async def _decided(conn: Connection, row: CorrectionRow, word: Decision) -> Act:
 
 
 async def _find_users(conn: Connection, debit: str, credit: str) -> tuple[AccountId | None, dict[str, str]]:
-    """(the user's account that is concerned, of two the one that pays; the other one as a detail)."""
+    """(the user's account that is concerned; of two, the one that pays), and the other one as a detail."""
     users = await list_users(conn, debit, credit)
     if not users:
         return None, {}

@@ -5,7 +5,7 @@
     any other payment               left to the node's own queue, where every send begins with a look
     no end within some seconds      followed from the node's queue
 
-The number of workflow tasks that wait here for nodes is bounded, whether for one payment or for a lane: slow payees
+The number of workflow tasks that wait here for nodes is bounded; a task carries one payment or a lane. So slow payees
 take no place from fast ones. Reading an invoice takes no place: it is short, and a node that does not answer is not
 asked again for some seconds. An invoice that was not read here is read before the send.
 """
@@ -25,10 +25,10 @@ from engine.domain.money import Msat
 
 _FOLLOW_S = 3.5
 _ALL_S = 4
-"""With the calls before it."""
+"""The time-out of a direct send: following it, and the calls before."""
 _NEW_S = 2
-"""How long after the begin of its opening no other worker can have taken a payment up: a workflow task goes to another
-worker after five seconds, and a payment that a lane has opened to another workflow after ten."""
+"""How long after an opening began no other worker can have taken the payment over. A workflow task goes to another
+worker after five seconds; a payment that a lane has opened goes to another workflow after ten."""
 
 _READ_S = 1
 _SILENT_S = 5
@@ -36,7 +36,7 @@ _SILENT_S = 5
 
 
 class DirectSend:
-    """Direct sends to the nodes that this process calls. At most `most` tasks wait here."""
+    """Sends directly over the nodes that this process calls. At most `most` tasks wait here at a time."""
 
     def __init__(self, nodes: Mapping[NodeName, Sending], *, most: int) -> None:
         self._nodes = nodes
@@ -54,7 +54,7 @@ class DirectSend:
     ) -> None:
         """Have the node read an invoice that it would be told to pay.
 
-        Raises Invalid (`invoice_refused_by_node`), and nothing where this process does not call the node, or the node
+        Raises Invalid (`invoice_refused_by_node`). Does nothing when this process does not call the node, or the node
         does not answer.
         """
         sending = self._nodes.get(node)
@@ -71,7 +71,7 @@ class DirectSend:
 
     @contextmanager
     def place(self) -> Iterator[bool]:
-        """Whether the task in this block may wait for nodes."""
+        """Take a place for the block; yields whether the task in it may wait for nodes."""
         if self._under_way >= self._most:
             yield False
             return
@@ -82,9 +82,9 @@ class DirectSend:
             self._under_way -= 1
 
     async def send(self, attempt: LightningAttempt, *, opening_since: float) -> AttemptReport | None:
-        """Send what this call has just opened, and began to open at that moment of the monotonic clock.
+        """Send a payment that this call has just opened; `opening_since` is when that began, by the monotonic clock.
 
-        None when the node did not answer: the next send must begin with a look. Raises nothing.
+        Returns None when the node did not answer: the next send must begin with a look. Raises no engine error.
         """
         node = self._nodes.get(attempt.node)
         if node is None:

@@ -1,4 +1,4 @@
-"""How the engine's errors become Temporal failures: the one table, applied around every activity of a worker.
+"""Turns the engine's errors into Temporal failures, by one table, around every activity of a worker.
 
 | error                                                | repeated by policy? |
 |------------------------------------------------------|---------------------|
@@ -6,7 +6,7 @@
 | Invalid, Conflict, NotFound, Refused, InvariantBroken | no: the workflow decides |
 | anything else (lost connection, a part restarting)   | yes                 |
 
-A repeat after OutcomeUnknown is not a blind one: every activity that moves money looks before it acts.
+A repeat after OutcomeUnknown is safe: every activity that moves money looks before it acts.
 """
 
 from datetime import timedelta
@@ -21,7 +21,7 @@ from engine.domain.errors import EngineError, OutcomeUnknown, Unavailable
 def as_failure(error: EngineError) -> ApplicationError:
     """The Temporal failure for this error, with its code and fields as details.
 
-    `retry_after_s` among them is when to repeat it, in place of the policy's own interval.
+    A field `retry_after_s` sets the delay of the next try, in place of the policy's own interval.
     """
     retry_after_s = error.fields.get("retry_after_s")
     return ApplicationError(

@@ -1,11 +1,11 @@
-"""What two operators decide about a payment whose node cannot tell its end.
+"""Carries out what two operators have decided about a payment whose node cannot report its end.
 
-The node is looked at once more, right before: whoever has a word of its own, or an HTLC, is not overruled. What it
-never had, as far as we know, it may have been told a moment ago: then it is looked at twice, ten seconds apart, and it
-is not waited for when it has been away for a quarter of an hour.
+The activity looks at the node once more, right before. A node that knows the end, or that has an HTLC of the payment,
+is not overruled. If the node never had the payment as far as we know, it may still have been told a moment ago. Then
+the activity looks twice, ten seconds apart. It does not wait for a node that has been away for a quarter of an hour.
 
-Then the payment's end, the decision and its line in the audit trail are one transaction. Safe to repeat: the second
-call finds what the first did.
+Then the payment's end, the decision and its line in the audit trail are written in one transaction. Safe to repeat: a
+second call finds what the first did.
 """
 
 import asyncio
@@ -69,7 +69,7 @@ class Decisions(DecisionActivities):
             await self._require_silence(carry.attempt, begun=begun)
 
     async def _find_standing(self, carry: CarryOutDecision) -> tuple[bool, bool]:
-        """(whether its node may ever have had it, as far as we know, and whether the node has long been away)"""
+        """(whether the node may have had the payment, as far as we know; whether the node has long been away)."""
         async with borrowed(self._pool) as conn:
             stuck = await forced_end.find_stuck_payment(conn, carry.attempt.payment_id)
         if stuck is None or stuck.begun or carry.attempt.begun or not carry.may_be_sending:
@@ -84,9 +84,10 @@ class Decisions(DecisionActivities):
         return False, False
 
     async def _require_silence(self, attempt: LightningAttempt, *, begun: bool) -> None:
-        """Raises Refused when the node itself may end the payment. Channels first, for the same reason as a watch.
+        """Raises Refused when the node itself may still end the payment.
 
-        Without its chain a node does not tell of its channels. What it has never had is in none of them.
+        The channels are read before the payment: an HTLC that ends in between then shows in the payment's status. A
+        node without its chain does not list its channels. That matters only for a payment that the node has had.
         """
         try:
             htlcs = await self._node.read_htlcs()
@@ -155,7 +156,7 @@ class Decisions(DecisionActivities):
 
 
 async def _find_done_in_tx(conn: Connection, carry: CarryOutDecision) -> PaymentOutcome | None:
-    """What an earlier call with this approval did."""
+    """The outcome of an earlier call with this approval; None when there was none."""
     word = await forced_end.get_row_in_tx(conn, carry.approval.decision)
     if word.payment_id != carry.attempt.payment_id:
         raise Refused(f"{word.id} is about another payment.", code="decision_made")

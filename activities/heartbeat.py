@@ -1,4 +1,4 @@
-"""Heartbeats for long activities: they tell the server that this try is alive, and bring its cancellation here."""
+"""Heartbeats for long activities: they tell the server that this try is alive, and deliver its cancellation."""
 
 import asyncio
 from collections.abc import AsyncIterator

@@ -1,8 +1,8 @@
-"""Payments between users of ours, one or many, in the caller's transaction: each settled or refused, all at once.
+"""Settles or refuses payments between our users, one or many, in the caller's transaction.
 
-What many share are the statements: the invoices are locked, payers and payees read, and everything is posted with one
-call each. What each has for itself is its verdict: a rule's no to one leaves no trace and disturbs none of the others.
-They are posted in the order in which they came; of two that pay one invoice the second is looked at after the first.
+Many payments share the statements: one call each locks the invoices, reads the payers, reads the payees and posts.
+Each payment has its own verdict: a refused one leaves no trace and does not disturb the others. They are posted in the
+order in which they came. Of two that pay the same invoice, the second is handled after the first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,20 +26,20 @@ from engine.ledger.store import post_new_batch_in_tx
 
 
 class BrokenItemsError(InvariantBroken):
-    """Some contradict the books, and an operator must look; the transaction is to be made anew without them."""
+    """Some payments contradict the books, and an operator must look. Repeat the transaction without them."""
 
     def __init__(self, broken: Mapping[int, EngineError]) -> None:
         super().__init__("; ".join(str(error) for error in broken.values()))
         self.broken = broken
 
     def at(self, places: Sequence[int]) -> "BrokenItemsError":
-        """The same, counted in the list of which the caller's was a part."""
+        """The same error with the caller's own places: `places` maps each place here to one there."""
         return BrokenItemsError({places[place]: error for place, error in self.broken.items()})
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """One that nothing speaks against so far."""
+    """A payment that no rule has refused so far."""
 
     place: int
     payer: Payer
@@ -50,16 +50,16 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What was read for all of them."""
+    """What was read for all payments of a round."""
 
     invoices: Mapping[PaymentHash, invoice.InvoiceRow]
     payees: Mapping[WalletId, Payee]
     prices_micro: Mapping[str, int]
-    """Of the currencies in which any of the payers is limited."""
+    """The prices of the currencies in which any of the payers is limited."""
 
 
 class InternalPayments:
-    """Needs a transaction of its caller and nothing else."""
+    """Needs its caller's transaction and nothing else."""
 
     def __init__(self, ids: chart.Chart) -> None:
         self._ids = ids
@@ -73,10 +73,10 @@ class InternalPayments:
         workflow_ids: Sequence[str],
         batch_id: BatchId | None = None,
     ) -> list[Refusal | None]:
-        """Settle each, or say why not, in their order. Raises BrokenItemsError; then nothing of this may be committed.
+        """Settle each payment or return its refusal, in their order.
 
-        No repeat is seen here: whoever calls has claimed the key of each. With a batch, their rows name it, and their
-        place in it.
+        Raises BrokenItemsError; the caller must then roll back. Repeats are not detected here: the caller has claimed
+        the key of each payment. With `batch_id`, each row names the batch and its place in it.
         """
         verdicts: list[Refusal | None] = [None] * len(asked)
         places = list(range(len(asked)))
@@ -87,7 +87,7 @@ class InternalPayments:
         return verdicts
 
     async def charge(self, conn: Connection, kind: Kind, asked: PaymentRequest, payer: Payer) -> Charge:
-        """Our fee, by the schedule in force in this transaction. Raises Refused when it is above the caller's cap."""
+        """Our fee, by the schedule in force in this transaction. Raises Refused when it exceeds the caller's cap."""
         charge = await self._fees.charge(conn, kind, asked.amount_msat, level=payer.level, version=payer.fees_version)
         if asked.fee_cap_msat is not None and charge.fee_msat > asked.fee_cap_msat:
             raise Refused(
@@ -166,7 +166,7 @@ class InternalPayments:
 
 
 def _one_per_invoice(asked: Sequence[PaymentRequest], places: Sequence[int]) -> tuple[list[int], list[int]]:
-    """(those that can be looked at together, those that pay an invoice that one of these pays)."""
+    """(payments that can be handled together, payments whose invoice one of the first list pays)."""
     now: list[int] = []
     later: list[int] = []
     seen: set[PaymentHash] = set()
@@ -179,7 +179,7 @@ def _one_per_invoice(asked: Sequence[PaymentRequest], places: Sequence[int]) -> 
 
 
 def _payable(asked: PaymentRequest, invoices: Mapping[PaymentHash, invoice.InvoiceRow]) -> invoice.InvoiceRow:
-    """The invoice, locked, so that a receipt from outside comes either before or after all of this."""
+    """The invoice, if it can be paid. Its row is locked: a receipt from outside comes before or after all of this."""
     ours = invoices.get(asked.payment_hash) if asked.payment_hash else None
     if ours is None:
         raise InvariantBroken(f"{asked.payment_id} pays neither a wallet nor an invoice of ours")

@@ -1,7 +1,7 @@
-"""Receipts: credit once, whoever tells of it and however often; and the look at invoices that are overdue.
+"""Credits receipts, each once, however often it is reported; and looks at overdue invoices.
 
-One alone and those of a page are credited by the same rules: the invoice's row is locked first, and tells whether money
-came from outside before. So a page, a receipt alone and a payment inside come one after the other, in any order.
+A single receipt and a page of receipts follow the same rules. The invoice's row is locked first, and it says whether
+money has come from outside before. So a page, a single receipt and an internal payment come one after the other.
 """
 
 import asyncio
@@ -42,17 +42,17 @@ from engine.ledger.postings.suspense import unclaimed
 from engine.ledger.store import post_in_tx, post_new_batch_in_tx, post_new_in_tx
 
 _GRACE_S = 30
-"""After our expiry, before the node is asked: LND has then closed the invoice itself."""
+"""The time from our expiry to the question to the node. By then LND has closed the invoice itself."""
 _PAGE = 100
 _SIDE_BY_SIDE = 10
 _LOOKED_AFTER = 1000
-"""Receipts of which a sweep sees whether they were credited."""
+"""How many receipts a sweep checks for their credit."""
 _BACKLOG_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """A receipt that is plain so far."""
+    """A receipt that a page can credit, as far as is known."""
 
     place: int
     posting: Posting
@@ -69,21 +69,21 @@ class Receipts(InvoiceActivities):
 
     @activity.defn
     async def credit_receipt(self, receipt: Receipt) -> CreditedReceipt:
-        """What came from outside is credited also when one of our users had paid; that is flagged.
+        """Money from outside is credited even if one of our users has paid the invoice; the answer flags that.
 
-        Our fee is computed once: a repeat finds the row received and asks for no schedule. An account that is closed
-        gets nothing any more: the money waits in suspense, as if the invoice were not ours.
+        Our fee is computed once: a repeat finds the row received and reads no schedule. A closed account gets nothing
+        any more: the money waits in suspense, as if the invoice were not ours.
         """
         try:
             return await self._credit(receipt)
         except Refused as refused:
             if refused.code != "account_closed":
                 raise
-            return await self._credit(receipt)  # closed at this very moment: the second look sees it
+            return await self._credit(receipt)  # the account was closed meanwhile: the second call sees it
 
     @activity.defn
     async def credit_receipts(self, page: ReceiptPage) -> CreditedPage:
-        """What is special or refused leaves no trace here: its own workflow books it, and calls an operator."""
+        """A special or refused receipt leaves no trace here: a workflow of its own books it or calls an operator."""
         workflow_id = activity.info().workflow_id or ""
         async with transaction(self._pool) as conn:
             rows = await invoice.find_rows_in_tx(conn, [receipt.payment_hash for receipt in page.receipts])
@@ -105,7 +105,7 @@ class Receipts(InvoiceActivities):
                     verdicts[plan.place] = _left_alone(page.receipts[plan.place], result)
             credited = [plan.received for plan in plans if verdicts[plan.place] is ReceiptVerdict.CREDITED]
             await invoice.mark_received_in_tx(conn, credited)
-        # What is in the page twice is credited once, and has one verdict.
+        # A receipt that is in the page twice is credited once and has one verdict.
         return CreditedPage(verdicts=[verdicts[firsts.get(each, at)] for at, each in enumerate(page.receipts)])
 
     async def _credit(self, receipt: Receipt) -> CreditedReceipt:
@@ -117,7 +117,7 @@ class Receipts(InvoiceActivities):
             received = None if ours is None or ours.payee_closed else await self._received(conn, ours, receipt)
             workflow_id = workflow_ids.receive(receipt.payment_hash)
             posting = await self._posting(conn, receipt, received, workflow_id, beside_internal=paid_inside)
-            if received is None:  # there is no row that knows whether it has come before
+            if received is None:  # no row says whether the money has come before
                 return CreditedReceipt(credited=(await post_in_tx(conn, posting)).fresh)
             await post_new_in_tx(conn, posting)
             await invoice.mark_received_in_tx(conn, [received])
@@ -161,7 +161,7 @@ class Receipts(InvoiceActivities):
 
 
 def _verdict(ours: invoice.InvoiceRow | None) -> ReceiptVerdict:
-    """What the row alone says; a closed account's money, a stranger's and a second payer's are an operator's matter."""
+    """The verdict by the row alone. A closed payee, an unknown hash and a second payer need a workflow of their own."""
     if ours is not None and ours.outside_msat > 0:
         return ReceiptVerdict.KNOWN
     if ours is None or ours.payee_closed or ours.paid_by is not None:
@@ -203,7 +203,7 @@ class InvoiceSweep(InvoiceSweepActivities):
             found = await asyncio.gather(*(look(payment_hash) for _, payment_hash in overdue))
             _require_an_answer(overdue, found)
             received = [known for known in found if isinstance(known, NodeInvoice) and known.settled]
-            # What the node does not have cannot be paid there any more.
+            # An invoice that the node does not have cannot be paid there any more.
             expired = [
                 payment_hash
                 for (_, payment_hash), known in zip(overdue, found, strict=True)
@@ -221,9 +221,9 @@ class InvoiceSweep(InvoiceSweepActivities):
         )
 
     async def _look_after_handed_on(self, name: NodeName) -> None:
-        """Begin the receipts again that the pump has handed on and that are not credited: their workflows are gone.
+        """Start the workflows again of receipts that the pump has handed on and that are not credited.
 
-        Only those that had been handed on when the sweep came last; what is just being credited is credited once.
+        Only receipts that had been handed on at the last sweep count. One that is being credited now is credited once.
         """
         async with self._pool.acquire() as conn:
             handed = await node.read_handed(conn, name)
@@ -235,22 +235,22 @@ class InvoiceSweep(InvoiceSweepActivities):
             activity.logger.warning("%s was handed on and is not credited: begun again", known.payment_hash)
             await start_receive(self._client, name, known)
         credited_index = settled[-1].settle_index if settled else handed.credited_index
-        if not settled and credited_index == 0:  # a list of all that the node ever made, and it is not made again
+        if not settled and credited_index == 0:  # do not list all that the node ever made a second time
             credited_index = handed.handed_on_index
-        if lost and len(settled) < _LOOKED_AFTER:  # a full page goes on: what waits in it calls an operator by itself
+        if lost and len(settled) < _LOOKED_AFTER:  # after a full page go on: each of its workflows calls an operator
             credited_index = lost[0].settle_index - 1
         async with self._pool.acquire() as conn:
             await node.note_handed(conn, name, credited_index=credited_index, handed_on_index=handed.settle_index)
 
     async def _read_settled(self, after: int, up_to: int) -> list[NodeInvoice]:
-        """What has settled after this index and up to that one, in its order; at most a page of it."""
+        """Invoices with a settle index above `after` and up to `up_to`, in order; at most `_LOOKED_AFTER` of them."""
         if up_to <= after:
             return []
-        if after == 0:  # for which LND gives no backlog
+        if after == 0:  # LND gives no backlog for 0
             every = sorted(await self._lnd.list_settled_invoices(), key=lambda known: known.settle_index)
             return [known for known in every if known.settle_index <= up_to][:_LOOKED_AFTER]
         found: list[NodeInvoice] = []
-        with suppress(TimeoutError):  # the last of them may be missing in the node's memory
+        with suppress(TimeoutError):  # the node may have forgotten the last of them
             async with asyncio.timeout(_BACKLOG_S), aclosing(self._lnd.follow_settled_invoices(after)) as stream:
                 async for known in stream:
                     if known.settle_index <= up_to:
@@ -263,7 +263,7 @@ class InvoiceSweep(InvoiceSweepActivities):
 def _require_an_answer(
     overdue: Sequence[tuple[InvoiceId, PaymentHash]], found: Sequence[NodeInvoice | EngineError | None]
 ) -> None:
-    """One look that fails holds no other up: the next sweep looks again. When all fail, the node is away: raises."""
+    """Raises when every look failed: the node is away. A single failure is logged, and the next sweep looks again."""
     failures = [each for each in found if isinstance(each, EngineError)]
     if failures and len(failures) == len(found):
         raise failures[0]
@@ -273,7 +273,7 @@ def _require_an_answer(
 
 
 async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> None:
-    """Begin the receipt of a settled invoice, or find it begun. Returns when Temporal has accepted it."""
+    """Start the receipt's workflow of a settled invoice, or find it started. Returns when Temporal has accepted it."""
     try:
         await start_workflow(client, receive_start(_receipt(node, known)))
     except WorkflowAlreadyStartedError:
@@ -281,9 +281,9 @@ async def start_receive(client: Client, node: NodeName, known: NodeInvoice) -> N
 
 
 async def start_receipts(client: Client, node: NodeName, settled: Sequence[NodeInvoice], *, together: int) -> None:
-    """Begin the receipts of settled invoices, at most so many in one workflow. Returns when Temporal has accepted all.
+    """Start the workflows of receipts, with at most `together` in each. Returns when Temporal has accepted all.
 
-    One alone begins as `start_receive`. What is in here twice, or begun elsewhere, is credited once all the same.
+    A single receipt starts as in `start_receive`. A receipt that is here twice, or started elsewhere, is credited once.
     """
     known = list({each.payment_hash: each for each in settled}.values())
     pages = [known[at : at + together] for at in range(0, len(known), together)]

@@ -1,9 +1,9 @@
-"""Rows that wait for a workflow which is gone, and how the workflow of each kind of row is started again.
+"""Finds rows that wait for a workflow that is gone, and starts the workflow of each row again.
 
     list what is not final  →  ask Temporal which of their workflows run  →  start the others again
 
-Temporal's list may be some seconds old, in both directions. A workflow that runs is not started twice, whatever the
-list says: the start finds it. One that has just ended and is still listed is found by the next round. A new start is
+Temporal's list may be some seconds old, in both directions. A running workflow is never started twice, whatever the
+list says: the start finds it. One that has just ended and is still listed is found in the next round. A new start is
 safe because every workflow's first step finds in the books what was done: the key is claimed, the hold is there.
 """
 
@@ -45,7 +45,7 @@ from engine.ledger.database import Pool, borrowed, transaction
 _PAGE = 1000
 _ASKED_AT_ONCE = 100
 _BEGUN_AT_ONCE = 1000
-"""Of one kind in one round; the next one comes within a minute."""
+"""How many workflows of one kind a round starts. The next round comes within a minute."""
 _FIRST_REST_S, _LONGEST_REST_S = 60, 1800
 _CALL_LIMIT = timedelta(seconds=10)
 
@@ -55,7 +55,7 @@ _PROPOSAL, _CASE = TypeAdapter(Proposal), TypeAdapter(OpenCase)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """Rows of a kind, and what brings one of them on its way."""
+    """A kind of row, and the function that starts the workflow of one."""
 
     shelf: Shelf
     begin: Callable[[Client, Pool, Mapping[str, Any]], Awaitable[None]]
@@ -63,7 +63,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class _Helpless:
-    """A row that could not be helped. It stands back ever longer, so that many of them hold no younger one up."""
+    """A row that could not be helped. It rests ever longer between tries, so that such rows do not hold up others."""
 
     kind: str
     why: str
@@ -81,7 +81,7 @@ class Janitor(JanitorActivities):
 
     @activity.defn
     async def tidy_up(self, walk: Round) -> Tidied:
-        """Each kind, and each row, for itself: what fails holds no other up."""
+        """Each kind and each row is handled by itself: a failure does not hold up the others."""
         begun: dict[str, int] = {}
         failed: dict[str, str] = {}
         async with heartbeats():
@@ -110,7 +110,7 @@ class Janitor(JanitorActivities):
         return Tidied(begun=begun, failed=failed)
 
     async def _find_lost(self, kind: Kind, age: timedelta) -> list[dict[str, Any]]:
-        """What is needed to begin again, of rows for which no workflow runs: the oldest."""
+        """The facts needed to start again, of the oldest rows for which no workflow runs."""
         lost: list[str] = []
         after = START
         while len(lost) < _BEGUN_AT_ONCE:
@@ -152,7 +152,7 @@ class Janitor(JanitorActivities):
 
 
 async def _begin_payment(client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
-    """Its money is held. Whoever opened it may have been a lane: from now on it is this workflow that it waits for."""
+    """The payment's money is held. A lane may have opened it; from now on it waits for this workflow."""
     asked = _PAYMENT.validate_python(
         {
             "payment_id": facts["id"],
@@ -185,7 +185,7 @@ async def _begin_accepted(client: Client, _pool: Pool, facts: Mapping[str, Any])
 
 
 async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
-    """Who proposed it, and with which key, stands in the audit trail already."""
+    """The key is left empty: the audit trail already names the proposer and the key."""
     proposal = _PROPOSAL.validate_python(
         {
             "correction": facts["id"],
@@ -212,7 +212,7 @@ async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> 
 
 
 async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
-    """It has said nothing, and another one comes within the hour."""
+    """End a lost run as incomplete, without findings. Another run comes within the hour."""
     async with transaction(pool) as conn:
         nothing: dict[str, Any] = {"accounts": [], "findings": []}
         await reconciliation.finish_in_tx(conn, facts["id"], status=RunStatus.INCOMPLETE, report=nothing)
@@ -229,5 +229,5 @@ KINDS: Mapping[str, Kind] = {
 
 
 async def _begin(client: Client, start: WorkflowStart[Any]) -> None:
-    """The row says that its workflow is not done, whatever an earlier run came to."""
+    """Start the workflow even if an earlier run has ended: the row says that it is not done."""
     await start_workflow(client, start.again(), call_limit=_CALL_LIMIT)

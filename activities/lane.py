@@ -1,6 +1,6 @@
 """The ledger's side of a lane: one transaction for all its payments, safe to repeat.
 
-Each key is claimed in it, and each payment settled or its claim turned into a refusal, so that afterwards every key has
+The transaction claims each key, and settles each payment or stores its refusal under the key. Afterwards every key has
 its answer, or none has. A second call finds what the first did.
 """
 
@@ -24,7 +24,7 @@ from engine.ledger.database import Connection, Pool, borrowed, transaction
 
 
 class Lanes(LaneActivities):
-    """Those over Lightning are `payments`' own, one by one."""
+    """Opens internal payments together. Payments over Lightning are opened one by one, by `payments`."""
 
     def __init__(self, pool: Pool, ids: chart.Chart, payments: Payments, announcer: Announcer) -> None:
         self._pool = pool
@@ -34,7 +34,7 @@ class Lanes(LaneActivities):
 
     @activity.defn
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
-        """What contradicts the books is left out, and handed to a workflow of its own that calls an operator."""
+        """A payment that contradicts the books is left out. Its own workflow takes it over and calls an operator."""
         if lane.over_lightning:
             with self._payments.direct_send.place() as may_wait:
                 async with asyncio.TaskGroup() as side_by_side:
@@ -59,7 +59,7 @@ class Lanes(LaneActivities):
                 )
 
     async def _pay(self, asked: PaymentRequest, *, may_wait: bool) -> PaymentOutcome:
-        """Opened, sent and ended for itself, and its caller is told whatever the others wait for."""
+        """Open, send and end one payment. Its caller is told at once, whatever the other payments wait for."""
         try:
             opened = await self._payments.open(asked, activity.info().workflow_id or "", may_wait=may_wait)
             if opened.attempt is None:

@@ -1,12 +1,12 @@
-"""What a worker counts, served with the SDK's own metrics when `MILLRACE_METRICS_ADDRESS` is set.
+"""Counters of a worker, served with the SDK's own metrics when `MILLRACE_METRICS_ADDRESS` is set.
 
     millrace_payments_finished_total{outcome}                settled, failed or refused, or key_conflict;
-                                                             those of a lane or a batch one by one
+                                                             payments of a lane or a batch one by one
     millrace_activity_failures_total{activity_type, code}    each failed try, by the code of the error
 
-Counted when an activity has ended, in the process that ran it; a worker that dies between a commit and its answer
-counts the repeat. So the sums are for rates and alerts, and the books alone say how many there were. The interceptor
-stands outside of the one that translates errors, and sees what Temporal sees.
+The process that ran an activity counts when it has ended. When a worker dies between a commit and its answer, the
+repeat is counted. So use the sums for rates and alerts; only the books say how many payments there were. The
+interceptor wraps the one that translates errors, so it sees what Temporal sees.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from engine.contracts.payment import OpenedPayment, PaymentOutcome
 
 
 def outcome_of(result: object) -> str | None:
-    """How a payment ended with this result of an activity; None when it goes on, or when it is about something else."""
+    """How a payment ended with this result of an activity; None while it goes on, and for any other result."""
     outcome = result.outcome if isinstance(result, OpenedPayment) else result
     if not isinstance(outcome, PaymentOutcome) or not outcome.is_final:
         return None
@@ -33,7 +33,7 @@ def outcome_of(result: object) -> str | None:
 
 
 def outcomes_of(result: object) -> Mapping[str, int]:
-    """How many payments ended how with this result of an activity. A batch ends for all of its payments alike."""
+    """How many payments ended with each outcome in this result of an activity. All payments of a batch end alike."""
     if isinstance(result, LaneOutcome):
         ends = (outcome_of(each) for each in result.outcomes)
         return Counter(end for end in ends if end is not None)
@@ -45,7 +45,7 @@ def outcomes_of(result: object) -> Mapping[str, int]:
 
 
 def code_of(error: BaseException) -> str:
-    """The stable code of one of our failures, else the name of its class."""
+    """The stable code of an engine error, else the name of the error's class."""
     if isinstance(error, ApplicationError) and error.details and isinstance(error.details[0], dict):
         return str(error.details[0].get("code", error.type))
     return type(error).__name__

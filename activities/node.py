@@ -1,4 +1,4 @@
-"""Adopting a node: read what it holds while it is at rest, book it once."""
+"""Adopts a node: reads what it holds while nothing moves, and books it once."""
 
 from temporalio import activity
 
@@ -48,7 +48,7 @@ class NodePositions(NodePositionActivities):
 
     @activity.defn
     async def read_position(self, adopt: AdoptNode) -> NodePosition:
-        """Read twice what can move in between: a position is taken only when nothing did."""
+        """Read twice what can move in between. The position counts only if nothing moved."""
         async with heartbeats():
             before = await self._lnd.read_balances()
             settle_index = await self._lnd.read_last_settle_index()

@@ -1,7 +1,7 @@
 """The claimed parts of payments in flight.
 
-A node calls a payment in flight until its last part has ended: for days, if a node on the route is away. Until then
-the books hold all of its money, and the channels lack what was claimed.
+A node reports a payment as in flight until its last part has ended. That takes days if a node on the route is away.
+Until then the books hold all of its money, and the channels lack what was claimed.
 """
 
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _MANY = 100
 
 
 async def list_parts(node: LndNode, pending: Iterable[Pending]) -> list[InFlight]:
-    """Ask the node about each of these, the oldest hundred. Raises what `find_payment` does."""
+    """Ask the node about the oldest hundred of these payments. Raises what `find_payment` raises."""
     parts: list[InFlight] = []
     for waiting in sorted(pending, key=lambda each: each.created_at)[:_MANY]:
         known = await node.find_payment(waiting.payment_hash)

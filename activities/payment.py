@@ -1,8 +1,8 @@
 """The ledger's side of a payment, safe to repeat: the second call finds what the first did.
 
 Opening claims the idempotency key, writes the row and moves or holds the money in one transaction, so there is no
-moment at which one of them is true without the others. A rule's no takes all of that back and becomes the key's answer.
-What has just been opened here is sent at once where it can be, and ended with the node's word.
+moment at which one of them is true without the others. A refusal rolls all of that back and becomes the key's answer.
+A payment that was just opened here is sent directly where possible, and ended if the node reports its end.
 """
 
 import time
@@ -49,7 +49,7 @@ _DETAIL_BYTES = 1_000
 
 
 class Payments(PaymentActivities):
-    """Needs Postgres, and nodes only to be quicker."""
+    """Needs Postgres. Nodes are optional: with them a payment is sent directly."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class Payments(PaymentActivities):
             return await self.open(request, workflow_id, may_wait=may_wait)
 
     async def open(self, request: PaymentRequest, workflow_id: str, *, may_wait: bool) -> OpenedPayment:
-        """As `open_payment`, in the workflow of this id, where whoever looks for the payment finds it.
+        """As `open_payment`, in the workflow with this id, which the payment's row then names.
 
-        What may not wait for its node is opened and not sent. What the node cannot read is refused before.
+        Without `may_wait` the payment is opened and not sent. An invoice that the node cannot read is refused first.
         """
         began = time.monotonic()
         try:
@@ -130,7 +130,10 @@ class Payments(PaymentActivities):
             raise about_accounts(refused, payer) from refused
 
     async def _require_readable(self, asked: PaymentRequest) -> None:
-        """Outside any transaction: a node is asked. The opening may choose another one, which the send asks then."""
+        """Have the node that would probably send read the invoice, outside any transaction.
+
+        The opening may choose another node. The send then has that one read the invoice.
+        """
         if asked.bolt11 is None or asked.payment_hash is None or not self.direct_send.calls_nodes:
             return
         total_msat = Msat(asked.amount_msat + asked.max_fee_msat)
@@ -149,7 +152,7 @@ class Payments(PaymentActivities):
         self, conn: Connection, asked: PaymentRequest, workflow_id: str
     ) -> OpenedPayment:
         (refusal,) = await self._internal.settle_in_tx(conn, [asked], [workflow_id])
-        if refusal is not None and asked.withdraw_link_id is not None:  # the use that was taken must be taken back
+        if refusal is not None and asked.withdraw_link_id is not None:  # roll back the use that was taken
             raise Refused(refusal.detail, code=refusal.code, **refusal.fields)
         if refusal is not None:
             await refuse_claims_in_tx(conn, [(claim_of(asked), asdict(refusal))])
@@ -194,16 +197,16 @@ class Payments(PaymentActivities):
     async def _send(
         self, asked: PaymentRequest, opened: OpenedPayment, attempt: LightningAttempt, began: float
     ) -> OpenedPayment:
-        """It is this call that has opened it. What has no end here goes on from the node's queue.
+        """Send a payment that this very call has opened. If it has no end here, it goes on from the node's queue.
 
-        So does what ends in another way than it was asked to: its own workflow calls an operator. What the node refused
-        before it had it is asked for once more there: a node that is only watched would never say anything about it.
+        So does a payment of which the payee took another amount: its own workflow calls an operator. A payment that the
+        node refused before it had it is sent once more from there, because watching it would never bring an answer.
         """
         report = await self.direct_send.send(attempt, opening_since=began)
         if report is None:
             return opened
         if report.verdict is not NodeVerdict.IN_FLIGHT and report.delivered_msat is None:
-            with suppress(EngineError):  # it is followed once more, and ended with patience
+            with suppress(EngineError):  # the workflow follows it once more, and retries the end
                 return OpenedPayment(outcome=await self._end(asked, report))
         is_known = report.verdict is not NodeVerdict.FAILED or report.payment_index > 0
         return replace(opened, attempt=replace(attempt, begun=is_known))
@@ -251,17 +254,17 @@ async def settle_in_tx(conn: Connection, ids: chart.Chart, row: payment.PaymentR
 
 
 async def release_in_tx(conn: Connection, row: payment.PaymentRow, release: ReleasePayment) -> None:
-    """End a pending payment, whose row is locked, as failed, and give the use of a withdraw link back with it."""
+    """End a pending payment, whose row is locked, as failed, and return its use of a withdraw link."""
     await use.give_use_back_in_tx(conn, row.id)
     await post_new_in_tx(conn, released(row))
-    detail = one_line(release.failure_detail, _DETAIL_BYTES)  # a report of an older release has the node's own words
+    detail = one_line(release.failure_detail, _DETAIL_BYTES)  # an older release's report has the node's own text
     await payment.mark_failed_in_tx(
         conn, row.id, code=release.failure_code, detail=detail, payment_index=release.payment_index
     )
 
 
 async def _find_opened_in_tx(conn: Connection, asked: PaymentRequest, workflow_id: str) -> OpenedPayment:
-    """What an earlier call with this key did: this very request, which goes on in this workflow, or another one."""
+    """What an earlier call with this key did. A pending payment of this same request goes on in this workflow."""
     outcome, row = await find_answer_in_tx(conn, asked)
     if row is None or row.status != PaymentStatus.PENDING:
         return OpenedPayment(outcome=outcome)

@@ -1,16 +1,16 @@
-"""A node's streams, turned into workflow starts and signals.
+"""Turns a node's streams into workflow starts and signals.
 
-* Settled invoices: handed on in pages; the cursor in Postgres moves only when Temporal has accepted every receipt of
-  the page. One that comes alone has a workflow of its own and waits for nobody; those of a page share one. LND gives no
-  backlog for a cursor of 0, so of a node that was never paid the first receipts are taken from a list, which is asked
-  for when the stream has told of one.
-* Outgoing payments: each final update wakes the payment's workflow, which looks for itself. A payment that its send
-  still follows is told by that: it is woken only if it still waits some seconds later. After every reconnect the node
-  is asked about all that wait, because their updates may have come while nobody listened, and those with news are
-  woken: each wake adds to a history, and a node may come and go for months. A success for which nothing is held starts
-  a reconciliation.
-* Tending: invoices settled in the ledger are cancelled at the node within a second, and the node reports that it is
-  alive and how much it can send and receive.
+* Settled invoices are handed on in pages. The cursor in Postgres moves only when Temporal has accepted every receipt of
+  the page. A single receipt has a workflow of its own; the receipts of a page share one. LND gives no backlog for a
+  cursor of 0. So the first receipts of a node that was never paid come from a list, which is read when the stream has
+  reported one.
+* Outgoing payments: each final update wakes the payment's workflow, which then looks for itself. A payment that its
+  send still follows learns its end from the send. It is woken only if it still waits some seconds later. After every
+  reconnect the pump asks the node about all waiting payments, because their updates may have come meanwhile. It wakes
+  only those with news: each wake adds to a history, and a node may come and go for months. A success for which nothing
+  is held starts a reconciliation.
+* Tending: invoices settled in the ledger are cancelled at the node within a second. The pump also records that the node
+  is alive and how much it can send and receive.
 """
 
 import asyncio
@@ -37,13 +37,13 @@ from engine.ledger.database import Pool
 _PAGE = MAX_RECEIPTS
 _IDLE_S = 0.5
 _SEND_TELLS_S = 5
-"""How long the send that follows a payment has to tell its workflow: one that knows already needs no signal."""
+"""How long the send that follows a payment has to report its end, before a workflow that still waits is woken."""
 _LONGEST_PAUSE_S = 600
 _SIDE_BY_SIDE = 10
 _TOLD_AGAIN_AFTER_S = 600
-"""A workflow that knows and still waits looks again by itself; it is not woken at every reconnect."""
+"""How long a woken workflow is not woken again at a reconnect. It looks again by itself."""
 _MENDED = ("node_refuses", "node_replaced", "internal_error")
-"""Reasons to pause that are gone where this pump could connect."""
+"""Reasons to wait that have ended once this pump could connect."""
 _REPORT_EVERY = 4
 """Rounds of tending between two reports of what the node can send and receive."""
 
@@ -94,7 +94,7 @@ class Pump(PumpActivities):
                     await asyncio.sleep(_IDLE_S)
 
     async def _require_adopted_node(self) -> None:
-        """Asked at every connect: another node at the same address must not inherit this one's receipts."""
+        """Called at every connect: another node at the same address must not inherit this node's receipts."""
         identity = await self._lnd.get_identity()
         async with self._pool.acquire() as conn:
             adopted = await node.find_pubkey(conn, self._lnd.name)
@@ -109,7 +109,7 @@ class Pump(PumpActivities):
             if cursor > 0:
                 return cursor
             await until_paid(self._lnd)
-            # Listed once more: what settled first is in a list that began after something had settled.
+            # List once more: a list that begins after an invoice has settled has the first ones.
             settled = await self._lnd.list_settled_invoices()
             await start_receipts(self._client, self._lnd.name, settled, together=self._together)
             async with self._pool.acquire() as conn:
@@ -139,7 +139,7 @@ class Pump(PumpActivities):
         raise ConnectionResetError(f"{self._lnd.name} closed its stream of payments")
 
     async def _wake_late(self, followed: asyncio.Queue[tuple[float, NodePayment]]) -> None:
-        """What is lost with this process is made good by the next one's `_wake_those_with_news`."""
+        """Wake the workflows that still wait. After a crash, the next process does so in `_wake_those_with_news`."""
         while True:
             due, update = await followed.get()
             await asyncio.sleep(due - asyncio.get_running_loop().time())
@@ -160,7 +160,7 @@ class Pump(PumpActivities):
             await self._reconcile()
 
     async def _reconcile(self) -> None:
-        """Have the books held against the nodes at once. One run at a time: the hourly one finds what it may miss."""
+        """Start a reconciliation now. One run at a time: the hourly run finds what this one may miss."""
         await start_workflow(self._client, reconciliation_after_stray_payment())
 
     async def _wake_those_with_news(self) -> None:
@@ -178,7 +178,7 @@ class Pump(PumpActivities):
             after = page[-1].id
 
     async def _look_at(self, page: Sequence[node.InFlight]) -> list[NodePayment | None]:
-        """What the node knows of each. None also where it does not answer for one: that one looks by itself."""
+        """What the node knows of each payment. None also if the node does not answer: that payment looks by itself."""
         gate = asyncio.Semaphore(_SIDE_BY_SIDE)
 
         async def look(waiting: node.InFlight) -> NodePayment | None:
@@ -200,9 +200,10 @@ class Pump(PumpActivities):
             activity.logger.error("%s is pending in the books and has no running workflow", workflow_id)
 
     async def _cancel_settled(self) -> None:
-        """An invoice that somebody outside has paid as well cannot be cancelled: its receipt comes over the stream.
+        """Cancel at the node the invoices that were settled in the ledger.
 
-        One that fails waits for its own next turn, and is told by the reconciliation once it is late.
+        An invoice that somebody outside has paid as well cannot be cancelled: its receipt comes over the stream. A
+        cancellation that fails waits for its own next try. The reconciliation reports it when it is late.
         """
         async with self._pool.acquire() as conn:
             notes = await invoice.list_cancellations(conn, self._lnd.name, _PAGE)
@@ -228,7 +229,7 @@ class Pump(PumpActivities):
 
 
 def _has_news(waiting: node.InFlight, known: NodePayment | None) -> bool:
-    """Whether a look of its workflow would find something new: an end, a node that knows it again, or access."""
+    """Whether its workflow would find something new: an end, a node that knows the payment again, or access."""
     if waiting.reason in _MENDED:
         return True
     if known is None or known.payment_index <= waiting.known_payment_index:
@@ -239,8 +240,9 @@ def _has_news(waiting: node.InFlight, known: NodePayment | None) -> bool:
 async def until_paid(lnd: LndNode) -> None:
     """Return when the node has settled its first invoice.
 
-    The stream tells at once. What settled before the node had opened the stream is in a list; a list costs the node
-    as much as it ever made invoices, so the looks become rare while the stream is open. Raises what breaks the stream.
+    The stream reports it at once. An invoice that settled before the node had opened the stream is in a list. The cost
+    of a list grows with all invoices of the node, so lists become rare while the stream is open. Raises what breaks the
+    stream.
     """
     async with aclosing(lnd.follow_settled_invoices(0)) as stream:
         told = asyncio.create_task(_first(stream))

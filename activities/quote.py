@@ -1,8 +1,8 @@
-"""Asking a node what a way costs. Nothing is held, booked or stored here: a probe can move no money.
+"""Asks a node what a route costs. Nothing is held, booked or stored here: a probe cannot move money.
 
-A probe is an HTLC whose payment hash is random, so nobody knows a preimage for it, the payee no more than we: it can
-only come back. It has no row with us. Books and reconciliation know of payments that ended as paid, which it cannot,
-and an HTLC on its way counts as the node's until then.
+A probe is an HTLC with a random payment hash. Nobody knows a preimage for it, neither the payee nor we, so it can only
+come back. It has no row in the bank. Reconciliation compares payments that succeeded, which a probe cannot. While its
+HTLC is on the way, its amount counts as the node's.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from engine.clients.lnd.route import LndRoutes, NoWay
 from engine.contracts.quote import QuoteActivities, RouteQuote, RouteRequest
 
 _AT_ONCE = 4
-"""Probes under way from one process over one node; one more is not sent."""
+"""The most probes in flight from one process over one node. A further probe is not sent."""
 
 
 class Quotes(QuoteActivities):

@@ -1,4 +1,4 @@
-"""What a caller is told: the answer that a key has already, and a rule's refusal with a public code."""
+"""What a caller is told: the stored answer of a key, or a refusal with a public code."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from engine.ledger.database import Connection
 
 
 def claim_of(asked: PaymentRequest) -> Claim:
-    """The key of a payment, for the payment."""
+    """The claim of a payment's idempotency key."""
     return Claim(
         account_id=asked.account_id,
         key=asked.idempotency_key,
@@ -26,7 +26,7 @@ def claim_of(asked: PaymentRequest) -> Claim:
 async def find_answer_in_tx(
     conn: Connection, asked: PaymentRequest
 ) -> tuple[PaymentOutcome, payment.PaymentRow | None]:
-    """What an earlier call with this key did: this very request, with its row, locked, or another one."""
+    """What an earlier call with this key did: the outcome and the locked row of this request, or a conflict."""
     known = await find_key(conn, asked.account_id, asked.idempotency_key)
     taken_by = known.body_hash if known is not None else await _hash_in_a_lane(conn, asked)
     if taken_by.hex() != asked.body_hash:
@@ -43,7 +43,7 @@ async def find_answer_in_tx(
 
 
 async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:
-    """Of the request that was accepted first with this key, and waits in a lane."""
+    """The body hash of the request that was accepted first with this key and waits in a lane."""
     (earlier,) = await find_earlier_requests(conn, [(asked.account_id, asked.idempotency_key, asked.payment_id)])
     if earlier is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
@@ -51,7 +51,7 @@ async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:
 
 
 def in_the_callers_words(refused: EngineError) -> Refusal:
-    """The books speak of accounts, floors and counters; a caller has a wallet, limits and a key."""
+    """Translate an error of the books for a caller: from accounts, floors and counters to wallet, limits and key."""
     if refused.code == "limit_exceeded":
         code, sentence, facts = exceeded(refused.fields)
         return Refusal(code=code, detail=sentence, fields=facts)
@@ -64,7 +64,7 @@ def in_the_callers_words(refused: EngineError) -> Refusal:
 
 
 def about_accounts(refused: Refused, payer: Payer) -> Refused:
-    """What the books say of an account that was locked or closed at this very moment, as it is said to a caller."""
+    """The refusal for a caller when the books found an account locked or closed at this moment."""
     if refused.code == "account_locked":
         return may_not_send("locked")
     if refused.code == "account_closed":
@@ -74,5 +74,5 @@ def about_accounts(refused: Refused, payer: Payer) -> Refused:
 
 
 def as_refusal(kept: dict[str, Any]) -> Refusal:
-    """A refusal as it stands under its key."""
+    """A refusal as stored under its key."""
     return Refusal(code=kept["code"], detail=kept["detail"], fields=kept["fields"])

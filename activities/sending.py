@@ -1,16 +1,16 @@
-"""Sending over a node, so that nothing is ever paid twice and nothing unknown is ever taken for failed.
+"""Sends over a node. Nothing is ever paid twice, and nothing unknown is ever taken for failed.
 
-Every try, the first as well as the tenth, looks at the node before it sends (TrackPaymentV2), and reads the fence in
-Postgres right before the call: a payment that was settled or released in the meantime, by whichever worker, is not sent
-again. What the node said about an attempt older than this one is no news about this one. The node reads the invoice,
-too, before it is told to pay it: one that it cannot read, or reads otherwise than we do, ends as failed.
+Every try, the first as well as the tenth, looks at the node before it sends (TrackPaymentV2). It also reads the fence
+in Postgres right before the call: a payment that any worker has settled or released in the meantime is not sent again.
+What the node says about an older attempt is no news about this one. The node also reads the invoice before it is told
+to pay it. An invoice that it cannot read, or reads differently than we do, ends the payment as failed.
 
-A node that has known an attempt is never sent it again, not even when it does not know it any more: its database may be
-an old copy, and the HTLC of the first send still be on its way. Its first word is noted in Postgres, and from then on
-the payment is only watched.
+An attempt that the node has known is never sent to it again, even if it does not know it any more: its database may be
+an old copy while the HTLC of the first send is still on its way. The node's first answer is noted in Postgres, and from
+then on the payment is only watched.
 
 A send that the node answers with an error of unknown meaning, and then does not know, is counted in Postgres. After the
-third in the same words nothing is sent for ten seconds, and a last look that finds nothing ends the payment.
+third such answer with the same text, nothing is sent for ten seconds. The payment ends if a last look finds nothing.
 """
 
 import asyncio
@@ -50,15 +50,15 @@ from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting
 from engine.ledger.database import Pool, borrowed
 
 _IDENTITY_S = 0.25
-"""How long a node that could send is held to be able to: what loses its chain in between keeps a payment untried."""
+"""How long we believe that a node can send. If it loses its chain within that time, a payment stays untried."""
 _FOLLOW_S = 5
 """How long a send keeps its slot for an answer before the payment is watched by retry instead."""
 _PATIENT_TRIES = 20
-"""So often a send waits for a node without active channels, about a minute, before it lets the node say no."""
+"""How many tries, over about a minute, wait for a node without active channels before the node itself may refuse."""
 _FIRST_LOOK, _LAST_LOOK = timedelta(seconds=5), timedelta(minutes=10)
 _NOTE_LIMIT_S = 3
 _BEGUN = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
-"""From here on it is watched, and never sent."""
+"""From here on the attempt is watched and never sent."""
 
 
 class Sending(SendingActivities):
@@ -79,9 +79,10 @@ class Sending(SendingActivities):
     async def send(
         self, attempt: LightningAttempt, *, new_until: float | None = None, follow_s: float = _FOLLOW_S
     ) -> AttemptReport:
-        """Until `new_until`, by the monotonic clock, nobody else can have sent it: that spares the look.
+        """Send the attempt, or find it at the node, and follow it for `follow_s`.
 
-        Raises Unavailable when the node was not told by then.
+        Until `new_until`, by the monotonic clock, nobody else can have sent it, so the first look is skipped. Raises
+        Unavailable when the node was not told by then.
         """
         async with self._noting(attempt, slows=True):
             if attempt.begun or (new_until is None and await self._is_known(attempt)):
@@ -127,9 +128,9 @@ class Sending(SendingActivities):
             payment = await self._find(attempt)
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
-            # Only now: without its chain a node does not answer this, and may still know the end.
+            # Only now: a node without its chain does not answer this call, and may still know the payment's end.
             htlcs, doubt = await self._read_channels(attempt)
-            payment = await self._find(attempt)  # once more: what has ended meanwhile is in no channel
+            payment = await self._find(attempt)  # once more: a payment that has ended meanwhile is in no channel
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
             if is_untried(payment):
@@ -163,7 +164,10 @@ class Sending(SendingActivities):
         return payment
 
     async def _end_untried(self, attempt: LightningAttempt) -> None:
-        """What came of it is the node's to say. A node that cannot do it is restarted by an operator."""
+        """Have the node end a payment that it never tried; the next look shows the result.
+
+        A node that cannot do it must be restarted by an operator.
+        """
         try:
             await self._node.end_untried(attempt.payment_hash, attempt.amount_msat)
         except EngineError as error:
@@ -174,20 +178,20 @@ class Sending(SendingActivities):
         return known is not None and _is_news(known, attempt)
 
     async def _end_refused(self, attempt: LightningAttempt, fence: sending.Fence) -> AttemptReport:
-        """Raises OutcomeUnknown until the node has rested, and when the look after that finds the payment."""
+        """Report a failure. Raises OutcomeUnknown until the rest is over, and when the last look finds the payment."""
         left_s = REFUSAL_REST_S - fence.refused_for_s
         if left_s > 0:
             raise OutcomeUnknown(
                 f"{self._node.name} refuses it; it is looked at once more", code=SEND_REFUSED, retry_after_s=left_s
             )
-        if await self._is_known(attempt):  # the look before this one may be as old as the calls in between were slow
+        if await self._is_known(attempt):  # look again: the calls since the first look may have been slow
             raise OutcomeUnknown(f"{self._node.name} has begun what it refused")
         return refused_by_node("Our Lightning node refuses to send this payment; nothing was sent.")
 
     async def _read_channels(self, attempt: LightningAttempt) -> tuple[NodeHtlcs, str | None]:
-        """What is in the node's channels, and why that proves nothing about this payment, if it does not.
+        """What is in the node's channels, and the reason if that proves nothing about this payment.
 
-        What was seen before is read first: whatever another worker sees meanwhile can only be newer.
+        The stored channels are read first: what another worker sees meanwhile can then only be newer.
         """
         async with borrowed(self._pool) as conn:
             known = await node_channel.read_known(conn, self._node.name)
@@ -205,7 +209,7 @@ class Sending(SendingActivities):
             return htlcs, await node_channel.find_doubt(conn, self._node.name, attempt.payment_id)
 
     async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
-        """The heights at which this payment was in flight and in no channel; none when it is in one now."""
+        """The heights at which this payment was in flight and in no channel; empty when this look does not count."""
         if not may_be_lost(payment, htlcs):
             return []
         async with borrowed(self._pool) as conn:
@@ -220,9 +224,9 @@ class Sending(SendingActivities):
 
     @asynccontextmanager
     async def _noting(self, attempt: LightningAttempt, *, slows: bool = False) -> AsyncIterator[None]:
-        """What keeps this try from going on is what the payment waits for, for whoever asks.
+        """Record the error that stops this try as what the payment waits for.
 
-        With `slows` the next try comes the later the longer the payment has not gone on.
+        With `slows`, the pause before the next try grows with the time that the payment has waited.
         """
         try:
             yield
@@ -238,14 +242,14 @@ class Sending(SendingActivities):
             raise
 
     async def _note(self, attempt: LightningAttempt, waiting: Waiting) -> datetime | None:
-        """Since when it waits. For people: whoever cannot write it goes on without."""
+        """Record what the payment waits for; returns since when. Without Postgres the try goes on and returns None."""
         with suppress(EngineError):
             async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
                 return await sending.note_wait(conn, attempt.payment_id, waiting)
         return None
 
     async def _note_refusal(self, attempt: LightningAttempt, refused: NotBegun) -> None:
-        """One that could not be noted does not count."""
+        """Count a refusal. One that could not be written does not count."""
         with suppress(EngineError):
             async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
                 await sending.note_refusal(conn, attempt.payment_id, refused.words)
@@ -262,7 +266,7 @@ class Sending(SendingActivities):
         return None
 
     async def _find_keysend(self, attempt: LightningAttempt) -> Keysend | None:
-        """The preimage is read for each try, and the same for all."""
+        """What a payment without an invoice is sent with; None for an invoice. Each try has the same preimage."""
         if attempt.payee_node is None:
             return None
         async with borrowed(self._pool) as conn:
@@ -270,9 +274,10 @@ class Sending(SendingActivities):
         return Keysend(payee=attempt.payee_node, preimage=preimage)
 
     async def _pass_fence(self, attempt: LightningAttempt) -> sending.Fence:
-        """What is known of earlier sends of it.
+        """Check that this attempt may be sent; returns what is known of its earlier sends.
 
-        Raises unless the node is the adopted one and can send, and, read last, the money is still held for this.
+        Raises unless the node is the adopted one and can send, and the money is still held for this attempt, which is
+        read last.
         """
         identity = await self._get_identity()
         if identity.active_channels == 0 and activity.info().attempt <= _PATIENT_TRIES:
@@ -290,7 +295,7 @@ class Sending(SendingActivities):
         return fence
 
     async def _note_begun(self, attempt: LightningAttempt) -> None:
-        """Before anything else happens to it, if that can be: books that are away must not end the following."""
+        """Write first of all that the node has the attempt. If Postgres is away, following goes on without the note."""
         try:
             async with asyncio.timeout(_NOTE_LIMIT_S), borrowed(self._pool) as conn:
                 await sending.note_begun(conn, attempt.payment_id)
@@ -298,7 +303,7 @@ class Sending(SendingActivities):
             activity.logger.warning("%s is in flight, and it could not be noted: %s", attempt.payment_id, error)
 
     async def _get_identity(self) -> NodeIdentity:
-        """Who answers; asked once for all that send then, because it costs the node more than a look does."""
+        """The node's identity, asked once for all sends at that time: the call costs the node more than a look."""
         if self._asked is None or time.monotonic() > self._good_until:
             self._good_until = time.monotonic() + _IDENTITY_S
             self._asked = asyncio.create_task(self._ask())
@@ -308,7 +313,7 @@ class Sending(SendingActivities):
         return answer
 
     async def _ask(self) -> NodeIdentity | EngineError:
-        """Whoever cannot send is asked again by the next try. Raises nothing: perhaps nobody waits any more."""
+        """Ask the node. One that cannot send is asked again by the next try. Errors are returned, not raised."""
         try:
             answer = await self._node.get_identity()
         except EngineError as error:
@@ -321,10 +326,10 @@ class Sending(SendingActivities):
     async def _follow(
         self, attempt: LightningAttempt, updates: AsyncGenerator[NodePayment, None], follow_s: float
     ) -> AttemptReport:
-        """The final report, or IN_FLIGHT when the node has the payment and tells no end of it for a while.
+        """The final report, or IN_FLIGHT when the node has the payment and reports no end within `follow_s`.
 
-        Raises OutcomeUnknown when the node has not even said that it has the payment: the next try looks again. From
-        its first word on nothing is raised: whatever comes, a try that could send must not follow.
+        Raises OutcomeUnknown when the node has not even confirmed that it has the payment: the next try looks again.
+        After its first answer no engine error is raised, so that no further try could send.
         """
         begun = attempt.begun
         try:
@@ -374,15 +379,15 @@ class Sending(SendingActivities):
                 amount_msat=attempt.amount_msat,
                 fee_msat=attempt.max_fee_msat,
             )
-        except EngineError:  # only a better word for the same failure
+        except EngineError:  # this only chooses a better code for the same failure
             return False
 
 
 def _delivered_otherwise(payment: NodePayment, attempt: LightningAttempt) -> Msat | None:
-    """What the payee has taken, where that is not what he was to get."""
+    """The amount that the payee has taken, if it is not the amount of the attempt."""
     return None if payment.delivered_msat == attempt.amount_msat else payment.delivered_msat
 
 
 def _is_news(payment: NodePayment, attempt: LightningAttempt) -> bool:
-    """Whether the node speaks of this attempt, and not of one that is known to have failed before it."""
+    """Whether the node reports this attempt, and not one that is known to have failed before it."""
     return payment.payment_index > attempt.known_payment_index

@@ -18,9 +18,9 @@ from engine.domain.sending import (
 )
 
 SEND_REFUSED = "send_refused"
-"""The reason to wait of a payment whose send was answered with an unknown error."""
+"""The reason to wait when the node has answered a send with an unknown error."""
 _SUSPICIOUS = 2
-"""In flight and in no channel at so many heights: no longer an HTLC that is just being added."""
+"""At how many heights a payment in flight must be in no channel before it counts as lost, not as just being added."""
 
 FAILURE_CODES = {
     "FAILURE_REASON_TIMEOUT": "payment_timeout",
@@ -49,7 +49,7 @@ WAIT_DETAILS = {
     "node_forgot": "the node does not know this payment any more",
     SEND_REFUSED: "the node refuses to send it; it is asked again, and repeated refusals end it",
 }
-"""For callers of the API. The node's own message may name our addresses; it is in the workflow."""
+"""Texts for callers of the API. The node's own message may contain our addresses; it is in the workflow."""
 
 
 def is_untried(payment: NodePayment) -> bool:
@@ -58,18 +58,18 @@ def is_untried(payment: NodePayment) -> bool:
 
 
 def age(payment: NodePayment) -> timedelta:
-    """By the node's clock; it may differ from ours."""
+    """How old the payment is by the node's clock, which may differ from ours."""
     return datetime.now(UTC) - payment.created_at
 
 
 def may_be_lost(payment: NodePayment, htlcs: NodeHtlcs) -> bool:
-    """Whether this look has found it in no channel, so that it counts for the proof."""
+    """Whether this look has found the payment in no channel and counts for the proof."""
     seen = payment.payment_hash in htlcs.outgoing or payment.preimage_seen
     return not (seen or htlcs.closing or not htlcs.synced or payment.time_lock == 0)
 
 
 def waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int], doubt: str | None = None) -> Waiting:
-    """In words: the payee's turn, the time lock's, or an operator's. `doubt`: why the node's channels prove nothing."""
+    """What the payment waits for: the payee, the time lock or an operator. `doubt`: why the channels prove nothing."""
     if is_untried(payment):
         detail = "the node stopped before the first attempt, and does not end it; its restart would"
         return Waiting(reason=NOT_TRIED, detail=detail, needs_operator=True)
@@ -93,7 +93,7 @@ def waits_for(payment: NodePayment, htlcs: NodeHtlcs, heights: list[int], doubt:
 
 
 def lost(payment: NodePayment, heights: list[int]) -> AttemptReport:
-    """The proof is complete: nothing of this attempt can be paid any more."""
+    """The report of a lost attempt. The proof is complete: nothing of this attempt can be paid any more."""
     seen = ", ".join(str(height) for height in heights if height > payment.time_lock)
     return AttemptReport(
         verdict=NodeVerdict.FAILED,
@@ -105,5 +105,5 @@ def lost(payment: NodePayment, heights: list[int]) -> AttemptReport:
 
 
 def refused_by_node(detail: str) -> AttemptReport:
-    """Nothing of it was begun, and nothing will be."""
+    """The report of a refused attempt: the node began nothing of it and will not."""
     return AttemptReport(verdict=NodeVerdict.FAILED, failure_code=REFUSED_BY_NODE, failure_detail=detail)

@@ -1,10 +1,10 @@
-"""Channels that the books still stand for, and that have gone or pay another fee: each named by its channel point.
+"""Findings about channels that the books still count and that have closed or pay another fee, by channel point.
 
     gone       books − node = our balance (channels) + its escrow − what came to the wallet (onchain)
     new fee    books − node = old − new (escrow), and the reverse (channels): the same money in the other account
 
-The channel's finding has the case; its parts on the node's other accounts are told beside it and open none. What was
-its share is known from the last agreement of books and node, what became of it from the node. Nothing is booked. Pure.
+The channel's finding opens a case. Its parts on the node's other accounts are reported with it and open none. The last
+agreement of books and node says what the channel's share was; the node says what became of it. Books nothing. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _COOPERATIVE = "cooperative_close"
 
 
 def list_gone(agreed: Sequence[AgreedChannel], channels: Sequence[NodeChannel]) -> list[str]:
-    """Which of the agreed channels the node has no more."""
+    """The agreed channels that the node no longer has."""
     still = {channel.point for channel in channels}
     return [channel.point for channel in agreed if channel.point not in still]
 
@@ -31,9 +31,10 @@ def name_ends(
 ) -> list[Finding]:
     """A finding for each channel that has ended, with its parts.
 
-    LND tells balances of ended channels in whole satoshi: what is left over on the channels, less than one for each,
-    counts as the first one's. A cooperative end pays the fractions of both sides to whoever opened the channel (seen),
-    so of ours it may also be less than one too little. `left` is books − node per account, without what others explain.
+    LND reports balances of ended channels in whole satoshi. What is left over on the channels, less than one satoshi
+    for each, is added to the first one. A cooperative close pays the fractions of both sides to the side that opened
+    the channel (seen), so for our channels the sum may also be up to one satoshi too low. `left` is books − node per
+    account, without what other findings explain.
     """
     shares = {channel.point: channel for channel in agreed}
     owed = [_owed_msat(shares[end.point], end) for end in ends]
@@ -53,7 +54,7 @@ def name_ends(
 def name_fees(
     node: NodeName, agreed: Sequence[AgreedChannel], channels: Sequence[NodeChannel], left: Mapping[str, int]
 ) -> list[Finding]:
-    """A finding for each channel whose fee rate has changed; none unless together they are what is left, exactly."""
+    """A finding for each channel whose fee rate has changed; none unless together they explain `left` exactly."""
     now = {channel.point: channel for channel in channels}
     changed = [
         (before, now[before.point])
@@ -67,7 +68,7 @@ def name_fees(
 
 
 def _owed_msat(share: AgreedChannel, end: ChannelEnd) -> int:
-    """What the books have on the channels for this one. A cooperative close pays the escrow out with the balance."""
+    """What the books have on the node's channels for this one. A cooperative close pays out escrow and balance."""
     owed_msat = MSAT_PER_SAT * (end.balance_sat + end.close_fee_sat)
     return owed_msat - share.escrow_msat if end.stage == _COOPERATIVE else owed_msat
 

@@ -1,4 +1,4 @@
-"""Findings in words: one function for each kind of what a run may find."""
+"""Builds the findings of a run with their texts: one function for each kind."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -14,7 +14,7 @@ BOOKS = "books"
 
 
 def payment_waits(kind: FindingKind, node: NodeName, waiting: Pending, state: str) -> Finding:
-    """A payment that has been pending for too long."""
+    """A payment that has been pending too long."""
     workflow = "its workflow runs" if kind is FindingKind.PAYMENT_PENDING_LONG else "no workflow waits for it"
     age = timedelta(seconds=waiting.age_s)
     return Finding(
@@ -30,7 +30,7 @@ def payment_waits(kind: FindingKind, node: NodeName, waiting: Pending, state: st
 
 
 def place_moving(node: str, accounts: list[AccountComparison]) -> Finding:
-    """A node that was never at rest."""
+    """A node at which something moved during every look."""
     differences = ", ".join(f"{each.account} {each.difference_msat:,}" for each in accounts if each.difference_msat)
     return Finding(
         kind=FindingKind.PLACE_MOVING,
@@ -42,7 +42,7 @@ def place_moving(node: str, accounts: list[AccountComparison]) -> Finding:
 
 
 def broken_rules(messages: Sequence[str]) -> list[Finding]:
-    """One finding for each rule and subject. The amounts in it do not count: they may change with every payment."""
+    """One finding for each rule and subject. Amounts do not name it: they may change with every payment."""
     found: dict[str, Finding] = {}
     for words in messages:
         subject = ": ".join(words.split(": ")[:2])
@@ -59,7 +59,7 @@ def loose_hold(kind: FindingKind, loose: Loose) -> Finding:
 
 
 def as_case(finding: Finding) -> NewCase:
-    """What a run keeps of a finding until it is resolved."""
+    """The case that a run opens for a finding."""
     return NewCase(
         kind=finding.kind.value,
         account=finding.account,
@@ -71,7 +71,7 @@ def as_case(finding: Finding) -> NewCase:
 
 
 def open_case(case: CaseRow) -> OpenCase:
-    """A case, as its workflow is told of it."""
+    """The input of a case's workflow."""
     return OpenCase(
         case=case.id,
         kind=case.kind,

@@ -1,9 +1,9 @@
-"""A node held against its accounts, item by item: what of a difference is in flight, and what nobody can explain.
+"""Compares a node with its accounts, item by item: which part of a difference is in flight, and which is unexplained.
 
     books − node  =  in flight  +  findings named by hash  +  a rest
 
-In flight is only what is known by name: a payment that the node has made and whose workflow is about to book it, a
-receipt of the last minutes, the commitment fees of HTLCs. Nothing is waved through because it would fit. Pure.
+Only what is known by name counts as in flight: a payment that the node has made and whose workflow is about to book it,
+a receipt of the last minutes, the commitment fees of HTLCs. An amount is never accepted only because it fits. Pure.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from engine.ledger import chart
 from engine.ledger.postings.receipt import receive_ref
 
 RECEIPT_GRACE_S = 300
-"""Seconds after the node has settled an invoice during which its credit counts as under way."""
+"""How long after the node has settled an invoice its credit counts as in flight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +31,7 @@ class Memory:
     now_s: int
 
     def and_then(self, news: News) -> "Memory":
-        """With what has ended since the lists were read."""
+        """The same memory with what has ended since the lists were read."""
         paid_out = {paid.payment_hash: paid for paid in self.paid_out} | news.paid_out
         paid_in = {paid.payment_hash: paid for paid in self.paid_in} | news.paid_in
         return Memory(paid_out=list(paid_out.values()), paid_in=list(paid_in.values()), now_s=self.now_s)
@@ -39,7 +39,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
-    """What came of it. `unmatched` are references booked on the channels that the node did not list."""
+    """The result of matching. `unmatched` are references booked on the channels that the node did not list."""
 
     in_flight: list[InFlight]
     findings: list[Finding]
@@ -47,12 +47,12 @@ class Match:
 
 
 def settle_ref(payment_hash: str) -> str:
-    """As the books name a payment's end."""
+    """The reference under which the books have the settlement of a payment."""
     return f"ln:{payment_hash}:settle"
 
 
 def refs_of(memory: Memory) -> list[str]:
-    """Under which references the books may know what the node remembers."""
+    """The references under which the books may have what the node remembers."""
     return [
         *(settle_ref(paid.payment_hash) for paid in memory.paid_out),
         *(ref for paid in memory.paid_in for ref in _receipt_refs(paid)),
@@ -60,9 +60,10 @@ def refs_of(memory: Memory) -> list[str]:
 
 
 def match(node: NodeName, memory: Memory, known: Counterparts, later: Memory) -> Match:
-    """Every payment and receipt of the node against its counterpart in the books, and the other way round.
+    """Match every payment and receipt of the node with its counterpart in the books, and the other way round.
 
-    `memory` is of the moment of the balances, `later` of one after the books were read: what was booked in between.
+    `memory` is from the moment of the balances. `later` is from after the books were read, and shows what was booked in
+    between.
     """
     in_flight: list[InFlight] = []
     findings: list[Finding] = []
@@ -96,7 +97,8 @@ def compare(
 ) -> list[AccountComparison]:
     """The three accounts of the node, with what is in flight taken out.
 
-    While HTLCs are in flight a commitment fee may stand in the other of channels and escrow: then their sum counts.
+    While HTLCs are in flight, a commitment fee may be on channels instead of escrow, or the reverse. Then only the sum
+    of both accounts counts.
     """
     if held.htlc_fees_msat:
         in_flight = [
@@ -118,7 +120,7 @@ def compare(
 
 
 def rests(accounts: Sequence[AccountComparison], findings: Sequence[Finding]) -> dict[str, int]:
-    """What of each account's difference no finding explains; only those that are not zero."""
+    """The part of each account's difference that no finding explains, without the zeros."""
     left = {
         account.account: account.difference_msat
         - sum(finding.amount_msat for finding in findings if finding.account == account.account)
@@ -128,7 +130,7 @@ def rests(accounts: Sequence[AccountComparison], findings: Sequence[Finding]) ->
 
 
 def standing(explained: Sequence[Case], findings: Sequence[Finding]) -> list[Finding]:
-    """What an operator has explained and a look of this length does not name: as it was found when it was new."""
+    """The findings of explained cases that this look does not name, as they were when they were new."""
     named = {(finding.kind.value, finding.account, finding.subject) for finding in findings}
     return [
         Finding(
@@ -145,7 +147,7 @@ def standing(explained: Sequence[Case], findings: Sequence[Finding]) -> list[Fin
 
 
 def unexplained(left: dict[str, int], changes: Sequence[NodeChange]) -> list[Finding]:
-    """A finding for each account with a rest, with what happened to the node's channels and coins as suspects."""
+    """A finding for each account with a rest. The changes of the node's channels and coins are its suspects."""
     suspects = [
         Suspect(kind=change.kind, ref=change.ref, amount_msat=-change.amount_msat, detail=f"at the node: {change.kind}")
         for change in changes

@@ -1,10 +1,10 @@
-"""Reconciliation: the books against themselves and against a node, and what becomes of what was found.
+"""Compares the books with themselves and with a node, and records what was found.
 
-A look lists all that the node remembers, and hears from then on what ends. Then it makes cuts: the node's balances, all
-that had ended by then, the books, and what was booked since. Only the balances, a few calls, must be of one moment. A
-cut without a rest is the answer; a rest must be the same in two quiet cuts, and in another look, before anybody is
-called. A node that never rests for these few calls is reported as moving, not as right. Everything here only reads, but
-for its own tables.
+A look lists all that the node remembers, and from then on follows what ends. Then it makes cuts: the node's balances,
+all that had ended by then, the books, and what was booked since. Only the balances, a few calls, must be of one moment.
+A cut without a rest is the answer. A rest must be the same in two quiet cuts, and again in another look, before an
+operator is called. A node that is never at rest for these few calls is reported as moving, not as correct. Everything
+here only reads, apart from reconciliation's own tables, the closing of the books and the removal of old counters.
 """
 
 import asyncio
@@ -80,7 +80,7 @@ _CUTS = 20
 _PAUSE_S = 0.2
 _ORPHANED_AFTER_S = 60
 _MANY = 100
-"""So many things are named one by one; what goes beyond them stays in the rest."""
+"""The most findings that are named one by one. Anything beyond them stays in the rest."""
 
 
 class Reconciliations(ReconciliationActivities):
@@ -168,7 +168,7 @@ _SAYS_NOTHING = frozenset({FindingKind.PLACE_UNREACHABLE, FindingKind.PLACE_MOVI
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cut:
-    """Node and books, and what of both is known by name; `quiet` when nothing moved while the node was read."""
+    """Node and books at one moment, matched by name. `quiet` when nothing moved while the node was read."""
 
     books: BooksCut
     held: NodeBalances
@@ -179,7 +179,7 @@ class _Cut:
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What came of one look. `moving`: no two cuts told the same, so nothing can be said."""
+    """The result of looking. `moving`: quiet cuts or looks did not agree, so nothing can be said about the node."""
 
     accounts: list[AccountComparison]
     findings: list[Finding]
@@ -200,10 +200,10 @@ class PlaceReconciliations(PlaceReconciliationActivities):
 
     @activity.defn
     async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
-        """A rest that two looks tell the same of is a difference.
+        """A rest that is the same in two looks is a difference.
 
-        What operators have explained long ago needs no look as long as nothing changes: a rest of just these amounts
-        is theirs. Any other is looked at as far back as the oldest of them, by name.
+        Old cases that operators have explained need no longer look while nothing changes: a rest of exactly their
+        amounts is theirs. For any other rest the look reaches back to the oldest of these cases, and names each item.
         """
         async with heartbeats():
             async with self._pool.acquire() as conn:
@@ -236,9 +236,9 @@ class PlaceReconciliations(PlaceReconciliationActivities):
         return replace(look, moving=True)
 
     async def _look(self, since: datetime, agreed: Sequence[AgreedChannel], explained: Sequence[NewCase]) -> _Look:
-        """The whole memory once, then cuts until one leaves no rest or two that were quiet leave the same.
+        """List the node's memory once. Then cut until one cut leaves no rest, or two quiet ones leave the same.
 
-        What was made in the first second of the window may be older than it: that is looked up one by one.
+        The list begins with the next full second after `since`. What was made before that is looked up one by one.
         """
         since_s = int(since.timestamp()) + 1
         seen: list[dict[str, int]] = []
@@ -271,7 +271,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
         return replace(look, moving=True)
 
     async def _cut(self, since: datetime, listed: matching.Memory, news: News) -> _Cut:
-        """The node's balances and what had ended by then; afterwards the books, and what has ended by then."""
+        """Read the node's balances and what had ended by then, then the books and what had ended by that time."""
         heard = news.count()
         held = await self._lnd.read_balances()
         memory = listed.and_then(news)
@@ -284,7 +284,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
     async def _name_channels(
         self, agreed: Sequence[AgreedChannel], held: NodeBalances, left: dict[str, int]
     ) -> list[Finding]:
-        """What ended channels and changed fee rates explain of the rest."""
+        """The part of the rest that closed channels and changed fee rates explain."""
         gone = channel.list_gone(agreed, held.channels)
         ends = await self._history.list_ends(gone) if gone else []
         found = channel.name_ends(self._lnd.name, agreed, ends, left)
@@ -292,7 +292,10 @@ class PlaceReconciliations(PlaceReconciliationActivities):
         return [*found, *channel.name_fees(self._lnd.name, agreed, held.channels, beside)]
 
     async def _agree(self, look: _Look) -> None:
-        """Not while a commitment fee stands in the other of two accounts: that is no share of a channel."""
+        """Note the agreement of books and node, channel by channel.
+
+        Not while a commitment fee is on the other of two accounts: such a fee is not the share of a channel.
+        """
         escrow = chart.commit_escrow(self._lnd.name)
         if any(each.in_flight for each in look.accounts if each.account == escrow):
             return
@@ -300,7 +303,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
             await agree(conn, self._lnd.name, [AgreedChannel(**asdict(channel)) for channel in look.held.channels])
 
     async def _look_for(self, cut: _Cut) -> list[Finding]:
-        """Ask the node about each thing that is booked and was not in its list."""
+        """Ask the node about each reference that is booked and was not in its list."""
         missing = []
         for ref in cut.match.unmatched[:_MANY]:
             payment_hash = PaymentHash(ref.split(":")[1])
@@ -315,7 +318,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
         return missing
 
     async def _stuck(self, pending: Sequence[Pending], stuck_after_s: int) -> list[Finding]:
-        """Payments that wait for long, with the node's word; and those that no workflow waits for."""
+        """Payments that have been pending long, with the node's status, and payments without a running workflow."""
         found = []
         for waiting in pending:
             if waiting.age_s < min(stuck_after_s, _ORPHANED_AFTER_S):
