@@ -1,7 +1,7 @@
-"""A batch, from the caller's request to its end: every payment settled, or nothing paid at all.
+"""A batch, from the caller's request to its end: every payment is settled, or nothing is paid at all.
 
-One activity is one transaction, so there is no moment at which a part of it is true. A crash anywhere leaves it done or
-not done, and the next worker finds out by the key.
+One activity is one transaction, so a batch is never partly done. A crash anywhere leaves it done or not done, and the
+next worker finds out by the key.
 """
 
 from temporalio import workflow
@@ -34,7 +34,7 @@ class BatchWorkflow:
 
 
 def _end(outcome: BatchOutcome, count: int) -> tuple[str, str]:
-    """(for people, for the search)."""
+    """(the details for people, the status for the search)."""
     if outcome.refusal is not None:
         return f"**refused**, nothing was paid. {outcome.refusal.detail}", "refused"
     if outcome.key_conflict:

@@ -1,4 +1,4 @@
-"""Workflows that a workflow starts and does not wait for."""
+"""Starts workflows from a workflow that does not wait for them."""
 
 from contextlib import suppress
 from typing import Any
@@ -11,7 +11,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 async def start_child(start: WorkflowStart[Any]) -> None:
-    """Start it, unless a workflow with its id stands in the way. It goes on when its parent ends."""
+    """Start the workflow, unless its policies refuse a second one with this id. It goes on when its parent ends."""
     with suppress(WorkflowAlreadyStartedError):
         await workflow.start_child_workflow(
             start.workflow,

@@ -1,12 +1,12 @@
-"""A correction of the books, or capital: one operator proposes, another one decides, and then it is posted.
+"""A correction of the books, or capital: one operator proposes it, another one decides, and then it is posted.
 
     proposed ──┬─ approved ──┬─ posted      all of its transfers, in one transaction
-               │             └─ refused     the books said no; nothing moved, and a new proposal is needed
-               ├─ rejected                  by a second operator, or taken back by the first
+               │             └─ refused     the books refused; nothing moved, and a new proposal is needed
+               ├─ rejected                  by a second operator, or withdrawn by the first
                └─ expired                   nobody decided within seven days
 
-Nobody approves what he proposed. That is refused three times: by the API, by the validator here, and by a constraint of
-the table. No money moves before the second decision. After it every step may be repeated.
+Nobody approves his own proposal. Three places refuse it: the API, the validator here, and a constraint of the table. No
+money moves before the second operator's decision. After it every step may be repeated.
 """
 
 from collections.abc import Awaitable, Callable
@@ -62,7 +62,7 @@ class CorrectionWorkflow:
 
     @workflow.update
     async def decide(self, decision: Decision) -> CorrectionOutcome:
-        """Approve or reject. Returns when that is kept and, if approved, posted or refused by the books."""
+        """Approve or reject. Returns when the decision is stored and, if approved, posted or refused by the books."""
         if self._decision is None:
             self._decision = decision
         await workflow.wait_condition(lambda: self._outcome is not None or self._leaves)
@@ -106,14 +106,14 @@ class CorrectionWorkflow:
         return await until_done(step, lambda: in_books(method, asked), renew=lambda: self._renew(proposal))
 
     async def _renew(self, proposal: Proposal) -> None:
-        """The new run knows an operator's decision, and its deadline. A caller who waits here is told to ask again."""
+        """Go on in a new run, which knows decision and deadline. A caller who waits here is told to ask again."""
         self._leaves = True
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(replace(proposal, decision=self._decision, expires_at=self._expires_at))
 
 
 def _open_for(proposal: Proposal) -> timedelta:
-    """How long it still waits for a second operator."""
+    """How long the proposal still waits for a second operator."""
     if proposal.expires_at is None:
         return OPEN_FOR
     return max(proposal.expires_at - workflow.now(), timedelta(seconds=1))

@@ -1,9 +1,9 @@
 """Credits an invoice that was paid from outside, and the sweep that finds what was missed.
 
 An open invoice has no workflow: it is a row and a promise. `ReceiveWorkflow` begins when money has arrived, is named by
-the payment hash, and credits once. The pump makes that quick; the sweep, which asks the node about every invoice that
-is overdue, makes it certain. Receipts that arrive together share `ReceiptPageWorkflow`; what is special among them gets
-a `ReceiveWorkflow` of its own.
+the payment hash, and credits once. The pump makes that quick. The sweep, which asks the node about every overdue
+invoice, makes it certain. Receipts that arrive together share `ReceiptPageWorkflow`; a special one among them gets a
+`ReceiveWorkflow` of its own.
 """
 
 from collections import Counter
@@ -30,12 +30,12 @@ with workflow.unsafe.imports_passed_through():
     )
 
 _LISTED = 100
-"""How many of those left alone the details of a page name; they are found by their kind, too."""
+"""How many receipts that were left alone the details of a page name. Their kind finds the others."""
 
 
 @workflow.defn
 class ReceiveWorkflow:
-    """Credits what was really paid. Started by pump, sweep and look-up alike; the id lets one of them through."""
+    """Credits what was really paid. The pump, the sweep and a page start it; the id lets only one start through."""
 
     @workflow.run
     async def run(self, receipt: Receipt) -> CreditedReceipt:
@@ -64,7 +64,7 @@ class ReceiveWorkflow:
 
 @workflow.defn
 class ReceiptPageWorkflow:
-    """Credits what arrived together, each by itself. A crash anywhere leaves each credited or not, and repeats."""
+    """Credits receipts that arrived together, each by itself. After a crash a repeat finds each one credited or not."""
 
     @workflow.run
     async def run(self, page: ReceiptPage) -> CreditedPage:

@@ -1,7 +1,7 @@
-"""The janitor: starts the workflow again of every row that waits for one and has none.
+"""The janitor: finds every row that waits for a workflow and has none, and starts that workflow again.
 
-Started by a schedule, never two at once. A workflow may be ended by hand, by a limit of Temporal, or be lost with
-Temporal's data; its row is still there, with its money held.
+A schedule starts it, never two at once. A workflow may be ended by hand or by a limit of Temporal, or be lost with
+Temporal's data. Its row is still there, with its money held.
 """
 
 from temporalio import workflow
@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn
 class JanitorWorkflow:
-    """One round. What it could not help is looked at again by the next one."""
+    """One round. The next one looks again at rows that this one could not help."""
 
     @workflow.run
     async def run(self, walk: Round) -> Tidied:

@@ -1,10 +1,10 @@
 """Payments that came at the same time, from the callers' requests to their ends.
 
-Each is what it would be in a workflow of its own: settled, failed or refused, once, with the answer kept under its key.
-Internal ones share a start, an activity and a commit, which is what most of a payment costs, and end all at once;
-nothing of one depends on another, but for the money: they are booked in the order in which they came. Those over
-Lightning share a start and an activity. One that has no end in the activity gets a workflow of its own, in which it
-waits for its node's final word, or calls an operator because it contradicts the books; the others need not wait.
+Each ends as it would in a workflow of its own: settled, failed or refused, once, with the answer stored under its key.
+Internal payments share a start, an activity and a commit, which is most of a payment's cost, and end all at once. They
+do not depend on each other except for the money: they are booked in the order in which they came. Payments over
+Lightning share a start and an activity. A payment that has no end in the activity gets a workflow of its own. There it
+waits for its node's final status, or calls an operator because it contradicts the books. The others need not wait.
 """
 
 from collections import Counter
@@ -22,7 +22,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn
 class LaneWorkflow:
-    """Settles or refuses each of its payments. A crash anywhere leaves each done once or not at all, and repeats."""
+    """Settles or refuses each of its payments. After a crash a repeat finds each done once or not at all."""
 
     @workflow.run
     async def run(self, lane: LaneRequest) -> LaneOutcome:

@@ -1,6 +1,6 @@
-"""Taking a node into the books: from here on they answer for what it holds.
+"""Adopts a node into the books, which from then on answer for what it holds.
 
-What is on the node at that moment is capital of the bank, booked once for ever under `node:<name>:opening`.
+What is on the node at that moment is booked as the bank's capital, once for ever, under `node:<name>:opening`.
 """
 
 from temporalio import workflow
@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn
 class AdoptNodeWorkflow:
-    """Reads the node at rest and books its opening balances. A repeat finds them booked and changes nothing."""
+    """Reads the node while nothing moves and books its opening balances. A repeat finds them and changes nothing."""
 
     @workflow.run
     async def run(self, adopt: AdoptNode) -> bool:

@@ -1,13 +1,13 @@
 """How a workflow waits for a step, for a second or for a year. Temporal ends a history at some 50,000 events, and a
 payment with it. So a wait adds no events.
 
-    tried within the workflow task    a few times: what a step in the books needs on any good day
+    tried within the workflow task    a few times, which is enough on a normal day
     tried by the server               the same activity while a part is away; a retry is no event
     an operator, and a pause          the step fails for good, or in a way that nobody foresaw
     a new run                         when Temporal says that the history has grown long, with all that is known
 
-No money is moved by a step that fails for good, and none is given back either. The workflow says where operators look
-what is wrong, and goes on when it has been mended. The pauses grow to half an hour.
+A step that fails for good moves no money and releases none. The workflow's details and `NeedsOperator` tell operators
+what is wrong, and the workflow goes on when it has been fixed. The pauses grow to half an hour.
 """
 
 import asyncio
@@ -30,27 +30,27 @@ T = TypeVar("T")
 
 _FIRST_PAUSE, _LONGEST_PAUSE = timedelta(minutes=1), timedelta(minutes=30)
 _AWAY = (Unavailable.__name__, OutcomeUnknown.__name__)
-"""The types of failures that end when the part has come back (`activities/failures.py`)."""
+"""The types of failures that end when the part that was away is back (`activities/failures.py`)."""
 _AT_ONCE = 64
-"""Children that one workflow task starts: with their inputs far below the 4 MB that a message may have."""
+"""How many children one workflow task starts. Their inputs stay far below the 4 MB that a message may have."""
 
 
 async def uncancelled(work: Coroutine[Any, Any, T], why: str) -> T:
-    """The result of `work`. A cancel that somebody asks for is logged with `why`, and ends nothing."""
+    """The result of `work`. A requested cancellation is logged with `why` and ends nothing."""
     task = asyncio.create_task(work)
     while True:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if task.cancelled():  # by the SDK, which takes this run out of memory: nobody else has the task
+            if task.cancelled():  # only the SDK can do so, when it evicts this run from memory
                 raise
             workflow.logger.warning(why)
 
 
 async def in_books(method: Callable[[Any, A], Awaitable[T]], asked: A) -> T:
-    """The result of one short transaction, whenever the books are there.
+    """The result of one short transaction, as soon as Postgres is there.
 
-    Raises what no repeat will mend, and what is in no table of errors and came at every try: somebody must see it.
+    Raises a failure that no repeat can fix. Raises also an unforeseen error that came at every try, for an operator.
     """
     try:
         return await workflow.execute_local_activity_method(method, asked, **LEDGER)
@@ -69,16 +69,16 @@ async def until_done(
     renew: Callable[[], Awaitable[None]],
     mended: Callable[[], bool] = lambda: False,
 ) -> T:
-    """The result of the step, however long it takes to get one. `call` starts it anew each time.
+    """The result of the step, however long it takes. `call` starts the step anew each time.
 
-    `renew` goes on in a new run from this very step; it may return, and is then asked again after the next try. When
-    `mended` becomes true in a pause, the pause is over.
+    `renew` goes on in a new run from this very step. It may return instead, and is then called again after the next
+    try. A pause ends early when `mended` becomes true.
     """
     asked_for_help, pause = _asked_by_an_earlier_run(), _FIRST_PAUSE
     while True:
         try:
             result = await call()
-        except (ActivityError, ApplicationError) as error:  # a local activity's failure comes bare
+        except (ActivityError, ApplicationError) as error:  # a local activity's failure comes without a wrapper
             reason = _reason(error)
             workflow.set_current_details(f"**needs an operator**, {step}: {reason}")
             if not asked_for_help:
@@ -98,7 +98,7 @@ async def until_done(
 
 
 def again(asked: object) -> Callable[[], Awaitable[None]]:
-    """For what knows nothing but its input: goes on in a new run that begins with the same."""
+    """A `renew` for a workflow that knows nothing but its input: a new run begins with the same input."""
 
     async def renew() -> None:
         workflow.continue_as_new(asked)
@@ -107,12 +107,12 @@ def again(asked: object) -> Callable[[], Awaitable[None]]:
 
 
 def not_yet() -> ApplicationError:
-    """For an update that waits for a step which goes on in a new run: the same update finds it there."""
+    """The error for an update whose step goes on in a new run: the same update, sent again, finds it there."""
     return ApplicationError("it is kept as soon as the books take it; ask again", type=updates.NOT_YET)
 
 
 async def side_by_side(do: Callable[[A], Awaitable[None]], each: Sequence[A]) -> None:
-    """Do it for all of them, many at the same time. Histories of older releases do it one by one."""
+    """Call `do` for each item, many at a time. Histories of older releases call it one by one."""
     at_once = _AT_ONCE if each and workflow.patched("side-by-side") else 1
     for start in range(0, len(each), at_once):
         await asyncio.gather(*(do(one) for one in each[start : start + at_once]))
@@ -121,8 +121,8 @@ async def side_by_side(do: Callable[[A], Awaitable[None]], each: Sequence[A]) ->
 def grown_long() -> bool:
     """Whether the history is so long that the workflow should go on in a new run.
 
-    Each answer has a patch of its own, named by the length: a history that older code has written is replayed past the
-    places where it went on, and renewed at the next.
+    Each answer has a patch of its own, named by the length. So a history that older code has written replays past the
+    places where that code went on, and is renewed at the next one.
     """
     info = workflow.info()
     return info.is_continue_as_new_suggested() and workflow.patched(f"as-new-at-{info.get_current_history_length()}")

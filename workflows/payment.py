@@ -1,22 +1,22 @@
 """One payment, from the caller's request to its end.
 
-    open ──┬─ refused                                 a rule said no: nothing moved
+    open ──┬─ refused                                 a rule refused it: nothing moved
            ├─ settled                                 to one of our users: both sides in one transaction
            └─ held ── send ── in flight … ──┬─ settled    the node said so: actual fee booked, rest released
                                             └─ failed     the node said so: everything released
 
-Where the process that holds the money calls the node as well, it sends at once, and what ends within some seconds has
-ended with its opening. Everything else is sent, followed and watched over the node's own queue.
+If the process that holds the money also calls the node, it sends directly: a payment that ends within some seconds ends
+with its opening. All others are sent, followed and watched from the node's own queue.
 
-Money is held before anything leaves, on a node that is chosen once. "Not known yet" is a state in which the payment may
-stay for days: there is no deadline, and only the node's own final word ends it. Asking an operator's cancel does not
-either. Every step is safe to repeat, so whatever dies, the next worker goes on from the last step that was recorded.
+Money is held before anything leaves, and one node is chosen once. A payment may stay in flight for days: there is no
+deadline, and only the node's final status ends it. A cancellation by an operator does not end it either. Every step is
+safe to repeat, so whatever dies, the next worker goes on from the last step that was recorded.
 
-Where the node will never have a final word, two operators may: the update `decide` looks at the node once more and then
-ends the payment. It does so only while nothing is being sent or ended, and meanwhile neither begins. A send is taken
-back for it, which most often only waits to be tried again, and is over before anything is decided.
+If the node will never have a final status, two operators may end the payment: the update `decide` looks at the node
+once more and then ends it. It does so only while nothing is being sent or ended, and neither begins meanwhile. A send
+is cancelled for it. Most such sends only wait for their next try, and the send is over before anything is decided.
 
-A payment may wait for longer than Temporal keeps one history: it then goes on in a new run of the same id, which knows
+A payment may wait longer than Temporal keeps one history. It then goes on in a new run with the same id, which knows
 what the old one knew.
 """
 
@@ -55,9 +55,9 @@ with workflow.unsafe.imports_passed_through():
 
 _NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 _TAKES_BACK = "a-send-is-taken-back"
-"""Histories from before have no send that was cancelled."""
+"""The patch for cancelling a send. Older histories have no cancelled send."""
 _WAKES_APART = timedelta(seconds=30)
-"""A younger send is tried again within seconds by itself, and every wake costs some events."""
+"""The time between two sends for which a wake waits. A send retries within seconds, and every wake costs events."""
 
 
 @workflow.defn
@@ -71,14 +71,14 @@ class PaymentWorkflow:
         self._attempt = self._so_far.attempt if self._so_far else None
         self._body_hash = request.body_hash
         self._turn = asyncio.Lock()
-        """Held while it is sent, ended or decided: two of these never overlap."""
+        """Held while the payment is sent, ended or decided: two of these never overlap."""
         self._decided: PaymentOutcome | None = None
         self._is_sending = False
-        """Whether the turn is a send's."""
+        """Whether a send holds the turn."""
         self._may_be_sending = self._so_far is None or self._so_far.report is None
-        """Until a send has come back with a word of the node, what one of them told it may be on its way."""
+        """True until a send has returned the node's report: until then a send may still be on its way to the node."""
         self._approvals = 0
-        """Those that wait for their turn."""
+        """How many approvals wait for the turn."""
 
     @workflow.run
     async def run(self, request: PaymentRequest) -> PaymentOutcome:
@@ -91,7 +91,7 @@ class PaymentWorkflow:
 
     @workflow.update
     async def decide(self, approval: Approval) -> PaymentOutcome:
-        """A second operator's yes: the payment ends as the first has proposed. Returns when it has."""
+        """A second operator approves: end the payment as the first one has proposed. Returns when it has ended."""
         attempt = self._attempt
         waits = self._turn.locked()
         if attempt is None or (waits and not (self._is_sending and workflow.patched(_TAKES_BACK))):
@@ -163,7 +163,7 @@ class PaymentWorkflow:
         )
 
     async def _renew(self, request: PaymentRequest) -> None:
-        """Go on in a new run; not while an operator waits for the answer of this one, nor once he has ended it."""
+        """Go on in a new run. Not while an operator waits for an answer here, nor once operators have decided."""
         if self._decided is None and workflow.all_handlers_finished():
             workflow.continue_as_new(replace(request, so_far=self._so_far))
 
@@ -179,7 +179,7 @@ class PaymentWorkflow:
         )
 
     async def _send_once(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
-        """Until the node has it. An approval that waits has its turn between two tries."""
+        """Send until the node has the payment. A waiting approval gets the turn between two tries."""
         while True:
             if grown_long():
                 await self._renew(request)
@@ -196,7 +196,10 @@ class PaymentWorkflow:
                 return report
 
     async def _try_to_send(self, attempt: LightningAttempt) -> AttemptReport | None:
-        """None when it was taken back, for an approval or to be tried anew at once; then no try of it runs any more."""
+        """The report of one send. None when the send was cancelled, for an approval or to try anew at once.
+
+        A cancelled send runs no try any more.
+        """
         self._node_has_news = False
         began = workflow.now()
         send = workflow.start_activity_method(
@@ -222,7 +225,7 @@ class PaymentWorkflow:
         try:
             return await send
         except ActivityError as error:
-            # A try that fails while it is taken back is not repeated by the server, whatever it failed of.
+            # The server does not repeat a try that fails while it is being cancelled, whatever the failure.
             if error.retry_state is RetryState.CANCEL_REQUESTED or is_cancelled_exception(error):
                 return None
             raise
@@ -236,7 +239,7 @@ class PaymentWorkflow:
         )
 
     async def _watch_once(self, request: PaymentRequest, attempt: LightningAttempt) -> AttemptReport:
-        """Poll by activity retry; begin again at once when the pump has news. Ends without any when it is decided."""
+        """Poll by activity retry. Begin again at once when the pump has news. Return no news once it is decided."""
         while self._decided is None:
             if grown_long():
                 await self._renew(request)
@@ -281,7 +284,7 @@ def _show_held(attempt: LightningAttempt) -> None:
 
 
 def _show_in_flight(attempt: LightningAttempt, waiting: Waiting | None) -> LightningAttempt:
-    """Tell operators what it waits for; gives the attempt as the next looks are told of it."""
+    """Show operators what the payment waits for; returns the attempt for the next looks."""
     if waiting is None:
         _show(
             f"**in flight** on `{attempt.node}`; waiting for the node's final word on `{attempt.payment_hash}`. "

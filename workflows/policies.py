@@ -1,8 +1,8 @@
 """How each kind of outside effect is repeated, named by what it touches. Every call in a workflow names one of these.
 
-Nothing here gives up but RECONCILE, TIDY, GLANCE and PROBE, on which no money depends, and LEDGER, after which BOOKS
-goes on: what is held or owed waits until the part that is away has come back. Time-outs only end one try. What makes a
-repeat safe stands with each activity.
+Only RECONCILE, TIDY, GLANCE and PROBE give up, on which no money depends, and LEDGER, after which BOOKS goes on. All
+others repeat until the part that is away has come back. Their time-outs only end one try. Each activity says what makes
+its repeat safe.
 """
 
 from datetime import timedelta
@@ -21,7 +21,7 @@ class LocalPolicy(TypedDict):
 
 
 class Policy(TypedDict):
-    """How an activity is repeated. The queue is no part of it: the caller knows whose effect it is."""
+    """How an activity is repeated. The queue is not part of it: the caller names it."""
 
     start_to_close_timeout: timedelta
     heartbeat_timeout: timedelta | None
@@ -29,7 +29,7 @@ class Policy(TypedDict):
 
 
 class BriefPolicy(TypedDict):
-    """How an activity is tried that somebody waits for, and when that ends for good."""
+    """How an activity is tried while a caller waits, and when it ends for good."""
 
     schedule_to_close_timeout: timedelta
     retry_policy: RetryPolicy
@@ -47,7 +47,7 @@ LEDGER = LocalPolicy(
     ),
 )
 """One short transaction in Postgres, tried a few times within the workflow task. A longer task writes three events
-every four seconds. An opening may also wait for a node, for some four seconds after its commit."""
+every four seconds. An opening may also wait for a node for up to four seconds after its commit."""
 
 BOOKS = Policy(
     start_to_close_timeout=timedelta(seconds=20),
@@ -56,7 +56,7 @@ BOOKS = Policy(
         initial_interval=timedelta(milliseconds=500), backoff_coefficient=1.5, maximum_interval=timedelta(seconds=10)
     ),
 )
-"""The same transaction while Postgres is away. Temporal repeats it, for ever, and writes no event until it is done."""
+"""The same transaction while Postgres is away. Temporal repeats it without end and writes no event until it is done."""
 
 MOVE_MONEY = Policy(
     start_to_close_timeout=timedelta(minutes=2),
@@ -74,9 +74,9 @@ WATCH = Policy(
         initial_interval=timedelta(seconds=1), backoff_coefficient=2, maximum_interval=timedelta(seconds=15)
     ),
 )
-"""A look at something that may take days. It chooses its own delays (`next_retry_delay`), which add no history; these
-here are for a node that does not answer, whose return nobody may announce. A look may take as long as all of its calls
-together. A lost worker is noticed by its heartbeats."""
+"""A look at something that may take days. The look chooses its own delays (`next_retry_delay`), which add no history.
+The intervals here are for a node that does not answer, because nobody may announce its return. A look may take as long
+as all of its calls together. Missing heartbeats reveal a lost worker."""
 
 NODE = Policy(
     start_to_close_timeout=timedelta(seconds=60),
@@ -91,10 +91,10 @@ GLANCE = BriefPolicy(
     schedule_to_close_timeout=timedelta(seconds=6),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=3),
 )
-"""A read of a node for somebody who waits: an answer at once, or none."""
+"""A read of a node while a caller waits: a quick answer, or none."""
 
 PROBE = BriefPolicy(schedule_to_close_timeout=timedelta(seconds=10), retry_policy=RetryPolicy(maximum_attempts=1))
-"""An HTLC that moves no money. Once: a second would be another one."""
+"""An HTLC that moves no money. Tried once: a repeat would be another HTLC."""
 
 RECONCILE = Policy(
     start_to_close_timeout=timedelta(minutes=10),
@@ -106,11 +106,11 @@ RECONCILE = Policy(
         maximum_attempts=6,
     ),
 )
-"""A read of a whole place. What could not be read is reported, and read again within the hour."""
+"""A read of a whole node or of the books. The run reports what could not be read; the next run reads it again."""
 
 TIDY: Policy = {**RECONCILE, "heartbeat_timeout": timedelta(seconds=10)}
-"""A walk over all rows that wait, as patient as the read of a place. A lost worker is noticed sooner, because the next
-walk comes within a minute."""
+"""A walk over all rows that wait, retried like RECONCILE. A lost worker is noticed sooner, because the next walk comes
+within a minute."""
 
 PUMP = Policy(
     start_to_close_timeout=timedelta(hours=8),
@@ -119,4 +119,4 @@ PUMP = Policy(
         initial_interval=timedelta(milliseconds=200), backoff_coefficient=1.5, maximum_interval=timedelta(seconds=2)
     ),
 )
-"""A stream that is followed for hours."""
+"""Following a stream for hours."""

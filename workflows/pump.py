@@ -1,8 +1,8 @@
 """A node's pump: three long activities that turn what the node streams into workflow starts and signals.
 
 The workflow id makes it a singleton per node. When one activity ends, all begin anew in a fresh run, which keeps the
-history short; when one breaks, its retry policy brings it back. What a pump delivers twice is taken once, because
-workflow ids and ledger references say so; what it misses, the sweep and the workflows' own timers find.
+history short. When one breaks, its retry policy brings it back. What a pump delivers twice counts once, because of
+workflow ids and ledger references. What it misses is found by the sweep and by the workflows' own timers.
 """
 
 from datetime import timedelta
@@ -41,7 +41,7 @@ class LndPumpWorkflow:
 
 
 async def _wait_for_mending(pump: PumpInput) -> None:
-    """A stream that fails for good (a wrong macaroon, another node) calls an operator; the others go on meanwhile."""
+    """Call an operator for a stream that fails for good (wrong macaroon, another node). The others go on meanwhile."""
     workflow.set_current_details(f"**needs an operator**: a stream of `{pump.node}` has failed; see its activity")
     workflow.upsert_search_attributes([search_attributes.NEEDS_OPERATOR.value_set(True)])
     await workflow.sleep(_PAUSE, summary="an operator must look; then it is tried again")

@@ -1,12 +1,12 @@
-"""What the way to a payee costs: the node's map is asked, and then, where it is safe, the way itself.
+"""What a route to a payee costs: by the node's graph, and then, where it is safe, by a probe.
 
-    estimate ──┬─ no way known                          that is told
-               ├─ a probe is not safe                   the map's answer
-               └─ probe ──┬─ it reached the payee       the fee of that very way
-                          ├─ it did not                 the map's answer, and what was in the way
-                          └─ nobody can tell            the map's answer
+    estimate ──┬─ no route known                        that is the answer
+               ├─ a probe is not safe                   the estimate
+               └─ probe ──┬─ it reached the payee       the fee of that very route
+                          ├─ it did not                 the estimate, and the obstacle
+                          └─ nobody can tell            the estimate
 
-No money is held and nothing is stored, so nothing here waits: what a node does not tell at once is not told.
+No money is held and nothing is stored, so nothing here waits: the quote leaves out what a node does not answer at once.
 """
 
 from dataclasses import replace
@@ -23,7 +23,7 @@ with workflow.unsafe.imports_passed_through():
 
 @workflow.defn
 class QuoteWorkflow:
-    """Asks once. Who asks for the same way meanwhile finds this run."""
+    """Asks once. Others who ask for the same route meanwhile find this run."""
 
     @workflow.run
     async def run(self, asked: RouteRequest) -> RouteQuote:

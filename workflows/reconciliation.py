@@ -1,9 +1,9 @@
-"""The books against every place where the money is, and what a difference becomes: a case, until somebody says why.
+"""Compares the books with every node, and opens a case for each difference, which waits until an operator explains it.
 
     run ── books against themselves ─┐
-        ── each node against books ──┴─ kept ── a case for each new difference ── waits for an operator's `resolve`
+        ── each node against books ──┴─ stored ── a case for each new difference ── waits for an operator's `resolve`
 
-A run only reads. A place that is away ends its part of the run, not the run: the next one comes within the hour.
+A run only reads. When a node is away, only its part of the run ends: the next run comes within the hour.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _SHOWN = 20
 
 @workflow.defn
 class ReconciliationWorkflow:
-    """One run over everything. Started by a schedule, never two of those at once, and on demand."""
+    """One run over everything. A schedule starts runs, never two at once; others are started on demand."""
 
     @workflow.run
     async def run(self, reconcile: Reconcile) -> RecordedRun:
@@ -111,7 +111,7 @@ class CaseWorkflow:
 
     @workflow.update
     async def resolve(self, resolution: CaseResolution) -> CaseResolution:
-        """Explain the case; returns when the explanation is in its trail."""
+        """Explain the case. Returns when the explanation is in its trail."""
         if self._resolution is None:
             self._resolution = resolution
         await workflow.wait_condition(lambda: self._kept or self._leaves)
@@ -130,7 +130,7 @@ class CaseWorkflow:
             raise ApplicationError(f"a reason has 1 to {_LONGEST_REASON} characters", type="Invalid")
 
     async def _renew(self, case: OpenCase) -> None:
-        """The new run knows the explanation. A caller who waits here for the books to keep it is told to ask again."""
+        """Go on in a new run, which knows the explanation. A caller who waits until it is stored must ask again."""
         self._leaves = True
         await workflow.wait_condition(workflow.all_handlers_finished)
         workflow.continue_as_new(replace(case, resolution=self._resolution))
