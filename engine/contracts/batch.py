@@ -17,22 +17,22 @@ MAX_ITEMS = 1000
 """One transaction of some 300 ms, during which the balances of payer and payees are locked."""
 
 MAX_BODY_BYTES = 2**20
-"""Of the request. Encoded for Temporal, which takes 2 MB, an item grows by 250 bytes at the most: its texts are written
-as they came, and each only once."""
+"""The longest body of a request. Encoded for Temporal, which takes 2 MB, an item grows by at most 250 bytes: its texts
+are written as they came, and each only once."""
 _LISTED = 100
-"""Payments in the details of the workflow."""
+"""How many payments the details of the workflow name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchItem:
-    """One payment, checked, its destination known to be ours."""
+    """One payment, checked. Its destination is one of our users."""
 
     destination: str
-    """`@name`, `wallet:<id>`, or an invoice of ours in lower case."""
+    """`@name`, `wallet:<id>`, or one of our invoices in lower case."""
     payee_wallet_id: WalletId | None = None
-    """Set when the destination names a wallet of ours and no invoice."""
+    """Set when the destination names one of our wallets and no invoice."""
     payment_hash: PaymentHash | None = None
-    """Set when the destination is an invoice of ours."""
+    """Set when the destination is one of our invoices."""
     amount_in_invoice: bool = False
     amount_msat: Msat
     memo: str | None = None
@@ -54,11 +54,11 @@ class BatchRequest:
 
     @property
     def total_msat(self) -> Msat:
-        """Of the amounts, without our fees."""
+        """The sum of the amounts, without our fees."""
         return Msat(sum(item.amount_msat for item in self.items))
 
     def payments(self) -> list[PaymentRequest]:
-        """Each item as a payment. No caller can name the key of one: it has a space."""
+        """Each item as a payment. The keys of these payments contain a space, so no caller can use one."""
         return [self._payment(place, item) for place, item in enumerate(self.items)]
 
     def _payment(self, place: int, item: BatchItem) -> PaymentRequest:
@@ -83,15 +83,15 @@ class BatchRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchOutcome:
-    """How it ended: refused, the key used for something else, or all settled."""
+    """How the batch ended: refused, in conflict with another request of the key, or all settled."""
 
     body_hash: str
     refusal: Refusal | None = None
-    """Of the first item that was refused, its place under `item`, from 0. Nothing was paid."""
+    """The refusal of the first refused item, with the item's place under `item`, from 0. Nothing was paid."""
     key_conflict: bool = False
     """The key was used before for another request; nothing was done."""
     count: int = 0
-    """How many payments that were."""
+    """How many payments the batch has."""
 
 
 class BatchActivities(ABC):
@@ -127,7 +127,7 @@ def batch_start(asked: BatchRequest) -> WorkflowStart[BatchOutcome]:
 
 
 def _details(asked: BatchRequest) -> str:
-    """Whom the batch pays, as far as Temporal takes the text."""
+    """The payees of the batch, as many as the length of the details allows."""
     lines = [f"- {amount_text(each.amount_msat)} to `{each.destination[:50]}`" for each in asked.items[:_LISTED]]
     more = len(asked.items) - len(lines)
     return "\n".join([*lines, f"- and {more} more"] if more else lines)

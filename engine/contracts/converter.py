@@ -1,7 +1,7 @@
-"""How messages become JSON in Temporal's histories, and how they are read back: by pydantic, which checks every field.
+"""Converts messages to JSON for Temporal's histories and back. Pydantic reads them and checks every field.
 
-As Temporal's own pydantic converter, but what pydantic compiles for a type is kept for the process. Temporal makes a
-new converter for every workflow, and compiling was a tenth of a worker's time.
+Like Temporal's own pydantic converter, except that what pydantic compiles for a type is kept for the process. Temporal
+makes a new converter for every workflow, and compiling took a tenth of a worker's time.
 """
 
 from functools import cache
@@ -29,7 +29,7 @@ class _Json(PydanticJSONPlainPayloadConverter):
 
 
 class MessageConverter(CompositePayloadConverter):
-    """For messages of `engine.contracts`, and whatever else pydantic reads and writes."""
+    """Converts messages of `engine.contracts`, and anything else that pydantic reads and writes."""
 
     def __init__(self) -> None:
         json = _Json()
@@ -42,4 +42,4 @@ class MessageConverter(CompositePayloadConverter):
 
 
 DATA_CONVERTER = DataConverter(payload_converter_class=MessageConverter)
-"""For every client, worker and replayer."""
+"""Give this to every client, worker and replayer."""

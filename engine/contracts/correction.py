@@ -22,7 +22,7 @@ _LONGEST_SUMMARY = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
-    """What an operator wants entered, checked: input of the workflow."""
+    """The correction that an operator proposes, checked: input of the workflow."""
 
     correction: CorrectionId
     kind: CorrectionKind
@@ -39,14 +39,14 @@ class Proposal:
     case: CaseId | None = None
     reference: str | None = None
     expires_at: datetime | None = None
-    """Set when it was proposed before, and goes on in a new run or workflow; else it is open from now on."""
+    """Set when the proposal is older and goes on in a new run or workflow. None: its time begins now."""
     decision: "Decision | None" = None
     """Set by the workflow when it goes on in a new run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """An operator's word on a proposal. The proposer's own can only be a no."""
+    """An operator's decision on a proposal. The proposer can only reject."""
 
     operator: AccountId
     key_id: str
@@ -56,7 +56,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecideCorrection:
-    """Keep an operator's word."""
+    """Store an operator's decision."""
 
     correction: CorrectionId
     decision: Decision
@@ -64,15 +64,15 @@ class DecideCorrection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectionOutcome:
-    """Where a correction stands. No status: the key belongs to another request, and nothing was proposed."""
+    """The state of a correction. No status: the key belongs to another request, and nothing was proposed."""
 
     status: CorrectionStatus | None
     refusal: Refusal | None = None
-    """Why the books did not take it."""
+    """Why the books refused it."""
 
 
 class CorrectionActivities(ABC):
-    """One transaction each, and safe to repeat: the second call finds what the first did."""
+    """Each method is one transaction and safe to repeat: a second call finds what the first did."""
 
     @activity.defn
     @abstractmethod
@@ -82,17 +82,17 @@ class CorrectionActivities(ABC):
     @activity.defn
     @abstractmethod
     async def decide_correction(self, decide: DecideCorrection) -> CorrectionOutcome:
-        """Write an operator's word, unless there is one already, which stays."""
+        """Write an operator's decision. An earlier decision stays."""
 
     @activity.defn
     @abstractmethod
     async def post_correction(self, correction: CorrectionId) -> CorrectionOutcome:
-        """Post an approved one, all of its transfers or none, or keep why the books do not take it."""
+        """Post all transfers of an approved correction, or none and store why the books refused it."""
 
     @activity.defn
     @abstractmethod
     async def expire_correction(self, correction: CorrectionId) -> CorrectionOutcome:
-        """Nobody decided in time."""
+        """End a proposal that nobody decided in time."""
 
 
 def correction_start(proposal: Proposal) -> WorkflowStart[CorrectionOutcome]:

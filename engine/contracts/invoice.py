@@ -1,4 +1,4 @@
-"""Messages of a receipt: an invoice of ours that somebody outside has paid."""
+"""Messages of a receipt: somebody outside has paid one of our invoices."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat, msat_to_sat_floor
 
 MAX_RECEIPTS = 256
-"""Of one page: one transaction, during which the balances of all payees are locked."""
+"""The most receipts of a page: one transaction, during which the balances of all payees are locked."""
 _LISTED = 200
-"""Receipts in the details of a page; Temporal takes 20,000 bytes of text."""
+"""How many receipts the details of a page name; Temporal takes 20,000 bytes of text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A settled invoice as the node tells it: input of the receive workflow."""
+    """A settled invoice as the node reports it: input of the receive workflow."""
 
     payment_hash: PaymentHash
     node: NodeName
@@ -31,7 +31,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditedReceipt:
-    """What came of a receipt."""
+    """What became of a receipt."""
 
     credited: bool
     """False when it had been credited before, or the invoice is not one of ours."""
@@ -53,12 +53,12 @@ class ReceiptVerdict(StrEnum):
     CREDITED = "credited"
     KNOWN = "credited before"
     LEFT_ALONE = "left alone"
-    """Not ours, paid inside as well, for a closed account, or against the books: nothing of it was done here."""
+    """Not ours, also paid internally, for a closed account, or contradicting the books: nothing was done here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditedPage:
-    """What came of each, in the order of the page."""
+    """The verdict on each receipt, in the order of the page."""
 
     verdicts: list[ReceiptVerdict]
 
@@ -73,7 +73,7 @@ class SweepPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweptPage:
-    """What a page held; `next_after` is None after the last page."""
+    """What was found on a page; `next_after` is None after the last page."""
 
     looked_at: int
     received: int
@@ -92,7 +92,7 @@ class InvoiceActivities(ABC):
     @activity.defn
     @abstractmethod
     async def credit_receipts(self, page: ReceiptPage) -> CreditedPage:
-        """As `credit_receipt` for each that is plain, in one transaction; leave the others alone."""
+        """As `credit_receipt` for each receipt that needs no operator, in one transaction; leave the others alone."""
 
 
 class InvoiceSweepActivities(ABC):
@@ -156,7 +156,7 @@ def sweep_start(node: NodeName) -> WorkflowStart[SweptPage]:
 
 
 def _details(receipts: Sequence[Receipt]) -> str:
-    """What the page carries, as far as Temporal takes the text."""
+    """The receipts of the page, as many as Temporal's limit on text allows."""
     lines = [f"- `{each.payment_hash}` {each.received_msat:,} msat" for each in receipts[:_LISTED]]
     more = len(receipts) - len(lines)
     return "\n".join([*lines, f"- and {more} more"] if more else lines)

@@ -1,7 +1,7 @@
 """Messages of the janitor, and which workflow's rows it looks after.
 
 A row that is not final waits for its workflow. When the workflow is gone, ended by hand or by Temporal, the row waits
-for ever unless the janitor starts the workflow again. Every workflow stands in one of the two lists here; a tidy test
+for ever unless the janitor starts the workflow again. Every workflow is in one of the two lists here; a tidy test
 checks it.
 """
 
@@ -21,7 +21,7 @@ LOOKED_AFTER = {
     "CaseWorkflow": ("cases",),
     "ReconciliationWorkflow": ("runs",),
 }
-"""Workflow to the kinds of rows that wait for it. What two operators decide about a payment is its workflow's."""
+"""Each workflow, and the kinds of rows that wait for it. A forced end belongs to the payment's workflow."""
 
 LOOKED_AFTER_ELSEWHERE = {
     "ReceiveWorkflow": "the sweep compares what the pump has handed on with what is credited",
@@ -32,34 +32,34 @@ LOOKED_AFTER_ELSEWHERE = {
     "QuoteWorkflow": "owns nothing: who asked is told that nobody can tell",
     "JanitorWorkflow": "a schedule",
 }
-"""Workflow to who begins it again, or why nobody needs to."""
+"""Each other workflow, and who starts it again, or why nobody needs to."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """One walk over all that waits. Input of the workflow."""
+    """One walk over all rows that wait. Input of the workflow."""
 
     older_than_s: int = 30
-    """Younger rows are left alone: their workflows have just been started, or are about to be."""
+    """Younger rows are left alone: their workflows have just been started or are about to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tidied:
-    """What came of it."""
+    """The result of a round."""
 
     begun: dict[str, int]
-    """How many workflows were begun again, by kind of row."""
+    """How many workflows were started again, by kind of row."""
     failed: dict[str, str]
-    """The last of the rows of this kind that could not be helped, and why."""
+    """By kind of row, the last one that could not be helped, and why."""
 
 
 class JanitorActivities(ABC):
-    """Safe to repeat: what runs is not begun again."""
+    """Safe to repeat: a running workflow is not started again."""
 
     @activity.defn
     @abstractmethod
     async def tidy_up(self, walk: Round) -> Tidied:
-        """Begin the workflow again of every row that waits for one and has none."""
+        """Start the workflow again of every row that waits for one and has none."""
 
 
 def janitor_start() -> WorkflowStart[Tidied]:

@@ -16,7 +16,7 @@ from engine.domain.money import Msat, amount_text, msat_to_sat_floor
 MAX_ITEMS = 256
 """One transaction of some 30 ms, during which the balances of all payers and payees are locked."""
 _LISTED = 100
-"""Payments in the details of the workflow."""
+"""How many payments the details of the workflow name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,13 +25,13 @@ class LaneRequest:
 
     items: list[PaymentRequest]
     over_lightning: bool = False
-    """Whether they go out over our nodes; else all are between users of ours."""
+    """Whether the payments go out over our nodes. Otherwise all are between our users."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneOutcome:
-    """How each ended, in the same order. Without status, refusal or conflict: it is handed to a workflow of its own,
-    because it contradicts the books and nothing of it was done, or because its node has no final word yet."""
+    """How each payment ended, in the same order. One without status, refusal or conflict goes to a workflow of its own:
+    it contradicts the books and nothing of it was done, or its node has no final status yet."""
 
     outcomes: list[PaymentOutcome]
 
@@ -44,12 +44,12 @@ class LaneActivities(ABC):
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
         """Claim each key; settle or refuse each payment, whatever becomes of the others.
 
-        Internal payments are one transaction. Those over Lightning are opened and sent side by side, each for itself.
+        Internal payments are one transaction. Payments over Lightning are opened and sent one by one, concurrently.
         """
 
 
 def lane_start(lane: LaneRequest, workflow_id: str) -> WorkflowStart[LaneOutcome]:
-    """A lane's workflow. The janitor never begins one again: each of its payments goes on in its own workflow."""
+    """A lane's workflow. The janitor never starts one again: each of its payments goes on in its own workflow."""
     total_msat = Msat(sum(each.amount_msat for each in lane.items))
     kind = "Lightning" if lane.over_lightning else "internal"
     return WorkflowStart(
@@ -69,7 +69,7 @@ def lane_start(lane: LaneRequest, workflow_id: str) -> WorkflowStart[LaneOutcome
 
 
 def _details(asked: Sequence[PaymentRequest]) -> str:
-    """Whose payments the lane carries, as far as Temporal takes the text."""
+    """The payments of the lane with their accounts, as many as the length of the details allows."""
     lines = [
         f"- `{each.payment_id}` {amount_text(each.amount_msat)} for `{each.account_id}`" for each in asked[:_LISTED]
     ]

@@ -29,7 +29,7 @@ class NodePosition:
     commit_escrow_msat: Msat
     onchain_msat: Msat
     settle_index: int
-    """The node's last settled invoice: what was received up to here is part of the opening balance."""
+    """The index of the node's last settled invoice. Receipts up to this one are part of the opening balance."""
 
 
 class NodeActivities(ABC):
@@ -38,7 +38,7 @@ class NodeActivities(ABC):
     @activity.defn
     @abstractmethod
     async def book_opening(self, position: NodePosition) -> bool:
-        """Book what the node holds as capital, once per node for ever; tells whether it was new."""
+        """Book what the node holds as capital, once per node for ever. Returns whether it was new."""
 
 
 class NodePositionActivities(ABC):
@@ -47,7 +47,7 @@ class NodePositionActivities(ABC):
     @activity.defn
     @abstractmethod
     async def read_position(self, adopt: AdoptNode) -> NodePosition:
-        """Read identity and balances; fails, to be retried, while anything is in flight."""
+        """Read identity and balances. Fails while anything is in flight, and is then retried."""
 
 
 def adoption_start(node: NodeName) -> WorkflowStart[bool]:

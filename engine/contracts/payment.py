@@ -44,34 +44,34 @@ class PaymentRequest:
     """SHA-256 in hex over method, path and body: tells a repeat from another request with the same key."""
     destination: str
     payee_wallet_id: WalletId | None = None
-    """Set when the destination names a wallet of ours and no invoice."""
+    """Set when the destination names one of our wallets and no invoice."""
     bolt11: str | None = None
     payment_hash: PaymentHash | None = None
     amount_in_invoice: bool = False
-    """Whether the invoice itself names the amount; the node must then not be told again."""
+    """Whether the invoice itself names the amount. The node must then not be told the amount."""
     amount_msat: Msat
     max_fee_msat: Msat
-    """The routing cap where the caller gave no cap."""
+    """The routing cap if the caller gave no cap."""
     memo: str | None = None
     external_id: str | None = None
     fee_cap_msat: Msat | None = None
-    """The caller's cap on all that the payment costs beside the amount; None: routing up to `max_fee_msat`, and our
-    fee whatever it is."""
+    """The caller's cap on all costs besides the amount. None: routing may cost up to `max_fee_msat`, and our fee comes
+    on top, whatever it is."""
     api_key_id: ApiKeyId | None = None
     """The key that asked: its caps are read when the payment is opened."""
     payee_node: str | None = None
     """Set when a node is paid without an invoice: its public key. Preimage and hash are drawn with the hold."""
     success_action: dict[str, str] | None = None
-    """What the payee wants to be shown once he is paid (LUD-09), checked; kept with a Lightning payment."""
+    """What the payee shows to the payer after the payment (LUD-09), checked. Stored with a Lightning payment."""
     withdraw_link_id: WithdrawLinkId | None = None
-    """Set when somebody claims this link: opening takes one of its uses, and a failure gives it back."""
+    """Set when the payment is a claim of this link: opening takes one use, and a failure returns it."""
     so_far: "PaymentSoFar | None" = None
     """Set by a payment's own workflow when it goes on in a new run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A rule's no, kept as the answer of its key for ever."""
+    """A refusal by a rule. It stays the answer of its key for ever."""
 
     code: str
     detail: str
@@ -80,7 +80,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaymentOutcome:
-    """How opening or finishing a payment ended. Exactly one of status, refusal and conflict tells it."""
+    """How opening or finishing a payment ended. Exactly one of status, refusal and conflict is set."""
 
     body_hash: str
     status: PaymentStatus | None = None
@@ -88,7 +88,7 @@ class PaymentOutcome:
     key_conflict: bool = False
     """The key was used before for another request; nothing was done."""
     delivered_msat: Msat | None = None
-    """Of a settled payment what the payee has taken, where that is not what was asked for: an operator must look."""
+    """What the payee has taken, if a settled payment delivered another amount than asked for: an operator must look."""
 
     @property
     def is_final(self) -> bool:
@@ -100,7 +100,7 @@ class PaymentOutcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenedPayment:
-    """What `open_payment` did: an outcome that is final already, or money held for `attempt`."""
+    """What `open_payment` did: an outcome that is already final, or money held for `attempt`."""
 
     outcome: PaymentOutcome
     attempt: "LightningAttempt | None" = None
@@ -122,20 +122,20 @@ class LightningAttempt:
     attempt: int
     """Counts the payments of this hash, from 1."""
     known_payment_index: int = 0
-    """LND's payment index of the last attempt that is known to have failed: what the node says about that one or an
-    older one is no news about this one."""
+    """LND's payment index of the last attempt that is known to have failed. What the node says about this index or a
+    lower one is no news about this attempt."""
     service_fee_msat: Msat = Msat(0)
-    """Our fee, held beside amount and routing cap; the node has no part in it."""
+    """Our fee, held in addition to amount and routing cap. The node does not know of it."""
     payee_node: str | None = None
-    """The node that gets a keysend: its public key."""
+    """The public key of the node that gets a keysend."""
     shown: str = ""
-    """The reason to wait that the workflow shows already: a look that finds another one comes back to say so."""
+    """The reason to wait that the workflow shows. A look that finds another reason returns to report it."""
     begun: bool = False
-    """The node has said that it has this attempt: it is followed, and never sent."""
+    """Whether the node has confirmed that it has this attempt. Then the attempt is followed and never sent."""
 
 
 class NodeVerdict(StrEnum):
-    """What a node says of an attempt. Only SUCCEEDED and FAILED are final; everything else is "not known yet"."""
+    """What a node says about an attempt. Only SUCCEEDED and FAILED are final; IN_FLIGHT means "not known yet"."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
@@ -144,7 +144,7 @@ class NodeVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptReport:
-    """The node's word on one attempt."""
+    """The node's report on one attempt."""
 
     verdict: NodeVerdict
     fee_msat: Msat = Msat(0)
@@ -153,9 +153,9 @@ class AttemptReport:
     failure_detail: str | None = None
     payment_index: int = 0
     waiting: Waiting | None = None
-    """With IN_FLIGHT, when it waits for something else than the payee."""
+    """Set with IN_FLIGHT when the payment waits for something other than the payee."""
     delivered_msat: Msat | None = None
-    """With SUCCEEDED, what the payee has taken, where that is not the amount of the attempt."""
+    """With SUCCEEDED, the amount that the payee has taken, if it is not the amount of the attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,7 +164,7 @@ class PaymentSoFar:
 
     attempt: LightningAttempt
     report: AttemptReport | None = None
-    """The node's last word. None: it is still to be sent."""
+    """The node's last report. None: the attempt must still be sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,12 +178,12 @@ class SettlePayment:
     payment_index: int
     body_hash: str
     delivered_msat: Msat | None = None
-    """What the payee has taken, where that is not what was asked for."""
+    """The amount that the payee has taken, if it is not the amount asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleasePayment:
-    """An authoritative failure: give the held money back."""
+    """A final failure: release the held money."""
 
     payment_id: PaymentId
     failure_code: str
@@ -193,7 +193,7 @@ class ReleasePayment:
 
 
 def settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
-    """How the payment ends when the node has paid."""
+    """The settlement of the payment when the node has paid."""
     return SettlePayment(
         payment_id=request.payment_id,
         fee_msat=report.fee_msat,
@@ -205,7 +205,7 @@ def settlement(request: PaymentRequest, report: AttemptReport) -> SettlePayment:
 
 
 def release(request: PaymentRequest, report: AttemptReport) -> ReleasePayment:
-    """How the payment ends when the node has failed it."""
+    """The release of the payment when the node has failed it."""
     return ReleasePayment(
         payment_id=request.payment_id,
         failure_code=report.failure_code or "no_route",
@@ -217,7 +217,7 @@ def release(request: PaymentRequest, report: AttemptReport) -> ReleasePayment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Approval:
-    """A second operator's yes to what another one has proposed."""
+    """A second operator's approval of what another one has proposed."""
 
     decision: DecisionId
     operator: AccountId
@@ -228,13 +228,13 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarryOutDecision:
-    """End this payment as two operators want it."""
+    """End this payment as two operators have decided."""
 
     attempt: LightningAttempt
     approval: Approval
     body_hash: str
     may_be_sending: bool = False
-    """No send has come back with a word of the node: what one of them told it may still be on its way."""
+    """True while no send has returned the node's report: a send may still be on its way to the node."""
 
 
 class PaymentActivities(ABC):
@@ -245,13 +245,13 @@ class PaymentActivities(ABC):
     async def open_payment(self, request: PaymentRequest) -> OpenedPayment:
         """Claim the key; settle an internal payment, or hold the money of a Lightning one and begin to send it.
 
-        A Lightning payment has ended as well where this process calls its node and the node was quick.
+        If this process calls the node and the node is quick, a Lightning payment has also ended.
         """
 
     @activity.defn
     @abstractmethod
     async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
-        """Book what the payee has taken and the actual fee, release the rest of the hold."""
+        """Book what the payee has taken and the actual fee, and release the rest of the hold."""
 
     @activity.defn
     @abstractmethod
@@ -265,29 +265,29 @@ class SendingActivities(ABC):
     @activity.defn
     @abstractmethod
     async def send_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        """Look first, then send behind the fence; return when final or still in flight after a while."""
+        """Look first, then pass the fence and send. Return when the payment is final or in flight for some seconds."""
 
     @activity.defn
     @abstractmethod
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        """Return the final report, or what else than the payee it waits for, once; else fail with the delay after which
-        to look again."""
+        """Look once. Return the final report or a new reason to wait; else fail with the delay of the next look."""
 
 
 class DecisionActivities(ABC):
-    """What two operators decide about a payment: runs on the queue of the pinned node."""
+    """The forced end of a payment by two operators: runs on the queue of the pinned node."""
 
     @activity.defn
     @abstractmethod
     async def carry_out_decision(self, carry: CarryOutDecision) -> PaymentOutcome:
-        """Look at the node, and unless it has a word of its own, end the payment in one transaction.
+        """Look at the node, and end the payment in one transaction unless the node knows its end.
 
-        Refused when the payment can still end by itself, and when it has been decided otherwise.
+        Raises Refused when the payment can still end by itself, and when another decision was made. A repeat returns
+        the first outcome.
         """
 
 
 def payment_start(asked: PaymentRequest, *, payee: str | None = None) -> WorkflowStart[PaymentOutcome]:
-    """A payment's own workflow. `payee` is the name of the payee for people, where the caller knows one."""
+    """A payment's own workflow. `payee` is the payee's name for people, if the caller knows one."""
     summary = (
         f"pay {asked.amount_msat:,} msat to {asked.destination[:50]} for {asked.account_id}"
         if payee is None

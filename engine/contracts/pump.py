@@ -24,21 +24,21 @@ class PumpActivities(ABC):
     @activity.defn
     @abstractmethod
     async def pump_invoices(self, pump: PumpInput) -> None:
-        """Follow settled invoices from the cursor in Postgres and start a receive workflow for each."""
+        """Follow settled invoices from the cursor in Postgres and start the workflows that credit them."""
 
     @activity.defn
     @abstractmethod
     async def pump_payments(self, pump: PumpInput) -> None:
-        """Follow outgoing payments and signal the workflow of each that became final."""
+        """Follow outgoing payments and signal the workflow of each payment that became final."""
 
     @activity.defn
     @abstractmethod
     async def tend_node(self, pump: PumpInput) -> None:
-        """Work off the notes "settled in the ledger, cancel at the node", and report what the node can send."""
+        """Cancel at the node the invoices that were settled in the ledger, and report what the node can send."""
 
 
 def pump_start(node: NodeName) -> WorkflowStart[None]:
-    """A node's pump: one that runs is found."""
+    """A node's pump. A start finds a running one."""
     return WorkflowStart(
         workflow="LndPumpWorkflow",
         argument=PumpInput(node=node),

@@ -8,7 +8,7 @@ PAYMENTS = "payments"
 """Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
 
 TASK_TIMEOUT = timedelta(seconds=5)
-"""After this long without a word a workflow task goes to another worker: how long a worker's death is felt at the most.
+"""After this time without an answer a workflow task goes to another worker, so a worker's death delays it no longer.
 Longer local activities renew it by themselves."""
 
 

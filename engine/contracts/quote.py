@@ -1,4 +1,4 @@
-"""Messages of a quote's network part: what a node says that the way to a payee costs. Durable: add fields with
+"""Messages of a quote's network part: what the route to a payee costs, as a node reports it. Durable: add fields with
 defaults, never rename or remove."""
 
 from abc import ABC, abstractmethod
@@ -18,13 +18,13 @@ _RUN_LIMIT = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteRequest:
-    """The way that is asked about."""
+    """The route that is asked about."""
 
     node: NodeName
     payee: str
     """The node's public key in hex."""
     bolt11: str | None
-    """Where there is one: it may name private channels to the payee."""
+    """The invoice, if there is one: it may name private channels to the payee."""
     amount_msat: Msat
     fee_limit_msat: Msat
     may_probe: bool = False
@@ -32,14 +32,14 @@ class RouteRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteQuote:
-    """What the node found. Nothing is promised: another payment may use up the way."""
+    """What the node found. It is no promise: another payment may use up the route."""
 
     fee_msat: Msat | None = None
-    """For the network; None where the node knows of no way."""
+    """The network's fee. None: the node knows no route."""
     is_probed: bool = False
-    """Whether an HTLC has reached the payee, and come back, over a way of this fee."""
+    """Whether an HTLC has reached the payee and come back over a route with this fee."""
     trouble: str | None = None
-    """A stable word for what spoke against it."""
+    """A stable code for the obstacle."""
 
 
 class QuoteActivities(ABC):
@@ -48,12 +48,12 @@ class QuoteActivities(ABC):
     @activity.defn
     @abstractmethod
     async def estimate_route(self, asked: RouteRequest) -> RouteQuote:
-        """A look at the node's own map. Nothing is sent, and a repeat looks again."""
+        """Look at the node's own graph. Nothing is sent, and a repeat looks again."""
 
     @activity.defn
     @abstractmethod
     async def probe_route(self, asked: RouteRequest) -> RouteQuote:
-        """Send an HTLC that nobody can take, and see how far it comes. A repeat sends another one."""
+        """Send an HTLC that nobody can claim, and see how far it gets. A repeat sends another one."""
 
 
 def quote_start(asked: RouteRequest, digest: str) -> WorkflowStart[RouteQuote]:

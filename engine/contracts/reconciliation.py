@@ -2,8 +2,8 @@
 
     difference = books − place − in flight     per asset account; 0, or somebody must say why
 
-What is in flight is named item by item. A place is a Lightning node; bitcoind's wallets give the same report. Nothing
-here moves money: the end of a difference is an operator's word.
+What is in flight is named item by item. A place is a Lightning node; a bitcoind wallet would give the same report.
+Nothing here moves money: a difference ends with an operator's explanation.
 """
 
 from abc import ABC, abstractmethod
@@ -59,8 +59,8 @@ OBSERVATIONS = frozenset(
         FindingKind.CHANNEL_PART,
     }
 )
-"""Told in the run, and no case of their own: they end by themselves, say only that nothing could be said, or are part
-of a channel's finding, on another account of the node."""
+"""Findings that a run reports without opening a case: they end by themselves, say only that nothing could be said, or
+are part of a channel's finding on another account of the node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,31 +70,31 @@ class Suspect:
     kind: str
     ref: str
     amount_msat: int
-    """Signed as a difference: what it would add to books − place."""
+    """What it would add to books − place, with that sign."""
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that a run found. Kind, account and subject name it: found again, it is the same one."""
+    """One thing that a run found. Kind, account and subject name it: found again, it is the same finding."""
 
     kind: FindingKind
     account: str
     subject: str
     amount_msat: int
-    """Signed: its part of books − place; 0 where no balance is concerned."""
+    """Its part of books − place, with that sign; 0 if no balance is concerned."""
     detail: str
     suspects: list[Suspect] = field(default_factory=list["Suspect"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """Money that the place has moved and the books have not yet, or stands in another account of the same place."""
+    """Money that the place has moved and the books have not yet, or that is in another account of the same place."""
 
     kind: str
     ref: str
     amount_msat: int
-    """Signed: its part of books − place."""
+    """Its part of books − place, with that sign."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class AccountComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlaceReport:
-    """What came of comparing one place."""
+    """The result of comparing one place."""
 
     place: str
     accounts: list[AccountComparison]
@@ -122,9 +122,9 @@ class Reconcile:
     """What to reconcile: everything. Input of the workflow."""
 
     stuck_after_s: int = 3600
-    """How long a payment may be pending, or a note wait to be worked off, before it is told."""
+    """How long a payment may be pending, or a cancellation may wait, before it is reported."""
     asked_by: str | None = None
-    """The operator who asked for it, and with which key; None for the schedule."""
+    """The operator who asked for the run, with `key_id`; None for the schedule."""
     key_id: str | None = None
 
 
@@ -140,7 +140,7 @@ class RunStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """What the run has to look at: the nodes that are in the books."""
+    """What the run must look at: the nodes that are in the books."""
 
     nodes: list[NodeName]
 
@@ -162,7 +162,7 @@ class NodeComparison:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
-    """All that a run found, to be kept."""
+    """All that a run found, for storing."""
 
     run: ReconciliationId
     accounts: list[AccountComparison]
@@ -186,7 +186,7 @@ class OpenCase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedRun:
-    """What was kept of a run; `cases` are those that are open now, the oldest first, at most a hundred."""
+    """What was stored of a run. `cases` are the cases that are open now, the oldest first, at most a hundred."""
 
     run: ReconciliationId
     status: RunStatus
@@ -196,7 +196,7 @@ class RecordedRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseResolution:
-    """An operator's word on a case. `key_id` is the API key, where it came over the API."""
+    """An operator's explanation of a case. `key_id` is the API key, if it came over the API."""
 
     operator: str
     reason: str
@@ -205,7 +205,7 @@ class CaseResolution:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolveCase:
-    """Keep an operator's word."""
+    """Store an operator's explanation."""
 
     case: CaseId
     resolution: CaseResolution
@@ -217,22 +217,22 @@ class ReconciliationActivities(ABC):
     @activity.defn
     @abstractmethod
     async def begin_run(self, start: RunStart) -> RunPlan:
-        """Write down that a run began, and tell what there is to compare."""
+        """Write that a run began, and return what to compare."""
 
     @activity.defn
     @abstractmethod
     async def check_books(self, check: BooksCheck) -> list[Finding]:
-        """Ask every rule of the books, and look for holds without payments and notes that nobody works off."""
+        """Close the books, check every rule, and look for holds without payments and for overdue cancellations."""
 
     @activity.defn
     @abstractmethod
     async def record_run(self, report: RunReport) -> RecordedRun:
-        """Keep the report, open a case for each new finding, and note on the others what has become of them."""
+        """Store the report, open a case for each new finding, and note on known cases what has become of them."""
 
     @activity.defn
     @abstractmethod
     async def resolve_case(self, resolve: ResolveCase) -> bool:
-        """Write an operator's word on the case, once; tells whether it was new."""
+        """Write an operator's explanation of the case, once. Returns whether it was new."""
 
 
 class PlaceReconciliationActivities(ABC):
@@ -241,7 +241,7 @@ class PlaceReconciliationActivities(ABC):
     @activity.defn
     @abstractmethod
     async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
-        """Compare the node's accounts with the node, in a cut during which nothing unexplained moved."""
+        """Compare the node's accounts with the node at one moment, and name what is in flight and what differs."""
 
 
 def case_start(case: OpenCase) -> WorkflowStart[CaseResolution]:
@@ -268,7 +268,7 @@ def scheduled_reconciliation() -> WorkflowStart[RecordedRun]:
 
 
 def reconciliation_after_stray_payment() -> WorkflowStart[RecordedRun]:
-    """A run at once, because a node has paid what is held for nobody; one that runs already is enough."""
+    """A run now, because a node has paid something for which nothing is held. A start finds a running one."""
     start = _reconciliation(
         Reconcile(),
         workflow_ids.RECONCILIATION_NOW,
@@ -278,7 +278,7 @@ def reconciliation_after_stray_payment() -> WorkflowStart[RecordedRun]:
 
 
 def asked_reconciliation(asked: Reconcile, asker: AccountId, key: str | None) -> WorkflowStart[RecordedRun]:
-    """A run that an operator asks for. With an idempotency key it runs once for ever."""
+    """A run that an operator asks for. One idempotency key starts one run, ever."""
     start = _reconciliation(
         asked, workflow_ids.asked_reconciliation(asker, key), "hold the books against every node, on demand"
     )

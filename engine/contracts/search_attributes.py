@@ -16,7 +16,7 @@ ALL: tuple[SearchAttributeKey[str] | SearchAttributeKey[int] | SearchAttributeKe
     AMOUNT_SAT,
     NEEDS_OPERATOR,
 )
-"""Every one that a Temporal of ours knows; a worker adds those that are missing."""
+"""All search attributes that our Temporal must know. A worker adds the missing ones."""
 
 
 def build(

@@ -1,4 +1,4 @@
-"""What an update, an operator's word to a workflow, may be refused with."""
+"""The failure types of updates, through which operators tell a workflow their decision."""
 
 NOT_YET = "NotYet"
-"""The type of the failure of an update whose word is known and not kept yet: to be asked again."""
+"""The decision is known and not stored yet: send the update again."""

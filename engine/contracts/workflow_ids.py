@@ -1,4 +1,4 @@
-"""Workflow ids: what a run is about, so that two runs for the same thing cannot be. Add, never rename."""
+"""Workflow ids name what a run is about, so that there are never two runs for the same thing. Add, never rename."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ JANITOR = "janitor"
 """The id of the schedule, and of the runs that it starts."""
 
 RECONCILIATION_NOW = "reconciliation-asked-now"
-"""The id of a run that is wanted at once, by whomever: one at a time."""
+"""The id of a run that somebody wants now: one at a time, whoever asks."""
 
 
 def payment(account_id: AccountId, idempotency_key: str) -> str:
@@ -33,7 +33,7 @@ def batch(account_id: AccountId, idempotency_key: str) -> str:
 
 
 def quote(way: str) -> str:
-    """`way` names payee, hints and amount: who asks for the same finds the same run."""
+    """`way` is a digest of payee, hints and amount: requests for the same route find the same run."""
     return f"quote-{way}"
 
 
@@ -42,7 +42,7 @@ def receive(payment_hash: PaymentHash) -> str:
 
 
 def receipts(node: NodeName, payment_hashes: Sequence[PaymentHash]) -> str:
-    """Made of all that the page carries: the same page has the same id, and one that holds more has another."""
+    """Made of all receipts of the page: the same page has the same id, and a page with more receipts has another."""
     return f"receipts-{node}-{hashlib.sha256(''.join(payment_hashes).encode()).hexdigest()[:24]}"
 
 
@@ -59,7 +59,7 @@ def invoice_sweep(node: NodeName) -> str:
 
 
 def asked_reconciliation(asker: AccountId, idempotency_key: str | None) -> str:
-    """Without a key, whoever asks while such a run is under way gets that one."""
+    """Without a key, all who ask while such a run is under way share one id, and find that run."""
     if not idempotency_key:
         return RECONCILIATION_NOW
     return f"reconciliation-asked-{key_digest(asker, idempotency_key)}"

@@ -1,7 +1,7 @@
-"""What Temporal is told when a workflow is started, as one value, and the only call that starts one.
+"""The start of a workflow as one value, and the only call that starts one from outside of workflows.
 
 Each capability builds its value in its own contract (`payment_start`, `case_start`, …). The API, the activities and the
-janitor use the same value, so a workflow that is begun again is the same as the first.
+janitor use the same value, so a workflow that is started again is the same as the first.
 """
 
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowStart(Generic[R]):
-    """A workflow to start: its name, its argument, its id, and what operators see of it in the Temporal UI."""
+    """A workflow to start: its name, argument and id, and what operators see of it in the Temporal UI."""
 
     workflow: str
     argument: object
@@ -29,14 +29,14 @@ class WorkflowStart(Generic[R]):
     result: type[R] | None = None
     """The type of its result, for callers that wait for it."""
     conflict_policy: WorkflowIDConflictPolicy = WorkflowIDConflictPolicy.UNSPECIFIED
-    """While a workflow with this id runs."""
+    """What a start does while a workflow with this id runs."""
     reuse_policy: WorkflowIDReusePolicy = WorkflowIDReusePolicy.ALLOW_DUPLICATE
-    """After a workflow with this id has ended."""
+    """What a start does after a workflow with this id has ended."""
     task_timeout: timedelta | None = None
     execution_timeout: timedelta | None = None
 
     def again(self) -> "WorkflowStart[R]":
-        """The same workflow for a row that has none: a running one is found, and an ended one does not count."""
+        """The same start, for a row whose workflow is gone: it finds a running one, and ignores one that has ended."""
         return replace(
             self,
             conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
@@ -47,10 +47,10 @@ class WorkflowStart(Generic[R]):
 async def start_workflow(
     client: Client, start: WorkflowStart[R], *, call_limit: timedelta | None = None
 ) -> WorkflowHandle[Any, R]:
-    """Start it on the queue of the workflows, or find it, as its policies say.
+    """Start the workflow on the workflows' queue, or find it, as its policies say.
 
-    Raises WorkflowAlreadyStartedError when they allow neither, RPCError, and RuntimeError when a lazy client cannot
-    connect.
+    Raises WorkflowAlreadyStartedError when the policies allow neither, RPCError, and RuntimeError when a lazy client
+    cannot connect.
     """
     return await client.start_workflow(
         start.workflow,
