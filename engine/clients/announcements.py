@@ -1,4 +1,4 @@
-"""Announcements over Redis that a payment has ended, some 15 ms sooner than Temporal tells it.
+"""Announcements over Redis that a payment has ended, some 15 ms before Temporal reports it.
 
 An announcement is only a hint: a process that hears it reads the answer in Postgres, which was written before. An
 announcement may be lost with Redis, a connection or a process, so nobody waits for one alone.
@@ -20,7 +20,7 @@ Announcement: TypeAlias = asyncio.Future[None]
 
 _CHANNEL = "millrace:ended"
 _LIMIT_S = 3
-"""Of one try: nobody waits for it, and a later announcement is of no use."""
+"""The time-out of one try. Nobody waits for it, and a later announcement is of no use."""
 _AGAIN_S = 1
 
 
@@ -34,7 +34,7 @@ class Announcer:
         self._saying: set[asyncio.Task[None]] = set()
 
     def announce(self, payments: Sequence[PaymentId]) -> None:
-        """These payments have ended, and Postgres knows their outcomes."""
+        """Announce that these payments have ended. Postgres must know their outcomes already."""
         if payments:
             task = asyncio.create_task(self._say(" ".join(payments)))
             self._saying.add(task)
@@ -45,7 +45,7 @@ class Announcer:
             await self._redis.publish(_CHANNEL, payments)
 
     async def close(self) -> None:
-        """Close the connections. Announcements that were not sent yet are dropped."""
+        """Close the connections. Announcements that were not yet sent are dropped."""
         for task in self._saying:
             task.cancel()
         await asyncio.gather(*self._saying, return_exceptions=True)
@@ -53,23 +53,23 @@ class Announcer:
 
 
 class Listener:
-    """Hears the announcements of all processes, from `listen` on."""
+    """Receives the announcements of all processes, from the call of `listen` on."""
 
     def __init__(self, url: str) -> None:
         self._redis = redis.from_url(url, socket_connect_timeout=_LIMIT_S)
         self._expected: dict[str, set[Announcement]] = {}
         self.hears = False
-        """Whether an announcement would be heard now, as far as is known."""
+        """Whether an announcement would be received now, as far as is known."""
 
     def expect(self, payment_id: PaymentId) -> Announcement:
-        """Done when the announcement comes; cancel it to wait no longer."""
+        """A future that is done when the announcement comes. Cancel it to stop waiting."""
         announcement: Announcement = asyncio.get_running_loop().create_future()
         self._expected.setdefault(payment_id, set()).add(announcement)
         announcement.add_done_callback(lambda _: self._forget(payment_id, announcement))
         return announcement
 
     async def listen(self) -> None:
-        """Until cancelled; while Redis is away nothing is heard."""
+        """Receive announcements until cancelled. While Redis is away, none are received."""
         while True:
             with suppress(RedisError, OSError):
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as heard:

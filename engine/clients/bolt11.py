@@ -1,9 +1,9 @@
 """BOLT 11 invoices, read strictly: what cannot be paid safely is refused before anything is held for it.
 
-Text in, a checked `Bolt11` out, or `Invalid`; no text raises another exception. The rules are BOLT 11 and
-BIP 173, read as LND reads them where they leave room, and stricter in one way: a field that would tell two stories (two
-payment hashes, two descriptions …) is refused instead of taking the first, so that no two programs disagree about what
-is paid. Whether the invoice has expired is reported in `expires_at`, and refused by the caller who is about to pay.
+Text in, a checked `Bolt11` out, or `Invalid`; no text raises another exception. The rules are BOLT 11 and BIP 173.
+Where they leave room, we read as LND reads. One rule is stricter: an invoice that says a thing twice (two payment
+hashes, two descriptions …) is refused instead of taking the first, so that no two programs disagree about what is paid.
+`expires_at` says when the invoice expires. The caller who is about to pay must refuse an expired one.
 """
 
 import hashlib
@@ -65,11 +65,11 @@ class Bolt11:
     min_final_cltv: int
     features: frozenset[int]
     route_hints: tuple[str, ...]
-    """Ways to the payee over private channels, in hex as BOLT 11 writes them."""
+    """Routes to the payee over private channels, in hex as BOLT 11 writes them."""
 
 
 def decode(text: str, *, network: str | None) -> Bolt11:
-    """Read an invoice in upper or lower case, of this network, or of any where none is given.
+    """Read an invoice in upper or lower case, of this network, or of any network for None.
 
     Raises Invalid: `wrong_network`, else `invalid_destination`.
     """
@@ -109,9 +109,9 @@ def decode(text: str, *, network: str | None) -> Bolt11:
 
 
 def find_payment_hash(text: str) -> PaymentHash | None:
-    """The hash that a text would have if it were a sound invoice, read in a tenth of the time.
+    """The payment hash of a text if it is a sound invoice, read in a tenth of the time of `decode`.
 
-    For finding one of our invoices, which is then compared letter by letter; it says nothing about any other.
+    Use it to find one of our own invoices, which is then compared letter by letter. It proves nothing about others.
     """
     data = text.lower()[:MAX_LENGTH].rpartition("1")[2]
     try:
@@ -149,7 +149,7 @@ def _bytes(words: list[int]) -> bytes:
 
 
 def _fields(words: list[int]) -> dict[int, list[list[int]]]:
-    """The fields we read, by type. Unknown ones, and fixed ones of another length, are skipped as BOLT 11 says."""
+    """The fields we read, by type. Unknown fields and fields of a wrong length are skipped, as BOLT 11 requires."""
     fields: dict[int, list[list[int]]] = {}
     for tag, data in _split(words):
         if tag not in _READ or len(data) != _FIXED_WORDS.get(tag, len(data)):
@@ -233,7 +233,7 @@ def _features(fields: dict[int, list[list[int]]]) -> frozenset[int]:
 
 
 def _payee(prefix: str, signed: list[int], signature: list[int], fields: dict[int, list[list[int]]]) -> str:
-    """Check the signature with the key in `n`, or recover the key from it where there is none."""
+    """The payee's key: check the signature with the key in `n`, or recover the key from the signature."""
     spare = -5 * len(signed) % 8
     data = (bech32.to_number(signed) << spare).to_bytes((5 * len(signed) + spare) // 8, "big")
     digest = hashlib.sha256(prefix.encode() + data).digest()

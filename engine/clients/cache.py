@@ -1,9 +1,9 @@
-"""Redis, as a cache and nothing else: losing it, or all that is in it, loses no money and no history.
+"""Redis as a cache and nothing else: losing it, or all that is in it, loses no money and no history.
 
-It carries the request counter behind the rate limit, quotes of the last minute, and whose turn it is to be probed. When
-Redis is away the limit is off, because turning payments away for want of a counter would be the greater harm; nothing
-is remembered, and every turn is taken. A Redis that hangs would cost each request a second, so for a second after it
-has not counted it is asked by nobody, and then by one.
+It holds the request counter behind the rate limit, quotes of the last minute, and the turns to probe. While Redis is
+away, the rate limit is off, because refusing payments for want of a counter would do more harm. Then nothing is
+remembered, and no turn can be taken. A Redis that hangs would cost each request a second. So for a second after it has
+failed to count, nobody asks it, and then one request does.
 """
 
 import time
@@ -24,11 +24,11 @@ for place, key in ipairs(KEYS) do
   if counts[place] == 1 then redis.call('EXPIRE', key, ARGV[1]) end
 end
 return counts"""
-"""One command: no death of a process leaves a counter without an end."""
+"""One command, so that a process that dies never leaves a counter without an expiry."""
 
 
 class Cache:
-    """One connection pool; calls never raise for a Redis that is away."""
+    """One connection pool. Calls never raise while Redis is away."""
 
     def __init__(self, url: str) -> None:
         # One repeat: the pool may still hold connections to a Redis that has been restarted since.
@@ -36,12 +36,13 @@ class Cache:
         self._redis = redis.from_url(url, socket_timeout=0.5, socket_connect_timeout=0.5, retry=once_more)
         self._count = self._redis.register_script(_COUNT)
         self._is_away, self._ask_after = False, 0.0
-        """Whether it did not count when it was last asked, and when it may be asked again."""
+        """Whether Redis failed to count when it was last asked, and when it may be asked again."""
 
     async def count_requests(self, callers: Sequence[str]) -> list[tuple[int, int]]:
-        """Count one request of each in the running minute: (requests so far, seconds to its end), in their order.
+        """Count one request of each caller in the current minute.
 
-        One that stands here twice is counted twice. (0, 0) when Redis does not answer.
+        Returns (requests so far, seconds to the end of the minute) in the callers' order, or (0, 0) when Redis does not
+        answer. A caller who is named twice is counted twice.
         """
         now_s, now = int(time.time()), time.monotonic()
         if self._is_away and now < self._ask_after:
@@ -57,7 +58,7 @@ class Cache:
         return [(int(count), _WINDOW_S - now_s % _WINDOW_S) for count in counts]
 
     async def find(self, key: str) -> str | None:
-        """What is remembered; None also when Redis does not answer."""
+        """The remembered value; None also when Redis does not answer."""
         try:
             found = await self._redis.get(key)
         except (RedisError, OSError):
@@ -65,7 +66,10 @@ class Cache:
         return found.decode() if isinstance(found, bytes) else found
 
     async def remember(self, key: str, value: str, life_s: int) -> str:
-        """Keep this for so long, unless something is kept already: what is kept from now on, or else the value."""
+        """Remember the value for `life_s` seconds unless the key has one. Returns what is remembered from now on.
+
+        Returns the value itself when Redis does not answer.
+        """
         try:
             if await self._redis.set(key, value, nx=True, ex=life_s):
                 return value
@@ -74,9 +78,9 @@ class Cache:
         return await self.find(key) or value
 
     async def take(self, turn: str, holder: str, life_s: int) -> bool:
-        """Whether the turn was free, and is the holder's now for so long at the most; False when Redis is away.
+        """Take the turn for at most `life_s` seconds if it is free. False when it is taken, and when Redis is away.
 
-        `find` tells who has it.
+        `find` returns the holder.
         """
         try:
             return bool(await self._redis.set(turn, holder, nx=True, ex=life_s))
@@ -84,12 +88,12 @@ class Cache:
             return False
 
     async def put(self, turn: str, life_s: int) -> None:
-        """Let nobody take the turn for this time."""
+        """Let nobody take the turn for `life_s` seconds."""
         with suppress(RedisError, OSError):
             await self._redis.set(turn, b"", ex=life_s)
 
     async def drop(self, turn: str) -> None:
-        """Free for the next."""
+        """Free the turn."""
         with suppress(RedisError, OSError):
             await self._redis.delete(turn)
 
@@ -101,5 +105,5 @@ class Cache:
             return False
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._redis.aclose()

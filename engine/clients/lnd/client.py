@@ -1,13 +1,13 @@
-"""One LND node as the worker sees it: send, look, follow streams, read balances. It can neither delete a payment (that
-would erase the node's own record of what was sent) nor move coins on chain: its macaroon does not allow it.
+"""One LND node as the worker sees it: send, look, follow streams, read balances. Its macaroon allows neither deleting a
+payment, which would erase the node's own record of what was sent, nor moving coins on chain.
 
 What LND's answers mean is decided here, once:
 
 * A payment is final when `status` is SUCCEEDED or FAILED. `failure_reason` may be set while attempts are still in
   flight, so it decides nothing.
 * SendPaymentV2 is repeatable by payment hash until the payment has FAILED: ALREADY_EXISTS means "look at it".
-* An error before LND has made a payment row comes as text, and counts only after a look has found no payment
-  (lnd_refusal.py). What is no answer of the node stays unknown.
+* An error before LND has made a payment row comes as text. It counts only after a look has found no payment
+  (refusal.py). An error that is not the node's answer leaves the outcome unknown.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ _SEND_TIMEOUT_S = 60
 """How long LND goes on trying new routes. It does not end what is in flight."""
 _MAX_PARTS = 16
 _KEYSEND_RECORD = 5482373484
-"""Where in the onion a node looks for the preimage of a payment that it has no invoice for."""
+"""The onion record in which a payee finds the preimage of a payment without an invoice."""
 _INVOICE_PAGE = 1000
 
 
 class NodePaymentStatus(StrEnum):
-    """What the node knows of a payment; the last two are final."""
+    """The node's status of a payment; the last two are final."""
 
     IN_FLIGHT = "in_flight"
     SUCCEEDED = "succeeded"
@@ -69,13 +69,13 @@ class NodePayment:
     created_at: datetime
     """By the node's clock."""
     time_lock: int = 0
-    """The last block until which any of its attempts can be taken; 0 before the first."""
+    """The last block until which any of its attempts can be claimed; 0 before the first attempt."""
     preimage_seen: bool = False
-    """Whether an attempt was paid, final or not."""
+    """Whether an attempt was paid, even if the payment is not final."""
     delivered_msat: Msat | None = None
-    """What the payee has got, by the attempts that were settled; None while that is not final."""
+    """What the payee has got, by the settled attempts; None until that is final."""
     claimed_msat: Msat = Msat(0)
-    """What has left the node so far with attempts that were settled, fees included, whether it is final or not."""
+    """What has left the node so far with settled attempts, fees included, even if the payment is not final."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,17 +91,17 @@ class NodeInvoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeIdentity:
-    """Who answers, and over how many channels it could send now."""
+    """The node that answers, and over how many channels it could send now."""
 
     pubkey: str
     active_channels: int
     synced: bool = True
-    """Whether it has seen the newest block; what it sends before that may be locked for too short a time."""
+    """Whether the node has seen the newest block. Before that, its HTLCs may be locked for too short a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeBalances:
-    """What a node holds for us. `in_flight` tells that an HTLC or a channel change is under way."""
+    """What a node holds for us. `in_flight`: an HTLC or a channel change is under way."""
 
     pubkey: str
     channels_msat: Msat
@@ -111,7 +111,7 @@ class NodeBalances:
     onchain_msat: Msat
     in_flight: bool
     htlc_fees_msat: Msat
-    """What the commitments of our channels pay for HTLCs in flight: missing in the channels, back when they resolve."""
+    """What the commitments of our channels pay for HTLCs in flight. The channels lack it until the HTLCs resolve."""
     channels: tuple[NodeChannel, ...]
     steady: bool
     """No commitment changed while balances and channels were read, so they are of one moment."""
@@ -137,13 +137,13 @@ class LndNode:
         self._reader = InvoiceReader(name, self._lightning, self.find_payment)
 
     async def close(self) -> None:
-        """Let go of the channel; streams end."""
+        """Close the connection. Its streams end."""
         await self._channel.close(None)
 
     # Outgoing
 
     async def get_identity(self) -> NodeIdentity:
-        """Raises Unavailable while the node is down or still starting."""
+        """The node's public key and state. Raises Unavailable while the node is down or still starting."""
         with translated(self.name, looks=True):
             info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
         return NodeIdentity(
@@ -151,19 +151,22 @@ class LndNode:
         )
 
     async def read_htlcs(self) -> NodeHtlcs:
-        """As `lnd_htlcs.read_htlcs`."""
+        """As `htlc.read_htlcs`."""
         return await read_htlcs(self._lightning, self.name)
 
     async def read_closed(self) -> dict[str, bool]:
-        """As `lnd_htlcs.read_closed`."""
+        """As `htlc.read_closed`."""
         return await read_closed(self._lightning, self.name)
 
     async def end_untried(self, payment_hash: PaymentHash, amount_msat: Msat) -> None:
-        """As `lnd_untried.end_untried`."""
+        """As `untried.end_untried`."""
         await end_untried(self._lightning, self._router, self.name, payment_hash, amount_msat)
 
     async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
-        """What the node knows of this hash now. None means "not in its database", which does not mean "never sent"."""
+        """The node's payment of this hash. None means "not in its database", which does not mean "never sent".
+
+        Raises Unavailable when the node does not answer.
+        """
         try:
             async with asyncio.timeout(_CALL_TIMEOUT_S), aclosing(self.follow_payment(payment_hash)) as updates:
                 async for payment in updates:
@@ -182,9 +185,10 @@ class LndNode:
                 yield _read_payment(payment)
 
     async def check_invoice(self, bolt11: str, payment_hash: PaymentHash, amount_msat: Msat | None) -> None:
-        """Whether the node reads this invoice, and as we do; no amount where it names none. Repeats cost it nothing.
+        """Check that the node reads this invoice as we do. `amount_msat` is None for an invoice without an amount.
 
-        Raises Invalid (`invoice_refused_by_node`) when it does not, and Unavailable when it does not answer.
+        Raises Invalid (`invoice_refused_by_node`) when it does not, and Unavailable when it does not answer. A repeat
+        within a minute costs the node nothing.
         """
         require_same(await self._reader.read(bolt11), payment_hash, amount_msat)
 
@@ -198,11 +202,11 @@ class LndNode:
         max_fee_msat: Msat,
         known_payment_index: int,
     ) -> AsyncGenerator[NodePayment, None]:
-        """Send, or find what an earlier send of the same hash has become; then follow it until final.
+        """Send, or find what an earlier send of the same hash has become. Then follow the payment until it is final.
 
-        `amount_msat` is given where no invoice names it; `known_payment_index` is that of the last attempt
-        known to have failed. Raises SendRefused when nothing was begun, NotBegun when nothing seems to be, and
-        OutcomeUnknown or Unavailable when nobody knows.
+        Give `amount_msat` when no invoice names it. `known_payment_index` is the index of the last attempt that is
+        known to have failed. Raises SendRefused when nothing was begun, NotBegun when nothing seems to have been begun,
+        and OutcomeUnknown or Unavailable when nobody knows.
         """
         request = router_pb2.SendPaymentRequest(
             payment_request=bolt11,
@@ -232,18 +236,18 @@ class LndNode:
             yield payment
 
     async def follow_payments(self) -> AsyncGenerator[NodePayment, None]:
-        """Every change of every payment of this node, from now on."""
+        """Every payment of this node that ends, from now on."""
         with translated(self.name):
             async for payment in self._router.TrackPayments(router_pb2.TrackPaymentsRequest(no_inflight_updates=True)):
                 yield _read_payment(payment)
 
     async def has_route_above(self, *, bolt11: str, payee: str | None, amount_msat: Msat, fee_msat: Msat) -> bool:
-        """Whether a route exists, but for a higher fee only. A local look at the graph; nothing is sent."""
+        """Whether every route costs more than `fee_msat`, and there is one. Looks at the local graph; sends nothing."""
         decoded = ln.PayReq(destination=payee) if payee else await self._reader.read(bolt11)
         request = ln.QueryRoutesRequest(
             pub_key=decoded.destination,
             amt_msat=amount_msat,
-            fee_limit=ln.FeeLimit(fixed_msat=MAX_AMOUNT_MSAT),  # LND's own is 5 %: what costs more would not be found
+            fee_limit=ln.FeeLimit(fixed_msat=MAX_AMOUNT_MSAT),  # LND's default of 5 % would hide dearer routes
             final_cltv_delta=decoded.cltv_expiry,
             route_hints=decoded.route_hints,
             use_mission_control=True,
@@ -267,9 +271,9 @@ class LndNode:
     # Incoming
 
     async def follow_settled_invoices(self, after_index: int) -> AsyncGenerator[NodeInvoice, None]:
-        """Invoices as they settle, first those with a settle index above `after_index`.
+        """Invoices as they settle, beginning with the backlog above the settle index `after_index`.
 
-        An index of 0 gives no backlog (seen), gaps and repeats happen.
+        An index of 0 gives no backlog (seen). Gaps and repeats happen.
         """
         subscription = ln.InvoiceSubscription(settle_index=after_index)
         with translated(self.name):
@@ -278,7 +282,7 @@ class LndNode:
                     yield _read_invoice(invoice)
 
     async def find_invoice(self, payment_hash: PaymentHash) -> NodeInvoice | None:
-        """What the node knows of an invoice; None if it is not its own."""
+        """The node's invoice of this hash; None if the node has none."""
         request = invoices_pb2.LookupInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
         try:
             with translated(self.name):
@@ -287,7 +291,7 @@ class LndNode:
             return None
 
     async def list_settled_invoices(self) -> list[NodeInvoice]:
-        """Every settled invoice of the node. For the beginning of a node's life; page by page, but all of them."""
+        """Every settled invoice of the node, read page by page. Meant for the beginning of a node's life."""
         settled: list[NodeInvoice] = []
         offset = 0
         while True:
@@ -300,21 +304,21 @@ class LndNode:
             offset = page.last_index_offset
 
     async def read_last_settle_index(self) -> int:
-        """0 on a node that has never been paid."""
+        """The highest settle index; 0 on a node that has never been paid."""
         return max((invoice.settle_index for invoice in await self.list_settled_invoices()), default=0)
 
     async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
-        """As `invoices.cancel_invoice`."""
+        """As `invoice.cancel_invoice`."""
         return await cancel_invoice(self._invoices, self.name, payment_hash)
 
     # Balances
 
     async def read_room(self) -> NodeRoom:
-        """As `lnd_room.read_room`."""
+        """As `inbound.read_room`."""
         return await read_room(self._lightning, self.name)
 
     async def read_balances(self) -> NodeBalances:
-        """Everything that this node holds, to the millisatoshi. `ChannelBalance` alone has the millisatoshis."""
+        """All that this node holds, in msat. Only LND's `ChannelBalance` has millisatoshi."""
         with translated(self.name):
             info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
             pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)

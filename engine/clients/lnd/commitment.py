@@ -1,4 +1,4 @@
-"""What a channel's commitment holds beside the two balances: fee, anchors, and outputs of HTLCs (BOLT 3). Pure."""
+"""What a channel's commitment holds besides the two balances: fee, anchors, and outputs of HTLCs (BOLT 3). Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class NodeChannel:
 
 
 def read_channel(channel: ln.Channel) -> NodeChannel:
-    """As the engine sees it."""
+    """The channel as the engine sees it."""
     return NodeChannel(
         point=channel.channel_point,
         opened_by_us=channel.initiator,
@@ -31,7 +31,7 @@ def read_channel(channel: ln.Channel) -> NodeChannel:
 
 
 def commitments(channels: Iterable[ln.Channel]) -> set[tuple[str, int]]:
-    """Which commitment each channel is at: its number moves with every HTLC."""
+    """The number of each channel's commitment, which moves with every HTLC."""
     return {(channel.channel_point, channel.num_updates) for channel in channels}
 
 
@@ -46,10 +46,10 @@ _REST_WEIGHT = {
 
 
 def escrow_sat(channel: ln.Channel) -> int:
-    """What we put into the commitment of a channel that we opened, with no HTLC in it.
+    """What we put into the commitment of a channel that we opened, without HTLCs.
 
-    LND's `commit_fee` is what balances in whole satoshi leave over: one too many when they have fractions (seen). So it
-    is computed as the protocol does, from fee rate and weight.
+    LND's `commit_fee` is what the balances in whole satoshi leave over: one satoshi too much when they have fractions
+    (seen). So the fee is computed from fee rate and weight, as the protocol does.
     """
     if not channel.initiator:
         return 0
@@ -60,11 +60,11 @@ def escrow_sat(channel: ln.Channel) -> int:
 
 _HTLC_WEIGHT = 172
 _SECOND_STAGE_WEIGHT = {False: 663, True: 703}
-"""Weight of the transaction that ends an HTLC, by whether it came in; with anchors its fee is nobody's matter here."""
+"""Weight of the transaction that ends an HTLC, by whether the HTLC is incoming. With anchors its fee plays no part."""
 
 
 def htlc_fees_sat(channel: ln.Channel) -> int:
-    """What a channel that we opened pays for the HTLC outputs of its commitment (BOLT 3); dust has no output."""
+    """What a channel that we opened pays for the HTLC outputs of its commitment (BOLT 3). Dust has no output."""
     weight = _REST_WEIGHT.get(channel.commitment_type)
     if not channel.initiator or weight is None:
         return 0

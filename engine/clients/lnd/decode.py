@@ -1,11 +1,11 @@
-"""What one of our nodes reads in an invoice, held against what we have read ourselves.
+"""Compares what one of our nodes reads in an invoice with what we have read ourselves.
 
-The node pays what it reads, so its reading decides: an invoice that it cannot read, or reads otherwise than we do, is
-refused by name, before anything is held for it. LND reads an invoice for `DecodePayReq` as it does for a payment; the
-call is local, and is answered without a chain.
+The node pays what it reads, so its reading decides. An invoice that it cannot read, or reads differently than we do, is
+refused with a code before anything is held. LND reads an invoice for `DecodePayReq` as it does for a payment. The call
+is local and needs no chain.
 
-LND has no status of its own for "this is no invoice": its words come as UNKNOWN, as do those of a node that is just
-starting (seen). A refusal is believed when the node answers another call and then says the same again.
+LND has no status of its own for "this is not an invoice": its text comes as UNKNOWN, like that of a node that is just
+starting (seen). A refusal counts when the node answers another call and then says the same again.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 _CALL_TIMEOUT_S = 10
 _KEPT, _KEPT_S = 1024, 60
-"""How many readings are kept, and for how long: a quote, its payment and its send cost the node one call."""
+"""How many readings are kept, and for how many seconds. A quote, its payment and its send cost the node one call."""
 _NO_ANSWER = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -40,11 +40,11 @@ _NO_ANSWER = frozenset(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
     }
 )
-"""Codes that a connection gives as well, without the node."""
+"""Codes that may also come from the connection, without the node."""
 
 
 def answer_of(node: NodeName, error: grpc.aio.AioRpcError) -> str:
-    """The node's own words about the call itself. Raises as `translated` does where they tell nothing about it."""
+    """The node's own text about the call. Raises as `translated` does when the error is not about the call itself."""
     try:
         raise_translated(node, error)
     except (Invalid, NotFound, OutcomeUnknown):
@@ -54,7 +54,7 @@ def answer_of(node: NodeName, error: grpc.aio.AioRpcError) -> str:
 
 
 class InvoiceReader:
-    """Of one node. `is_awake` is another call, which a node that is starting does not answer: it raises then."""
+    """Reads invoices by one node. `is_awake` is another call, which raises while the node is starting."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class InvoiceReader:
         self._kept: OrderedDict[bytes, tuple[float, ln.PayReq]] = OrderedDict()
 
     async def read(self, bolt11: str) -> ln.PayReq:
-        """As the node reads it, which is as we do. A repeat within a minute asks nobody.
+        """What the node reads, which is what we read. A repeat within a minute does not ask the node.
 
         Raises Invalid (`invoice_refused_by_node`), and Unavailable when the node does not answer.
         """
@@ -79,7 +79,7 @@ class InvoiceReader:
         ours = reader.decode(bolt11, network=None)
         try:
             said = await self._ask_twice(bolt11, ours.payment_hash)
-        except OutcomeUnknown as error:  # it was only a look
+        except OutcomeUnknown as error:  # the call only reads
             raise Unavailable(error.detail) from error
         if different := _differences(said, ours):
             log.error("%s reads %s otherwise than we do: %s", self._node, ours.payment_hash, ", ".join(different))
@@ -107,7 +107,7 @@ class InvoiceReader:
         raise _refused()
 
     async def _ask(self, bolt11: str) -> ln.PayReq | str:
-        """What it reads, or why it cannot."""
+        """What the node reads, or its text why it cannot."""
         try:
             return await self._lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11), timeout=_CALL_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
@@ -115,13 +115,13 @@ class InvoiceReader:
 
 
 def require_same(said: ln.PayReq, payment_hash: PaymentHash, amount_msat: Msat | None) -> None:
-    """Raises Invalid (`invoice_refused_by_node`) when the node would pay another hash or amount than is held for."""
+    """Raises Invalid (`invoice_refused_by_node`) when the node would pay another hash or amount than we hold."""
     if (said.payment_hash, said.num_msat) != (payment_hash, amount_msat or 0):
         raise _refused()
 
 
 def _differences(said: ln.PayReq, ours: reader.Bolt11) -> list[str]:
-    """Not the last time lock: where an invoice names none LND takes 24 blocks, which is more than BOLT 11 asks for."""
+    """The fields that differ. Not the last time lock: without one LND takes 24 blocks, more than BOLT 11 asks for."""
     pairs = {
         "payment hash": (said.payment_hash, ours.payment_hash),
         "payment secret": (said.payment_addr.hex(), ours.payment_secret),

@@ -1,7 +1,7 @@
 """One secured gRPC channel to one LND node: TLS pinned to the node's certificate, a macaroon on every call.
 
-Open it after any fork and once per process; a certificate or macaroon that is replaced is used without a restart. gRPC
-repeats nothing on its own here: whether a call may be repeated is for the caller to know, but for one that no node has
+Open it after any fork and once per process. A replaced certificate or macaroon is used without a restart. gRPC repeats
+nothing on its own here: only the caller knows whether a call may be repeated. The exception is a call that no node has
 looked at. `translated()` turns gRPC codes into the engine's errors and never reads a transport error as "failed":
 UNAVAILABLE, DEADLINE_EXCEEDED, CANCELLED, UNKNOWN and INTERNAL say nothing about what the node did.
 """
@@ -27,7 +27,7 @@ _LOOK_EVERY_S = 1
 _GRACE_S = 10
 _WORDS_BYTES = 500
 _BEFORE_SIGNATURE, _SIGNATURE_BYTES = b"\x06\x20", 32
-"""How a macaroon ends in the second binary format, which is LND's."""
+"""How a macaroon ends in its second binary format, which LND uses."""
 _OPTIONS = (
     ("grpc.enable_retries", 0),
     ("grpc.keepalive_time_ms", 20_000),
@@ -47,13 +47,13 @@ class _Keys(NamedTuple):
 
 
 class _Channel:
-    """A secured channel as gRPC's stubs use one, all of whose calls carry the macaroon.
+    """A secured channel for gRPC's stubs. All of its calls carry the macaroon.
 
-    gRPC's own way, call credentials, starts a thread for every call. LND makes a new certificate when the old one runs
-    out, and operators bake new macaroons; so both files are read anew when a call fails in a way that an old one would
-    explain: at most once a second for a connection, and each time for a refusal. A new certificate takes a new
-    channel; what is under way on the old one has ten seconds. Files that are missing or not whole yet mean that the
-    node is away.
+    gRPC's own way, call credentials, starts a thread for every call. LND makes a new certificate when the old one
+    expires, and operators bake new macaroons. So both files are read again when a call fails in a way that an old file
+    would explain: at most once a second for a failed connection, and each time for a refusal. A new certificate needs a
+    new channel; calls on the old one have ten seconds to end. While a file is missing or incomplete, the node counts as
+    away.
     """
 
     def __init__(self, node: NodeSettings) -> None:
@@ -61,7 +61,7 @@ class _Channel:
         self._keys: _Keys | None = None
         self._channel: grpc.aio.Channel | None = None
         self._hindrance = ""
-        """Why the files were no good when they were last looked at."""
+        """Why the files could not be used when they were last read."""
         self._look_after = -math.inf
         self._retiring: set[asyncio.Task[None]] = set()
         self.unary_unary = partial(_Once, self, "unary_unary")
@@ -70,7 +70,7 @@ class _Channel:
         self.stream_stream = partial(_Stream, self, "stream_stream")
 
     async def close(self, grace_s: float | None = None) -> None:
-        """Let go of the node; its streams end."""
+        """Close the connection. Its streams end."""
         for task in self._retiring:
             task.cancel()
         await asyncio.gather(*self._retiring, return_exceptions=True)
@@ -78,7 +78,7 @@ class _Channel:
             await self._channel.close(grace_s)
 
     def opened(self) -> tuple[grpc.aio.Channel, _Keys]:
-        """The channel and what opens it now. Raises UNAVAILABLE while the files have never been whole."""
+        """The channel, and the certificate and macaroon in use. Raises UNAVAILABLE until the files were whole once."""
         if self._channel is None or self._keys is None:
             self._look()
         if self._channel is None or self._keys is None:
@@ -86,10 +86,10 @@ class _Channel:
         return self._channel, self._keys
 
     def was_mended(self, error: grpc.aio.AioRpcError, used: _Keys) -> bool:
-        """Whether the call failed by a file that has been replaced since, so that it may be made again.
+        """Whether the call failed because of a file that has been replaced since, so that it may be repeated.
 
-        The node refused the macaroon, or no connection came about: no node has looked at the call. Raises UNAVAILABLE
-        in place of a refusal while the files are not whole.
+        The node refused the macaroon, or no connection was made: no node has looked at the call. Raises UNAVAILABLE
+        instead of the refusal while the files are incomplete.
         """
         code, words = error.code(), error.details() or ""
         refused = _is_refusal(code, words)
@@ -101,7 +101,7 @@ class _Channel:
         return (refused or unsent) and self._keys != used
 
     def _look(self) -> None:
-        """Read the files. What is no good leaves everything as it is."""
+        """Read the files. Unusable files leave everything as it is."""
         self._look_after = time.monotonic() + _LOOK_EVERY_S
         try:
             keys = _read(self._node)
@@ -133,7 +133,7 @@ class _Method:
         self._made: tuple[grpc.aio.Channel, Callable[..., Any]] | None = None
 
     def begin(self, request: object, how: Mapping[str, Any]) -> tuple[Any, _Keys]:
-        """The call, begun, and what it was begun with."""
+        """The started call, and the certificate and macaroon that it uses."""
         channel, keys = self.channel.opened()
         if self._made is None or self._made[0] is not channel:
             self._made = channel, getattr(channel, self._kind)(*self._method, **self._how)
@@ -162,7 +162,7 @@ class _Stream(_Method):
 
 
 class _Answers:
-    """A stream that begins when it is first asked for an answer, and ends with the last one who holds it."""
+    """A stream that begins with the first request for an answer, and ends when nobody holds it any more."""
 
     def __init__(self, method: _Stream, request: object, how: Mapping[str, Any]) -> None:
         self._method, self._request, self._how = method, request, how
@@ -190,7 +190,7 @@ class _Answers:
 
 
 def _read(node: NodeSettings) -> _Keys:
-    """Raises OSError and ValueError for files that are missing, or are being written just now."""
+    """The certificate and the macaroon. Raises OSError or ValueError for files that are missing or being written."""
     certificate, macaroon = node.tls_cert.read_bytes(), node.macaroon.read_bytes()
     try:
         x509.load_pem_x509_certificates(certificate)
@@ -203,7 +203,7 @@ def _read(node: NodeSettings) -> _Keys:
 
 @contextmanager
 def _in_harmless_words() -> Iterator[None]:
-    """An error's words are not all the node's own: it repeats what others have told it."""
+    """Clean the texts of errors: a node's error may repeat what others have told it."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
@@ -223,15 +223,15 @@ def _error(code: grpc.StatusCode, words: str) -> grpc.aio.AioRpcError:
 
 
 def open_channel(node: NodeSettings) -> grpc.aio.Channel:
-    """Connect lazily; a node that is away is no error here, and neither are files that are."""
+    """Connect lazily. Neither an absent node nor missing files raise an error here."""
     return cast("grpc.aio.Channel", _Channel(node))
 
 
 @contextmanager
 def translated(node: str, *, looks: bool = False) -> Iterator[None]:
-    """Raise the engine's error for any gRPC error inside the block, with LND's own words as detail.
+    """Raise the engine's error for any gRPC error inside the block, with LND's own text as detail.
 
-    What only `looks` has no outcome that could be unknown: that the node did not answer is Unavailable.
+    With `looks`, the block only reads, so no outcome can be unknown: a node that did not answer is Unavailable.
     """
     try:
         yield
@@ -247,13 +247,13 @@ def raise_translated(node: str, error: grpc.aio.AioRpcError, *, looks: bool = Fa
 
 _NO_CONNECTION = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
 _UNSENT = "failed to connect to all addresses"
-"""gRPC's words for a call that had no connection to leave by."""
+"""gRPC's text for a call that had no connection."""
 _MACAROON_REFUSED = ("permission denied", "cannot get macaroon", "verification failed", "macaroon")
-"""LND says this as UNKNOWN (seen), before it has looked at the call."""
+"""Texts that LND sends as UNKNOWN (seen), before it has looked at the call."""
 
 
 def _is_refusal(code: grpc.StatusCode, words: str) -> bool:
-    """Whether the node did not let us in. Then it has not looked at the call."""
+    """Whether the node refused our access. Then it has not looked at the call."""
     if code in {grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED}:
         return True
     return code is grpc.StatusCode.UNKNOWN and any(text in words for text in _MACAROON_REFUSED)

@@ -1,7 +1,7 @@
 """What an LND node remembers, for reconciliation: payments, receipts, channel and chain changes.
 
-Read-only, page by page. Payments and invoices are found by when they were created, which is what LND can search by.
-What ends while somebody reads comes over two streams, so that nothing needs to stand still for the length of a list.
+Read-only, page by page. Payments and invoices are found by their creation time, because LND can search by that. What
+ends while somebody reads comes over two streams, so that nothing needs to stand still for the length of a list.
 """
 
 import asyncio
@@ -28,11 +28,11 @@ _STAGES = {number: name.lower() for name, number in ln.ChannelCloseSummary.Closu
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PaidOut:
-    """A payment that the node made, to the end."""
+    """A payment that the node has made and that succeeded."""
 
     payment_hash: PaymentHash
     total_msat: Msat
-    """What the payee has got, and the fee."""
+    """What the payee has got, plus the routing fee."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,40 +47,40 @@ class PaidIn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeChange:
-    """Something that moved money between the accounts of a node: a channel's end or beginning, a transaction."""
+    """Something that moved money between the accounts of a node: a channel opened or closed, or a transaction."""
 
     kind: str
     ref: str
     amount_msat: int
-    """As the node tells it: what it got, or less than zero what left its wallet."""
+    """As the node reports it: what it got, or, below zero, what left its wallet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelEnd:
-    """How far the end of a channel has come."""
+    """How far the closing of a channel has come."""
 
     point: str
     stage: str
     """waiting_close, pending_force_close, or LND's name of how it was closed: cooperative_close, local_force_close …"""
     closing_txid: str
     balance_sat: Sat
-    """Our balance at the end, in whole satoshi; of one closed cooperatively: what its transaction paid us."""
+    """Our balance at the end, in whole satoshi. After a cooperative close: what its transaction paid us."""
     close_fee_sat: Sat
-    """What one of our channels paid for its cooperative close; else 0."""
+    """What a channel that we opened paid for its cooperative close; else 0."""
     moves: tuple[NodeChange, ...]
-    """What came of it to the node's wallet: the closing transaction itself, or those that sweep its outputs."""
+    """What came to the node's wallet: the closing transaction itself, or those that sweep its outputs."""
 
 
 @dataclass(slots=True)
 class News:
-    """What has ended since one began to listen."""
+    """What has ended since the block of `follow` began."""
 
     paid_out: dict[PaymentHash, PaidOut] = field(default_factory=dict[PaymentHash, PaidOut])
     paid_in: dict[PaymentHash, PaidIn] = field(default_factory=dict[PaymentHash, PaidIn])
     streams: tuple[asyncio.Task[None], ...] = ()
 
     def count(self) -> int:
-        """Grows with each piece. Raises what has ended a stream: then nothing is heard any more."""
+        """How much has ended so far. Raises what has broken a stream, because then nothing more is received."""
         for stream in self.streams:
             if stream.done():
                 stream.result()
@@ -97,11 +97,11 @@ class LndHistory:
         self._router = router_pb2_grpc.RouterStub(self._channel)
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         await self._channel.close(None)
 
     async def list_paid_out(self, created_after_s: int) -> list[PaidOut]:
-        """Every payment that succeeded, of those begun since then."""
+        """Every payment created since then that has succeeded."""
         paid: list[PaidOut] = []
         offset = 0
         while True:
@@ -116,7 +116,7 @@ class LndHistory:
             offset = page.last_index_offset
 
     async def list_paid_in(self, created_after_s: int) -> list[PaidIn]:
-        """Every invoice that was settled, of those made since then."""
+        """Every invoice created since then that was settled."""
         paid: list[PaidIn] = []
         offset = 0
         while True:
@@ -132,9 +132,7 @@ class LndHistory:
 
     @asynccontextmanager
     async def follow(self) -> AsyncIterator[News]:
-        """What ends from now on, for as long as the block runs. The first moment of it may be missed: nobody says when
-        the node has begun to tell.
-        """
+        """What ends while the block runs. The first moment may be missed: nothing says when the node begins to send."""
         news = News()
         news.streams = (asyncio.create_task(self._follow_out(news)), asyncio.create_task(self._follow_in(news)))
         try:
@@ -161,7 +159,7 @@ class LndHistory:
         raise Unavailable(f"{self.name} closed its stream of invoices")
 
     async def list_ends(self, points: Collection[str]) -> list[ChannelEnd]:
-        """What has become of these channels; one that is open, or that the node does not know, is not among them."""
+        """What has become of these channels. Open channels, and channels that the node does not know, are left out."""
         with translated(self.name):
             pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)
             closed = await self._lightning.ClosedChannels(ln.ClosedChannelsRequest(), timeout=_CALL_TIMEOUT_S)
@@ -188,7 +186,7 @@ class LndHistory:
         ]
 
     async def list_changes(self, after_s: int) -> list[NodeChange]:
-        """The newest of each kind: channels closed or about to open or close, transactions of the wallet since then."""
+        """The newest changes of each kind: closed, opening and closing channels, and wallet transactions since then."""
         with translated(self.name):
             closed = await self._lightning.ClosedChannels(ln.ClosedChannelsRequest(), timeout=_CALL_TIMEOUT_S)
             pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)
@@ -242,7 +240,7 @@ def _ended(channel: ln.ChannelCloseSummary, wallet: Sequence[ln.Transaction]) ->
 
 
 def _moves(closing_txid: str, wallet: Sequence[ln.Transaction]) -> tuple[NodeChange, ...]:
-    """Of the wallet's transactions the closing one, and those that spend what it left outside of the wallet."""
+    """The wallet's transactions that are the closing one, or spend outputs that it left outside of the wallet."""
     return tuple(
         _change("closing" if each.tx_hash == closing_txid else "sweep", each.tx_hash, each.amount)
         for each in wallet

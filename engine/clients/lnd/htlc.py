@@ -1,8 +1,8 @@
-"""Where a node's HTLCs are: what of "in flight" is really in a channel.
+"""Where a node's HTLCs are: whether a payment "in flight" is really in a channel.
 
-`ListChannels` names an HTLC when it is on both commitments. One that only the peer's commitment has, because the peer
-has been silent since, is not named (seen); a node closes such a channel when the HTLC expires. So an absence tells
-something past the time lock only, and nothing while a channel is being closed.
+`ListChannels` names an HTLC when it is on both commitments. It does not name one that only the peer's commitment has,
+because the peer has been silent since (seen). A node closes such a channel when the HTLC expires. So the absence of an
+HTLC proves something only past its time lock, and nothing while a channel is being closed.
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from engine.domain.ids import NodeName, PaymentHash
 
 _CALL_TIMEOUT_S = 10
 _LOST = ("ChanStatusLocalDataLoss", "ChanStatusRestored")
-"""What LND says of a channel whose peer has shown it newer data than its own, or that a backup has restored."""
+"""LND's flags for a channel whose peer has shown newer data than the node's own, or that a backup has restored."""
 _BY_PEER = frozenset({ln.ChannelCloseSummary.REMOTE_FORCE_CLOSE, ln.ChannelCloseSummary.BREACH_CLOSE})
 
 
@@ -25,15 +25,15 @@ class NodeHtlcs:
 
     height: int
     synced: bool
-    """Whether the node itself holds this height to be the newest."""
+    """Whether the node itself takes this height for the newest."""
     outgoing: frozenset[PaymentHash]
     closing: int
-    """Channels that are being closed: what they hold is not listed by hash."""
+    """How many channels are being closed. Their HTLCs are not listed by hash."""
     channels: SeenChannels = field(default_factory=SeenChannels)
 
 
 async def read_htlcs(lightning: "lightning_pb2_grpc.LightningAsyncStub", node: NodeName) -> NodeHtlcs:
-    """Look at every channel, open and closing. The height is read first: what is said holds there or later."""
+    """Look at every channel, open and closing. The height is read first: the result is true at it or later."""
     with translated(node, looks=True):
         info = await lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
         channels = (await lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
@@ -55,7 +55,7 @@ async def read_htlcs(lightning: "lightning_pb2_grpc.LightningAsyncStub", node: N
 
 
 async def read_closed(lightning: "lightning_pb2_grpc.LightningAsyncStub", node: NodeName) -> dict[str, bool]:
-    """Every channel that was closed, by its point: whether its peer ended it with a commitment, however new it was."""
+    """Every closed channel by its point, and whether its peer closed it with a commitment, however old that one was."""
     with translated(node, looks=True):
         answer = await lightning.ClosedChannels(ln.ClosedChannelsRequest(), timeout=_CALL_TIMEOUT_S)
     return {each.channel_point: each.close_type in _BY_PEER for each in answer.channels}

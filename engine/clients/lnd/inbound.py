@@ -1,7 +1,7 @@
-"""What a node's active channels could send and receive at the most, and over which of them strangers find the way.
+"""The most that a node's active channels could send and receive, and which part strangers can find.
 
-A channel brings in what the other side has in it, less what that side must keep (its reserve). Sums over channels: who
-pays more than one of them holds sends it in parts. Fees and limits of the other side may take a little off.
+A channel can receive what the other side has in it, less what that side must keep (its reserve). The figures are sums
+over channels: a payer splits a larger amount into parts. Fees and limits of the other side may reduce them a little.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _CALL_TIMEOUT_S = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRoom:
-    """Of one moment, over active channels alone."""
+    """Liquidity at one moment, over active channels only."""
 
     outbound_msat: Msat
     inbound_msat: Msat
     announced_inbound_msat: Msat
-    """The part of it that needs no hint in an invoice."""
+    """The part of the inbound liquidity that needs no route hint in an invoice."""
 
 
 async def read_room(lightning: "lightning_pb2_grpc.LightningAsyncStub", node: NodeName) -> NodeRoom:

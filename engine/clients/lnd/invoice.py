@@ -1,7 +1,7 @@
-"""The API's way to the nodes: make, look up and cancel invoices, and nothing else its macaroon would allow.
+"""The API's access to the nodes: make, look up and cancel invoices. Its macaroon allows nothing else.
 
-Making one is repeatable because the caller chooses the preimage: a second call finds the invoice of the first.
-Cancelling is repeatable at the node. So an answer that got lost costs a repeat and never a second invoice.
+Making an invoice is repeatable because the caller chooses the preimage: a second call finds the invoice of the first.
+Cancelling is repeatable at the node. So a lost answer costs a repeat and never a second invoice.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from engine.settings import NodeSettings
 
 _CALL_TIMEOUT_S = 5
 _NOBODYS_HASH = bytes(32)
-"""Of no invoice: a caller who may ask is told that there is none."""
+"""The hash of no invoice. A caller with access is told that there is none."""
 
 
 class InvoiceNode:
@@ -34,7 +34,7 @@ class InvoiceNode:
         self._state = stateservice_pb2_grpc.StateStub(self._channel)
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         await self._channel.close(None)
 
     async def add_invoice(
@@ -47,13 +47,13 @@ class InvoiceNode:
         expiry_s: int,
         hints: bool = False,
     ) -> str:
-        """Make the invoice, or find the one that an earlier call made: its BOLT 11 text.
+        """Make the invoice, or find the one that an earlier call made. Returns its BOLT 11 text.
 
-        With a description hash the memo stays out of the invoice. With `hints` LND names ways over unannounced
-        channels that are active, to peers whom the network knows: those with most room first, until they bring in twice
-        the amount, and 20 at the most. An invoice of an earlier call stays as it was made.
+        With a description hash the memo stays out of the invoice. With `hints` LND adds route hints over active
+        unannounced channels to peers that the network knows. It begins with the channels that can receive most, stops
+        when they can receive twice the amount, and adds 20 hints at most. An invoice of an earlier call stays as it is.
 
-        Raises Unavailable, or OutcomeUnknown: then the node may have it, and a repeat finds it.
+        Raises Unavailable or OutcomeUnknown. After OutcomeUnknown the node may have the invoice, and a repeat finds it.
         """
         request = ln.Invoice(
             r_preimage=preimage,
@@ -72,11 +72,11 @@ class InvoiceNode:
         return answer.payment_request
 
     async def cancel_invoice(self, payment_hash: PaymentHash) -> bool:
-        """As the function of this name."""
+        """As the function `cancel_invoice`."""
         return await cancel_invoice(self._invoices, self.name, payment_hash)
 
     async def is_active(self) -> bool:
-        """Whether the node takes calls now, from us: it serves, and it lets our macaroon in."""
+        """Whether the node takes our calls now: it serves, and it accepts our macaroon."""
         try:
             state = await self._state.GetState(stateservice_pb2.GetStateRequest(), timeout=_CALL_TIMEOUT_S)
             if state.state != stateservice_pb2.SERVER_ACTIVE:
@@ -100,7 +100,7 @@ class InvoiceNode:
 async def cancel_invoice(
     invoices: "invoices_pb2_grpc.InvoicesAsyncStub", node: NodeName, payment_hash: PaymentHash
 ) -> bool:
-    """Cancel, or find it cancelled or gone. False when somebody has paid it already. Repeatable."""
+    """Cancel the invoice, or find it cancelled or gone. False when somebody has paid it already. Repeatable."""
     request = invoices_pb2.CancelInvoiceMsg(payment_hash=bytes.fromhex(payment_hash))
     try:
         await invoices.CancelInvoice(request, timeout=_CALL_TIMEOUT_S)

@@ -1,7 +1,7 @@
 """What it means that a node answered a send with an error, and then did not know the payment.
 
-LND has no status for a payment that it refuses to begin: it says why in words, as UNKNOWN. Words that are known to mean
-this end the payment; others are counted by the sending activity (activities/sending.py).
+LND has no status for a payment that it refuses to begin: it gives the reason as text, with UNKNOWN. A text that is
+known to mean a refusal ends the payment. The sending activity counts the others (activities/sending.py).
 """
 
 import grpc
@@ -21,7 +21,7 @@ _WORDS = {
 
 
 class SendRefused(Exception):
-    """The node refused to begin this payment: nothing left it and nothing will. Carries one of our failure codes."""
+    """The node refused to begin this payment: nothing left it, and nothing will. Carries one of our failure codes."""
 
     def __init__(self, code: str, words: str) -> None:
         super().__init__(words)
@@ -32,7 +32,7 @@ class SendRefused(Exception):
 class NotBegun(Exception):
     """The node answered the send with an unknown error, and then knew nothing of the payment.
 
-    Once is no proof: the error may have been the connection's, and the send may still be on its way.
+    One such answer is no proof: the error may come from the connection, and the send may still be on its way.
     """
 
     def __init__(self, words: str) -> None:
@@ -41,7 +41,7 @@ class NotBegun(Exception):
 
 
 def refusal(status: grpc.StatusCode, words: str) -> SendRefused | NotBegun:
-    """For this error of the node, after a look at the payment."""
+    """The exception for this error of the node, after a look has found no payment."""
     said = words.lower()
     code = next((code for text, code in _WORDS.items() if text in said), None)
     if code is not None and status in {grpc.StatusCode.UNKNOWN, grpc.StatusCode.INVALID_ARGUMENT}:

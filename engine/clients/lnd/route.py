@@ -1,14 +1,14 @@
-"""What the way to a payee costs, as one LND node sees it: by its map, or by sending something along it.
+"""What a route to a payee costs, as one LND node sees it: by its graph, or by a probe.
 
-    estimate   QueryRoutes, local: the map may be old, and knows nothing of balances
+    estimate   QueryRoutes, local: the graph may be old, and knows nothing of balances
     probe      SendPaymentV2 with a random payment hash: a payee who is reached does not know it and sends it back
 
-Our own probe and not EstimateRouteFee, whose fee limit and time lock are LND's and which wants an amount in the
-invoice: a quote is for the payment that we would send. It goes in one part, because a part that reaches the payee comes
-back before the next: where only several parts together could pass, a probe finds no way.
+We probe ourselves instead of calling EstimateRouteFee. That call uses LND's own fee limit and time lock, and needs an
+amount in the invoice. A quote must be for the payment that we would send. A probe has one part, because a part that
+reaches the payee comes back before the next. If only several parts together could pass, a probe finds no route.
 
-A payee who keeps the probe locks up the amount until its time lock ends, and gains nothing by it. LND then makes no
-further attempt (`cancelable`). The node keeps a failed payment for each probe: none of our macaroons may delete one.
+A payee who keeps the probe locks up the amount until its time lock ends, and gains nothing. LND then makes no further
+attempt (`cancelable`). The node keeps a failed payment for each probe: none of our macaroons may delete payments.
 """
 
 import asyncio
@@ -30,9 +30,9 @@ from engine.domain.sending import CLTV_LIMIT
 from engine.settings import NodeSettings
 
 PROBE_LIMIT_S = 8
-"""The wait for a probe. With the first look at the map it fits into a caller's patience."""
+"""How long to wait for a probe. Together with the estimate it is short enough for a caller."""
 _TRY_LIMIT_S = 5
-"""The time in which LND goes on trying other routes."""
+"""How long LND goes on trying other routes."""
 _CALL_TIMEOUT_S = 3
 _HASH_BYTES = 32
 
@@ -44,7 +44,7 @@ _ARRIVED = (ln.Failure.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS, ln.Failure.FINAL_IN
 
 
 class NoWay(Exception):
-    """There is none within the limits, now; the code says what was in the way."""
+    """There is no route within the limits now. The code names the obstacle."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -62,11 +62,11 @@ class LndRoutes:
         self._reader = InvoiceReader(name, self._lightning, self._is_awake)
 
     async def close(self) -> None:
-        """Let go of the channel; a probe that is under way tries no other way."""
+        """Close the connection. A probe in flight tries no other route."""
         await self._channel.close(None)
 
     async def estimate(self, *, payee: str, bolt11: str | None, amount_msat: Msat, limit_msat: Msat) -> Msat:
-        """The fee of the best way on the node's map. Nothing is sent. Raises NoWay, Unavailable."""
+        """The fee of the best route in the node's graph. Nothing is sent. Raises NoWay, Unavailable."""
         asked = await self._decode(bolt11)
         request = ln.QueryRoutesRequest(
             pub_key=payee,
@@ -85,7 +85,7 @@ class LndRoutes:
         return Msat(min(route.total_fees_msat for route in answer.routes))
 
     async def probe(self, *, payee: str, bolt11: str | None, amount_msat: Msat, limit_msat: Msat) -> Msat:
-        """The fee of a way over which an HTLC came to the payee just now. Raises NoWay, Unavailable."""
+        """The fee of a route over which an HTLC has just reached the payee. Raises NoWay, Unavailable."""
         asked = await self._decode(bolt11)
         request = router_pb2.SendPaymentRequest(
             dest=bytes.fromhex(payee),
@@ -109,9 +109,9 @@ class LndRoutes:
         raise NoWay("probe_unanswered")
 
     async def _decode(self, bolt11: str | None) -> ln.PayReq:
-        """What the invoice says about its last hops; LND's defaults where there is none.
+        """What the invoice says about its last hops; LND's defaults without an invoice.
 
-        Raises NoWay (`invoice_refused_by_node`) for one that the node cannot read: its payment would be refused.
+        Raises NoWay (`invoice_refused_by_node`) for an invoice that the node cannot read: the payment would be refused.
         """
         if bolt11 is None:
             return ln.PayReq()
@@ -125,7 +125,7 @@ class LndRoutes:
             await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
 
     def _explain(self, error: grpc.aio.AioRpcError) -> NoReturn:
-        """LND says "no route" as an error with text only."""
+        """Raise for LND's error. LND reports "no route" as an error with a text only."""
         words = (error.details() or "").lower()
         if error.code() is grpc.StatusCode.UNKNOWN and "insufficient local balance" in words:
             raise NoWay("insufficient_liquidity") from error

@@ -1,8 +1,8 @@
-"""What a payment that has succeeded has cost, by the attempts that were settled.
+"""What a succeeded payment has cost, by its settled attempts.
 
-LND calls a payment succeeded when one of its attempts was settled and none is in flight any more. Of a payment in
-several parts a payee can take some and let the others fail: `value_msat` is then still what was to be paid, and only
-the settled attempts say what was.
+LND reports a payment as succeeded when one of its attempts was settled and none is in flight any more. When a payment
+has several parts, a payee can take some and let the others fail. `value_msat` is then still the amount asked for, and
+only the settled attempts say what was paid.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,20 @@ class Settled:
 
     @property
     def total_msat(self) -> Msat:
-        """Both."""
+        """Delivered amount and fee together."""
         return Msat(self.delivered_msat + self.fee_msat)
 
 
 def read_claimed(payment: ln.Payment) -> Msat:
-    """What has left the node with the attempts that were settled so far, fees included."""
+    """What has left the node so far with settled attempts, fees included."""
     return Msat(sum(each.route.total_amt_msat for each in payment.htlcs if each.status == ln.HTLCAttempt.SUCCEEDED))
 
 
 def read_settled(payment: ln.Payment) -> Settled:
-    """Of a payment that has succeeded. By its own sums where its settled attempts do not say what they carried."""
+    """What a succeeded payment has delivered and cost.
+
+    The payment's own sums count when its settled attempts do not say what they carried.
+    """
     routes = [attempt.route for attempt in payment.htlcs if attempt.status == ln.HTLCAttempt.SUCCEEDED]
     if not routes or any(route.total_amt_msat <= route.total_fees_msat for route in routes):
         return Settled(delivered_msat=Msat(payment.value_msat), fee_msat=Msat(payment.fee_msat))

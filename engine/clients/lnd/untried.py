@@ -1,9 +1,9 @@
-"""A payment that its node took, stopped to work on, and holds to be in flight: how the node is brought to end it.
+"""Makes a node end a payment that it has accepted, has stopped working on, and reports as in flight.
 
-LND writes a payment down, asks its chain for the height, and only then makes attempts. When the chain does not answer
-just then it stops, and says so to nobody until it is restarted (seen). An attempt over a channel that does not exist
-fails inside the node, before anything leaves it; with it LND holds the payment to have failed (seen), and from then on
-takes no further attempt of it. That is LND's rule for callers who name the route themselves.
+LND writes a payment down, asks its chain for the height, and only then makes attempts. If the chain does not answer at
+that moment, LND stops and tells nobody until it is restarted (seen). An attempt over a channel that does not exist
+fails inside the node, before anything leaves it. After it, LND treats the payment as failed (seen) and takes no further
+attempt of it. That is LND's rule for callers who name the route themselves.
 """
 
 import secrets
@@ -29,10 +29,10 @@ async def end_untried(
     payment_hash: PaymentHash,
     amount_msat: Msat,
 ) -> None:
-    """Have the node fail a payment of this amount that has no attempt. One that has any is left as it is.
+    """Have the node fail a payment of this amount that has no attempt. A payment with an attempt stays as it is.
 
-    LND refuses an attempt that would make it more than its amount, and one of what has ended. What came of it is to be
-    looked up. A repeat changes nothing. Raises what `translated` does.
+    LND refuses an attempt that would exceed the payment's amount, and an attempt of a payment that has ended. Look the
+    payment up afterwards. A repeat changes nothing. Raises what `translated` raises.
     """
     with translated(node):
         info = await lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)

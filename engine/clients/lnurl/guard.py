@@ -3,8 +3,8 @@
     https only          plain http, and addresses of our own network, on regtest only
     public hosts only   every address of the host is checked: one that is not public refuses the host
 
-A host is resolved once, and the addresses that were checked are the ones that are connected to. A name that answers
-otherwise the second time gains nothing. Each redirect passes the same checks.
+A host is resolved once, and only the addresses that were checked are connected to. So a name that resolves differently
+the second time gains nothing. Each redirect passes the same checks.
 """
 
 import ipaddress
@@ -21,12 +21,12 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def refused(reason: str) -> Invalid:
-    """For an address that is not asked."""
+    """The error for an address that we do not call."""
     return Invalid(f"This destination cannot be asked: {reason}.", code="invalid_destination")
 
 
 def allowed_place(url: httpx.URL, *, guarded: bool) -> tuple[str, int]:
-    """Host and port of a URL that may be asked. Raises Invalid (`invalid_destination`) for any other."""
+    """Host and port of a URL that may be called. Raises Invalid (`invalid_destination`) for any other."""
     host = url.raw_host.decode("ascii")
     if url.scheme not in ({"https"} if guarded else {"http", "https"}) or not host or url.userinfo:
         raise refused("only https addresses without a login are asked")
@@ -37,13 +37,13 @@ def allowed_place(url: httpx.URL, *, guarded: bool) -> tuple[str, int]:
 
 
 def require_public(addresses: Sequence[str]) -> None:
-    """Refuse a host of which any address is not public. Raises Invalid (`invalid_destination`)."""
+    """Raises Invalid (`invalid_destination`) when any address of a host is not public."""
     if not all(is_public(address) for address in addresses):
         raise refused("its host is not on the public internet")
 
 
 def is_public(address: str) -> bool:
-    """Whether this IP address is one of the public internet, also when it is wrapped in an IPv6 address."""
+    """Whether this IP address belongs to the public internet, also when it is wrapped in an IPv6 address."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

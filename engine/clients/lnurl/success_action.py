@@ -2,11 +2,11 @@
 
     message   a text
     url       a text, and a link that leads to where the invoice came from
-    aes       a text, and another one that only the payment's preimage opens
+    aes       a text, and another one that only the payment's preimage decrypts
 
-What breaks a rule is refused before anything is paid: the payer would pay and not see what he pays for, or be led to
-somebody else. Texts are made harmless (engine/domain/outside.py), and a link that is not is refused. A text that cannot
-be opened afterwards is shown as missing.
+An action that breaks a rule is refused before anything is paid: otherwise the payer would not see what he pays for, or
+would be led to somebody else. Texts are made harmless (engine/domain/outside.py); an unsafe link is refused. A text
+that cannot be decrypted afterwards is shown as missing.
 """
 
 from base64 import b64decode
@@ -34,9 +34,9 @@ _LENGTHS = {
 
 
 def read_success_action(told: object, callback: str) -> dict[str, str] | None:
-    """Tag and texts, to be kept with the payment; None where there is nothing to show.
+    """Tag and texts, for storing with the payment; None when there is nothing to show.
 
-    Raises Invalid (`invalid_destination`): for a tag that we do not know, as LUD-09 says, and for what is no good.
+    Raises Invalid (`invalid_destination`) for a tag that we do not know, as LUD-09 requires, and for unusable content.
     """
     if told is None:
         return None
@@ -59,9 +59,9 @@ def read_success_action(told: object, callback: str) -> dict[str, str] | None:
 
 
 def storable(action: Mapping[str, str]) -> dict[str, str] | None:
-    """What is kept with a payment. None for what the rules no longer let in, and an older release did.
+    """The action as it is stored. None for an action that an older release accepted and today's rules refuse.
 
-    The payment has been accepted with it, and its money must not wait for a text: it is opened without.
+    Its payment has been accepted, and money must not wait for a text: the payment is opened without it.
     """
     lengths = _LENGTHS.get(str(action.get("tag")))
     if lengths is None or set(action) != {"tag", *lengths} or not all(map(is_harmless, action.values())):
@@ -70,7 +70,7 @@ def storable(action: Mapping[str, str]) -> dict[str, str] | None:
 
 
 def reveal(action: Mapping[str, str], preimage: str) -> Mapping[str, str]:
-    """The same for the payer's eyes: the encrypted text is opened and becomes `message`, or is left out."""
+    """The action as the payer sees it: the encrypted text is decrypted and becomes `message`, or is left out."""
     if action["tag"] != "aes":
         return action
     shown = {"tag": "aes", "description": action["description"]}
@@ -79,14 +79,14 @@ def reveal(action: Mapping[str, str], preimage: str) -> Mapping[str, str]:
     padded = decryptor.update(_bytes(action["ciphertext"])) + decryptor.finalize()
     try:
         message = (unpadder.update(padded) + unpadder.finalize()).decode()
-    except ValueError:  # the payee has encrypted it with something else, or it is no text
+    except ValueError:  # the payee used another key, or the content is not a text
         return shown
     return {**shown, "message": lines(message, _MAX_BYTES)}
 
 
 def _is_of(url: str, callback: str) -> bool:
-    """Whether the link is one of the same host, and as safe."""
-    if not url.isprintable() or " " in url:  # urlsplit takes some of them out, and a browser others
+    """Whether the link leads to the same host and is as safe as the callback."""
+    if not url.isprintable() or " " in url:  # urlsplit removes some such characters, and browsers remove others
         return False
     try:
         link, asked = urlsplit(url), urlsplit(callback)
@@ -103,7 +103,7 @@ def _is_whole(encrypted: bytes) -> bool:
 def _bytes(text: str) -> bytes:
     try:
         return b64decode("".join(text.split()), validate=True)
-    except ValueError:  # also for what is not ASCII
+    except ValueError:  # raised also for non-ASCII text
         return b""
 
 

@@ -1,14 +1,14 @@
-"""Questions to web addresses that strangers name, behind the guard (`guard.py`).
+"""Requests to web addresses that strangers name, behind the guard (`guard.py`).
 
     all addresses    eight at most, of both families. A dead or slow one does not hold up the next (RFC 8305). The
-                     question is put to the first that is connected. When that one breaks off, or has not answered in
-                     full after 2 s, the next is asked as well
+                     request goes to the first that is connected. When that one breaks off, or has not answered in
+                     full after 2 s, the request also goes to the next
     redirects        two at most, each past the same guard
     bounds           5 s in all, 256 KiB, an answer that is one JSON object (engine/domain/outside.py)
 
-Only GET is spoken, without cookies, credentials or the proxy of our environment. Each question has a connection of its
-own: a connection proven to lead to one host is never used for another at the same address. A question changes nothing
-here, so it may be asked again; what it does over there is up to them.
+Only GET is used, without cookies, credentials or the proxy of our environment. Each request has a connection of its
+own: a connection proven to lead to one host is never used for another at the same address. A request changes nothing
+here, so it may be repeated; its effect there is up to the other side.
 """
 
 import asyncio
@@ -34,39 +34,39 @@ MAX_ADDRESSES = 8
 
 Json: TypeAlias = dict[str, Any]
 _QUESTIONS = 16
-"""At the same time; each may hold as many connections as a host has addresses."""
+"""How many requests run at the same time. Each may hold as many connections as a host has addresses."""
 _NEXT_ADDRESS_S = 0.25
-"""RFC 8305: the time that one address has to connect before the next is tried beside it."""
+"""How long one address has to connect before the next is tried as well (RFC 8305)."""
 _SILENCE_S = 2
-"""The time that the first address has to answer in full before another is asked as well."""
+"""How long the first address has to answer in full before another is asked as well."""
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": "millrace"}
 
 
 class Web:
-    """The way out. Create it in the process that uses it."""
+    """The client for requests to the outside. Create it in the process that uses it."""
 
     def __init__(self, *, guarded: bool) -> None:
-        """`guarded`: https and public hosts only. Off on regtest alone, where everything is on one machine."""
+        """`guarded`: https and public hosts only. Off only on regtest, where everything is on one machine."""
         self._guarded = guarded
         self._transport = httpx.AsyncHTTPTransport(
             verify=ssl.create_default_context(),
             limits=httpx.Limits(max_connections=_QUESTIONS * MAX_ADDRESSES, max_keepalive_connections=0),
         )
-        # Of its own: names that take long to look up must not keep waiting who connects to our own parts.
+        # A pool of its own: slow name look-ups must not delay connections to our own services.
         self._resolver = ThreadPoolExecutor(_QUESTIONS, thread_name_prefix="resolve")
 
     @property
     def scheme(self) -> str:
-        """How a bare domain is asked."""
+        """The scheme for a bare domain."""
         return "https" if self._guarded else "http"
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._transport.aclose()
         self._resolver.shutdown(wait=False, cancel_futures=True)
 
     async def ask(self, url: str, query: Mapping[str, str] | None = None) -> Json:
-        """The JSON object that is there, with any HTTP status; `query` is added to what the URL asks already.
+        """The JSON object at this URL, with any HTTP status. `query` is added to the URL's own query.
 
         Raises Invalid (`invalid_destination`) for a URL that we do not call, and Unavailable
         (`destination_unavailable`) when there is no such answer.
@@ -88,7 +88,7 @@ class Web:
         return await self._get(_parsed(answer, {}, base=url), redirects_left - 1)
 
     async def _first_answer(self, url: httpx.URL, addresses: Sequence[str]) -> bytes | str:
-        """What the first address says that answers: a body, or where it leads. Raises the last one's error."""
+        """The first address's answer that comes: a body, or where it redirects. Raises the error of the last one."""
         turn, left = asyncio.Lock(), list(addresses)
         tasks: list[asyncio.Task[bytes | str]] = []
         try:
@@ -110,7 +110,7 @@ class Web:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _ask_at(self, url: httpx.URL, address: str, turn: asyncio.Lock) -> bytes | str:
-        """The answer of one address. It is connected to at once, and asked when it has the turn."""
+        """The answer of one address. Connects at once, and sends the request when it has the turn."""
         asked = False
 
         async def traced(event: str, _info: object) -> None:
@@ -149,7 +149,7 @@ class Web:
 
 
 def _in_turn(found: Sequence[str]) -> list[str]:
-    """Each once, in the resolver's order, the two families alternating."""
+    """Each address once, in the resolver's order, with the two families alternating."""
     unique = list(dict.fromkeys(found))
     first = [each for each in unique if (":" in each) == (":" in unique[0])]
     second = [each for each in unique if each not in first]
