@@ -1,6 +1,6 @@
-"""What a node's books stood for when books and node last agreed: its channels, one by one.
+"""The channels of a node, one by one, when books and node last agreed.
 
-The books know sums only. When a channel has gone or pays another fee rate, this note tells what of the sums was its.
+The books know only sums. When a channel has closed or pays another fee rate, this note says what its share was.
 """
 
 from collections.abc import Sequence
@@ -13,25 +13,25 @@ from engine.ledger.database import Connection, translated
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgreedChannel:
-    """A channel that the books stand for."""
+    """A channel that is part of the books' balances."""
 
     point: str
     """Funding transaction and output, `txid:index`."""
     opened_by_us: bool
     escrow_msat: Msat
-    """Its part of the account for commitment fees and anchors."""
+    """Its share of the account for commitment fees and anchors."""
     fee_per_kw: int
 
 
 async def list_agreed_channels(conn: Connection, node: NodeName) -> list[AgreedChannel]:
-    """Those of the last agreement; none when there was no agreement yet."""
+    """The channels of the last agreement; none before the first one."""
     with translated():
         kept = await conn.fetchval("SELECT channels FROM bank.agreements WHERE node = $1", node)
     return [AgreedChannel(**channel) for channel in kept or []]
 
 
 async def agree(conn: Connection, node: NodeName, channels: Sequence[AgreedChannel]) -> None:
-    """Books and node tell the same now, of these channels. A repeat notes it again."""
+    """Note that books and node agree now, with these channels. A repeat notes it again."""
     with translated():
         await conn.execute(
             """INSERT INTO bank.agreements(node, channels) VALUES ($1, $2)

@@ -1,7 +1,7 @@
-"""The trail of what operators did: one line per action, in the transaction of the action. Append-only.
+"""The audit trail of what operators did: one line per action, in the transaction of the action. Append-only.
 
-Numbers have no gaps and follow the order of the commits, times never go back. Details name what was asked and what it
-was before; never put a secret there (keys, macaroons, preimages): every operator may read it.
+Numbers have no gaps and follow the order of the commits. Times never go back. Details name the request and the earlier
+state. Never put a secret there (keys, macaroons, preimages): every operator may read them.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,14 @@ class Act:
     key_id: str
     action: str
     account_id: AccountId | None = None
-    """The user's account that it was done to."""
+    """The user's account that the action is about."""
     subject: str | None = None
-    """What else it was done to: a case, a correction, a key."""
+    """The other thing that the action is about: a case, a correction, a key."""
     detail: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 async def find_proposer_key(conn: Connection, subject: str) -> str | None:
-    """With which key this was proposed: a correction, capital, a decision."""
+    """The key with which a correction, capital or a forced end was proposed."""
     with translated():
         key_id: str | None = await conn.fetchval(
             "SELECT key_id FROM bank.audit WHERE subject = $1 AND action LIKE '%.propose' ORDER BY id LIMIT 1", subject
@@ -36,7 +36,7 @@ async def find_proposer_key(conn: Connection, subject: str) -> str | None:
 
 
 async def record_in_tx(conn: Connection, act: Act) -> None:
-    """Write the line, last in the transaction: the trail is locked until it ends."""
+    """Write the line. Call this last in the transaction: the trail is locked until the transaction ends."""
     with translated():
         await conn.execute(
             "SELECT bank.record_act($1, $2, $3, $4, $5, $6)",

@@ -1,7 +1,7 @@
-"""A batch's row, and what is read of it. Its payments are rows like any others that name it.
+"""A batch's row, and what is read of it. Its payments are ordinary rows that name the batch.
 
-The row is written before its payments, in their transaction; the database lets it be committed only with all of them
-(migration 0013), so a batch that can be read is settled.
+The row is written before its payments, in their transaction. The database commits it only with all of them
+(`sql/check_batch.sql`), so a batch that can be read is settled.
 """
 
 from collections.abc import Sequence
@@ -15,32 +15,32 @@ from engine.ledger.database import Connection, translated
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewBatch:
-    """What is known of a batch before its payments."""
+    """A batch before its payments are written."""
 
     id: BatchId
     account_id: AccountId
     wallet_id: WalletId
     count: int
     total_msat: Msat
-    """Of the amounts, without our fees."""
+    """The sum of the amounts, without our fees."""
     workflow_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One of its payments."""
+    """One payment of a batch."""
 
     payment_id: PaymentId
     destination: str
     amount_msat: Msat
     fee_msat: Msat
-    """Ours."""
+    """Our fee."""
     memo: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """A batch that was settled, its items in their order."""
+    """A settled batch with its items in their order."""
 
     id: BatchId
     wallet_id: WalletId

@@ -106,7 +106,7 @@ async def mark_expired_in_tx(conn: Connection, correction: CorrectionId) -> None
 
 
 async def require_open_payee(conn: Connection, code: str) -> None:
-    """Raises Refused when the account belongs to a closed account of a user, who could never spend the money."""
+    """Raises Refused when this is the wallet of a closed account, whose owner could never spend the money."""
     with translated():
         closed = await conn.fetchval(
             """SELECT true FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id
@@ -118,7 +118,7 @@ async def require_open_payee(conn: Connection, code: str) -> None:
 
 
 async def list_users(conn: Connection, debit: str, credit: str) -> list[AccountId]:
-    """The users whose wallets these accounts of the books are; first whoever is debited."""
+    """The users whose wallets these two accounts of the books are. The debited one comes first."""
     with translated():
         rows = await conn.fetch(
             """SELECT w.account_id FROM ledger.accounts l JOIN bank.wallets w ON w.ledger_account_id = l.id

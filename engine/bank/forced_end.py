@@ -1,7 +1,7 @@
-"""How two operators end a payment, as the bank keeps it: one row for each proposal, with what became of it.
+"""How two operators end a payment: one row for each proposal, with its outcome.
 
-A payment has one that is open or done at the most. What was proposed is never changed. No money moves here: the
-postings are those of any payment's end.
+A payment has at most one proposal that is open or done. A proposal never changes. No money moves here: the postings are
+those of any payment's end.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from engine.ledger.database import Connection, change_one, translated
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StuckPayment:
-    """A payment, as far as a decision about it needs it."""
+    """The facts of a payment that a decision about it needs."""
 
     account_id: AccountId
     status: str
@@ -26,9 +26,9 @@ class StuckPayment:
     waits_for: str | None
     needs_operator: bool
     begun: bool
-    """Whether its node has said that it has it."""
+    """Whether its node has confirmed that it has the payment."""
     node_away_for: timedelta | None
-    """How long its node has told nothing; None where no node has it."""
+    """How long its node has not reported; None for a payment without a node."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +53,7 @@ class DecisionRow(NewDecision):
 
 
 async def find_stuck_payment(conn: Connection, payment_id: PaymentId) -> StuckPayment | None:
-    """The payment with what it waits for; whatever its status."""
+    """The payment with what it waits for, whatever its status."""
     with translated():
         row = await conn.fetchrow(
             """SELECT p.account_id, p.status, p.payment_hash, p.workflow_id,
@@ -70,7 +70,7 @@ async def find_stuck_payment(conn: Connection, payment_id: PaymentId) -> StuckPa
 
 
 async def propose_in_tx(conn: Connection, new: NewDecision) -> DecisionId:
-    """Write it down; the id of the open one where the same operator has proposed the same before.
+    """Write the proposal. Returns its id; a repeat by the same operator returns the id of the first.
 
     Raises Conflict (`decision_open`) when another proposal is open or done.
     """
@@ -111,7 +111,7 @@ async def get_row_in_tx(conn: Connection, decision: DecisionId) -> DecisionRow:
 async def mark_in_tx(
     conn: Connection, decision: DecisionId, status: DecisionStatus, *, operator: AccountId, note: str
 ) -> None:
-    """A word on it, which is final. It must be proposed."""
+    """Write the final status of an open proposal. Raises InvariantBroken when it is not open."""
     await change_one(
         conn,
         """UPDATE bank.decisions SET status = $2, decided_by = $3, note = $4, decided_at = clock_timestamp()

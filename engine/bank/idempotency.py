@@ -1,8 +1,8 @@
 """What an idempotency key stands for: one request, and its answer for ever.
 
-A row is written in the same transaction as what the request did, or with the refusal that it got. Nobody else's row can
-be in between: the primary key decides who was first, and the second waits for the first to commit. What was committed
-never changes; the database refuses it (migration 0010).
+A row is written in the same transaction as what the request did, or with the refusal that it got. No other row can come
+in between: the primary key decides who was first, and the second waits for the first to commit. A committed row never
+changes; the database refuses it (`sql/keep_answers.sql`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from engine.ledger.database import Connection, change_rows, translated
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """An earlier request: what it asked (as a hash), and what it made or the refusal it got."""
+    """An earlier request: the hash of its body, and what it made or the refusal that it got."""
 
     body_hash: bytes
     resource_id: str | None
@@ -26,7 +26,7 @@ class KeyRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """A request that wants its key: what it asks (as a hash), and what it would make."""
+    """A request that claims its key: the hash of its body, and what it would make."""
 
     account_id: AccountId
     key: str
@@ -35,11 +35,11 @@ class Claim:
 
 
 async def claim_keys_in_tx(conn: Connection, claims: Sequence[Claim]) -> list[bool]:
-    """Take the keys for what this transaction makes: whether each was free, in their order.
+    """Claim the keys for what this transaction makes. Returns whether each was free, in their order.
 
-    Nor is one free while another request with it, of whatever kind, is accepted and not opened
-    (`engine/bank/accepted.py`).
-    Waits while other transactions decide about the same keys; taken in one order by all, so nobody waits in a circle.
+    A key is also not free while another request with it, of whatever kind, is accepted and not yet opened
+    (`engine/bank/accepted.py`). The call waits while other transactions decide about the same keys. All take keys in
+    one order, so there is no deadlock.
     """
     with translated():
         rows = await conn.fetch(
@@ -64,7 +64,7 @@ async def claim_keys_in_tx(conn: Connection, claims: Sequence[Claim]) -> list[bo
 
 
 async def refuse_claims_in_tx(conn: Connection, refused: Sequence[tuple[Claim, Mapping[str, object]]]) -> None:
-    """Make refusals the answers of keys that this very transaction has claimed."""
+    """Store refusals as the answers of keys that this very transaction has claimed."""
     if not refused:
         return
     await change_rows(
@@ -86,7 +86,7 @@ async def refuse_key_in_tx(
     body_hash: bytes,
     refusal: Mapping[str, object],
 ) -> bool:
-    """Make this refusal the key's answer for ever. False when the key is taken, as in `claim_keys_in_tx`."""
+    """Store this refusal as the key's answer for ever. False when the key is not free, as in `claim_keys_in_tx`."""
     with translated():
         refused: str | None = await conn.fetchval(
             """INSERT INTO bank.idempotency_keys(account_id, key, body_hash, refusal)
@@ -106,7 +106,7 @@ async def refuse_key_in_tx(
 
 
 async def find_key(conn: Connection, account_id: AccountId, key: str) -> KeyRecord | None:
-    """What this key stands for, if it was ever used."""
+    """The earlier request with this key, if there was one."""
     with translated():
         row = await conn.fetchrow(
             "SELECT body_hash, resource_id, refusal FROM bank.idempotency_keys WHERE account_id = $1 AND key = $2",

@@ -16,14 +16,14 @@ class Caps:
 
 
 NO_CAPS = Caps(per_account=2**31, per_node=2**31)
-"""As many as the money allows."""
+"""No caps: only the money bounds the number."""
 
 
 async def require_room_in_tx(conn: Connection, account_id: AccountId, node: NodeName, caps: Caps) -> None:
     """Raises Refused (`too_many_in_flight`) when this payment, whose row is written, exceeds a cap.
 
-    Exact per account: the lock on its balance opens one payment after the other. Payments of several accounts that are
-    opened at the same moment may exceed the node's cap by their number.
+    The account's cap is exact: the lock on its balance opens one payment after the other. Payments of several accounts
+    that are opened at the same moment may exceed the node's cap by their number.
     """
     with translated():
         (counts,) = await conn.fetch(

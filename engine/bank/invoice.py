@@ -33,11 +33,11 @@ class InvoiceRow:
     ledger_account_id: int
     """The payee's account in the books."""
     level: int
-    """The payee's."""
+    """The payee's level."""
     fees_in_force: int
-    """The version of our fees while this transaction reads."""
+    """The version of the fee schedule in force when the row was read."""
     payee_closed: bool
-    """Closed for good: money that still comes waits in suspense for an operator."""
+    """Whether the payee's account is closed. Money that still comes then waits in suspense for an operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Received:
 async def find_rows_in_tx(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> dict[PaymentHash, InvoiceRow]:
     """Our invoices of these hashes, locked until the transaction ends.
 
-    Always locked before any balance, and by all in one order, so there is no deadlock.
+    Invoices are always locked before any balance, and in one order, so there is no deadlock.
     """
     with translated():
         rows = await conn.fetch(
@@ -83,7 +83,7 @@ class PaidInternally:
 
 
 async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidInternally]) -> None:
-    """Settled in the ledger. Adds notes that the nodes must stop offering them."""
+    """Mark invoices as settled in the ledger, and note that their nodes must cancel them."""
     if not paid:
         return
     with translated():
@@ -107,7 +107,7 @@ async def mark_paid_internally_in_tx(conn: Connection, paid: Sequence[PaidIntern
 
 
 async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) -> None:
-    """Settled from outside, whatever the rows said before: the money has come. Stores our fees and their rules."""
+    """Mark invoices as settled from outside, whatever their status: the money has come. Stores our fees and rules."""
     await change_rows(
         conn,
         len(received),
@@ -127,7 +127,7 @@ async def mark_received_in_tx(conn: Connection, received: Sequence[Received]) ->
 
 
 async def list_uncredited(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> set[PaymentHash]:
-    """The receipts from outside, of these, that are not in the books: neither credited nor in suspense."""
+    """Which of these receipts from outside are not in the books: neither credited nor in suspense."""
     with translated():
         rows = await conn.fetch(
             """SELECT h.payment_hash FROM unnest($1::text[]) h(payment_hash)
@@ -141,7 +141,7 @@ async def list_uncredited(conn: Connection, payment_hashes: Sequence[PaymentHash
 
 
 async def mark_expired(conn: Connection, payment_hashes: list[PaymentHash]) -> None:
-    """Closed at the node without a payment. A settled or cancelled invoice stays as it is."""
+    """Mark open invoices as expired, which their node has closed without a payment. Others stay as they are."""
     await change_any(
         conn,
         "UPDATE bank.invoices SET status = 'expired' WHERE payment_hash = ANY($1) AND status = 'open'",
@@ -179,7 +179,7 @@ async def list_cancellations(conn: Connection, node: NodeName, limit: int) -> li
 
 
 async def put_cancellations_off(conn: Connection, problems: Mapping[PaymentHash, str]) -> None:
-    """These could not be done now, and why. The delay to the next try doubles, up to half an hour."""
+    """Note why these cancellations failed. The delay to the next try doubles, up to half an hour."""
     await change_any(
         conn,
         """UPDATE bank.node_cancellations c SET tries = c.tries + 1, problem = p.problem,
@@ -193,7 +193,7 @@ async def put_cancellations_off(conn: Connection, problems: Mapping[PaymentHash,
 
 
 async def mark_cancellations_done(conn: Connection, payment_hashes: Sequence[PaymentHash]) -> None:
-    """These can no longer be paid at the node, or have been paid."""
+    """Mark these cancellations as done: the invoices can no longer be paid at the node, or have been paid."""
     await change_any(
         conn,
         """UPDATE bank.node_cancellations SET done_at = clock_timestamp(), problem = NULL

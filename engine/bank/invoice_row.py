@@ -1,7 +1,7 @@
-"""An invoice's row as its owner has it: made, cancelled. What is paid on it is in invoice.py.
+"""An invoice's row for its owner: made, cancelled. Payments of invoices are in invoice.py.
 
-Requests that come together are written in one transaction. What a node can receive over Lightning changes, so it is
-read with every look at an invoice and is not part of the row.
+Requests that come together are written in one transaction. The amount that a node can receive over Lightning changes,
+so it is read with every read of an invoice and is not stored in the row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -53,10 +53,11 @@ class NewInvoice:
 
 
 async def insert_in_tx(conn: Connection, new: Sequence[NewInvoice]) -> list[Mapping[str, Any] | None]:
-    """Write each row with its key; gives the rows in their order. None: the key stands for another invoice.
+    """Write each row with its key. Returns the rows in their order; None: the key stands for another invoice.
 
-    The accounts are locked against being closed: whoever closes one sees this invoice, or this sees that the account is
-    closed. Raises Refused for a closed account and Conflict (`external_id_taken`); the transaction must then end.
+    The accounts are locked against closing: either whoever closes one sees this invoice, or this call sees that the
+    account is closed. Raises Refused for a closed account and Conflict (`external_id_taken`); the transaction must then
+    end.
     """
     free = await _claim_in_tx(conn, new)
     rows = await _insert_in_tx(conn, [each for each in new if each.id in free])
@@ -66,7 +67,7 @@ async def insert_in_tx(conn: Connection, new: Sequence[NewInvoice]) -> list[Mapp
 
 
 async def _claim_in_tx(conn: Connection, new: Sequence[NewInvoice]) -> dict[InvoiceId, NewInvoice]:
-    """Those that have no key, or are the first with their key, by id: requests with the same key have the same id."""
+    """The invoices without a key or first with their key, by id. Requests with the same key have the same id."""
     first: dict[InvoiceId, NewInvoice] = {}
     for each in new:
         first.setdefault(each.id, each)
@@ -99,7 +100,7 @@ def _values(new: NewInvoice) -> tuple[object, ...]:
 
 
 async def cancel_in_tx(conn: Connection, invoice_id: InvoiceId) -> None:
-    """Cancel it, unless it has expired or was cancelled before.
+    """Cancel the invoice, unless it has expired or was cancelled before.
 
     Raises Refused when a user of this bank has paid it since its node cancelled it.
     """
@@ -114,9 +115,9 @@ async def cancel_in_tx(conn: Connection, invoice_id: InvoiceId) -> None:
 
 
 async def cancel_all_in_tx(conn: Connection, account_id: AccountId) -> int:
-    """Cancel the account's open invoices, with notes that their nodes must cancel them too. Gives how many.
+    """Cancel the account's open invoices, and note that their nodes must cancel them too. Returns how many.
 
-    Invoices are always locked before any balance: an invoice that is being paid now is waited for, and stays paid.
+    Invoices are always locked before any balance. An invoice that is being paid now is waited for and stays paid.
     """
     with translated():
         count: int = await conn.fetchval(

@@ -1,4 +1,4 @@
-"""What waits for a workflow, by kind of row: all that is not final, and what its workflow must be told to go on.
+"""Rows that wait for a workflow, by kind: all that are not final, and the facts that their workflows need to go on.
 
 A walk reads only ids, page by page, the oldest first. The other columns are read only for rows whose workflow is gone.
 Nothing is written, except that requests which have been opened are dropped.
@@ -18,7 +18,7 @@ START = (datetime.min.replace(tzinfo=UTC), "")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Owed:
-    """A row that is not final. Any of these workflows would bring it to its end."""
+    """A row that is not final. Any one of these workflows would end it."""
 
     id: str
     at: datetime
@@ -27,7 +27,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """A kind of row: a query of `id, at, workflow_ids`, and one of all that a workflow is begun with, for ids `$1`."""
+    """A kind of row: a query for `id, at, workflow_ids`, and one for all facts that start a workflow, for ids `$1`."""
 
     owed: str
     facts: str
@@ -44,7 +44,7 @@ PAYMENTS = Shelf(
                JOIN bank.idempotency_keys k ON k.account_id = p.account_id AND k.resource_id = p.id
               WHERE p.id = ANY($1) AND p.status = 'pending'""",
 )
-"""Money is held for them, so their keys have been claimed: opening them again finds what there is."""
+"""Payments for which money is held. Their keys have been claimed, so opening them again finds them."""
 
 ACCEPTED = Shelf(
     owed="""SELECT payment_id AS id, created_at AS at,
@@ -54,7 +54,7 @@ ACCEPTED = Shelf(
     facts="""SELECT payment_id AS id, kind, request
                FROM bank.boarded_payments WHERE payment_id = ANY($1) AND request IS NOT NULL""",
 )
-"""Their callers were told to come back, and no worker has opened them."""
+"""Accepted requests: their callers were told 202, and no worker has opened them yet."""
 
 CORRECTIONS = Shelf(
     owed="""SELECT id, created_at AS at, ARRAY[workflow_id] AS workflow_ids
@@ -82,7 +82,7 @@ RUNS = Shelf(
 async def list_owed(
     conn: Connection, shelf: Shelf, *, after: tuple[datetime, str], age: timedelta, limit: int
 ) -> list[Owed]:
-    """A page of rows that are older than this, the oldest first."""
+    """A page of rows older than `age`, the oldest first."""
     with translated():
         rows = await conn.fetch(
             f"""SELECT id, at, workflow_ids FROM ({shelf.owed}) owed
@@ -96,13 +96,13 @@ async def list_owed(
 
 
 async def read_facts(conn: Connection, shelf: Shelf, ids: Sequence[str]) -> list[dict[str, Any]]:
-    """What the workflows of these are begun with, of those that are still not final."""
+    """The facts that start the workflows of these rows, for rows that are still not final."""
     with translated():
         return [dict(row) for row in await conn.fetch(shelf.facts, ids)]
 
 
 async def forget_opened(conn: Connection) -> None:
-    """Drop the requests of those that have been opened: their keys have their answers."""
+    """Drop the stored requests that have been opened: their keys have answers."""
     await change_any(
         conn,
         """UPDATE bank.boarded_payments SET request = NULL WHERE payment_id IN (

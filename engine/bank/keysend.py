@@ -1,8 +1,8 @@
-"""Paying a node without an invoice: we choose the preimage, and the payee learns it with the payment.
+"""Paying a node without an invoice (keysend): we choose the preimage, and the payee learns it with the payment.
 
-It is drawn in the transaction that holds the money, before anything is sent, and never changes: a retry sends the same,
-so the node takes it once. It is known to this table alone, and after the payment to the payee: in a workflow's history
-anybody who may look at it could claim the money on its way.
+The preimage is drawn in the transaction that holds the money, before anything is sent, and never changes. A retry sends
+the same one, so the node accepts it once. Only this table has it, and after the payment the payee. In a workflow's
+history, anybody who may read the history could claim the money on its way.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from engine.ledger.database import Connection, translated
 
 
 async def draw_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentHash:
-    """The hash of a preimage of 256 random bits, which is kept for this payment. Once per payment."""
+    """Draw a preimage of 256 random bits and store it for this payment. Returns its hash. Once per payment."""
     preimage = secrets.token_bytes(32)
     with translated():
         await conn.execute(
@@ -24,7 +24,7 @@ async def draw_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentHash:
 
 
 async def get_preimage(conn: Connection, payment_id: PaymentId) -> bytes:
-    """What `draw_in_tx` has kept."""
+    """The preimage that `draw_in_tx` has stored."""
     with translated():
         preimage: str | None = await conn.fetchval(
             "SELECT preimage FROM bank.keysends WHERE payment_id = $1", payment_id

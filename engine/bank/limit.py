@@ -1,8 +1,8 @@
-"""What the bank knows when somebody wants to pay: whose money, which limits and caps are in force, how much is used.
+"""What the bank reads when somebody wants to pay: whose money, which limits and caps are in force, how much is used.
 
-The ledger counts under the lock of the balance row and refuses there (`ledger.count_up`); nothing here decides. The
-version of the rulebook that is in force comes with the payer, in one statement; its content never changes, so each
-process reads a version once.
+The ledger counts under the lock of the balance row and refuses there (`ledger.count_up`); nothing here decides. One
+statement reads the payer and the version of the rulebook in force. The content of a version never changes, so each
+process reads it once.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ PRUNED_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Payer:
-    """Whose money it would be, what limits it, and the versions of the rules in force while it is looked at."""
+    """Whose money it would be, what limits it, and the versions of the rules in force at the time of reading."""
 
     ledger_account_id: int
     status: str
@@ -44,7 +44,7 @@ class Payer:
     fees_version: int
     key_id: ApiKeyId | None
     caps: Mapping[Window, Sat]
-    """Of the API key that asks; empty when it has none."""
+    """The caps of the API key that asks; empty when it has none."""
 
     def require_active(self) -> None:
         """Raises Refused (`account_locked`) for a locked or closed account."""
@@ -53,13 +53,13 @@ class Payer:
 
 
 class LimitBooks:
-    """The rulebook's versions, parsed. One per process; remembers the last one that was asked for."""
+    """Versions of the limits, parsed. One per process; remembers the version that was last used."""
 
     def __init__(self) -> None:
         self._known = (0, LimitBook({}))
 
     async def get(self, conn: Reader, version: int) -> LimitBook:
-        """Raises InvariantBroken for a version that is not there or was never a good one."""
+        """The limits of this version. Raises InvariantBroken for a version that is missing or was never valid."""
         known, book = self._known
         if known == version:
             return book
@@ -74,7 +74,7 @@ class LimitBooks:
 async def find_payer(
     conn: Reader, account_id: AccountId, wallet_id: WalletId | None, key_id: ApiKeyId | None
 ) -> Payer | None:
-    """As `find_payers` tells of one."""
+    """As `find_payers`, for one account."""
     (payer,) = await find_payers(conn, [(account_id, wallet_id, key_id)])
     return payer
 
@@ -90,9 +90,9 @@ async def get_payer(conn: Reader, account_id: AccountId, wallet_id: WalletId, ke
 async def find_payers(
     conn: Reader, asked: Sequence[tuple[AccountId, WalletId | None, ApiKeyId | None]]
 ) -> list[Payer | None]:
-    """Each account with this wallet (without one: with its only wallet) and this key, as they are now, in this order.
+    """The payers for these accounts, wallets and keys, as they are now, in this order.
 
-    None for somebody else's wallet.
+    A wallet of None means the account's only wallet. None for somebody else's wallet.
     """
     with translated():
         rows = await conn.fetch(
@@ -112,10 +112,10 @@ async def find_payers(
 
 
 async def read_prices_micro(conn: Connection, books: LimitBooks, payers: Iterable[Payer], kind: Kind) -> dict[str, int]:
-    """The last price of each currency in which such payments of any of them are limited, where there is one.
+    """The last price of each currency in which payments of this kind are limited for any payer, if there is one.
 
-    Whatever its age: how old it may be was asked when the payment was let in, and what was accepted is not refused
-    because a feed has stopped since.
+    The age does not matter here. It was checked when the payment was accepted, and an accepted payment is not refused
+    because a price feed has stopped since.
     """
     currencies: set[str] = set()
     for version, level in {(payer.limits_version, payer.level) for payer in payers}:
@@ -132,10 +132,10 @@ async def counts_of(
     total_msat: Msat,
     prices_micro: Mapping[str, int],
 ) -> list[Count]:
-    """What a payment counts at these prices, and the maxima that are in force for it.
+    """What a payment counts at these prices, and the maxima in force for it.
 
-    It counts all that it may take: amount, routing cap and our fee, which is what is held or moved with it.
-    Raises Refused (`price_unavailable`) when there never was a price in a currency of its limits.
+    `total_msat` is all that the payment may take: amount, routing cap and our fee, as held or moved with it. Raises
+    Refused (`price_unavailable`) when there never was a price in a currency of its limits.
     """
     book = await books.get(conn, payer.limits_version)
     if missing := sorted(book.currencies(payer.level, kind) - set(prices_micro)):
@@ -149,9 +149,9 @@ async def counts_of(
 async def find_excess(
     conn: Connection, books: LimitBooks, payer: Payer, kind: Kind, total_msat: Msat
 ) -> dict[str, Any] | None:
-    """The first limit that such a payment would exceed now, in the words of the ledger's no; None when it fits.
+    """The first limit that such a payment would exceed now, with the fields of the ledger's refusal; None when it fits.
 
-    For quotes: nothing is counted, and at the payment it may be otherwise. Raises as `counts_of`.
+    For quotes: nothing is counted, and the payment itself may fare differently. Raises as `counts_of`.
     """
     prices_micro = await read_prices_micro(conn, books, [payer], kind)
     counts = await counts_of(conn, books, payer, kind, total_msat, prices_micro)
@@ -166,7 +166,7 @@ async def find_excess(
 
 
 async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str]) -> dict[tuple[str, Window], int]:
-    """What each kind counts within each window now, as the next payment would find it."""
+    """How much each kind has counted within each window, as the next payment would find it."""
     with translated():
         rows = await conn.fetch(
             """SELECT k.kind, w.name, coalesce(u.used, 0) AS used
@@ -184,10 +184,10 @@ async def read_used(conn: Reader, ledger_account_id: int, counters: Sequence[str
 
 
 async def prune_counters_in_tx(conn: Connection) -> bool:
-    """Remove buckets that are older than twice their window: they count nowhere. Gives whether there may be more.
+    """Remove buckets that are older than twice their window, which count nowhere. Returns whether there may be more.
 
-    At most `PRUNED_AT_ONCE` of each window. Payments do not wait for it: a bucket in use stays until the next call.
-    What is released after its bucket has gone is given back to nobody, for it counts no longer.
+    Removes at most `PRUNED_AT_ONCE` of each window. Payments do not wait for it: a bucket in use stays until the next
+    call. A release whose bucket has gone gives nothing back, because it no longer counts.
     """
     with translated():
         gone: int = await conn.fetchval("SELECT ledger.prune_counters($1)", PRUNED_AT_ONCE)

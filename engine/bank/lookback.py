@@ -1,8 +1,8 @@
-"""How far back a reconciliation looks at what a node remembers, which is all that it ever did.
+"""How far back a reconciliation looks at a node's memory, which holds all that the node ever did.
 
-A difference that an operator has explained, and that stays, would make every look reach back to its beginning. Instead
-it is carried as it was found, as long as the node's accounts differ by exactly such amounts; when they differ by
-anything else, the look reaches back and names each item again.
+An explained difference that stays would make every look reach back to its beginning. Instead it is carried as it was
+found, while the node's accounts differ by exactly such amounts. When they differ by anything else, the look reaches
+back and names each item again.
 """
 
 from dataclasses import dataclass
@@ -13,22 +13,22 @@ from engine.domain.ids import NodeName
 from engine.ledger.database import Connection, translated
 
 _LOOK_BACK = timedelta(days=35)
-"""Payments and invoices of ours end well within this: an invoice lives for a week, an HTLC for another."""
+"""Our payments and invoices end well within this time: an invoice lives for a week, an HTLC for another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Since when the node's payments and invoices are to be listed."""
+    """The time from which the node's payments and invoices must be listed."""
 
     since: datetime
-    """As far back as something of them may still be open: in the books, or in a case that nobody has explained."""
+    """Reaches back to all that may still be open, in the books or in a case that nobody has explained."""
     since_explained: datetime
-    """As far back as something of them is in a case that is explained, and still found."""
+    """Reaches back also to all cases that are explained and still found."""
     adopted_at: datetime
 
 
 async def read_window(conn: Connection, node: NodeName) -> Window:
-    """How far to look back; a node remembers all that it ever did."""
+    """How far a reconciliation of this node looks back."""
     with translated():
         row = await conn.fetchrow(
             """WITH open AS (
@@ -50,7 +50,7 @@ async def read_window(conn: Connection, node: NodeName) -> Window:
 
 
 async def list_explained(conn: Connection, node: NodeName) -> list[NewCase]:
-    """What stays different on the node's accounts, and an operator has said why."""
+    """The differences on the node's accounts that stay and that an operator has explained."""
     with translated():
         rows = await conn.fetch(
             """SELECT kind, account, subject, amount_msat, detail, suspects FROM bank.cases

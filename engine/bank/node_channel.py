@@ -1,4 +1,4 @@
-"""The channels of our nodes as they were last seen: what a proof is held against (engine/domain/channel.py)."""
+"""The channels of our nodes as they were last seen. Proofs are checked against them (engine/domain/channel.py)."""
 
 from collections.abc import Collection, Mapping
 
@@ -8,7 +8,7 @@ from engine.ledger.database import Connection, change_any, translated
 
 
 async def read_known(conn: Connection, node: NodeName) -> dict[str, KnownChannel]:
-    """By channel point. To be read before the node is asked: then a lower number cannot be an older look."""
+    """The known channels by channel point. Read them before you ask the node: then no lower number is an older look."""
     with translated():
         rows = await conn.fetch(
             "SELECT point, updates, closed_at IS NOT NULL AS is_closed FROM bank.node_channels WHERE node = $1", node
@@ -19,7 +19,7 @@ async def read_known(conn: Connection, node: NodeName) -> dict[str, KnownChannel
 async def note_seen(
     conn: Connection, node: NodeName, *, updates: Mapping[str, int], closed: Collection[str], doubts: Mapping[str, str]
 ) -> None:
-    """One look. Numbers only rise; a doubt keeps its beginning, and goes when its channel is open without one."""
+    """Store one look. Numbers only rise. A doubt keeps its beginning, and ends when its channel is open without one."""
     with translated():
         await conn.execute(
             """INSERT INTO bank.node_channels AS c (node, point, updates, doubt, doubted_at)

@@ -35,7 +35,7 @@ def unpayable() -> Refused:
 
 
 async def require_payable(conn: Connection, payment_hash: PaymentHash) -> None:
-    """Raises the refusal that a payment of this hash would get now. Takes no lock, and promises nothing."""
+    """Raises the refusal that a payment of this hash would get now. Takes no lock and promises nothing."""
     with translated():
         (row,) = await conn.fetch(
             """SELECT (SELECT status FROM bank.invoices WHERE payment_hash = $1) AS invoice,

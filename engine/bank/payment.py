@@ -36,7 +36,7 @@ class NewPayment(Payment):
     known_payment_index: int = 0
     batch_id: BatchId | None = None
     batch_place: int | None = None
-    """In its batch, from 0."""
+    """The place in its batch, from 0."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +44,13 @@ class PaymentRow(NewPayment):
     """A payment's row as it is read."""
 
     ledger_account_id: int
-    """The wallet's, from which it is paid."""
+    """The ledger account of the wallet that pays."""
     delivered_msat: Msat | None
-    """What the payee has taken, where that is not the amount."""
+    """What the payee has taken, if it is not the amount."""
 
 
 def new_internal(asked: PaymentRequest, charge: Charge, payee: WalletId, workflow_id: str) -> NewPayment:
-    """From one of our users to another: settled as it is written."""
+    """The row of a payment between our users: settled when it is written."""
     return NewPayment(
         **_asked(asked, charge),
         kind="internal",
@@ -71,7 +71,7 @@ def new_lightning(
     known_payment_index: int,
     workflow_id: str,
 ) -> NewPayment:
-    """Over Lightning, by this node: pending."""
+    """The row of a payment over Lightning, pinned to this node: pending when it is written."""
     return NewPayment(
         **_asked(asked, charge),
         kind="lightning",
@@ -88,7 +88,7 @@ _COPIED = (
     *("account_id", "wallet_id", "destination", "amount_msat", "payment_hash", "bolt11", "amount_in_invoice", "memo"),
     "external_id",
 )
-"""Columns that the caller has filled, under the same name."""
+"""The columns that are copied from the request, under the same name."""
 
 
 def _asked(asked: PaymentRequest, charge: Charge) -> dict[str, Any]:
@@ -105,7 +105,7 @@ _SQL_TYPES = {str: "text", int: "bigint", bool: "boolean"}
 
 
 def _array_type(hint: Any) -> str:  # noqa: ANN401 - a type
-    """`text[]` for a str, a NewType of it, and either or None. Postgres narrows a bigint to the column's type."""
+    """The SQL type: `text[]` for str, its NewTypes, and each of them or None. Postgres narrows a bigint by itself."""
     (base,) = [each for each in get_args(hint) or (hint,) if each is not NoneType]
     return _SQL_TYPES[getattr(base, "__supertype__", base)] + "[]"
 
@@ -124,11 +124,12 @@ _GET_ROW = f"""SELECT {", ".join(f"p.{name}" for name in _COLUMNS)}, w.ledger_ac
     WHERE p.id = $1 FOR UPDATE OF p"""  # noqa: S608 - constant
 
 _OPENERS_OWN = timedelta(seconds=10)
-"""The time for which the opener of a payment may be sending it. It ends after half of that."""
+"""The time for which a payment's opener may be sending it. The opener stops after half of it."""
 
 
 async def add_rows_in_tx(conn: Connection, payments: Sequence[NewPayment]) -> set[PaymentId]:
-    """Write the rows. Left out are those whose hash another live payment has: one invoice is paid once."""
+    """Write the rows. Returns their ids. A row whose hash a pending or settled payment has is left out: one invoice is
+    paid once."""
     if not payments:
         return set()
     with translated():
@@ -137,7 +138,7 @@ async def add_rows_in_tx(conn: Connection, payments: Sequence[NewPayment]) -> se
 
 
 async def add_success_action_in_tx(conn: Connection, payment_id: PaymentId, action: Mapping[str, str]) -> None:
-    """What its payer is shown once the payment is settled."""
+    """Store what the payer is shown once the payment is settled."""
     with translated():
         await conn.execute(
             "INSERT INTO bank.success_actions(payment_id, action) VALUES ($1, $2)", payment_id, dict(action)
@@ -154,7 +155,7 @@ async def get_row_in_tx(conn: Connection, payment_id: PaymentId) -> PaymentRow:
 
 
 async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -> None:
-    """From now on this workflow sends the payment and waits for its end. A payment that has ended stays as it is."""
+    """Make this workflow send the payment and wait for its end. A payment that has ended stays as it is."""
     await change_any(
         conn,
         "UPDATE bank.payments SET workflow_id = $2 WHERE id = $1 AND status = 'pending'",
@@ -164,7 +165,7 @@ async def hand_over(conn: Connection, payment_id: PaymentId, workflow_id: str) -
 
 
 async def take_over_in_tx(conn: Connection, payment_id: PaymentId, workflow_id: str) -> bool:
-    """As `hand_over`, by another than its opener. False while the opener may still be sending it."""
+    """As `hand_over`, for a workflow that did not open the payment. False while the opener may still be sending it."""
     with translated():
         taken: bool | None = await conn.fetchval(
             """UPDATE bank.payments SET workflow_id = $2
@@ -185,7 +186,7 @@ async def mark_settled_in_tx(
     payment_index: int,
     delivered_msat: Msat | None = None,
 ) -> None:
-    """Final: paid, with the proof. `fee_msat` is routing and our fee. It must be pending."""
+    """End a pending payment as paid, with its preimage. `fee_msat` is the routing fee and our fee together."""
     await change_one(
         conn,
         """UPDATE bank.payments SET status = 'settled', fee_msat = $2, preimage = $3, payment_index = $4,
@@ -201,7 +202,7 @@ async def mark_settled_in_tx(
 async def mark_failed_in_tx(
     conn: Connection, payment_id: PaymentId, *, code: str, detail: str, payment_index: int
 ) -> None:
-    """Final: not paid, and why. It must be pending."""
+    """End a pending payment as failed, with the reason."""
     await change_one(
         conn,
         """UPDATE bank.payments SET status = 'failed', failure_code = $2, failure_detail = $3, payment_index = $4
@@ -214,7 +215,7 @@ async def mark_failed_in_tx(
 
 
 async def find_live_status(conn: Connection, payment_hash: PaymentHash) -> str | None:
-    """`pending` or `settled` when a payment of this hash is, else None."""
+    """The status of the pending or settled payment of this hash; None when there is none."""
     with translated():
         status: str | None = await conn.fetchval(
             "SELECT status FROM bank.payments WHERE payment_hash = $1 AND status IN ('pending', 'settled')",

@@ -1,6 +1,6 @@
 """What one bitcoin is worth in other currencies: every price that was ever set, append-only, in millionths.
 
-Nothing is paid at these prices; limits in other currencies are counted with them.
+Nothing is paid at these prices. Limits in other currencies are counted with them.
 """
 
 from collections.abc import Collection
@@ -15,7 +15,7 @@ Reader: TypeAlias = "Connection | Pool"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
-    """Of one bitcoin. `age_s` is by the database's clock, which also gave `at`."""
+    """The price of one bitcoin. `age_s` and `at` are by the database's clock."""
 
     currency: str
     price_micro: int
@@ -25,7 +25,7 @@ class Price:
 
 
 async def add_price_in_tx(conn: Connection, currency: str, price_micro: int, source: str) -> None:
-    """From the commit on this is the price, whatever its predecessors said and whenever."""
+    """Set the price from the commit on, whatever earlier prices said."""
     with translated():
         await conn.execute(
             "INSERT INTO bank.prices(currency, price_micro, source) VALUES ($1, $2, $3)", currency, price_micro, source

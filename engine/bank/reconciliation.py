@@ -1,6 +1,6 @@
-"""What a reconciliation reads of the books, and where it keeps what it found. No posting: it never corrects money.
+"""What a reconciliation reads from the books, and where it stores what it found. It posts nothing.
 
-cut      balances of a node's accounts, and of the same moment what they are made of
+cut      balances of a node's accounts, and what they are made of at the same moment
 runs     bank.reconciliations, one row each
 cases    bank.cases, one per difference until it is explained and gone, with an append-only trail
 """
@@ -17,7 +17,7 @@ from engine.ledger.database import Connection, change_any, change_one, translate
 ACTOR = "reconciliation"
 _MANY = 100
 _PATIENCE_S = 300
-"""How long a look at all holds may take; other statements have seconds."""
+"""The time-out of a look at all holds; other statements have seconds."""
 
 
 # The cut
@@ -49,10 +49,10 @@ class Counterparts:
     """What the books know of the node's payments and invoices."""
 
     booked: dict[str, int]
-    """Reference of a transfer to its entry on the node's channels, debit +."""
+    """By reference of the transfer, its entry on the node's channels, debit +."""
     pending: dict[PaymentHash, Pending]
     released: set[PaymentHash]
-    """Of these a payment of ours failed, so that its money was given back."""
+    """Hashes whose payment failed in the bank, so that its money was released."""
 
 
 async def _read_cut(conn: Connection, node: NodeName) -> BooksCut:
@@ -72,8 +72,8 @@ async def _read_cut(conn: Connection, node: NodeName) -> BooksCut:
 async def read_counterparts(
     conn: Connection, node: NodeName, since: datetime, refs: Sequence[str]
 ) -> tuple[BooksCut, Counterparts]:
-    """The node's accounts, and in the same snapshot what is booked on its channels under these references or since
-    then, and its payments that are open.
+    """The node's accounts, and in the same snapshot what is booked on its channels under these references or since that
+    time, and its pending payments.
     """
     hashes = sorted({ref.split(":")[1] for ref in refs})
     with translated():
@@ -120,7 +120,7 @@ async def is_pending(conn: Connection, payment_id: str) -> bool:
 
 
 async def list_nodes(conn: Connection) -> list[NodeName]:
-    """Every node that our books answer for."""
+    """Every node that is in the books."""
     with translated():
         return [NodeName(row["name"]) for row in await conn.fetch("SELECT name FROM bank.nodes ORDER BY name")]
 
@@ -130,7 +130,7 @@ async def list_nodes(conn: Connection) -> list[NodeName]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loose:
-    """A hold without its payment, a payment without its hold, or a note that nobody works off."""
+    """A hold without its payment, a payment without its hold, or an overdue cancellation."""
 
     ref: str
     amount_msat: int
@@ -199,7 +199,7 @@ async def list_overdue_cancellations(conn: Connection, grace: timedelta) -> list
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCase:
-    """What names a case, and what is said about it when it is opened."""
+    """A case before it is opened: its name, amount, text and suspects."""
 
     kind: str
     account: str
@@ -210,20 +210,20 @@ class NewCase:
 
     @property
     def name(self) -> tuple[str, str, str]:
-        """Found again, it is the same one."""
+        """The name by which a later run finds the same case again."""
         return self.kind, self.account, self.subject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaseRow(NewCase):
-    """A case as it is kept."""
+    """A case as it is stored."""
 
     id: CaseId
     status: str
 
 
 async def begin_in_tx(conn: Connection, run: ReconciliationId, workflow_id: str) -> bool:
-    """False for a repeat, which finds it begun."""
+    """Write that the run begins. False for a repeat, which finds the run."""
     with translated():
         begun: str | None = await conn.fetchval(
             "INSERT INTO bank.reconciliations(id, workflow_id) VALUES ($1, $2) ON CONFLICT DO NOTHING RETURNING id",
@@ -243,7 +243,7 @@ async def find_status_in_tx(conn: Connection, run: ReconciliationId) -> str | No
 
 
 async def finish_in_tx(conn: Connection, run: ReconciliationId, *, status: str, report: dict[str, Any]) -> None:
-    """Keep the report."""
+    """Store the report and the status of a run. A repeat changes nothing."""
     await change_any(
         conn,
         """UPDATE bank.reconciliations SET status = $2, report = $3, finished_at = clock_timestamp()
@@ -257,7 +257,7 @@ async def finish_in_tx(conn: Connection, run: ReconciliationId, *, status: str, 
 async def see_known_in_tx(
     conn: Connection, run: ReconciliationId, names: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], str]:
-    """Those of these (kind, account, subject) that are cases already and had not vanished: seen again; their status."""
+    """Note which of these (kind, account, subject) are known cases that had not vanished. Returns their statuses."""
     with translated():
         rows = await conn.fetch(
             """UPDATE bank.cases c SET last_seen = $4 FROM unnest($1::text[], $2::text[], $3::text[]) f(k, a, s)
@@ -272,7 +272,7 @@ async def see_known_in_tx(
 
 
 async def see_case_in_tx(conn: Connection, run: ReconciliationId, new: NewCase) -> str:
-    """Open the case, or find it: its status. One that had vanished is noted as found again."""
+    """Open the case, or find it. Returns its status. A case that had vanished is noted as found again."""
     with translated():
         case_id = await conn.fetchval(
             """INSERT INTO bank.cases(id, kind, account, subject, amount_msat, detail, suspects, run, last_seen)
@@ -301,10 +301,10 @@ async def see_case_in_tx(conn: Connection, run: ReconciliationId, new: NewCase) 
 
 
 async def note_vanished_in_tx(conn: Connection, run: ReconciliationId, *, unseen: Sequence[str]) -> None:
-    """What this run looked for and did not find: noted on an open case, the end of an explained one.
+    """Note the cases that this run did not find. An open case is noted as vanished, and an explained one is closed.
 
-    A run that began before the one that saw a case last has no say in it. `unseen` are beginnings of accounts about
-    which this run can say nothing.
+    Only a run that began after the one that last saw a case counts. `unseen` are prefixes of account codes about which
+    this run can say nothing.
     """
     with translated():
         gone = await conn.fetch(
@@ -330,7 +330,7 @@ async def note_vanished_in_tx(conn: Connection, run: ReconciliationId, *, unseen
 
 
 async def list_open_cases(conn: Connection) -> list[CaseRow]:
-    """Those that nobody has explained, the oldest first, at most a hundred."""
+    """The cases that nobody has explained, the oldest first, at most a hundred."""
     with translated():
         rows = await conn.fetch(
             """SELECT id, kind, account, subject, amount_msat, detail, suspects, status FROM bank.cases
@@ -341,7 +341,7 @@ async def list_open_cases(conn: Connection) -> list[CaseRow]:
 
 
 async def explain_in_tx(conn: Connection, case: CaseId, *, operator: str, reason: str) -> bool:
-    """An operator's word. False when there is one already, which stays."""
+    """Store an operator's explanation. False when there is one already, which stays."""
     with translated():
         explained = await conn.fetchval(
             """UPDATE bank.cases SET status = 'explained', note = $3, resolved_by = $2, resolved_at = clock_timestamp()

@@ -56,7 +56,7 @@ async def find_edition(conn: Reader, name: Name, version: int) -> Edition | None
 async def set_in_tx(
     conn: Connection, name: Name, content: dict[str, Any], *, version: int, note: str, set_by: str
 ) -> None:
-    """Put a checked content in force as this version, the next one. Raises Conflict when somebody was quicker."""
+    """Put checked content in force as this version, which must be the next one. Raises Conflict when it is taken."""
     with translated():
         try:
             written = await conn.fetchval(

@@ -1,6 +1,6 @@
-"""Payments in flight, as the bank knows them: what each waits for, and what was seen of it.
+"""Payments in flight: what each waits for, and what was seen of it.
 
-Nothing here is money. A wait is the last that a worker saw and is overwritten; a sighting is part of a proof and stays.
+No money moves here. A wait is what a worker saw last, and is overwritten. A sighting is part of a proof, and stays.
 """
 
 import re
@@ -17,7 +17,7 @@ from engine.domain.sending import UNDER_WAY, Waiting
 from engine.ledger.database import Connection, translated
 
 _PATIENCE = timedelta(minutes=15)
-"""After so long an operator should look, whatever it waits for, unless the wait is the payee's."""
+"""After this time an operator should look, whatever the payment waits for, unless it waits for the payee."""
 _DETAIL_LENGTH = 500
 _WORDS_LENGTH = 500
 
@@ -27,17 +27,17 @@ class Fence:
     """What stands between an attempt and its node, while the money is held for it."""
 
     pubkey: str
-    """Of the node that was adopted: none but this one may be told to send."""
+    """The public key of the adopted node. Only this node may be told to send."""
     begun: bool
-    """Whether the node has said that it has the attempt: then it may not be sent."""
+    """Whether the node has confirmed that it has the attempt. Then it may not be sent."""
     refusals: int = 0
-    """How often in a row the node has refused to begin it, in the same words."""
+    """How often in a row the node has refused to begin it, with the same text."""
     refused_for_s: int = 0
-    """How long ago it did so last, in whole seconds that have passed."""
+    """How many whole seconds ago the last refusal came."""
 
 
 async def find_fence(conn: Connection, payment_id: PaymentId, *, attempt: int) -> Fence | None:
-    """None when this very attempt may not be sent any more: its money is no longer held."""
+    """The fence of this attempt. None when it may not be sent any more: its money is no longer held."""
     with translated():
         row = await conn.fetchrow(
             """SELECT n.pubkey, EXISTS (SELECT FROM bank.begun_sends b WHERE b.payment_id = p.id) AS begun,
@@ -53,13 +53,13 @@ async def find_fence(conn: Connection, payment_id: PaymentId, *, attempt: int) -
 
 
 async def note_begun(conn: Connection, payment_id: PaymentId) -> None:
-    """The node has said that it has the attempt. A repeat changes nothing."""
+    """Note that the node has confirmed the attempt. A repeat changes nothing."""
     with translated():
         await conn.execute("INSERT INTO bank.begun_sends(payment_id) VALUES ($1) ON CONFLICT DO NOTHING", payment_id)
 
 
 async def note_refusal(conn: Connection, payment_id: PaymentId, words: str) -> None:
-    """The node has refused to begin it, and then did not know it. Other words begin the count anew."""
+    """Count that the node refused to begin the payment and then did not know it. Another text restarts the count."""
     with translated():
         await conn.execute(
             """INSERT INTO bank.refused_sends AS r (payment_id, words, times, last_at)
@@ -72,24 +72,24 @@ async def note_refusal(conn: Connection, payment_id: PaymentId, words: str) -> N
 
 
 def _without_digits(words: str) -> str:
-    """Numbers, hashes and times change from one answer to the next; NUL is no text to Postgres."""
+    """The text without what changes from one answer to the next: numbers, hashes, times. Postgres takes no NUL."""
     return re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", words.lower()).replace("\0", "")
 
 
 async def find_reader(
     conn: Connection, payment_hash: PaymentHash, total_msat: Msat, *, max_in_flight: int
 ) -> NodeName | None:
-    """The node that a payment of this hash would most likely be pinned to now; None when it would stay with us."""
+    """The node that a payment of this hash would most likely be pinned to now; None for one of our own invoices."""
     if await is_own_invoice(conn, payment_hash):
         return None
     return await choose_sender(conn, total_msat, max_in_flight=max_in_flight)
 
 
 async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -> datetime:
-    """What the payment waits for now; since when it does. A repeat changes nothing.
+    """Note what the payment waits for now. Returns since when it waits. A repeat changes nothing.
 
-    Another reason begins its time anew, but for a payment that is not going on: however often its reasons change, its
-    time runs until its node has it. After fifteen minutes of an impatient wait it needs an operator.
+    Another reason restarts the time. The exception is a payment that is stalled: however often its reasons change, its
+    time runs until its node has it. After fifteen minutes of an impatient wait the payment needs an operator.
     """
     with translated():
         since: datetime | None = await conn.fetchval(
@@ -120,7 +120,7 @@ async def note_wait(conn: Connection, payment_id: PaymentId, waiting: Waiting) -
 
 
 async def has_wait(conn: Connection, payment_hash: PaymentHash) -> bool:
-    """Whether the pending payment of this hash waits for something that was noted: its send follows it no longer."""
+    """Whether a wait is noted for the pending payment of this hash. Then its send no longer follows it."""
     with translated():
         found: bool = await conn.fetchval(
             """SELECT EXISTS (SELECT FROM bank.payments p JOIN bank.payment_waits w ON w.payment_id = p.id
@@ -133,7 +133,7 @@ async def has_wait(conn: Connection, payment_hash: PaymentHash) -> bool:
 async def add_sighting(
     conn: Connection, payment_id: PaymentId, *, height: int, time_lock: int, payment_index: int
 ) -> None:
-    """It was in flight, and in no channel at this height. A second look at the same height adds nothing."""
+    """Note that the payment was in flight and in no channel at this height. A repeat adds nothing."""
     with translated():
         await conn.execute(
             """INSERT INTO bank.lost_sightings(payment_id, height, time_lock, payment_index)
@@ -146,7 +146,7 @@ async def add_sighting(
 
 
 async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_index: int) -> list[int]:
-    """The heights at which it was in no channel, in order."""
+    """The heights at which the payment was in no channel, in order."""
     with translated():
         rows = await conn.fetch(
             "SELECT height FROM bank.lost_sightings WHERE payment_id = $1 AND payment_index = $2 ORDER BY height",
@@ -157,11 +157,11 @@ async def list_sightings(conn: Connection, payment_id: PaymentId, *, payment_ind
 
 
 async def take_turn_in_tx(conn: Connection, payment_hash: PaymentHash) -> None:
-    """From here to the end of the transaction nobody else opens a payment of this hash over Lightning.
+    """Take the turn of this hash: until the transaction ends nobody else opens a Lightning payment of it.
 
-    Waits for others who open one, and for whoever ends the pending one. Taken after the idempotency key and before
-    everything else, one in a transaction, and never by those who end a payment: so nobody waits in a circle. Again in
-    the same transaction it changes nothing.
+    Waits for others who open one, and for whoever ends the pending one. To avoid deadlocks, a transaction takes one
+    turn, after the idempotency key and before everything else, and those who end a payment take none. A repeat in the
+    same transaction changes nothing.
     """
     with translated():
         await conn.execute("SELECT bank.take_turn($1)", payment_hash)
@@ -170,12 +170,11 @@ async def take_turn_in_tx(conn: Connection, payment_hash: PaymentHash) -> None:
 async def read_earlier_attempts_in_tx(conn: Connection, payment_hash: PaymentHash, node: NodeName) -> tuple[int, int]:
     """(how many times this hash has been tried, the highest LND payment index that this node ended one with).
 
-    Exact for whoever has the hash's turn (`take_turn_in_tx`); to anybody else it may be old already.
+    Exact for whoever has the hash's turn (`take_turn_in_tx`); for anybody else it may already be old. Each node counts
+    its own payments: the index of one node says nothing about another.
 
-    Each node counts its payments for itself: the index of one says nothing about the news of another.
-
-    Raises Refused for a hash that a node holds to be in flight for ever, or was given up without its word: it would
-    never send it again, or could pay it twice.
+    Raises Refused for a hash that a node reports as in flight for ever, or that operators ended without the node's
+    final status: the node would never send it again, or could pay it twice.
     """
     with translated():
         (row,) = await conn.fetch(

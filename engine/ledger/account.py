@@ -40,7 +40,7 @@ async def get_account_ids(conn: Connection, codes: Sequence[str]) -> dict[str, i
 
 
 def check_in_transaction(conn: Connection) -> None:
-    """Raises InvariantBroken outside of a transaction: each writer of the books is part of its caller's."""
+    """Raises InvariantBroken outside of a transaction: each write to the books is part of its caller's transaction."""
     with translated():
         inside = conn.is_in_transaction()
     if not inside:

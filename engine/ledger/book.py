@@ -43,7 +43,7 @@ _SHAPES: dict[Phase, tuple[bool, int, int]] = {
     "expire": (False, 1, MAX_RELATED),
     "reverse": (True, 1, 1),
 }
-"""Per phase: has legs, and the fewest and most transfers it relates to."""
+"""Per phase: whether it has legs, and the fewest and most transfers that it relates to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Posting:
             "metadata": dict(self.metadata),
             "effective_on": self.effective_on and self.effective_on.isoformat(),
             "expires_at": self.expires_at and self.expires_at.astimezone(UTC).isoformat(),
-            "velocity": None,  # in every hash since the first release; what is counted is not what happened
+            "velocity": None,  # part of every hash since the first release; counts are no part of the content
         }
         canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
         return hashlib.sha256(canonical.encode()).digest()

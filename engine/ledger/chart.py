@@ -40,7 +40,7 @@ def user(wallet_id: WalletId) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChartIds:
-    """The ids of the accounts that the bank has once, as the postings need them."""
+    """The ids of the bank's own accounts that postings need."""
 
     outbox: int
     suspense_in: int
@@ -68,14 +68,14 @@ class Chart:
         self._channels: dict[NodeName, int] = {}
 
     async def load(self, conn: Connection) -> ChartIds:
-        """The accounts that the bank has once. Raises NotFound when one is missing."""
+        """The ids of the bank's own accounts. Raises NotFound when one is missing."""
         if self._ids is None:
             by_code = await get_account_ids(conn, list(_CODES.values()))
             self._ids = ChartIds(**{name: by_code[code] for name, code in _CODES.items()})
         return self._ids
 
     async def load_channels(self, conn: Connection, node: NodeName) -> int:
-        """The account of this node's channels. Raises NotFound before the node is adopted."""
+        """The id of the account of this node's channels. Raises NotFound before the node is adopted."""
         if node not in self._channels:
             self._channels[node] = await get_account_id(conn, channels(node))
         return self._channels[node]

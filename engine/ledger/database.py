@@ -1,8 +1,8 @@
 """The connection to Postgres: a bounded pool, one transaction at a time, and errors of our own types.
 
-What an error means for the money depends on when it comes. Before COMMIT was sent nothing has happened, whatever
-broke: `Unavailable`, the same call may be repeated. During COMMIT nobody knows: `OutcomeUnknown`, ask by reference
-(posting the same again is safe and returns the first answer).
+What an error means for the money depends on when it comes. Before COMMIT was sent, nothing has happened, whatever
+broke: `Unavailable`, and the same call may be repeated. During COMMIT nobody knows: `OutcomeUnknown`. Then ask by
+reference, or post the same again, which is safe and returns the first answer.
 
 A lost connection shows in many ways: a class of SQLSTATE, a complaint of the driver about its own state, an error of
 the socket or of TLS. The code does not read messages. Whatever a connection raises that is neither an answer of
@@ -44,7 +44,7 @@ _TRY_AGAIN = ("08", "40", "53", "55", "57", "58", "25006", "25P03", "25P04")
 _GONE = ("08", "57P", "25006", "25P03", "25P04")
 """After these Postgres has ended the session, or the session is at a server that takes no writes (a failover)."""
 _ROLLED_BACK = "40"
-"""Says of a COMMIT that it was not made, but for 40003, "statement completion unknown"."""
+"""The class that says that a COMMIT was not made, except 40003, "statement completion unknown"."""
 
 _FAILURES = (
     *(asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError),
@@ -54,7 +54,7 @@ _FAILURES = (
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Reader: TypeAlias = "Connection | Pool"
-"""A read of one statement takes either."""
+"""A read of one statement takes a connection or a pool."""
 if TYPE_CHECKING:
     _DriversConnection: TypeAlias = asyncpg.Connection[asyncpg.Record]
     _DriversPool: TypeAlias = asyncpg.Pool[asyncpg.Record]
@@ -114,7 +114,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 @asynccontextmanager
 async def borrowed(pool: Pool, *, timeout_s: int | None = None) -> AsyncIterator[Connection]:
-    """A connection for single statements, each committed by itself, so for reads and for what may be repeated.
+    """A connection for single statements, each committed by itself: for reads, and for writes that may be repeated.
 
     Raises Unavailable when there is none in time, or when it fails.
     """
@@ -154,7 +154,7 @@ async def _opened(
             with translated():
                 yield conn
         except BaseException:
-            with suppress(Exception):  # what cannot be rolled back is gone with its connection: see _give_back
+            with suppress(Exception):  # a transaction that cannot be rolled back ends with its connection: _give_back
                 await running.rollback()
             raise
         with translated(committing=not readonly):
@@ -173,7 +173,7 @@ async def _give_back(pool: Pool, conn: "asyncpg.pool.PoolConnectionProxy[asyncpg
 
 
 class Line(_DriversConnection):
-    """A connection that closes itself as soon as it fails in another way than by an answer of Postgres.
+    """A connection that closes itself as soon as it fails in any other way than by an answer of Postgres.
 
     After a FATAL message, for example, asyncpg takes the next statement and finds its own state unfit ("cannot switch
     to state …; another operation … is in progress"). Statements raise ConnectionDoesNotExistError for all of that.
@@ -245,14 +245,14 @@ async def change_rows(conn: Connection, count: int, query: str, *args: object) -
 
 
 async def change_any(conn: Connection, query: str, *args: object) -> None:
-    """Run a statement that changes any number of rows, none after a repeat."""
+    """Run a statement that changes any number of rows; a repeat may change none."""
     with translated():
         await conn.execute(query, *args)
 
 
 @contextmanager
 def translated(*, committing: bool = False) -> Iterator[None]:
-    """Turn what the driver raises into the engine's tree; other exceptions pass."""
+    """Turn what the driver raises into the engine's errors; other exceptions pass."""
     try:
         yield
     except _FAILURES as error:
@@ -277,7 +277,7 @@ def translate(error: Exception, *, committing: bool = False) -> EngineError:
 
 
 def ruled(state: str, message: str, detail: str | None) -> EngineError:
-    """The refusal of a rule of the ledger, raised or returned as the verdict on one posting of many."""
+    """The engine's error for a rule of the ledger: raised, or returned as the verdict on one posting of many."""
     if state not in _RULES:
         return InvariantBroken(f"Postgres refused what the engine asked: {message}", sqlstate=state)
     kind, code = _RULES[state]

@@ -48,8 +48,8 @@ class Posted:
 async def post_new_in_tx(conn: Connection, posting: Posting) -> None:
     """Book one posting whose reference nobody can have used.
 
-    As `post_in_tx`. Raises InvariantBroken (`posting_not_new`) when it is in the books already: the row that the caller
-    writes beside it would have no money of its own.
+    As `post_in_tx`. Raises InvariantBroken (`posting_not_new`) when it is already in the books: the row that the caller
+    writes with it would have no money of its own.
     """
     if not (await post_in_tx(conn, posting)).fresh:
         raise _not_new(posting)
@@ -90,9 +90,9 @@ async def post_in_tx(conn: Connection, posting: Posting) -> Posted:
 
 
 async def post_new_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> list[EngineError | None]:
-    """As `post_batch_in_tx`, for references that nobody can have used: why each was not booked, or None.
+    """As `post_batch_in_tx`, for references that nobody can have used. Returns why each was not booked, or None.
 
-    A posting that is in the books already gets InvariantBroken (`posting_not_new`).
+    A posting that is already in the books gets InvariantBroken (`posting_not_new`).
     """
     verdicts: list[EngineError | None] = []
     for posting, result in zip(postings, await post_batch_in_tx(conn, postings), strict=True):

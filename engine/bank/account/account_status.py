@@ -29,9 +29,9 @@ class Change:
 async def change_in_tx(
     conn: Connection, account_id: AccountId, *, status: Status | None, level: int | None
 ) -> list[Change]:
-    """Set the status and the level; gives what was changed. A repeat changes nothing.
+    """Set the status and the level. Returns what was changed. A repeat changes nothing.
 
-    Raises NotFound, and Refused: `account_closed` (that is final), `account_not_empty` with what is there.
+    Raises NotFound, and Refused: `account_closed` (closing is final), or `account_not_empty` with what is there.
     """
     with translated():
         row = await conn.fetchrow(

@@ -1,7 +1,7 @@
 """API keys: made, found by their token, revoked with the keys that come from them.
 
-An API key is `mr_<id>_<secret>` and is shown once. The secret has 256 random bits, and only its SHA-256 is stored: so
-strong a secret needs no slow hash. Nothing about a key is cached, so a revocation is in force from its commit on.
+An API key is `mr_<id>_<secret>` and is shown once. The secret has 256 random bits, and only its SHA-256 is stored. Such
+a strong secret needs no slow hash. Nothing about a key is cached, so a revocation is in force from its commit on.
 
 Each key knows the key that made it. When a key is revoked, the keys that come from it are revoked too. Its roles count
 only while every account that it comes from is active. Keys that come from one account belong to one person
@@ -43,16 +43,16 @@ class ApiKey:
     made_by: ApiKeyId | None
     """None: the bootstrap key, or not known."""
     has_powers: bool = True
-    """Whether its roles count. Asked only where a key is used."""
+    """Whether its roles count. Read only when a key is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What a key may do at this moment. Its row is locked: nobody revokes it meanwhile."""
+    """What a key may do at this moment. Its row is locked, so nobody revokes it meanwhile."""
 
     has_powers: bool
     generation: int
-    """1 for a key that comes from none, and one more with each that made the next."""
+    """1 for a key that comes from no other, and one more for each key in its line."""
 
 
 def new_secret() -> str:
@@ -82,7 +82,7 @@ class NewApiKey:
 async def add_api_key_in_tx(conn: Connection, new: NewApiKey) -> None:
     """Store a key: whoever has its secret acts for the account, within the spend limit per window.
 
-    `lock_key_in_tx` its maker first: a key that has been revoked makes none.
+    Call `lock_key_in_tx` for its maker first: a revoked key makes no keys.
     """
     with translated():
         await conn.execute(
@@ -100,9 +100,9 @@ async def add_api_key_in_tx(conn: Connection, new: NewApiKey) -> None:
 
 
 async def find_api_keys_by_token(conn: Reader, texts: Sequence[str]) -> list[ApiKey | None]:
-    """The key that each of these texts is, while it is neither revoked nor expired, in their order.
+    """The key of each of these texts, in their order; None for a key that is unknown, revoked or expired.
 
-    `has_powers` is looked up for keys with a role; those of users, which are nearly all, cost no more for it.
+    `has_powers` is looked up only for keys with a role. Users' keys, which are nearly all, cost nothing more.
     """
     matches = [_TOKEN.fullmatch(text) for text in texts]
     ids = {_ID_PREFIX + match[1] for match in matches if match is not None}
@@ -141,7 +141,7 @@ async def find_api_key(conn: Reader, account_id: AccountId, key_id: ApiKeyId) ->
 
 
 async def lock_key_in_tx(conn: Connection, key_id: ApiKeyId) -> Standing | None:
-    """What the key is worth; nobody revokes it until the transaction ends. None: it is revoked, or has expired."""
+    """What the key may do; nobody revokes it until the transaction ends. None: it is revoked or has expired."""
     with translated():
         found = await conn.fetchval(
             """SELECT id FROM bank.api_keys WHERE id = $1 AND revoked_at IS NULL
@@ -150,7 +150,7 @@ async def lock_key_in_tx(conn: Connection, key_id: ApiKeyId) -> Standing | None:
         )
         if found is None:
             return None
-        row = await conn.fetchrow(  # a statement of its own: what was committed while the first one waited counts
+        row = await conn.fetchrow(  # a second statement, to see what was committed while the first one waited
             """SELECT bank.key_has_powers($1) AS has_powers, max(generation) AS generation FROM bank.key_line($1)""",
             key_id,
         )
@@ -160,10 +160,10 @@ async def lock_key_in_tx(conn: Connection, key_id: ApiKeyId) -> Standing | None:
 async def revoke_api_key_in_tx(
     conn: Connection, key_id: ApiKeyId, *, keep_made: bool = False
 ) -> dict[ApiKeyId, AccountId]:
-    """From the commit on the key opens nothing, nor do those that come from it, unless they are kept.
+    """Revoke the key and, unless `keep_made`, the keys that come from it. In force from the commit on.
 
-    Gives those that still opened something, with their accounts; none for a repeat. Who is making a key at this moment
-    holds the row of his own, is waited for, and what he made is found.
+    Returns the keys that were still valid, with their accounts; none for a repeat. A maker of a key holds the row of
+    his own key: this call waits for him and finds the key that he made.
     """
     revoked: dict[ApiKeyId, AccountId] = {}
     generation = [key_id]
@@ -188,7 +188,7 @@ async def revoke_api_key_in_tx(
 
 
 async def comes_from_account(conn: Connection, key_id: ApiKeyId, account_id: AccountId) -> bool:
-    """Whether the key, or one that it comes from, is of this account."""
+    """Whether the key, or one that it comes from, belongs to this account."""
     with translated():
         found: bool = await conn.fetchval(
             "SELECT EXISTS (SELECT FROM bank.key_line($1) WHERE account_id = $2)", key_id, account_id
@@ -197,7 +197,7 @@ async def comes_from_account(conn: Connection, key_id: ApiKeyId, account_id: Acc
 
 
 async def are_of_one_person(conn: Connection, key_id: ApiKeyId, other_id: ApiKeyId) -> bool:
-    """Whether they are of one account, or come from keys of one. The bootstrap key is nobody's."""
+    """Whether both keys belong to one account or come from keys of one. The bootstrap key belongs to nobody."""
     with translated():
         found: bool = await conn.fetchval("SELECT bank.are_of_one_person($1, $2)", key_id, other_id)
     return found

@@ -11,7 +11,7 @@ from engine.ledger.database import Connection, change_any, change_one, translate
 
 
 async def open_accounts_in_tx(conn: Connection, node: NodeName) -> tuple[int, int, int]:
-    """The ids of the node's accounts for channels, commit escrow and on-chain coins; a repeat finds them."""
+    """Open the node's accounts for channels, commit escrow and on-chain coins. Returns the ids; a repeat finds them."""
     codes = (chart.channels(node), chart.commit_escrow(node), chart.onchain(node))
     first, second, third = [await open_account_in_tx(conn, code, "asset", mode="append") for code in codes]
     return first, second, third
@@ -51,7 +51,7 @@ async def read_cursor(conn: Connection, node: NodeName) -> int:
 
 
 async def move_cursor(conn: Connection, node: NodeName, settle_index: int) -> None:
-    """Forward only: a late writer cannot move it back."""
+    """Move the cursor, forward only: a late writer cannot move it back."""
     await change_one(
         conn, "UPDATE bank.nodes SET settle_index = greatest(settle_index, $2) WHERE name = $1", node, settle_index
     )
@@ -59,18 +59,18 @@ async def move_cursor(conn: Connection, node: NodeName, settle_index: int) -> No
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handed:
-    """How far the receipts of a node have come, by its settle index."""
+    """How far a node's receipts are processed, by settle index."""
 
     credited_index: int
-    """Up to here all are in the books."""
+    """All receipts up to here are in the books."""
     handed_on_index: int
-    """Up to here all had a workflow at the last sweep."""
+    """All receipts up to here had a workflow at the last sweep."""
     settle_index: int
-    """Up to here all have a workflow."""
+    """All receipts up to here have a workflow."""
 
 
 async def read_handed(conn: Connection, node: NodeName) -> Handed:
-    """What is known of the node's receipts."""
+    """How far the node's receipts are processed."""
     with translated():
         row = await conn.fetchrow(
             "SELECT credited_index, handed_on_index, settle_index FROM bank.nodes WHERE name = $1", node
@@ -79,7 +79,7 @@ async def read_handed(conn: Connection, node: NodeName) -> Handed:
 
 
 async def note_handed(conn: Connection, node: NodeName, *, credited_index: int, handed_on_index: int) -> None:
-    """Forward only, as `move_cursor`."""
+    """Store how far receipts are processed, forward only, as `move_cursor`."""
     await change_one(
         conn,
         """UPDATE bank.nodes SET credited_index = greatest(credited_index, $2),
@@ -92,13 +92,13 @@ async def note_handed(conn: Connection, node: NodeName, *, credited_index: int, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InFlight:
-    """A payment that waits for the final status from its node."""
+    """A payment that waits for its node's final status."""
 
     id: PaymentId
     payment_hash: PaymentHash
     workflow_id: str
     known_payment_index: int
-    """What the node says about this index or a lower one is old news."""
+    """What the node says about this payment index or a lower one is old."""
     reason: str | None
     """What it was waiting for when a worker last looked."""
 
@@ -120,7 +120,7 @@ async def list_in_flight(conn: Connection, node: NodeName, *, after: str, limit:
 async def report_room(
     conn: Connection, node: NodeName, outbound_msat: Msat, inbound_msat: Msat, announced_inbound_msat: Msat
 ) -> None:
-    """The node is alive, and can send and receive this much."""
+    """Store that the node is alive, and how much it can send and receive."""
     await change_any(
         conn,
         """UPDATE bank.nodes SET outbound_msat = $2, inbound_msat = $3, announced_inbound_msat = $4,

@@ -34,7 +34,7 @@ class WithdrawLink:
     """Whether the key that made it is neither revoked nor expired."""
 
     def status(self, now: datetime) -> str:
-        """`open` while it can be claimed; else `deleted` (or its key has ended), `expired` or `used_up`."""
+        """`open` while it can be claimed; else `deleted` (also when its key has ended), `expired` or `used_up`."""
         if self.deleted_at is not None or not self.key_lives:
             return "deleted"
         if self.expires_at is not None and self.expires_at <= now:

@@ -6,8 +6,8 @@
     corrected    corr:<id>          Dr debit A · Cr credit A, where one of them is a suspense account
     capital      capital:<id>       Dr asset A · Cr equity:capital A, or the other way round
 
-The first two are posted in one transaction, so neither exists without the other. Proposer and approver stand in the
-metadata of each, the reason is its description. Pure: values and account ids in, postings out.
+The first two are posted in one transaction, so neither exists without the other. The metadata of each name proposer and
+approver, and its description is the reason. Pure: values and account ids in, postings out.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from engine.ledger.book import Fact, Posting, credit, debit
 
 
 def corrected(correction: Correction, approved_by: str | None, ids: Mapping[str, int]) -> list[Posting]:
-    """All that it moves, to be posted in one transaction. `ids` has its two accounts and the one that it passes.
+    """The postings of a correction, for one transaction. `ids` has its two accounts and the suspense account.
 
     Raises InvariantBroken without a second operator.
     """

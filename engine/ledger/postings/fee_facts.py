@@ -1,4 +1,4 @@
-"""What a posting with a fee of ours says about it in its metadata."""
+"""The metadata of a posting with our fee."""
 
 from engine.domain.fee import Charge
 from engine.ledger.book import Fact

@@ -1,4 +1,4 @@
-"""The posting of a node that is adopted: what it holds becomes capital.
+"""The posting of a node's adoption: what it holds becomes capital.
 
     event     reference             entries
     adopted   node:<name>:opening   Dr channels · Dr commit escrow · Dr on chain · Cr capital
@@ -17,7 +17,7 @@ _ACTOR = "adopt-node"
 def adopted(
     ids: ChartIds, node: NodeName, accounts: tuple[int, int, int], amounts_msat: tuple[Msat, Msat, Msat]
 ) -> Posting | None:
-    """Accounts and amounts of channels, commit escrow and on-chain wallet. None for an empty node."""
+    """The opening: accounts and amounts of channels, commit escrow and on-chain wallet. None for an empty node."""
     legs = [debit(account, amount) for account, amount in zip(accounts, amounts_msat, strict=True) if amount > 0]
     if not legs:
         return None

@@ -35,7 +35,7 @@ def hold_ref(payment_hash: PaymentHash, attempt: int) -> str:
 
 
 def reserved(ids: ChartIds, payment: Payment, payer: int, counts: Sequence[Count] = ()) -> Posting:
-    """Amount, routing cap and our fee are held, before anything is sent. `counts` count towards the payer's limits."""
+    """Hold amount, routing cap and our fee before anything is sent. `counts` count towards the payer's limits."""
     return Posting(
         ref=hold_ref(*_attempt(payment)),
         template="lightning_reserved",
@@ -58,9 +58,9 @@ def settled(
     fee_msat: Msat,
     delivered_msat: Msat | None = None,
 ) -> Posting:
-    """The node paid, with `fee_msat` for routing: amount and both fees leave, the user has the rest of the hold again.
+    """The node paid, with `fee_msat` for routing: amount and both fees leave, and the rest of the hold is released.
 
-    `delivered_msat` replaces the amount where the payee has taken another one. Raises InvariantBroken for more than is
+    `delivered_msat` replaces the amount if the payee has taken another one. Raises InvariantBroken for more than is
     held.
     """
     payment_hash, attempt = _attempt(payment)
@@ -88,7 +88,7 @@ def settled(
 
 
 def released(payment: Payment) -> Posting:
-    """The node said that nothing was paid: the user has all of the hold again."""
+    """The node said that nothing was paid: all of the hold is released."""
     payment_hash, attempt = _attempt(payment)
     return Posting(
         ref=f"ln:{payment_hash}:void:{attempt}",
@@ -103,7 +103,7 @@ def released(payment: Payment) -> Posting:
 def paid_internally(
     ids: ChartIds, payment: Payment, *, payer: int, payee: int, counts: Sequence[Count] = ()
 ) -> Posting:
-    """From one of our users to another; final at once. The payer pays our fee."""
+    """A payment from one of our users to another; final at once. The payer pays our fee."""
     fee_msat = payment.service_fee_msat
     legs = [debit(payer, payment.amount_msat + fee_msat), credit(payee, payment.amount_msat)]
     if fee_msat > 0:

@@ -1,13 +1,13 @@
-"""The posting of a receipt: an invoice of ours was paid from outside. A: what came, B: our fee, at most A.
+"""The posting of a receipt: one of our invoices was paid from outside. A: what came, B: our fee, at most A.
 
     event                                       reference               entries
     credited                                    ln:<hash>:recv          Dr channels A · Cr user A−B · Cr fees B
-    credited although a user of ours had paid   ln:<hash>:recv:outside  the same
+    credited although one of our users had paid ln:<hash>:recv:outside  the same
     paid by one of our users (payment.py)       ln:<hash>:recv          there the payer pays our fee
     for no invoice, or a closed account         ln:<hash>:recv          suspense.py
 
-The reference is shared, so when two pay the same invoice at the same moment the second is seen, whoever it is. Pure:
-values and account ids in, one posting out.
+Both payers of an invoice share the reference. So when two pay the same invoice at the same moment, the second one is
+noticed, whoever it is. Pure: values and account ids in, one posting out.
 """
 
 from engine.domain.fee import Charge
@@ -22,9 +22,9 @@ TEMPLATE = "lightning_received"
 
 
 def receive_ref(payment_hash: PaymentHash, *, beside_internal: bool = False) -> str:
-    """Names "this invoice of ours was paid", from inside or outside.
+    """The reference of "this invoice was paid", from inside or outside.
 
-    `beside_internal`: from outside, although one of our users has paid it.
+    `beside_internal`: paid from outside, although one of our users has paid it too.
     """
     return f"ln:{payment_hash}:recv" + (":outside" if beside_internal else "")
 

@@ -1,10 +1,10 @@
-"""The posting of money that has no owner: for an unknown payment hash, or for an account that is closed. A: what came.
+"""The posting of money without an owner: for an unknown payment hash, or for a closed account. A: what came.
 
     event      reference                         entries
     unclaimed  ln:<hash>:recv, or its :outside   Dr channels A · Cr suspense:in A
 
-The money is real and stands in the node's channels, so the books follow the node. It waits in suspense until two
-operators say whose it is (correction.py). Nobody pays a fee for it. Pure: values and account ids in, one posting out.
+The money is real and is in the node's channels, so the books follow the node. It waits in suspense until two operators
+decide whose it is (correction.py). Nobody pays a fee for it. Pure: values and account ids in, one posting out.
 """
 
 from engine.domain.ids import PaymentHash
@@ -23,7 +23,7 @@ def unclaimed(
     beside_internal: bool,
     workflow_id: str,
 ) -> Posting:
-    """Money came in over Lightning, and no invoice of an open account asks for it."""
+    """Money came in over Lightning, and no invoice of an open account asked for it."""
     return Posting(
         ref=receive_ref(payment_hash, beside_internal=beside_internal),
         template=TEMPLATE,
