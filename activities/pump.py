@@ -109,7 +109,7 @@ class Pump(PumpActivities):
             if cursor > 0:
                 return cursor
             await until_paid(self._lnd)
-            # List once more: a list that begins after an invoice has settled has the first ones.
+            # List again: only a list that begins after the first invoice has settled is sure to have it.
             settled = await self._lnd.list_settled_invoices()
             await start_receipts(self._client, self._lnd.name, settled, together=self._together)
             async with self._pool.acquire() as conn:

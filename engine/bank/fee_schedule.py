@@ -1,6 +1,6 @@
 """Which fee applies: the schedule in force when a payment is opened or a receipt booked.
 
-The transaction reads the version in force beside a row that it needs anyway. A version never changes, so a process
+The transaction reads the version in force with a row that it needs anyway. A version never changes, so a process
 reads and parses it once, and no payment waits for a query of its own. Each charge is kept with version and level:
 `engine.domain.fee.fee` computes the same again at any time.
 """

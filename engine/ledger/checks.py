@@ -2,7 +2,7 @@
 
 The database refuses to break these rules. Here they are computed again from the entries alone, which finds a gap in
 those guards, a wrongly restored backup or a change by hand. The checks only read. They see one snapshot, so they may
-run beside payments. They read every entry, so each rule has a timeout of its own, of minutes instead of seconds.
+run while payments go on. They read every entry, so each rule has a timeout of its own, of minutes instead of seconds.
 
     1 entries sum to zero per transfer, currency and layer     5 no hold resolved twice, early or past its expiry
     2 balance rows equal their entries; versions gapless        6 assets + expenses = liabilities + equity + income

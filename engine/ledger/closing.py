@@ -1,8 +1,8 @@
 """Closes the books at a full hour: stores sums per account, so that no balance needs to add up all history.
 
 A closing is written once and never changes. Nothing is posted before it any more: the database refuses to post while
-its clock stands there. `engine/ledger/sql/close.sql` says which accounts get a closing and why it is exact. The checks
-of the books add every closing up again.
+its clock is before the last closing. `engine/ledger/sql/close.sql` says which accounts get a closing and why it is
+exact. The checks of the books add every closing up again.
 """
 
 from datetime import datetime
