@@ -1,4 +1,4 @@
-"""The books' side of a correction. Each step is one transaction and safe to repeat: a second call finds the first.
+"""The books' side of a correction. Each step is one transaction. A second call finds what the first did.
 
 An operator's decision, its line in the correction's trail and its line in the audit trail are written in one
 transaction. Posting follows in a transaction of its own, so the decision stays recorded even if the books refuse it.

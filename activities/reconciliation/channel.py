@@ -33,8 +33,8 @@ def name_ends(
 
     LND reports balances of ended channels in whole satoshi. What is left over on the channels, less than one satoshi
     for each, is added to the first one. A cooperative close pays the fractions of both sides to the side that opened
-    the channel (seen), so for our channels the sum may also be up to one satoshi too low. `left` is books − node per
-    account, without what other findings explain.
+    the channel (seen). So the sum may also be too low, by up to one satoshi for each of our channels. `left` is books −
+    node per account, without what other findings explain.
     """
     shares = {channel.point: channel for channel in agreed}
     owed = [_owed_msat(shares[end.point], end) for end in ends]

@@ -79,7 +79,7 @@ def _without_digits(words: str) -> str:
 async def find_reader(
     conn: Connection, payment_hash: PaymentHash, total_msat: Msat, *, max_in_flight: int
 ) -> NodeName | None:
-    """The node that a payment of this hash would most likely be pinned to now; None for one of our own invoices."""
+    """The node that a payment of this hash would most likely be pinned to now; None for our own invoice or no node."""
     if await is_own_invoice(conn, payment_hash):
         return None
     return await choose_sender(conn, total_msat, max_in_flight=max_in_flight)

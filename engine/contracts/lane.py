@@ -44,7 +44,7 @@ class LaneActivities(ABC):
     async def open_lane(self, lane: LaneRequest) -> LaneOutcome:
         """Claim each key; settle or refuse each payment, whatever becomes of the others.
 
-        Internal payments are one transaction. Payments over Lightning are opened and sent one by one, concurrently.
+        Internal payments are one transaction. Payments over Lightning are opened and sent concurrently, each by itself.
         """
 
 

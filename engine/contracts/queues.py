@@ -8,8 +8,8 @@ PAYMENTS = "payments"
 """Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
 
 TASK_TIMEOUT = timedelta(seconds=5)
-"""After this time without an answer a workflow task goes to another worker, so a worker's death delays it no longer.
-Longer local activities renew it by themselves."""
+"""After this time without an answer a workflow task goes to another worker. So a worker's death delays a task by at
+most this. Longer local activities renew it by themselves."""
 
 
 def lightning_queue(node: NodeName) -> str:
