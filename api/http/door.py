@@ -5,8 +5,8 @@
                              While none can be looked up (503), it waits for its turn and is not counted
     everything else          counted, with a key or without: open paths, pages, paths that do not exist
 
-That a key is valid is learned from the route, which reads its caller (`deps.py`) and counts requests per key. Behind a
-trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives, else the one that connects.
+That a key is valid is learned from the route, which reads its caller (`access.py`) and counts requests per key. Behind
+a trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives, else the one that connects.
 """
 
 import asyncio

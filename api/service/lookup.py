@@ -1,4 +1,4 @@
-"""What requests ask of the books and of the rate counters, each together with all that ask the same (`together.py`).
+"""What requests ask of the books and of the rate counters, each together with all that ask the same (`coalesce.py`).
 
     await resources.lookups.ask(find_api_keys_by_token, token)
 
