@@ -6,11 +6,10 @@ from typing import Any
 
 from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection
-from engine.views.operator_tables import AuditLine
-from engine.views.page import Listing, columns
+from engine.views.page import Listing
 
 _LINES = Listing(
-    columns=columns(AuditLine),
+    columns="id, at, operator, key_id, action, account_id, subject, detail",
     source="bank.audit",
     condition="""($1::text IS NULL OR account_id = $1 OR detail ->> 'other_account_id' = $1)
              AND ($2::text IS NULL OR operator = $2) AND ($3::text IS NULL OR action = $3)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from engine.ledger.database import Connection
-from engine.views.operator_tables import Correction
-from engine.views.page import Listing, columns
+from engine.views.page import Listing
 
-_COLUMNS = columns(Correction)
+_COLUMNS = """id, kind, debit, credit, amount_msat, reason, case_id, reference, status, proposed_by, approved_by,
+    rejected_by, refusal_code, refusal_detail, workflow_id, created_at, expires_at, decided_at, ended_at"""
 CORRECTIONS = Listing(columns=_COLUMNS, source="bank.corrections", condition="$1::text IS NULL OR status = $1")
 """Of one status, or of all."""
 

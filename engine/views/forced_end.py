@@ -3,10 +3,10 @@
 from typing import Any
 
 from engine.ledger.database import Connection
-from engine.views.operator_tables import Decision
-from engine.views.page import Listing, columns
+from engine.views.page import Listing
 
-_COLUMNS = columns(Decision)
+_COLUMNS = """id, payment_id, payment_end, preimage, fee_msat, reason, status, proposed_by, decided_by, note,
+    created_at, decided_at"""
 DECISIONS = Listing(columns=_COLUMNS, source="bank.decisions", condition="$1::text IS NULL OR status = $1")
 """Of one status, or of all."""
 

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from sqlmodel import SQLModel
-
 from engine.domain.page import Position, Slice, cut
 from engine.ledger.database import Connection
 
 _PLACE = ("page_time", "page_key")
-
-
-def columns(model: type[SQLModel]) -> str:
-    """The columns that a class of `*_tables.py` describes, as a SELECT list."""
-    return ", ".join(model.model_fields)
 
 
 def keyset(time: str, key: str, first: int) -> str:

@@ -3,10 +3,11 @@
 from typing import Any
 
 from engine.ledger.database import Connection
-from engine.views.operator_tables import Case, Reconciliation
-from engine.views.page import Listing, columns
+from engine.views.page import Listing
 
-_RUN, _CASE = columns(Reconciliation), columns(Case)
+_RUN = "id, workflow_id, status, report, created_at, finished_at"
+_CASE = """id, kind, account, subject, amount_msat, detail, suspects, status, run, last_seen, vanished, note,
+    resolved_by, resolved_at, created_at"""
 RUNS = Listing(columns=_RUN, source="bank.reconciliations")
 CASES = Listing(columns=_CASE, source="bank.cases")
 

@@ -8,17 +8,18 @@ following one.
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
+from operator import itemgetter
+from typing import Any
 
 from engine.domain.page import MAX_LIMIT, Position, Slice, cut
 from engine.ledger.database import Connection
-from engine.views.bank_tables import Transaction
-from engine.views.page import columns, keyset
+from engine.views.page import keyset
 
 _LOOK = 5_000
 """The most rows that one page looks at, whatever the conditions."""
 _PARTS = ("transactions_paid", "transactions_paid_by_users", "transactions_received", "transactions_entered")
-_COLUMNS = columns(Transaction)
+_COLUMNS = """id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at,
+    reference, key"""
 _PART = f"""
 (SELECT {_COLUMNS} FROM bank.{{part}}
   WHERE wallet_id = $1 AND {keyset("created_at", "key", 2)}
@@ -66,11 +67,11 @@ class TransactionFilter:
 
 async def list_transactions(
     conn: Connection, wallet_id: str, wanted: TransactionFilter, after: Position, limit: int
-) -> Slice[Transaction]:
+) -> Slice[dict[str, Any]]:
     """One page of at most `MAX_LIMIT` rows, newest first."""
     frame = (wallet_id, *after, wanted.begins_at, wanted.ends_at)
     rows = await conn.fetch(_TRANSACTIONS, *frame, wanted.kind, wanted.status, wanted.direction, wanted.pattern)
-    found = cut([Transaction.model_construct(**row) for row in rows], limit, attrgetter("created_at", "key"))
+    found = cut([dict(row) for row in rows], limit, itemgetter("created_at", "key"))
     if found.following is None and wanted.is_narrow:
         return Slice(found.rows, await _last_seen(conn, frame))
     return found

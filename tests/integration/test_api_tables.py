@@ -1,11 +1,13 @@
-"""The classes of schema `bank` say what the migrations made."""
+"""The classes of schema `bank` say what the migrations made, and the views name the columns of the classes."""
 
 import asyncpg
 import pytest
 from sqlalchemy import ARRAY, Table
 from sqlalchemy.dialects import postgresql
 
-from engine.views.bank_tables import (
+from engine.views import audit, correction, forced_end, reconciliation, transaction
+from engine.views.page import Listing
+from engine.views.table.bank import (
     ApiKey,
     BankAccount,
     Batch,
@@ -22,12 +24,11 @@ from engine.views.bank_tables import (
     PaymentWait,
     RefusedSend,
     SuccessActionRow,
-    Transaction,
     Wallet,
     WithdrawClaim,
     WithdrawLinkRow,
 )
-from engine.views.operator_tables import (
+from engine.views.table.operator import (
     Agreement,
     AuditLine,
     Case,
@@ -93,6 +94,10 @@ async def columns(database: Database, table: str) -> dict[str, tuple[str, bool]]
     }
 
 
+def names(select: str) -> list[str]:
+    return [name.strip() for name in select.split(",")]
+
+
 @pytest.mark.parametrize("model", TABLES, ids=lambda model: model.__name__)
 async def test_each_class_is_its_table(shared_ledger_db: Database, model: type) -> None:
     table: Table = model.__table__  # type: ignore[attr-defined]
@@ -114,4 +119,21 @@ async def test_every_table_has_its_class_and_the_view_its_columns(shared_ledger_
         await connection.close()
     assert {row["tablename"] for row in tables} == {model.__table__.name for model in TABLES}  # type: ignore[attr-defined]
     view = await columns(shared_ledger_db, "transactions")
-    assert set(view) == {*Transaction.model_fields, "wallet_id"}
+    assert set(view) == {*names(transaction._COLUMNS), "wallet_id"}
+
+
+@pytest.mark.parametrize(
+    ("listing", "model"),
+    [
+        (audit._LINES, AuditLine),
+        (correction.CORRECTIONS, Correction),
+        (forced_end.DECISIONS, Decision),
+        (reconciliation.RUNS, Reconciliation),
+        (reconciliation.CASES, Case),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_a_view_of_whole_rows_names_every_column(listing: Listing, model: type) -> None:
+    table: Table = model.__table__  # type: ignore[attr-defined]
+    assert listing.source == table.fullname
+    assert names(listing.columns) == list(table.columns.keys())

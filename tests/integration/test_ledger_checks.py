@@ -16,8 +16,8 @@ from engine.domain.limit import Count
 from engine.ledger.book import Counted, credit, debit
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.database import open_pool
-from engine.views import ledger_tables
 from engine.views.balance import list_trial_balance
+from engine.views.table import ledger
 from tests.fixtures.postgres import Database, copy_of_template, migrate
 from tests.fixtures.stack import eventually
 from tests.integration.ledger_helpers import Bank, open_bank, run_as
@@ -125,7 +125,7 @@ async def test_the_classes_agree_with_the_migrated_database(ledger_db: Database)
     async with engine.connect() as connection:
         assert await connection.run_sync(differences) == []
     await engine.dispose()
-    assert ledger_tables.Account.__tablename__ == "accounts"
+    assert ledger.Account.__tablename__ == "accounts"
 
 
 async def test_migrating_again_changes_nothing(ledger_db: Database) -> None:

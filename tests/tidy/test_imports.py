@@ -46,6 +46,8 @@ WRONG = [
     ("engine/bank", "engine.ledger.book", "Bank and views hold rows"),
     ("engine/bank", "engine.ledger.postings.payment", "Bank and views hold rows"),
     ("engine/views", "engine.ledger.store", "Bank and views hold rows"),
+    ("api/service", "engine.views.table.bank", "SQLModel:"),
+    ("activities", "sqlmodel", "SQLModel:"),
     ("engine/ledger/postings", "asyncpg", "Postings are pure"),
     ("engine/ledger/postings", "engine.ledger.database", "Postings are pure"),
     ("activities", "engine.clients.lndrpc", "Generated LND stubs"),
@@ -56,7 +58,7 @@ ALLOWED = [
     *(("api/service", f"engine.clients.{name}") for name in ("bolt11", "cache", "lnd.invoice")),
     *(
         ("api/service", f"engine.{name}")
-        for name in ("bank.account.account", "views.bank_tables", "ledger.checks", "ledger.database", "views.balance")
+        for name in ("bank.account.account", "views.transaction", "ledger.checks", "ledger.database", "views.balance")
     ),
     ("api/http", "engine.telemetry"),
     ("api/service", "workflows"),

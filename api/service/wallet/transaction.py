@@ -1,6 +1,7 @@
 """What moved in a wallet, one row per business event."""
 
 from datetime import datetime
+from typing import Any
 
 from pydantic import BaseModel, Field
 
@@ -9,7 +10,6 @@ from api.service.resources import Resources
 from api.service.wallet.wallet import own_wallet
 from engine.domain.page import START, Position, Slice
 from engine.views import transaction
-from engine.views.bank_tables import Transaction
 from engine.views.transaction import TransactionFilter
 
 
@@ -48,5 +48,5 @@ async def list_transactions(
     return found.map(_shown)
 
 
-def _shown(row: Transaction) -> TransactionOut:
-    return TransactionOut(**row.model_dump(exclude={"key"}))
+def _shown(row: dict[str, Any]) -> TransactionOut:
+    return TransactionOut(**row)

@@ -1,4 +1,4 @@
-"""What operators see, set and decide in schema `bank`, as SQLModel classes: the other part of bank_tables.py."""
+"""What operators see, set and decide in schema `bank`, as SQLModel classes: the other part of `bank.py`."""
 
 from datetime import datetime
 from typing import Any, ClassVar
@@ -7,7 +7,7 @@ from sqlalchemy import BigInteger, Column
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlmodel import Field, SQLModel
 
-from engine.views.bank_tables import BANK, moment, number, text
+from engine.views.table.bank import BANK, moment, number, text
 
 
 class Reconciliation(SQLModel, table=True):

@@ -1,7 +1,7 @@
-"""The tables as SQLModel classes: for reads and administration, and for people who want to know what there is.
+"""Schema `ledger` as SQLModel classes: a typed description of each row, for readers and tests.
 
-The migrations are the truth; a test compares each class with the migrated database, column by column. Nothing is ever
-posted through these: the database refuses it, see `store.py`.
+The migrations are the truth; a test compares each class with the migrated database, column by column. No process
+imports these classes (decision 0043), and the database refuses to post through them: see `engine/ledger/store.py`.
 """
 
 from datetime import date, datetime

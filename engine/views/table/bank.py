@@ -1,8 +1,8 @@
-"""Schema `bank` as SQLModel classes: one description of each row, for views and for readers.
+"""Schema `bank` as SQLModel classes: a typed description of each row, for readers and tests.
 
-The migrations are the truth; a test compares each class with the migrated database, column by column. Views take their
-column lists from these classes (`page.columns`) and read with plain statements over asyncpg: an object of these classes
-with its checks takes as long to make as ten rows take to read.
+The migrations are the truth; a test compares each class with the migrated database, column by column. No process
+imports these classes (decision 0043): views name their columns and read with plain statements over asyncpg, and a test
+compares their columns with these classes.
 """
 
 from datetime import datetime
@@ -334,20 +334,3 @@ class WithdrawClaim(SQLModel, table=True):
     link_id: str = text("bank.withdraw_links.id")
     created_at: datetime = moment()
     returned_at: datetime | None = moment(nullable=True)
-
-
-class Transaction(SQLModel):
-    """What moved in a wallet: a row of the view `bank.transactions`."""
-
-    id: str
-    kind: str
-    direction: str
-    status: str
-    amount_msat: int
-    fee_msat: int
-    memo: str | None
-    counterparty: str | None
-    created_at: datetime
-    settled_at: datetime | None
-    reference: str
-    key: str
