@@ -6,9 +6,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-MAX_WAIT_S = 60
-"""Nobody waits longer."""
-
 
 class Deadline:
     """A moment in this event loop's time."""

@@ -17,8 +17,9 @@ from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 
+from api.http.prefer import MAX_WAIT_S
 from api.service import temporal
-from api.service.deadline import MAX_WAIT_S, Deadline
+from api.service.deadline import Deadline
 from engine.clients.announcements import Announcement, Listener
 from engine.contracts import workflow_ids
 from engine.contracts.lane import LaneOutcome, LaneRequest, lane_start
