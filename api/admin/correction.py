@@ -82,8 +82,8 @@ async def propose_correction(
     proposed = await propose.propose_correction(resources, caller, order)
     if proposed.is_replay:
         mark_replayed(response)
-    response.headers["Location"] = f"{router.prefix}/{proposed.correction.id}"
-    return proposed.correction
+    response.headers["Location"] = f"{router.prefix}/{proposed.content.id}"
+    return proposed.content
 
 
 @router.get("", summary="List corrections", responses=problems("forbidden", "invalid_request"))

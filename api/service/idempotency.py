@@ -40,16 +40,8 @@ class Intent:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """The id of what a request made, or of what an earlier one with its key had made."""
-
-    id: str
-    replayed: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome(Generic[T]):
-    """What a request made, as it is now, and whether an earlier request with the same key had made it."""
+    """What a request made, as it is now or by its id, and whether an earlier request with the same key had made it."""
 
     content: T
     is_replay: bool
@@ -89,8 +81,8 @@ async def once(
     intent: Intent,
     resource_id: str,
     make: Callable[[Connection], Awaitable[None]],
-) -> Made:
-    """Make the resource and take the key, in one transaction; or find what the key's first request made.
+) -> Outcome[str]:
+    """Make the resource and take the key, in one transaction; or find what the key's first request made. Gives its id.
 
     A refusal raised by `make` is recorded under the key and raised.
     """
@@ -111,20 +103,20 @@ async def once_written(
     intent: Intent,
     resource_id: str,
     write: Callable[[], Awaitable[bool]],
-) -> Made:
+) -> Outcome[str]:
     """As `once`, where `write` takes the key itself, in the transaction that makes it: whether the key was free."""
     try:
         if await write():
-            return Made(resource_id, replayed=False)
+            return Outcome(resource_id, is_replay=False)
     except (Refused, Conflict) as refusal:
         known = None if intent.key is None else await _record(resources, intent, intent.key, refusal)
         if known is None:
             raise
-        return Made(replay(known, intent), replayed=True)
+        return Outcome(replay(known, intent), is_replay=True)
     found = await find_replay(resources, intent)
     if found is None:  # it stands for a payment or a batch that is accepted and has not been opened
         raise _used_otherwise()
-    return Made(found, replayed=True)
+    return Outcome(found, is_replay=True)
 
 
 async def _record(resources: Resources, intent: Intent, key: str, refusal: EngineError) -> KeyRecord | None:

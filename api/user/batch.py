@@ -86,9 +86,9 @@ async def pay_batch(
     answer = await pay.pay_batch(resources, caller, wanted, deadline)
     if answer.is_replay:
         idempotency_key.mark_replayed(response)
-    if not answer.is_final:
-        prefer.accept(response, f"/v1/payments/batch/{answer.batch.id}")
-    return answer.batch
+    if not answer.content.is_final:
+        prefer.accept(response, f"/v1/payments/batch/{answer.content.id}")
+    return answer.content
 
 
 @router.get("/v1/payments/batch/{batch_id}", summary="Show a batch", responses=problems("forbidden", "not_found"))

@@ -53,7 +53,7 @@ async def make_link(
     made = await link.make_link(resources, caller, order)
     if made.is_replay:
         mark_replayed(response)
-    return made.link
+    return made.content
 
 
 @router.get(

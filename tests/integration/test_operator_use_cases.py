@@ -88,8 +88,8 @@ async def test_a_correction_is_proposed_once_and_approved_by_another_person(api:
     proposed = await propose.propose_correction(api.resources, carol, order())
     again = await propose.propose_correction(api.resources, carol, order())
     assert (proposed.is_replay, again.is_replay) == (False, True)
-    assert proposed.correction == again.correction
-    correction_id = proposed.correction.id
+    assert proposed.content == again.content
+    correction_id = proposed.content.id
     with pytest.raises(Forbidden, match="another operator must"):
         await decide.approve_correction(api.resources, carol, correction_id)
     posted = await decide.approve_correction(api.resources, dave, correction_id, note="seen")
@@ -113,14 +113,14 @@ async def test_a_key_from_the_proposers_account_approves_nothing(api: Api) -> No
     hers = await authenticate(api.resources, made.json()["key"])
     assert hers.owner != carol.owner
     with pytest.raises(Forbidden) as refusal:
-        await decide.approve_correction(api.resources, hers, proposed.correction.id)
+        await decide.approve_correction(api.resources, hers, proposed.content.id)
     assert refusal.value.code == "own_proposal"
 
 
 async def test_a_rejected_correction_has_moved_nothing(api: Api) -> None:
     carol = await operator(api, "finance")
     proposed = await propose.propose_correction(api.resources, carol, order())
-    rejected = await decide.reject_correction(api.resources, carol, proposed.correction.id, reason="taken back")
+    rejected = await decide.reject_correction(api.resources, carol, proposed.content.id, reason="taken back")
     assert (rejected.status, rejected.transfers) == (CorrectionStatus.REJECTED, [])
 
 

@@ -157,14 +157,15 @@ async def test_a_batch_pays_all_of_its_items_or_none(desk: Desk, worker: Worker)
         return BatchOrder(wallet_id=alice.wallet_id, items=items, key=key, body_hash=digest(amounts_msat))
 
     first = await pay_batch(desk.resources, alice.caller, batch("all", 30, 20), Deadline(0))
-    assert (first.batch.status, first.batch.total_msat, first.is_final, first.is_replay) == ("settled", 50, True, False)
+    assert (first.content.status, first.content.total_msat, first.is_replay) == ("settled", 50, False)
+    assert first.content.is_final
     again = await pay_batch(desk.resources, alice.caller, batch("all", 30, 20), Deadline(0))
-    assert (again.batch, again.is_replay, len(worker.started)) == (first.batch, True, 1)
+    assert (again.content, again.is_replay, len(worker.started)) == (first.content, True, 1)
     with pytest.raises(Refused) as refused:
         await pay_batch(desk.resources, alice.caller, batch("none", 30, 21), Deadline(0))
     assert (refused.value.code, refused.value.fields["item"]) == ("insufficient_funds", 1)
     assert (await desk.available(alice), await desk.available(bob)) == (50, 50)
-    assert await show_batch(desk.resources, alice.caller, first.batch.id) == first.batch
+    assert await show_batch(desk.resources, alice.caller, first.content.id) == first.content
 
 
 async def test_a_withdraw_link_pays_the_invoice_of_whoever_has_it_as_often_as_it_says(desk: Desk) -> None:
@@ -172,27 +173,27 @@ async def test_a_withdraw_link_pays_the_invoice_of_whoever_has_it_as_often_as_it
     wanted = LinkOrder(wallet_id=alice.wallet_id, amount_msat=Msat(1_000_000), key="link", body_hash=digest("link"))
     made = await make_link(desk.resources, alice.caller, wanted)
     assert (await make_link(desk.resources, alice.caller, wanted)).is_replay
-    assert made.link.url is not None
-    sealed_id, text = made.link.url.rpartition("/")[2], invoice()
+    assert made.content.url is not None
+    sealed_id, text = made.content.url.rpartition("/")[2], invoice()
     k1 = (await open_link(desk.resources, sealed_id)).k1
     for _ in range(2):  # a repeat changes nothing
         await claim(desk.resources, sealed_id, k1, text)
-    shown = await show_link(desk.resources, alice.caller, made.link.id)
+    shown = await show_link(desk.resources, alice.caller, made.content.id)
     assert (shown.status, shown.uses_left) == ("used_up", 0)
     assert await desk.available(alice) == 3_000_000 - 1_000_000 - default_routing_cap(Msat(1_000_000))
     with pytest.raises(Refused, match="used"):
         await open_link(desk.resources, sealed_id)
     with pytest.raises(NotFound):
         await open_link(desk.resources, sealed_id[:-1] + ("0" if sealed_id[-1] != "0" else "1"))
-    assert (await delete_own_link(desk.resources, alice.caller, made.link.id)).status == "deleted"
+    assert (await delete_own_link(desk.resources, alice.caller, made.content.id)).status == "deleted"
 
 
 async def test_a_claimant_learns_nothing_of_the_owners_balance(desk: Desk) -> None:
     poor = await desk.open_account()
     wanted = LinkOrder(wallet_id=poor.wallet_id, amount_msat=Msat(1_000_000), key=None, body_hash=digest("link"))
     made = await make_link(desk.resources, poor.caller, wanted)
-    assert made.link.url is not None
-    sealed_id = made.link.url.rpartition("/")[2]
+    assert made.content.url is not None
+    sealed_id = made.content.url.rpartition("/")[2]
     k1 = (await open_link(desk.resources, sealed_id)).k1
     with pytest.raises(EngineError) as refused:
         await claim(desk.resources, sealed_id, k1, invoice())

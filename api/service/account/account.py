@@ -61,7 +61,7 @@ async def open_account(
         await record_in_tx(conn, caller.act("account.open", account_id=new.id, **facts))
 
     made = await once(resources, Intent(owner=caller.owner, key=key, body_hash=body_hash), new.id, make)
-    return Outcome(await _read(resources, AccountId(made.id)), is_replay=made.replayed)
+    return Outcome(await _read(resources, AccountId(made.content)), is_replay=made.is_replay)
 
 
 async def show_own_account(resources: Resources, caller: Caller) -> AccountOut:

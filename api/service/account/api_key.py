@@ -76,8 +76,8 @@ async def make_api_key(
             await record_in_tx(conn, caller.act("key.make", account_id=account, subject=key_id, **facts))
 
     made = await once(resources, intent, key_id, make)
-    shown = None if made.replayed else token(key_id, secret)
-    return Outcome(await _read(resources, account, ApiKeyId(made.id), shown), is_replay=made.replayed)
+    shown = None if made.is_replay else token(key_id, secret)
+    return Outcome(await _read(resources, account, ApiKeyId(made.content), shown), is_replay=made.is_replay)
 
 
 async def list_api_keys(

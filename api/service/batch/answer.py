@@ -3,7 +3,6 @@
 A batch that has rows is settled. A batch that was refused has none: the refusal is the answer of its key.
 """
 
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -37,19 +36,10 @@ class BatchOut(BaseModel):
     created_at: datetime
     workflow_id: str = Field(description="The Temporal workflow, for operators.")
 
-
-@dataclass(frozen=True, slots=True)
-class BatchAnswer:
-    """A batch as its caller is told of it."""
-
-    batch: BatchOut
-    is_replay: bool
-    """Whether an earlier request with the same key was accepted."""
-
     @property
     def is_final(self) -> bool:
         """Whether the batch never changes again."""
-        return self.batch.status == "settled"
+        return self.status == "settled"
 
 
 def show(batch: Batch) -> BatchOut:

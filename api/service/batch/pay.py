@@ -8,10 +8,10 @@ As with a payment, the ids are made from account and key, and Postgres has the a
 
 from api.service.auth import Caller
 from api.service.batch import batch_run
-from api.service.batch.answer import BatchAnswer, BatchOut, show, show_unopened
+from api.service.batch.answer import BatchOut, show, show_unopened
 from api.service.batch.order import BatchOrder, check
 from api.service.deadline import Deadline, poll
-from api.service.idempotency import as_error, check_same, replaying
+from api.service.idempotency import Outcome, as_error, check_same, replaying
 from api.service.resources import Resources
 from engine.bank.batch import find_batch
 from engine.bank.idempotency import KeyRecord, find_key
@@ -20,7 +20,7 @@ from engine.domain.errors import InvariantBroken, Unavailable, no_such
 from engine.domain.ids import AccountId, BatchId, id_for_key
 
 
-async def pay_batch(resources: Resources, caller: Caller, order: BatchOrder, deadline: Deadline) -> BatchAnswer:
+async def pay_batch(resources: Resources, caller: Caller, order: BatchOrder, deadline: Deadline) -> Outcome[BatchOut]:
     """Pay every item or none, once for the key, and wait for the end until the deadline.
 
     Raises the refusal of the order, marked as a replay where the key has got it before, and Unavailable where nothing
@@ -34,14 +34,14 @@ async def pay_batch(resources: Resources, caller: Caller, order: BatchOrder, dea
     if known is not None:
         check_same(known.body_hash, order.body_hash)
         with replaying():
-            return BatchAnswer(await _answer_of(resources, account_id, known), is_replay=True)
+            return Outcome(await _answer_of(resources, account_id, known), is_replay=True)
     if accepted is not None:
         check_same(bytes.fromhex(accepted.request.body_hash), order.body_hash)
     request = await check(resources, caller, order, batch_id) if accepted is None else accepted.request
     handle, started_here = await batch_run.start(resources.temporal, request)
     is_replay = accepted is not None or not started_here
     with replaying(is_replay=is_replay):
-        return BatchAnswer(await _follow(resources, request, order, handle, deadline), is_replay)
+        return Outcome(await _follow(resources, request, order, handle, deadline), is_replay)
 
 
 async def show_batch(resources: Resources, caller: Caller, batch_id: str) -> BatchOut:

@@ -10,7 +10,7 @@ from api.http.codes import Forbidden
 from api.service import temporal
 from api.service.auth import Caller, still_may_in_tx
 from api.service.correction.answer import ROLES, CorrectionWithTrail, read
-from api.service.idempotency import Intent, check_same, find_replay, replaying
+from api.service.idempotency import Intent, Outcome, check_same, find_replay, replaying
 from api.service.resources import Resources
 from engine.bank.idempotency import find_key
 from engine.contracts.correction import Proposal, correction_start
@@ -41,15 +41,9 @@ class CorrectionOrder:
     reference: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProposedCorrection:
-    """A correction, and whether an earlier request with the same key proposed it."""
-
-    correction: CorrectionWithTrail
-    is_replay: bool
-
-
-async def propose_correction(resources: Resources, caller: Caller, order: CorrectionOrder) -> ProposedCorrection:
+async def propose_correction(
+    resources: Resources, caller: Caller, order: CorrectionOrder
+) -> Outcome[CorrectionWithTrail]:
     """Propose it, once for the key. Nothing moves yet.
 
     Raises Forbidden, Invalid for accounts that nothing may be entered between, and Unavailable when no worker took the
@@ -69,7 +63,7 @@ async def propose_correction(resources: Resources, caller: Caller, order: Correc
         with replaying(is_replay=is_replay):
             known = await _wait_for_key(resources, intent, order.key)
     async with resources.reading() as conn:
-        return ProposedCorrection(await read(conn, known), is_replay)
+        return Outcome(await read(conn, known), is_replay)
 
 
 def require_role(caller: Caller, kind: CorrectionKind) -> None:

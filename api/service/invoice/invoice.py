@@ -49,8 +49,8 @@ async def make_invoice(
         return row is not None
 
     made = await once_written(resources, intent, invoice_id, write)
-    content = shown(written[0]) if written else await _read(resources, account, made.id)
-    return Outcome(content, is_replay=made.replayed)
+    content = shown(written[0]) if written else await _read(resources, account, made.content)
+    return Outcome(content, is_replay=made.is_replay)
 
 
 async def show_invoice(resources: Resources, caller: Caller, invoice_id: str) -> InvoiceOut:
@@ -88,7 +88,7 @@ async def cancel_invoice(
         async def make(conn: Connection) -> None:
             await cancel_in_tx(conn, InvoiceId(invoice_id))
 
-        is_replay = (await once(resources, intent, invoice_id, make)).replayed
+        is_replay = (await once(resources, intent, invoice_id, make)).is_replay
     return Outcome(await _read(resources, account, invoice_id), is_replay=is_replay)
 
 

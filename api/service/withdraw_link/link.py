@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pydantic import BaseModel, Field
 
 from api.service.auth import Caller
-from api.service.idempotency import Intent, Made, find_replay, once
+from api.service.idempotency import Intent, Outcome, find_replay, once
 from api.service.resources import Resources
 from api.service.withdraw_link.seal import link_url
 from engine.bank.limit import find_payer
@@ -60,16 +60,7 @@ class LinkOrder:
     """SHA-256 of the order, by which a repeat is told from another order with the same key."""
 
 
-@dataclass(frozen=True, slots=True)
-class MadeLink:
-    """The link that an order made."""
-
-    link: LinkOut
-    is_replay: bool
-    """Whether an earlier request with the same key made it."""
-
-
-async def make_link(resources: Resources, caller: Caller, order: LinkOrder) -> MadeLink:
+async def make_link(resources: Resources, caller: Caller, order: LinkOrder) -> Outcome[LinkOut]:
     """Make a link, once for the key. Raises NotFound for another account's wallet, Invalid for a time in the past."""
     account_id, key_id = caller.account_id, ApiKeyId(caller.key_id)
     async with resources.reading() as conn:
@@ -77,8 +68,8 @@ async def make_link(resources: Resources, caller: Caller, order: LinkOrder) -> M
             raise no_such("wallet")
     intent = Intent(owner=account_id, key=order.key, body_hash=order.body_hash)
     known = await find_replay(resources, intent)
-    made = await _make(resources, caller, order, intent) if known is None else Made(known, replayed=True)
-    return MadeLink(await show_link(resources, caller, made.id), made.replayed)
+    made = await _make(resources, caller, order, intent) if known is None else Outcome(known, is_replay=True)
+    return Outcome(await show_link(resources, caller, made.content), is_replay=made.is_replay)
 
 
 async def show_link(resources: Resources, caller: Caller, link_id: str) -> LinkOut:
@@ -120,7 +111,7 @@ def show(resources: Resources, caller: Caller, link: WithdrawLink) -> LinkOut:
     )
 
 
-async def _make(resources: Resources, caller: Caller, order: LinkOrder, intent: Intent) -> Made:
+async def _make(resources: Resources, caller: Caller, order: LinkOrder, intent: Intent) -> Outcome[str]:
     now = datetime.now(UTC)
     if order.expires_at is not None and order.expires_at <= now:
         raise Invalid("expires_at lies in the past.", field="expires_at")
