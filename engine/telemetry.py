@@ -41,9 +41,7 @@ def _start_traces(endpoint: str, service: str) -> Sequence[temporalio.client.Int
     # Imported here: half a second of start-up for what most processes never use.
     from opentelemetry import trace  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
-    from opentelemetry.instrumentation.asyncpg import AsyncPGInstrumentor  # noqa: PLC0415
-    from opentelemetry.instrumentation.grpc import GrpcAioInstrumentorClient  # noqa: PLC0415
-    from opentelemetry.instrumentation.redis import RedisInstrumentor  # noqa: PLC0415
+    from opentelemetry.instrumentation import asyncpg, grpc, redis  # noqa: PLC0415
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
@@ -52,9 +50,9 @@ def _start_traces(endpoint: str, service: str) -> Sequence[temporalio.client.Int
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: service}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
     trace.set_tracer_provider(provider)
-    AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]
-    RedisInstrumentor().instrument()
-    GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
+    asyncpg.AsyncPGInstrumentor().instrument()  # type: ignore[no-untyped-call]
+    redis.RedisInstrumentor().instrument()
+    grpc.GrpcAioInstrumentorClient().instrument()  # type: ignore[no-untyped-call]
     return (TracingInterceptor(),)
 
 

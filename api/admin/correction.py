@@ -14,7 +14,6 @@ from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.correction import answer, decide, propose
 from api.service.correction.answer import CorrectionOut, CorrectionWithTrail
-from api.service.correction.propose import CorrectionOrder
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.domain.correction import CorrectionKind, CorrectionStatus
@@ -78,7 +77,7 @@ async def propose_correction(
     resources: Res,
 ) -> CorrectionWithTrail:
     """Role: `finance` or `treasury`; a correction needs `finance`, capital needs `treasury`. Nothing moves yet."""
-    order = CorrectionOrder(key=key, body_hash=body.hash, **body.content.model_dump())
+    order = propose.CorrectionOrder(key=key, body_hash=body.hash, **body.content.model_dump())
     proposed = await propose.propose_correction(resources, caller, order)
     if proposed.is_replay:
         mark_replayed(response)

@@ -13,7 +13,6 @@ from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.forced_end import answer, decide, propose
 from api.service.forced_end.answer import DecisionOut
-from api.service.forced_end.propose import DecisionOrder
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.domain.forced_end import DecisionEnd, DecisionStatus
@@ -76,7 +75,8 @@ async def propose_decision(
     The same proposal of the same operator again is a repeat, and gets the first; another one is refused until that one
     is decided.
     """
-    decision = await propose.propose_decision(resources, caller, DecisionOrder(**body.content.model_dump()))
+    order = propose.DecisionOrder(**body.content.model_dump())
+    decision = await propose.propose_decision(resources, caller, order)
     response.headers["Location"] = f"{router.prefix}/{decision.id}"
     return decision
 

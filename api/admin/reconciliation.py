@@ -14,7 +14,7 @@ from api.http.errors import problems
 from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
-from api.service.reconciliation import case, run
+from api.service.reconciliation import case, resolve, run
 from api.service.reconciliation.case import CaseOut, CaseWithTrail
 from api.service.reconciliation.run import RunOut, StartedOut
 from api.service.resources import Resources
@@ -91,4 +91,4 @@ async def resolve_case(
 
     The same request by the same operator is a repeat and gets the case as it is. Any other is refused.
     """
-    return await case.resolve_case(resources, caller, case_id, reason=body.content.reason)
+    return await resolve.resolve_case(resources, caller, case_id, reason=body.content.reason)

@@ -8,7 +8,7 @@ not serve it. While Postgres is away the page says so (`millrace_books_up 0`) an
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
@@ -22,13 +22,12 @@ from prometheus_client import (
     ProcessCollector,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.access import get_resources
 from api.service.remembered import Remembered
 from api.service.resources import Resources
+from api.system.gauge import BookGauges
 from engine.domain.errors import EngineError
 from engine.ledger.database import Pool, translated
 from engine.views.metrics import Figures, read_figures
@@ -40,7 +39,6 @@ _KEPT_S, _LIFE_S = 5, 1
 _LIMIT_S = 3
 _MOST_HEADER_BYTES = 16_384
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
-_STATUSES = ("clean", "explained", "differs", "incomplete")
 _BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 
@@ -85,7 +83,7 @@ class Metrics:
         """Everything, in Prometheus's text format."""
         figures = await self._read(pool)
         books = CollectorRegistry(auto_describe=False)
-        books.register(_Books(figures, size=pool.get_size(), idle=pool.get_idle_size()))
+        books.register(BookGauges(figures, size=pool.get_size(), idle=pool.get_idle_size()))
         return generate_latest(self.registry) + generate_latest(books)
 
     async def _read(self, pool: Pool) -> Figures | None:
@@ -172,52 +170,3 @@ def _http(status: str, body: bytes) -> bytes:
         f"HTTP/1.1 {status}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     )
     return head.encode() + body
-
-
-class _Books(Collector):
-    """The figures as gauges. They give ages, not times, so an alert needs no clock of its own."""
-
-    def __init__(self, figures: Figures | None, *, size: int, idle: int) -> None:
-        self._figures, self._size, self._idle = figures, size, idle
-
-    def collect(self) -> Iterator[Metric]:
-        yield _gauge(
-            "postgres_connections", "Of this process.", "state", {"idle": self._idle, "used": self._size - self._idle}
-        )
-        yield GaugeMetricFamily("millrace_books_up", "1 while Postgres answers.", value=int(self._figures is not None))
-        if self._figures is not None:
-            yield from _of_books(self._figures)
-            yield from _of_reconciliation(self._figures)
-
-
-def _of_books(figures: Figures) -> Iterator[Metric]:
-    def per_node(name: str, about: str, field: str) -> Metric:
-        return _gauge(name, about, "node", {node.name: getattr(node, field) for node in figures.nodes})
-
-    yield per_node("payments_in_flight", "Payments whose end is not known.", "payments_in_flight")
-    yield per_node("payments_in_flight_oldest_seconds", "Age of the oldest; 0: none.", "oldest_payment_s")
-    yield per_node("invoices_open", "Invoices that can still be paid.", "open_invoices")
-    yield per_node("node_report_age_seconds", "Since the node said that it is alive.", "report_age_s")
-    yield per_node("node_outbound_msat", "What the node could send.", "outbound_msat")
-    yield per_node("node_inbound_msat", "What the node could receive.", "inbound_msat")
-    yield _gauge("rulebook_version", "The version in force.", "name", figures.rulebooks)
-    yield GaugeMetricFamily("millrace_held_msat", "Held for payments in flight.", value=figures.held_msat)
-
-
-def _of_reconciliation(figures: Figures) -> Iterator[Metric]:
-    found = figures.reconciliation
-    yield _gauge("cases_open", "Differences that wait for an operator's word.", "kind", found.open_cases)
-    if found.status is None:
-        return
-    yield GaugeMetricFamily("millrace_reconciliation_age_seconds", "Since the last run ended.", value=found.age_s)
-    statuses = {status: int(status == found.status) for status in _STATUSES}
-    yield _gauge("reconciliation_status", "1 for how the last run ended.", "status", statuses)
-    differences = found.differences_msat
-    yield _gauge("reconciliation_difference_msat", "Books less place less in flight.", "account", differences)
-
-
-def _gauge(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = GaugeMetricFamily(f"millrace_{name}", about, labels=[label])
-    for key, value in values.items():
-        family.add_metric([key], value)
-    return family

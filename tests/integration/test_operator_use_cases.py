@@ -17,7 +17,7 @@ from api.service.correction.propose import CorrectionOrder
 from api.service.forced_end.answer import list_decisions
 from api.service.forced_end.decide import approve_decision
 from api.service.forced_end.propose import DecisionOrder, propose_decision
-from api.service.reconciliation import case, run
+from api.service.reconciliation import resolve, run
 from engine.contracts import workflow_ids
 from engine.contracts.correction import DecideCorrection, Decision, Proposal
 from engine.domain.correction import CorrectionKind, CorrectionStatus
@@ -160,7 +160,7 @@ async def test_a_reconciliation_with_a_key_is_started_once(api: Api) -> None:
     with pytest.raises(NotFound):
         await run.show_run(api.resources, carol, "rec_none")
     with pytest.raises(NotFound):
-        await case.resolve_case(api.resources, carol, "case_none", reason="x")
+        await resolve.resolve_case(api.resources, carol, "case_none", reason="x")
 
 
 async def test_a_silent_temporal_is_told_as_that(api: Api) -> None:

@@ -11,7 +11,8 @@ import yaml
 from activities.failures import as_failure
 from activities.metrics import code_of, outcome_of, outcomes_of
 from api.http import connection
-from api.system.metrics import Metering, Metrics, _Books
+from api.system.gauge import BookGauges
+from api.system.metrics import Metering, Metrics
 from engine.contracts.batch import BatchOutcome
 from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus, Refusal
@@ -45,7 +46,7 @@ FIGURES = Figures(
 
 
 def of_the_api() -> set[str]:
-    families = list(_Books(FIGURES, size=3, idle=1).collect())
+    families = list(BookGauges(FIGURES, size=3, idle=1).collect())
     counted = [
         f"{family.name}_total" if family.type == "counter" else family.name for family in Metrics().registry.collect()
     ]
@@ -150,7 +151,7 @@ async def test_requests_are_counted_by_template_and_made_up_paths_are_not() -> N
 
 
 def test_without_postgres_the_page_says_so_and_nothing_of_the_books() -> None:
-    names = {family.name for family in _Books(None, size=0, idle=0).collect()}
+    names = {family.name for family in BookGauges(None, size=0, idle=0).collect()}
     assert names == {"millrace_books_up", "millrace_postgres_connections"}
 
 

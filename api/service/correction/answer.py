@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from api.http.codes import Forbidden
 from api.service.auth import Caller
 from api.service.resources import Resources
 from api.service.role import MAY, Role
@@ -117,3 +118,10 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
         "refusal": RefusalOut(code=code, detail=detail) if code else None,
         "transfers": refs if row["status"] == CorrectionStatus.POSTED else [],
     }
+
+
+def require_role(caller: Caller, kind: CorrectionKind) -> None:
+    """Raises Forbidden unless the key may propose and decide this kind."""
+    role = ROLES[kind]
+    if not caller.has_role(role):
+        raise Forbidden(f"The kind '{kind}' needs a key with the role {role}.", scope=role)

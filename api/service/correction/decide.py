@@ -7,8 +7,7 @@ from functools import partial
 
 from api.service import two_operators
 from api.service.auth import Caller
-from api.service.correction.answer import CorrectionWithTrail, read
-from api.service.correction.propose import require_role
+from api.service.correction.answer import CorrectionWithTrail, read, require_role
 from api.service.resources import Resources
 from engine.contracts.correction import Decision
 from engine.domain.errors import Conflict

@@ -6,10 +6,9 @@ A proposal that nobody decides ends after seven days.
 import asyncio
 from dataclasses import dataclass
 
-from api.http.codes import Forbidden
 from api.service import temporal
 from api.service.auth import Caller, still_may_in_tx
-from api.service.correction.answer import ROLES, CorrectionWithTrail, read
+from api.service.correction.answer import CorrectionWithTrail, read, require_role
 from api.service.idempotency import Intent, Outcome, check_same, find_replay, replaying
 from api.service.resources import Resources
 from engine.bank.idempotency import find_key
@@ -19,8 +18,7 @@ from engine.domain.errors import Invalid, Unavailable
 from engine.domain.ids import CaseId, CorrectionId, id_for_key
 from engine.domain.money import Msat
 from engine.ledger.database import Connection
-from engine.views.correction import find_codes
-from engine.views.reconciliation import find_case
+from engine.views import correction, reconciliation
 
 _LIMIT_S = 12
 _POLL_S = 0.05
@@ -66,20 +64,13 @@ async def propose_correction(
         return Outcome(await read(conn, known), is_replay)
 
 
-def require_role(caller: Caller, kind: CorrectionKind) -> None:
-    """Raises Forbidden unless the key may propose and decide this kind."""
-    role = ROLES[kind]
-    if not caller.has_role(role):
-        raise Forbidden(f"The kind '{kind}' needs a key with the role {role}.", scope=role)
-
-
 async def _check_books(conn: Connection, order: CorrectionOrder) -> None:
     """Raises Invalid for an account or a case that does not exist."""
-    found = await find_codes(conn, [order.debit, order.credit])
+    found = await correction.find_codes(conn, [order.debit, order.credit])
     for field, code in (("debit", order.debit), ("credit", order.credit)):
         if code not in found:
             raise Invalid(f"{field}: there is no account {code} in the books.", field=field)
-    if order.case_id is not None and await find_case(conn, order.case_id) is None:
+    if order.case_id is not None and await reconciliation.find_case(conn, order.case_id) is None:
         raise Invalid(f"case_id: there is no case {order.case_id}.", field="case_id")
 
 

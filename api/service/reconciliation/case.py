@@ -1,30 +1,22 @@
-"""Cases of the reconciliation for operators: differences that wait for a reason. The use cases, for any door.
-
-A case is ended by its workflow, which writes operator and reason into a trail that nobody can change. It moves no
-money. The operator is the account of the key, or `admin` for the bootstrap key.
-"""
+"""Cases of the reconciliation, differences that wait for a reason, as they are answered: one, or a page of them."""
 
 from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, Field
-from temporalio.exceptions import ApplicationError
 
-from api.service import temporal
 from api.service.auth import Caller
 from api.service.reconciliation.run import SuspectOut
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.contracts import workflow_ids
-from engine.contracts.reconciliation import CaseResolution, FindingKind
-from engine.domain.errors import Conflict, NotFound, Unavailable, no_such
+from engine.contracts.reconciliation import FindingKind
+from engine.domain.errors import no_such
 from engine.domain.ids import CaseId
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection
 from engine.views.reconciliation import CASES, find_case, list_trail
-from workflows.reconciliation import CaseWorkflow
 
-_LIMIT_S = 12
 _LONGEST_TRAIL = 1_000
 """Lines of a case that are shown, the newest: the trail of one that comes and goes with every run has no end."""
 
@@ -77,48 +69,15 @@ async def show_case(resources: Resources, caller: Caller, case_id: str) -> CaseW
     """One case with the newest lines of its trail. Raises NotFound."""
     caller.require_role(*MAY["reconcile"])
     async with resources.reading() as conn:
-        return await _read_case(conn, case_id)
-
-
-async def resolve_case(resources: Resources, caller: Caller, case_id: str, *, reason: str) -> CaseWithTrail:
-    """The case with its reason, which is written once. It moves no money.
-
-    The same reason of the same operator again is a repeat. Raises NotFound, Conflict (`case_resolved`) for another
-    one, and Unavailable when Temporal does not answer or the case's workflow does not run.
-    """
-    caller.require_role(*MAY["reconcile"])
-    async with resources.reading() as conn:
-        known = await _read_case(conn, case_id)
-    if known.status != "open":
-        if (known.resolved_by, known.note) == (caller.owner, reason):
-            return known
-        raise _resolved(known.resolved_by)
-    await _tell(resources, known, CaseResolution(operator=caller.owner, key_id=caller.key_id, reason=reason))
-    async with resources.reading() as conn:
-        return await _read_case(conn, case_id)
-
-
-async def _tell(resources: Resources, known: CaseWithTrail, resolution: CaseResolution) -> None:
-    try:
-        await temporal.tell(resources.temporal, known.workflow_id, CaseWorkflow.resolve, resolution, limit_s=_LIMIT_S)
-    except ApplicationError as refusal:
-        if refusal.type == "CaseResolved":
-            raise _resolved(None) from refusal
-        raise
-    except NotFound as error:  # ended since, or the run that opened the case has yet to start its workflow
-        raise Unavailable(error.detail, code="temporarily_unavailable") from error
-
-
-def _resolved(operator: str | None) -> Conflict:
-    by = f" by {operator}" if operator else ""
-    return Conflict(f"This case has been resolved{by}; its trail says how.", code="case_resolved")
+        return await read(conn, case_id)
 
 
 def _case(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "workflow_id": workflow_ids.case(CaseId(row["id"]))}
 
 
-async def _read_case(conn: Connection, case_id: str) -> CaseWithTrail:
+async def read(conn: Connection, case_id: str) -> CaseWithTrail:
+    """One case with the newest lines of its trail. Raises NotFound."""
     row = await find_case(conn, case_id)
     if row is None:
         raise no_such("case")

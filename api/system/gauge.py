@@ -1,0 +1,60 @@
+"""The figures of the books as gauges for Prometheus: ages and not times, so an alert needs no clock of its own."""
+
+from collections.abc import Iterator, Mapping
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from engine.views.metrics import Figures
+
+_STATUSES = ("clean", "explained", "differs", "incomplete")
+
+
+class BookGauges(Collector):
+    """What one reading of the books found, with the connections of this process."""
+
+    def __init__(self, figures: Figures | None, *, size: int, idle: int) -> None:
+        self._figures, self._size, self._idle = figures, size, idle
+
+    def collect(self) -> Iterator[Metric]:
+        """As Prometheus asks for it."""
+        yield _gauge(
+            "postgres_connections", "Of this process.", "state", {"idle": self._idle, "used": self._size - self._idle}
+        )
+        yield GaugeMetricFamily("millrace_books_up", "1 while Postgres answers.", value=int(self._figures is not None))
+        if self._figures is not None:
+            yield from _of_books(self._figures)
+            yield from _of_reconciliation(self._figures)
+
+
+def _of_books(figures: Figures) -> Iterator[Metric]:
+    def per_node(name: str, about: str, field: str) -> Metric:
+        return _gauge(name, about, "node", {node.name: getattr(node, field) for node in figures.nodes})
+
+    yield per_node("payments_in_flight", "Payments whose end is not known.", "payments_in_flight")
+    yield per_node("payments_in_flight_oldest_seconds", "Age of the oldest; 0: none.", "oldest_payment_s")
+    yield per_node("invoices_open", "Invoices that can still be paid.", "open_invoices")
+    yield per_node("node_report_age_seconds", "Since the node said that it is alive.", "report_age_s")
+    yield per_node("node_outbound_msat", "What the node could send.", "outbound_msat")
+    yield per_node("node_inbound_msat", "What the node could receive.", "inbound_msat")
+    yield _gauge("rulebook_version", "The version in force.", "name", figures.rulebooks)
+    yield GaugeMetricFamily("millrace_held_msat", "Held for payments in flight.", value=figures.held_msat)
+
+
+def _of_reconciliation(figures: Figures) -> Iterator[Metric]:
+    found = figures.reconciliation
+    yield _gauge("cases_open", "Differences that wait for an operator's word.", "kind", found.open_cases)
+    if found.status is None:
+        return
+    yield GaugeMetricFamily("millrace_reconciliation_age_seconds", "Since the last run ended.", value=found.age_s)
+    statuses = {status: int(status == found.status) for status in _STATUSES}
+    yield _gauge("reconciliation_status", "1 for how the last run ended.", "status", statuses)
+    differences = found.differences_msat
+    yield _gauge("reconciliation_difference_msat", "Books less place less in flight.", "account", differences)
+
+
+def _gauge(name: str, about: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = GaugeMetricFamily(f"millrace_{name}", about, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
