@@ -1,4 +1,4 @@
-"""Composition root of the worker processes: clients, activities, and one Temporal worker per task queue.
+"""Composition root of the worker processes: connections, and one Temporal worker per task queue.
 
     payments           workflow code and the ledger's activities
     lightning-<node>   everything that calls this one node
@@ -9,52 +9,27 @@ end, then leaves; what was not finished goes on in another process.
 """
 
 import asyncio
-import importlib
-import inspect
-import pkgutil
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import structlog
 from temporalio.client import Client, Interceptor
 from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
-import workflows
-from activities.announcements import AnnouncingInterceptor
-from activities.batch import Batches
-from activities.bootstrap import ensure_standing
-from activities.correction import Corrections
-from activities.direct_send import DirectSend
-from activities.failures import FailureInterceptor
-from activities.forced_end import Decisions
-from activities.invoice import InvoiceSweep, Receipts
-from activities.janitor import Janitor
-from activities.lane import Lanes
-from activities.metrics import CountingInterceptor
-from activities.node import NodeBooks, NodePositions
-from activities.payment import Payments
-from activities.pump import Pump
-from activities.quote import Quotes
-from activities.reconciliation.reconciliation import PlaceReconciliations, Reconciliations
-from activities.sending import Sending
-from engine.bank.in_flight import Caps
+from activities import announcements, bootstrap, failures, metrics, registry
 from engine.clients.announcements import Announcer
-from engine.clients.lnd.client import LndNode
-from engine.clients.lnd.history import LndHistory
-from engine.clients.lnd.route import LndRoutes
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.ids import NodeName
-from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, open_pool
 from engine.settings import WorkerSettings, load_settings
 from engine.telemetry import start_telemetry, temporal_runtime
+from workflows.registry import find_workflows
 
 log = structlog.get_logger("worker")
 
@@ -83,22 +58,14 @@ async def main() -> None:
             return
         pool, client = connecting.result()
         stack.push_async_callback(pool.close)
-        nodes = [LndNode(NodeName(name), node) for name, node in settings.nodes.items()]
-        histories = [LndHistory(NodeName(name), node) for name, node in settings.nodes.items()]
-        routes = [LndRoutes(NodeName(name), node) for name, node in settings.nodes.items()]
-        for close in (
-            [each.close for each in nodes] + [each.close for each in histories] + [each.close for each in routes]
-        ):
-            stack.push_async_callback(close)
+        nodes = [registry.NodeClients(NodeName(name), node, pool) for name, node in settings.nodes.items()]
+        for node in nodes:
+            stack.push_async_callback(node.close)
         announcer = Announcer(settings.redis_url.get_secret_value())
         stack.push_async_callback(announcer.close)
-        sendings = {node.name: Sending(node, pool) for node in nodes}
         workers = [
-            _payments_worker(client, pool, sendings, announcer, settings),
-            *(
-                _node_worker(client, pool, sendings[node.name], node, history, routes_of_it, settings)
-                for node, history, routes_of_it in zip(nodes, histories, routes, strict=True)
-            ),
+            _payments_worker(client, pool, nodes, announcer, settings),
+            *(_node_worker(client, pool, node, settings) for node in nodes),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
         standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
@@ -114,28 +81,23 @@ async def main() -> None:
 
 
 def _payments_worker(
-    client: Client, pool: Pool, sendings: Mapping[NodeName, Sending], announcer: Announcer, settings: WorkerSettings
+    client: Client,
+    pool: Pool,
+    nodes: Sequence[registry.NodeClients],
+    announcer: Announcer,
+    settings: WorkerSettings,
 ) -> Worker:
-    chart = Chart()
-    caps = Caps(per_account=settings.max_in_flight_per_account, per_node=settings.max_in_flight_per_node)
-    direct_send = DirectSend(sendings, most=settings.workflow_task_slots * 3 // 4)
-    payments = Payments(pool, chart, caps, direct_send)
     return Worker(
         client,
         task_queue=queues.PAYMENTS,
         workflows=find_workflows(),
-        activities=activities_of(
-            payments,
-            Lanes(pool, chart, payments, announcer),
-            Batches(pool, chart),
-            Receipts(pool, chart),
-            NodeBooks(pool, chart),
-            Reconciliations(pool),
-            Corrections(pool),
-            Janitor(pool, client),
-        ),
+        activities=registry.payment_activities(client, pool, nodes, announcer, settings),
         workflow_runner=UnsandboxedWorkflowRunner(),  # tests/workflow run the same code in the sandbox: decision 19
-        interceptors=[AnnouncingInterceptor(announcer), CountingInterceptor(), FailureInterceptor()],
+        interceptors=[
+            announcements.AnnouncingInterceptor(announcer),
+            metrics.CountingInterceptor(),
+            failures.FailureInterceptor(),
+        ],
         max_concurrent_workflow_tasks=settings.workflow_task_slots,
         max_concurrent_local_activities=4 * settings.workflow_task_slots,
         workflow_task_poller_behavior=PollerBehaviorAutoscaling(initial=4),
@@ -145,53 +107,16 @@ def _payments_worker(
     )
 
 
-def _node_worker(
-    client: Client,
-    pool: Pool,
-    sending: Sending,
-    node: LndNode,
-    history: LndHistory,
-    routes: LndRoutes,
-    settings: WorkerSettings,
-) -> Worker:
+def _node_worker(client: Client, pool: Pool, node: registry.NodeClients, settings: WorkerSettings) -> Worker:
     return Worker(
         client,
         task_queue=queues.lightning_queue(node.name),
-        activities=activities_of(
-            sending,
-            Decisions(node, pool, Chart()),
-            InvoiceSweep(node, pool, client),
-            Pump(node, pool, client, settings.receipts_together),
-            Quotes(routes),
-            NodePositions(node),
-            PlaceReconciliations(node, history, pool, client),
-        ),
-        interceptors=[CountingInterceptor(), FailureInterceptor()],
+        activities=registry.node_activities(client, pool, node, settings),
+        interceptors=[metrics.CountingInterceptor(), failures.FailureInterceptor()],
         max_concurrent_activities=500,  # a slow payee occupies a slot for seconds; it must not slow the others
         activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=2),
         graceful_shutdown_timeout=_NODE_GRACE,
     )
-
-
-def find_workflows() -> list[type]:
-    """Every workflow that stands in the room of workflows."""
-    modules = [importlib.import_module(f"workflows.{found.name}") for found in pkgutil.iter_modules(workflows.__path__)]
-    return [
-        each
-        for module in modules
-        for name, each in inspect.getmembers(module, inspect.isclass)
-        if name.endswith("Workflow") and each.__module__ == module.__name__
-    ]
-
-
-def activities_of(*implementations: object) -> list[Callable[..., Any]]:
-    """What the contracts of these objects declare, bound to the objects."""
-    return [
-        getattr(each, name)
-        for each in implementations
-        for contract in type(each).__bases__
-        for name in sorted(getattr(contract, "__abstractmethods__", ()))
-    ]
 
 
 async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]) -> tuple[Pool, Client]:
@@ -235,7 +160,7 @@ async def _keep_standing(client: Client, pool: Pool, nodes: list[NodeName], read
     ready = False
     while True:
         try:
-            stands = await ensure_standing(client, pool, nodes)
+            stands = await bootstrap.ensure_standing(client, pool, nodes)
             if stands and not ready and ready_file is not None:
                 await asyncio.to_thread(ready_file.touch)
             ready = ready or stands

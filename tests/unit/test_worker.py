@@ -5,9 +5,10 @@ import ast
 import pytest
 from temporalio import activity
 
-import worker
+from activities import registry
 from engine.contracts.lane import LaneActivities, LaneOutcome, LaneRequest
 from tests.tidy.house import ROOT, classes_with, dotted, read, room, sources
+from workflows.registry import find_workflows
 
 pytestmark = pytest.mark.unit
 
@@ -23,16 +24,16 @@ class Lanes(LaneActivities):
 
 def test_every_workflow_is_registered() -> None:
     written = [name for one in room("workflows") for name in classes_with(one, "workflow.defn")]
-    assert sorted(each.__name__ for each in worker.find_workflows()) == sorted(written)
+    assert sorted(each.__name__ for each in find_workflows()) == sorted(written)
 
 
 def test_an_object_is_registered_with_what_its_contract_declares() -> None:
     lanes = Lanes()
-    assert worker.activities_of(lanes) == [lanes.open_lane]
-    assert worker.activities_of(object()) == []
+    assert registry.activities_of(lanes) == [lanes.open_lane]
+    assert registry.activities_of(object()) == []
 
 
-def test_every_class_of_activities_is_made_by_the_worker() -> None:
+def test_every_class_of_activities_is_made_for_a_queue() -> None:
     contracts = {
         node.name
         for one in room("engine/contracts")
@@ -45,6 +46,6 @@ def test_every_class_of_activities_is_made_by_the_worker() -> None:
         for node in ast.walk(one.tree)
         if isinstance(node, ast.ClassDef) and contracts.intersection(map(dotted, node.bases))
     }
-    calls = [node for node in ast.walk(read(ROOT / "worker.py").tree) if isinstance(node, ast.Call)]
-    assert classes - {dotted(call.func) for call in calls} == set()
+    calls = [node for node in ast.walk(read(ROOT / "activities/registry.py").tree) if isinstance(node, ast.Call)]
+    assert classes - {dotted(call.func).rpartition(".")[2] for call in calls} == set()
     assert len(classes) == len(contracts)
