@@ -23,12 +23,7 @@ from temporalio.client import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.bank.node.node import find_pubkey
-from engine.contracts import queues, search_attributes
-from engine.contracts.invoice import sweep_start
-from engine.contracts.janitor import janitor_start
-from engine.contracts.node import adoption_start
-from engine.contracts.pump import pump_start
-from engine.contracts.reconciliation import scheduled_reconciliation
+from engine.contracts import invoice, janitor, node, pump, queues, reconciliation, search_attributes
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.ids import NodeName
 from engine.ledger.database import Pool, translated
@@ -45,30 +40,33 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
     """
     await _ensure_search_attributes(client)
     stands = True
-    for node in nodes:
+    for name in nodes:
         with translated():
             async with pool.acquire() as conn:
-                adopted = await find_pubkey(conn, node)
+                adopted = await find_pubkey(conn, name)
         if adopted is not None:
-            await _ensure_running(client, pump_start(node))
+            await _ensure_running(client, pump.pump_start(name))
             await _ensure_schedule(
                 client,
-                sweep_start(node),
+                invoice.sweep_start(name),
                 every=_SWEEP_EVERY,
                 note="finds receipts that the pump may have missed, and closes expired invoices",
             )
         else:
-            await _ensure_running(client, adoption_start(node))
+            await _ensure_running(client, node.adoption_start(name))
             stands = False
     await _ensure_schedule(
         client,
-        scheduled_reconciliation(),
+        reconciliation.scheduled_reconciliation(),
         every=_RECONCILE_EVERY,
         jitter=timedelta(minutes=1),
         note="books − nodes = 0, or a case is opened for an operator; moves no money",
     )
     await _ensure_schedule(
-        client, janitor_start(), every=_TIDY_EVERY, note="a row that is not final has a workflow, or is given one"
+        client,
+        janitor.janitor_start(),
+        every=_TIDY_EVERY,
+        note="a row that is not final has a workflow, or is given one",
     )
     return stands
 

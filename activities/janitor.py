@@ -1,4 +1,4 @@
-"""Finds rows that wait for a workflow that is gone, and starts the workflow of each row again.
+"""Finds rows that wait for a workflow that is gone, and starts the workflow of each row again (`janitor_kind.py`).
 
     list what is not final  →  ask Temporal which of their workflows run  →  start the others again
 
@@ -8,57 +8,28 @@ safe because every workflow's first step finds in the books what was done: the k
 """
 
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from temporalio import activity
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from activities.heartbeat import heartbeats
-from engine.bank import payment, reconciliation
-from engine.bank.janitor import (
-    ACCEPTED,
-    CASES,
-    CORRECTIONS,
-    PAYMENTS,
-    RUNS,
-    START,
-    Shelf,
-    forget_opened,
-    list_owed,
-    read_facts,
-)
-from engine.contracts.batch import BatchRequest, batch_start
-from engine.contracts.correction import Proposal, correction_start
+from activities.janitor_kind import CALL_LIMIT, KINDS, Kind
+from engine.bank.janitor import START, forget_opened, list_owed, read_facts
 from engine.contracts.janitor import JanitorActivities, Round, Tidied
-from engine.contracts.payment import PaymentRequest, payment_start
-from engine.contracts.reconciliation import OpenCase, RunStatus, case_start
-from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.errors import EngineError
-from engine.domain.ids import PaymentId
-from engine.ledger.database import Pool, borrowed, transaction
+from engine.ledger.database import Pool, borrowed
 
 _PAGE = 1000
 _ASKED_AT_ONCE = 100
 _BEGUN_AT_ONCE = 1000
 """How many workflows of one kind a round starts. The next round comes within a minute."""
 _FIRST_REST_S, _LONGEST_REST_S = 60, 1800
-_CALL_LIMIT = timedelta(seconds=10)
-
-_PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(BatchRequest)
-_PROPOSAL, _CASE = TypeAdapter(Proposal), TypeAdapter(OpenCase)
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """A kind of row, and the function that starts the workflow of one."""
-
-    shelf: Shelf
-    begin: Callable[[Client, Pool, Mapping[str, Any]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,88 +117,6 @@ class Janitor(JanitorActivities):
         for at in range(0, len(wanted), _ASKED_AT_ONCE):
             named = ", ".join(f'"{each}"' for each in wanted[at : at + _ASKED_AT_ONCE])
             query = f'ExecutionStatus = "Running" AND WorkflowId IN ({named})'
-            async for found in self._client.list_workflows(query, rpc_timeout=_CALL_LIMIT):
+            async for found in self._client.list_workflows(query, rpc_timeout=CALL_LIMIT):
                 running.add(found.id)
         return running
-
-
-async def _begin_payment(client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
-    """The payment's money is held. A lane may have opened it; from now on it waits for this workflow."""
-    asked = _PAYMENT.validate_python(
-        {
-            "payment_id": facts["id"],
-            "account_id": facts["account_id"],
-            "wallet_id": facts["wallet_id"],
-            "idempotency_key": facts["key"],
-            "body_hash": facts["body_hash"].hex(),
-            "destination": facts["destination"],
-            "bolt11": facts["bolt11"],
-            "payment_hash": facts["payment_hash"],
-            "amount_in_invoice": facts["amount_in_invoice"],
-            "amount_msat": facts["amount_msat"],
-            "max_fee_msat": facts["routing_cap_msat"],
-            "memo": facts["memo"],
-            "external_id": facts["external_id"],
-            "payee_node": facts["destination"] if facts["bolt11"] is None else None,
-        }
-    )
-    start = payment_start(asked)
-    await _begin(client, start)
-    async with borrowed(pool) as conn:
-        await payment.hand_over(conn, PaymentId(facts["id"]), start.id)
-
-
-async def _begin_accepted(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
-    if facts["kind"] == "payment":
-        await _begin(client, payment_start(_PAYMENT.validate_python(facts["request"])))
-    else:
-        await _begin(client, batch_start(_BATCH.validate_python(facts["request"])))
-
-
-async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
-    """The key is left empty: the audit trail already names the proposer and the key."""
-    proposal = _PROPOSAL.validate_python(
-        {
-            "correction": facts["id"],
-            "kind": facts["kind"],
-            "debit": facts["debit"],
-            "credit": facts["credit"],
-            "amount_msat": facts["amount_msat"],
-            "reason": facts["reason"],
-            "operator": facts["proposed_by"],
-            "key_id": "",
-            "idempotency_key": facts["key"],
-            "body_hash": facts["body_hash"].hex(),
-            "case": facts["case_id"],
-            "reference": facts["reference"],
-            "expires_at": facts["expires_at"],
-        }
-    )
-    await _begin(client, correction_start(proposal))
-
-
-async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
-    case = _CASE.validate_python({"case": facts["id"], **{name: facts[name] for name in facts if name != "id"}})
-    await _begin(client, case_start(case))
-
-
-async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
-    """End a lost run as incomplete, without findings. Another run comes within the hour."""
-    async with transaction(pool) as conn:
-        nothing: dict[str, Any] = {"accounts": [], "findings": []}
-        await reconciliation.finish_in_tx(conn, facts["id"], status=RunStatus.INCOMPLETE, report=nothing)
-
-
-KINDS: Mapping[str, Kind] = {
-    "payments": Kind(PAYMENTS, _begin_payment),
-    "accepted": Kind(ACCEPTED, _begin_accepted),
-    "corrections": Kind(CORRECTIONS, _begin_correction),
-    "cases": Kind(CASES, _begin_case),
-    "runs": Kind(RUNS, _end_run),
-}
-"""Every kind of row that `engine/contracts/janitor.py` names."""
-
-
-async def _begin(client: Client, start: WorkflowStart[Any]) -> None:
-    """Start the workflow even if an earlier run has ended: the row says that it is not done."""
-    await start_workflow(client, start.again(), call_limit=_CALL_LIMIT)

@@ -19,7 +19,7 @@ from activities import (
     quote,
     sending,
 )
-from activities.reconciliation import reconciliation
+from activities.reconciliation import place, reconciliation
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
 from engine.clients.lnd.client import LndNode
@@ -80,7 +80,7 @@ def node_activities(
         pump.Pump(clients.node, pool, client, settings.receipts_together),
         quote.Quotes(clients.routes),
         node.NodePositions(clients.node),
-        reconciliation.PlaceReconciliations(clients.node, clients.history, pool, client),
+        place.PlaceReconciliations(clients.node, clients.history, pool, client),
     )
 
 

@@ -14,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import janitor as janitors
 from activities.janitor import Janitor
+from activities.janitor_kind import KINDS
 from engine.bank.accepted import note_accepted
 from engine.contracts.batch import BatchItem, BatchRequest
 from engine.contracts.janitor import Round, Tidied
@@ -228,5 +229,5 @@ async def test_ten_thousand_that_run_cost_a_hundred_questions_and_no_start(api: 
     rows = await payers.pool.fetch("SELECT workflow_id FROM bank.payments")
     temporal = FakeTemporal(running={row["workflow_id"] for row in rows})
     janitor = Janitor(payers.pool, cast("Client", temporal))
-    found = await janitor._find_lost(janitors.KINDS["payments"], timedelta(0))
+    found = await janitor._find_lost(KINDS["payments"], timedelta(0))
     assert (found, temporal.lists, temporal.started) == ([], 100, {})

@@ -17,7 +17,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.direct_send import DirectSend
 from activities.payment import Payments
 from activities.reconciliation.matching import Memory, match
-from activities.reconciliation.reconciliation import PlaceReconciliations
+from activities.reconciliation.place import PlaceReconciliations
 from activities.sending import Sending
 from engine.bank.reconciliation import Counterparts
 from engine.clients.lnd.client import LndNode, NodeBalances, NodePayment

@@ -15,7 +15,8 @@ import pytest_asyncio
 from temporalio.client import Client
 from temporalio.testing import ActivityEnvironment
 
-from activities.reconciliation.reconciliation import PlaceReconciliations, Reconciliations
+from activities.reconciliation.place import PlaceReconciliations
+from activities.reconciliation.reconciliation import Reconciliations
 from engine.bank import lookback, reconciliation
 from engine.clients.lnd.client import LndNode, NodeBalances, NodePayment, NodePaymentStatus
 from engine.clients.lnd.history import LndHistory, News, NodeChange, PaidIn, PaidOut

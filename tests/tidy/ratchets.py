@@ -5,13 +5,10 @@ again.
 """
 
 IMPORTS = {
-    "activities/bootstrap.py": 17,
     "activities/internal.py": 17,
     "activities/invoice.py": 22,
-    "activities/janitor.py": 21,
     "activities/payment.py": 24,
     "activities/pump.py": 18,
-    "activities/reconciliation/reconciliation.py": 24,
     "activities/sending.py": 22,
     "api/app.py": 17,
     "api/service/resources.py": 17,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from activities.janitor import KINDS
+from activities.janitor_kind import KINDS
 from engine.contracts.janitor import LOOKED_AFTER, LOOKED_AFTER_ELSEWHERE
 from tests.tidy.house import Source, classes_with, room, source
 
