@@ -46,7 +46,7 @@ async def caller_of(request: Request) -> Caller:
     token = bearer.credentials if bearer else await _HEADER(request)
     resources = await get_resources(request)
     caller = await authenticate(resources, token)
-    request.state.caller = caller.key_id  # no stranger, for door.py
+    request.state.caller = caller.key_id  # no stranger, for admission.py
     await count(resources, caller)
     return caller
 

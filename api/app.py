@@ -14,8 +14,8 @@ import api.admin.limit
 import api.public.withdraw_link
 from api.admin import account_status, audit, correction, fee, forced_end, ledger, price, reconciliation
 from api.http import errors, openapi
-from api.http.door import Door
-from api.http.strangers import Strangers
+from api.http.admission import Admission
+from api.http.stranger_limit import Strangers
 from api.public import lnurl, tip
 from api.service.resources import open_resources
 from api.system import health, metrics, pages
@@ -65,7 +65,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.metrics = metrics.Metrics()
     app.add_middleware(metrics.Metering, metrics=app.state.metrics)
     strangers = Strangers(settings.public_rate_limit_per_minute, settings.public_rate_limit_per_second)
-    app.add_middleware(Door, strangers=strangers, refused=app.state.metrics.stranger_refused)
+    app.add_middleware(Admission, strangers=strangers, refused=app.state.metrics.stranger_refused)
     if settings.metrics_address is None and settings.bitcoin_network == "regtest":
         app.include_router(metrics.router)
     for part in _PARTS:

@@ -15,7 +15,7 @@ import uvicorn
 from api.app import create_app
 from api.http.address import trusting
 from api.http.connection import Connection
-from api.http.connections import Bounds, Connections
+from api.http.connection_limit import Bounds, Connections
 from engine.settings import ApiSettings, load_settings
 
 log = logging.getLogger(__name__)

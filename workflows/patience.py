@@ -22,7 +22,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, FailureError,
 from workflows.policies import BOOKS, LEDGER
 
 with workflow.unsafe.imports_passed_through():
-    from engine.contracts import search_attributes, updates
+    from engine.contracts import search_attributes, update_failure
     from engine.domain.errors import OutcomeUnknown, Unavailable
 
 A = TypeVar("A")
@@ -108,7 +108,7 @@ def again(asked: object) -> Callable[[], Awaitable[None]]:
 
 def not_yet() -> ApplicationError:
     """The error for an update whose step goes on in a new run: the same update, sent again, finds it there."""
-    return ApplicationError("it is kept as soon as the books take it; ask again", type=updates.NOT_YET)
+    return ApplicationError("it is kept as soon as the books take it; ask again", type=update_failure.NOT_YET)
 
 
 async def side_by_side(do: Callable[[A], Awaitable[None]], each: Sequence[A]) -> None:

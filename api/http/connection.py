@@ -10,8 +10,8 @@ connection that is opened. Here a client owes one thing at a time, and has a dea
 
 The size of a body is bounded by its reader (`body.py`). Here the rest is bounded: chunk framing, trailers, and what
 still comes after the answer. Input is parsed in small pieces, so that nothing above its bound is ever kept. How many
-connections there may be, and which is closed first, is in `connections.py`. Refusals are cheap: written beforehand,
-without the application, and not logged.
+connections there may be, and which is closed first, is in `connection_limit.py`. Refusals are cheap: written
+beforehand, without the application, and not logged.
 """
 
 import asyncio
@@ -27,8 +27,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from api.http.connections import TICK_S, Connections, Waits
-from api.http.door import HELD
+from api.http.admission import HELD
+from api.http.connection_limit import TICK_S, Connections, Waits
 from api.http.errors import problem
 
 _PIECE = 16_384
@@ -150,7 +150,7 @@ class Connection(HttpToolsProtocol):
 
     @property
     def is_held(self) -> bool:
-        """Whether it is a stranger's, who is made to wait (`door.py`)."""
+        """Whether it is a stranger's, who is made to wait (`admission.py`)."""
         return not self._is_answered() and self._served is not None and HELD in self._served.scope["state"]
 
     def pause_writing(self) -> None:

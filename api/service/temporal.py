@@ -30,7 +30,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
-from engine.contracts import updates
+from engine.contracts import update_failure
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.errors import InvariantBroken, NotFound, Unavailable
 
@@ -50,7 +50,7 @@ _OUR_MISTAKE = {
     RPCStatusCode.UNIMPLEMENTED,
     RPCStatusCode.UNAUTHENTICATED,
 }
-_UPDATE_LOST = frozenset({updates.NOT_YET, "AcceptedUpdateCompletedWorkflow"})
+_UPDATE_LOST = frozenset({update_failure.NOT_YET, "AcceptedUpdateCompletedWorkflow"})
 """Types of failure, ours and Temporal's, of an update whose workflow went on in a new run or ended meanwhile."""
 
 

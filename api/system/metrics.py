@@ -76,7 +76,7 @@ class Metrics:
         self._ended.labels(reason).inc()
 
     def stranger_refused(self, bound: str) -> None:
-        """Count a request that was refused (`strangers.py`)."""
+        """Count a request that was refused (`stranger_limit.py`)."""
         self._refused.labels(bound).inc()
 
     async def page(self, pool: Pool) -> bytes:

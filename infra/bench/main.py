@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from infra.bench import batch, books, flood, flow, history, lightning, lnbits, pairs, people, processes, standing
+from infra.bench import batch, books, flood, flow, history, idle, lightning, lnbits, pairs, people, processes
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
 from infra.bench.http import healthy
@@ -110,9 +110,9 @@ class Bench:
         """Start-up and memory."""
         self.say("standing: memory, start-up, payments in flight")
         times, count = (1, 100) if self.quick else (3, 500)
-        self.report.facts += standing.memory(self.meter, "now")
-        self.report.facts += await standing.start_up(self.servers, times, free_port())
-        self.report.facts += await standing.waiting_payments(self.servers, self.meter, count)
+        self.report.facts += idle.memory(self.meter, "now")
+        self.report.facts += await idle.start_up(self.servers, times, free_port())
+        self.report.facts += await idle.waiting_payments(self.servers, self.meter, count)
 
     async def processes(self) -> None:
         """What a second process gives."""

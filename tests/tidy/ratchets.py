@@ -18,7 +18,7 @@ IMPORTS = {
     "infra/bench/lightning.py": 18,
     "infra/bench/main.py": 24,
     "infra/bench/payee.py": 21,
-    "infra/bench/standing.py": 16,
+    "infra/bench/idle.py": 16,
     "infra/bench/workers.py": 17,
     "infra/local/demo.py": 19,
     "infra/local/outside.py": 19,

@@ -2,8 +2,8 @@
 
 import pytest
 
-from api.http import strangers
-from api.http.strangers import Refusal, Strangers
+from api.http import stranger_limit
+from api.http.stranger_limit import Refusal, Strangers
 
 pytestmark = pytest.mark.unit
 
@@ -13,8 +13,8 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 120.0
-        monkeypatch.setattr("api.http.strangers._now_s", lambda: int(self.now))
-        monkeypatch.setattr("api.http.strangers.time.monotonic", lambda: self.now)
+        monkeypatch.setattr("api.http.stranger_limit._now_s", lambda: int(self.now))
+        monkeypatch.setattr("api.http.stranger_limit.time.monotonic", lambda: self.now)
 
 
 @pytest.fixture
@@ -75,10 +75,10 @@ async def test_memory_is_bounded_however_many_addresses_come(clock: Clock) -> No
     counted = Strangers(1_000_000, 1_000)
     for number in range(60_000):
         await counted.admit(f"2001:db8:{number:x}::", away)
-    assert len(counted) <= strangers._MOST_PLACES + strangers._SHARED_PLACES
+    assert len(counted) <= stranger_limit._MOST_PLACES + stranger_limit._SHARED_PLACES
     for key in range(30_000):
         counted.was_good(key)
-    assert len(counted._good) == strangers._MOST_KEYS
+    assert len(counted._good) == stranger_limit._MOST_KEYS
     assert not counted.is_good(0)
     assert counted.is_good(29_999)
 

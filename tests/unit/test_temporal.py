@@ -8,7 +8,7 @@ from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCStatusCode
 
 from api.service import temporal
-from engine.contracts import queues, updates, workflow_ids
+from engine.contracts import queues, update_failure, workflow_ids
 from engine.contracts.invoice import Receipt, receive_start
 from engine.contracts.reconciliation import (
     CaseResolution,
@@ -89,7 +89,7 @@ async def test_a_start_whose_id_is_taken_finds_the_run() -> None:
         (rpc(RPCStatusCode.UNAVAILABLE), Unavailable),
         (RuntimeError("a lazy client cannot connect"), Unavailable),
         (TimeoutError(), Unavailable),
-        (refused(updates.NOT_YET), Unavailable),
+        (refused(update_failure.NOT_YET), Unavailable),
         (refused("AcceptedUpdateCompletedWorkflow"), Unavailable),
         (refused("CaseResolved"), ApplicationError),
     ],

@@ -20,7 +20,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from engine.contracts import queues, search_attributes, updates
+from engine.contracts import queues, search_attributes, update_failure
 from engine.contracts.batch import BatchOutcome, BatchRequest
 from engine.contracts.correction import CorrectionOutcome, Decision, Proposal
 from engine.contracts.invoice import CreditedPage, CreditedReceipt, Receipt, ReceiptPage, ReceiptVerdict
@@ -271,7 +271,7 @@ async def _tell(handle: WorkflowHandle[Any, Any], word: tuple[Any, object]) -> o
             if (await handle.describe()).status is not WorkflowExecutionStatus.RUNNING:
                 return None  # it has ended by this word; else its run was closed by the next one at this moment
         except WorkflowUpdateFailedError as failed:
-            if not isinstance(failed.cause, ApplicationError) or failed.cause.type != updates.NOT_YET:
+            if not isinstance(failed.cause, ApplicationError) or failed.cause.type != update_failure.NOT_YET:
                 raise
 
 

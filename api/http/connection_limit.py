@@ -46,7 +46,7 @@ class One(Protocol):
 
     @property
     def is_held(self) -> bool:
-        """Whether it is a stranger's, who is made to wait (`door.py`)."""
+        """Whether it is a stranger's, who is made to wait (`admission.py`)."""
 
     def look(self, now: float) -> None:
         """Hold it to its deadlines."""

@@ -1,12 +1,12 @@
-"""Before anything else is done for a request: one without a valid key is counted by client address (`strangers.py`).
+"""What comes first for each request: without a valid key it is counted by client address (`stranger_limit.py`).
 
     /healthz, /readyz        cheap, and asked by machines that need the truth: only made to wait for their turn
     /v1/…, with a key        passes if the key was valid a moment ago; else it is looked up, and counted if not valid.
                              While none can be looked up (503), it waits for its turn and is not counted
     everything else          counted, with a key or without: open paths, pages, paths that do not exist
 
-That a key is valid is learned from the route, which reads its caller (`access.py`) and counts requests per key. Behind
-a trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives, else the one that connects.
+That a key is valid is learned from the route, which reads its caller (`api/access.py`) and counts requests per key.
+Behind a trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives, else the one that connects.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.http.address import site
 from api.http.errors import problem
-from api.http.strangers import WINDOW_S, Refusal, Strangers
+from api.http.stranger_limit import WINDOW_S, Refusal, Strangers
 
 _HEALTH = frozenset({"/healthz", "/readyz"})
 _LNURL = ("/.well-known/lnurlp/", "/lnurlp/", "/lnurlw/")
@@ -32,7 +32,7 @@ HELD = "held"
 """The name, in the state of a request, that marks one which is made to wait."""
 
 
-class Door:
+class Admission:
     """Pure ASGI, outside everything else."""
 
     def __init__(self, app: ASGIApp, strangers: Strangers, refused: Callable[[str], None]) -> None:
