@@ -19,9 +19,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from engine.ledger import book, store
-from engine.ledger.book import credit, debit
-from engine.ledger.checks import find_broken_rules
+from engine.ledger import book, checks, store
 from engine.ledger.database import Connection, open_pool, transaction
 from infra.bench.contest import NOT_BUILT, Begin, Contest, Contestant, Work, Wrong, keep_asking
 from infra.bench.figures import Goal
@@ -279,7 +277,7 @@ class Batched(OnBook):
         payer, payee = random.sample(range(first, first + users), 2)
         if self._hot:
             payer, payee = random.randrange(first + 1, first + users), first
-        legs = [debit(payer, 1000), credit(payee, 1000)]
+        legs = [book.debit(payer, 1000), book.credit(payee, 1000)]
         return book.Posting(ref=f"b:{next(_RUNS)}", template="bench", phase="post", actor="bench", legs=legs)
 
 
@@ -343,7 +341,7 @@ async def prove(servers: Servers, database: str = "bench_books") -> None:
     """Every rule of the books, over all that was posted. Raises Wrong."""
     connection = await asyncpg.connect(servers.dsn(database))
     try:
-        broken = await find_broken_rules(connection)
+        broken = await checks.find_broken_rules(connection)
     finally:
         await connection.close()
     if broken:

@@ -9,13 +9,12 @@ from statistics import median
 from temporalio.client import Client
 
 from engine.contracts import queues, search_attributes
+from infra.bench import flow, workers
 from infra.bench.contest import eventually
-from infra.bench.flow import Helper, connect, request
 from infra.bench.http import healthy
 from infra.bench.machine import Meter, cpu_of
 from infra.bench.report import Fact
 from infra.bench.servers import UNLIMITED, Servers, api_command
-from infra.bench.workers import WAITING
 from infra.local import environment
 from workflows.payment import PaymentWorkflow
 
@@ -70,16 +69,16 @@ def memory(meter: Meter, when: str) -> list[Fact]:
 
 async def waiting_payments(servers: Servers, meter: Meter, count: int) -> list[Fact]:
     """What payments in flight take: our workflow's own code in a worker of its own, its activities played."""
-    helper = Helper(servers, "waiting")
+    helper = flow.Helper(servers, "waiting")
     await helper.start()
     try:
-        client = await connect(servers)
+        client = await flow.connect(servers)
         empty = meter.memory_mb()
         await asyncio.gather(*(_start_waiting(client, range(first, count, AT_ONCE)) for first in range(AT_ONCE)))
 
         async def all_wait() -> bool:
             found = await client.count_workflows(
-                f"TaskQueue = '{WAITING}' AND {search_attributes.STATUS.name} = 'in_flight'"
+                f"TaskQueue = '{workers.WAITING}' AND {search_attributes.STATUS.name} = 'in_flight'"
             )
             return found.count == count
 
@@ -97,8 +96,8 @@ async def _start_waiting(client: Client, numbers: range) -> None:
     for number in numbers:
         await client.start_workflow(
             PaymentWorkflow.run,
-            request("acct_bench", "wal_bench", "wal_nobody", f"waiting-{number}"),
+            flow.request("acct_bench", "wal_bench", "wal_nobody", f"waiting-{number}"),
             id=f"bench-waiting-{number}",
-            task_queue=WAITING,
+            task_queue=workers.WAITING,
             task_timeout=queues.TASK_TIMEOUT,
         )

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from infra.bench.figures import CLIENT, Line, Turn, Verdict, cpu_ms_by_component
+from infra.local.commands import ROOT
 
 MARK = "*"
 LEAST_SHOWN_MS = 0.05
@@ -175,3 +177,10 @@ def number(value: float | None) -> str:
         return ""
     digits = next((digits for least, digits in DIGITS if value >= least), 2)
     return f"{value:,.{digits}f}"
+
+
+def current_commit() -> str:
+    """What is measured, as git calls it."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    said = subprocess.run(command, capture_output=True, text=True, check=False)
+    return said.stdout.strip()

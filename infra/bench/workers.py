@@ -17,7 +17,7 @@ from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from activities.failures import FailureInterceptor
-from engine.contracts.converter import DATA_CONVERTER
+from engine.contracts import converter, queues
 from engine.contracts.payment import (
     AttemptReport,
     LightningAttempt,
@@ -31,7 +31,6 @@ from engine.contracts.payment import (
     SendingActivities,
     SettlePayment,
 )
-from engine.contracts.queues import lightning_queue
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import NodeName, PaymentHash
 from engine.settings import WorkerSettings, load_settings
@@ -100,13 +99,13 @@ async def main(kind: str) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     client = await Client.connect(
-        settings.temporal_address, namespace=settings.temporal_namespace, data_converter=DATA_CONVERTER
+        settings.temporal_address, namespace=settings.temporal_namespace, data_converter=converter.DATA_CONVERTER
     )
     workers = [_workflows(client, settings, kind)]
     if kind == "waiting":
         node = NoNode()
         workers.append(
-            Worker(client, task_queue=lightning_queue(NODE), activities=[node.send_payment, node.watch_payment])
+            Worker(client, task_queue=queues.lightning_queue(NODE), activities=[node.send_payment, node.watch_payment])
         )
     running = [asyncio.create_task(worker.run()) for worker in workers]
     if settings.ready_file is not None:
