@@ -16,7 +16,8 @@ from activities.part import list_parts
 from activities.reconciliation import channel, matching
 from engine.bank.agreement import AgreedChannel
 from engine.bank.reconciliation import BooksCut, Counterparts, NewCase, Pending, read_counterparts
-from engine.clients.lnd.client import LndNode, NodeBalances, NodePaymentStatus
+from engine.clients.lnd.balance import NodeBalances
+from engine.clients.lnd.client import LndNode, NodePaymentStatus
 from engine.clients.lnd.history import LndHistory, News
 from engine.contracts.reconciliation import AccountComparison, Finding
 from engine.domain.ids import PaymentHash

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.bank.reconciliation import BooksCut, Counterparts
 from engine.bank.reconciliation import NewCase as Case
-from engine.clients.lnd.client import NodeBalances
+from engine.clients.lnd.balance import NodeBalances
 from engine.clients.lnd.history import News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import AccountComparison, Finding, FindingKind, InFlight, Suspect
 from engine.domain.ids import NodeName

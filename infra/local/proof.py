@@ -11,7 +11,8 @@ from pathlib import Path
 
 import asyncpg
 
-from engine.clients.lnd.client import LndNode, NodeBalances
+from engine.clients.lnd.balance import NodeBalances
+from engine.clients.lnd.client import LndNode
 from engine.domain.ids import NodeName
 from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules

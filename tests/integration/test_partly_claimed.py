@@ -20,7 +20,8 @@ from activities.reconciliation.matching import Memory, match
 from activities.reconciliation.place import PlaceReconciliations
 from activities.sending import Sending
 from engine.bank.reconciliation import Counterparts
-from engine.clients.lnd.client import LndNode, NodeBalances, NodePayment
+from engine.clients.lnd.balance import NodeBalances
+from engine.clients.lnd.client import LndNode, NodePayment
 from engine.clients.lnd.history import LndHistory, News, NodeChange, PaidIn, PaidOut
 from engine.contracts.payment import (
     AttemptReport,

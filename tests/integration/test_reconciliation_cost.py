@@ -18,7 +18,8 @@ from temporalio.testing import ActivityEnvironment
 from activities.reconciliation.place import PlaceReconciliations
 from activities.reconciliation.reconciliation import Reconciliations
 from engine.bank import lookback, reconciliation
-from engine.clients.lnd.client import LndNode, NodeBalances, NodePayment, NodePaymentStatus
+from engine.clients.lnd.balance import NodeBalances
+from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
 from engine.clients.lnd.history import LndHistory, News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import FindingKind, NodeComparison, PlaceReport, RunReport, RunStart, RunStatus
 from engine.domain.ids import PaymentHash, ReconciliationId

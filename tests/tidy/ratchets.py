@@ -12,7 +12,7 @@ IMPORTS = {
     "activities/sending.py": 22,
     "api/app.py": 17,
     "api/service/resources.py": 17,
-    "engine/clients/lnd/client.py": 26,
+    "engine/clients/lnd/client.py": 22,
     "infra/bench/flow.py": 21,
     "infra/bench/lightning.py": 18,
     "infra/bench/payee.py": 21,

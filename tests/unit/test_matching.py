@@ -6,7 +6,7 @@ import pytest
 
 from activities.reconciliation.matching import RECEIPT_GRACE_S, Memory, compare, match, rests, unexplained
 from engine.bank.reconciliation import BooksCut, Counterparts, Pending
-from engine.clients.lnd.client import NodeBalances
+from engine.clients.lnd.balance import NodeBalances
 from engine.clients.lnd.history import News, NodeChange, PaidIn, PaidOut
 from engine.contracts.reconciliation import FindingKind
 from engine.domain.ids import NodeName, PaymentHash

@@ -20,22 +20,18 @@ from typing import NoReturn
 
 import grpc
 
-from engine.clients.lnd.commitment import NodeChannel, commitments, escrow_sat, htlc_fees_sat, read_channel
-from engine.clients.lnd.decode import InvoiceReader, answer_of, require_same
+from engine.clients.lnd import balance, decode, htlc, inbound, untried
 from engine.clients.lnd.grpc_channel import open_channel, raise_translated, translated
-from engine.clients.lnd.htlc import NodeHtlcs, read_closed, read_htlcs
-from engine.clients.lnd.inbound import NodeRoom, read_room
 from engine.clients.lnd.invoice import cancel_invoice
 from engine.clients.lnd.refusal import refusal
 from engine.clients.lnd.settled import read_claimed, read_settled
-from engine.clients.lnd.untried import end_untried
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.invoicesrpc import invoices_pb2, invoices_pb2_grpc
 from engine.clients.lndrpc.lightning_pb2_grpc import LightningStub
 from engine.clients.lndrpc.routerrpc import router_pb2, router_pb2_grpc
 from engine.domain.errors import NotFound, OutcomeUnknown, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
-from engine.domain.money import MAX_AMOUNT_MSAT, MSAT_PER_SAT, Msat
+from engine.domain.money import MAX_AMOUNT_MSAT, Msat
 from engine.domain.sending import CLTV_LIMIT
 from engine.settings import NodeSettings
 
@@ -100,24 +96,6 @@ class NodeIdentity:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeBalances:
-    """What a node holds for us. `in_flight`: an HTLC or a channel change is under way."""
-
-    pubkey: str
-    channels_msat: Msat
-    """Local balances and our own outgoing HTLCs, which LND counts as `unsettled_remote_balance`."""
-    commit_escrow_msat: Msat
-    """Commitment fees and anchors of the channels that we opened: ours again when they close."""
-    onchain_msat: Msat
-    in_flight: bool
-    htlc_fees_msat: Msat
-    """What the commitments of our channels pay for HTLCs in flight. The channels lack it until the HTLCs resolve."""
-    channels: tuple[NodeChannel, ...]
-    steady: bool
-    """No commitment changed while balances and channels were read, so they are of one moment."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Keysend:
     """A payment without an invoice: the payee finds the preimage in it."""
 
@@ -134,7 +112,7 @@ class LndNode:
         self._lightning = LightningStub(self._channel)
         self._router = router_pb2_grpc.RouterStub(self._channel)
         self._invoices = invoices_pb2_grpc.InvoicesStub(self._channel)
-        self._reader = InvoiceReader(name, self._lightning, self.find_payment)
+        self._reader = decode.InvoiceReader(name, self._lightning, self.find_payment)
 
     async def close(self) -> None:
         """Close the connection. Its streams end."""
@@ -150,17 +128,17 @@ class LndNode:
             pubkey=info.identity_pubkey, active_channels=info.num_active_channels, synced=info.synced_to_chain
         )
 
-    async def read_htlcs(self) -> NodeHtlcs:
+    async def read_htlcs(self) -> htlc.NodeHtlcs:
         """As `htlc.read_htlcs`."""
-        return await read_htlcs(self._lightning, self.name)
+        return await htlc.read_htlcs(self._lightning, self.name)
 
     async def read_closed(self) -> dict[str, bool]:
         """As `htlc.read_closed`."""
-        return await read_closed(self._lightning, self.name)
+        return await htlc.read_closed(self._lightning, self.name)
 
     async def end_untried(self, payment_hash: PaymentHash, amount_msat: Msat) -> None:
         """As `untried.end_untried`."""
-        await end_untried(self._lightning, self._router, self.name, payment_hash, amount_msat)
+        await untried.end_untried(self._lightning, self._router, self.name, payment_hash, amount_msat)
 
     async def find_payment(self, payment_hash: PaymentHash) -> NodePayment | None:
         """The node's payment of this hash. None means "not in its database", which does not mean "never sent".
@@ -190,7 +168,7 @@ class LndNode:
         Raises Invalid (`invoice_refused_by_node`) when it does not, and Unavailable when it does not answer. A repeat
         within a minute costs the node nothing.
         """
-        require_same(await self._reader.read(bolt11), payment_hash, amount_msat)
+        decode.require_same(await self._reader.read(bolt11), payment_hash, amount_msat)
 
     async def send_payment(
         self,
@@ -262,7 +240,7 @@ class LndNode:
     async def _explain_failed_send(
         self, payment_hash: PaymentHash, known_payment_index: int, error: grpc.aio.AioRpcError
     ) -> NoReturn:
-        words = answer_of(self.name, error)
+        words = decode.answer_of(self.name, error)
         known = await self.find_payment(payment_hash)
         if known is not None and known.payment_index > known_payment_index:
             raise OutcomeUnknown(f"{self.name}: {words}") from error
@@ -313,34 +291,13 @@ class LndNode:
 
     # Balances
 
-    async def read_room(self) -> NodeRoom:
+    async def read_room(self) -> inbound.NodeRoom:
         """As `inbound.read_room`."""
-        return await read_room(self._lightning, self.name)
+        return await inbound.read_room(self._lightning, self.name)
 
-    async def read_balances(self) -> NodeBalances:
-        """All that this node holds, in msat. Only LND's `ChannelBalance` has millisatoshi."""
-        with translated(self.name):
-            info = await self._lightning.GetInfo(ln.GetInfoRequest(), timeout=_CALL_TIMEOUT_S)
-            pending = await self._lightning.PendingChannels(ln.PendingChannelsRequest(), timeout=_CALL_TIMEOUT_S)
-            wallet = await self._lightning.WalletBalance(ln.WalletBalanceRequest(), timeout=_CALL_TIMEOUT_S)
-            before = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
-            total = await self._lightning.ChannelBalance(ln.ChannelBalanceRequest(), timeout=_CALL_TIMEOUT_S)
-            channels = (await self._lightning.ListChannels(ln.ListChannelsRequest(), timeout=_CALL_TIMEOUT_S)).channels
-        changing = (
-            len(pending.pending_open_channels)
-            + len(pending.pending_force_closing_channels)
-            + len(pending.waiting_close_channels)
-        )
-        return NodeBalances(
-            pubkey=info.identity_pubkey,
-            channels_msat=Msat(total.local_balance.msat + total.unsettled_remote_balance.msat),
-            commit_escrow_msat=Msat(MSAT_PER_SAT * sum(escrow_sat(channel) for channel in channels)),
-            onchain_msat=Msat(MSAT_PER_SAT * wallet.total_balance),
-            in_flight=changing > 0 or any(channel.pending_htlcs for channel in channels),
-            htlc_fees_msat=Msat(MSAT_PER_SAT * sum(htlc_fees_sat(channel) for channel in channels)),
-            channels=tuple(sorted((read_channel(channel) for channel in channels), key=lambda each: each.point)),
-            steady=commitments(before) == commitments(channels),
-        )
+    async def read_balances(self) -> balance.NodeBalances:
+        """As `balance.read_balances`."""
+        return await balance.read_balances(self._lightning, self.name)
 
 
 _STATUS = {
