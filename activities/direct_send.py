@@ -17,7 +17,7 @@ from contextlib import contextmanager
 
 from temporalio import activity
 
-from activities.sending import Sending
+from activities.sending.sending import Sending
 from engine.contracts.payment import AttemptReport, LightningAttempt
 from engine.domain.errors import EngineError, Invalid
 from engine.domain.ids import NodeName, PaymentHash

@@ -17,9 +17,9 @@ from activities import (
     payment,
     pump,
     quote,
-    sending,
 )
 from activities.reconciliation import place, reconciliation
+from activities.sending import sending
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
 from engine.clients.lnd.client import LndNode

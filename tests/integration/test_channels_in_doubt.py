@@ -10,7 +10,7 @@ import pytest_asyncio
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import Sending
+from activities.sending.sending import Sending
 from engine.clients.lnd.client import LndNode
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict
 from engine.domain.channel import SeenChannels

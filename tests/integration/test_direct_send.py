@@ -19,7 +19,7 @@ from activities import direct_send
 from activities.direct_send import DirectSend
 from activities.lane import Lanes
 from activities.payment import Payments
-from activities.sending import Sending
+from activities.sending.sending import Sending
 from engine.bank import payment
 from engine.clients.announcements import Announcer
 from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus

@@ -18,7 +18,7 @@ from activities.direct_send import DirectSend
 from activities.payment import Payments
 from activities.reconciliation.matching import Memory, match
 from activities.reconciliation.place import PlaceReconciliations
-from activities.sending import Sending
+from activities.sending.sending import Sending
 from engine.bank.reconciliation import Counterparts
 from engine.clients.lnd.balance import NodeBalances
 from engine.clients.lnd.client import LndNode, NodePayment

@@ -21,13 +21,14 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
-from activities import direct_send, sending
+from activities import direct_send
 from activities.batch import Batches
 from activities.direct_send import DirectSend
 from activities.invoice import Receipts
 from activities.lane import Lanes
 from activities.payment import Payments
-from activities.sending import Sending
+from activities.sending import sending
+from activities.sending.sending import Sending
 from engine.clients.announcements import Announcer
 from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
 from engine.contracts import workflow_ids

@@ -9,7 +9,7 @@ IMPORTS = {
     "activities/invoice.py": 22,
     "activities/payment.py": 24,
     "activities/pump.py": 18,
-    "activities/sending.py": 22,
+    "activities/sending/sending.py": 18,
     "api/app.py": 17,
     "api/service/resources.py": 17,
     "engine/clients/lnd/client.py": 22,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.sending import Sending
+from activities.sending.sending import Sending
 from engine.bank import node_channel, sending
 from engine.clients.lnd.client import LndNode, NodeIdentity, NodePayment, NodePaymentStatus
 from engine.clients.lnd.htlc import NodeHtlcs

@@ -10,8 +10,8 @@ import pytest
 from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
-from activities import sending as sends
-from activities.sending import Sending
+from activities.sending import sending as sends
+from activities.sending.sending import Sending
 from engine.clients.lnd.client import LndNode, NodePayment, NodePaymentStatus
 from engine.clients.lnd.htlc import NodeHtlcs
 from engine.clients.lnd.refusal import SendRefused

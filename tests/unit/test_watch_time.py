@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities import sending
+from activities.sending import sending, wait_note
 from engine.clients.lnd import client as lnd
 from engine.clients.lnd import htlc, untried
 from engine.ledger import database
@@ -30,13 +30,13 @@ def longest_look_s() -> int:
     look = inspect.getsource(sending.Sending.watch_payment)
     steps = {
         "self._find(": lnd._CALL_TIMEOUT_S,
-        "self._read_channels(": calls_s(htlc.read_htlcs)
+        "sighting.read_channels(": calls_s(htlc.read_htlcs)
         + calls_s(htlc.read_closed)
         + 2 * CONNECTION_S
         + 4 * STATEMENT_S,
         "self._end_untried(": calls_s(untried.end_untried),
-        "self._sight(": CONNECTION_S + 2 * STATEMENT_S,
-        "self._note(": sending._NOTE_LIMIT_S + STATEMENT_S,
+        "sighting.sight(": CONNECTION_S + 2 * STATEMENT_S,
+        "self._notes.note(": wait_note.LIMIT_S + STATEMENT_S,
     }
     report = calls_s(lnd.LndNode.has_route_above)  # once: whatever is reported ends the look
     return report + sum(limit_s * look.count(step) for step, limit_s in steps.items())

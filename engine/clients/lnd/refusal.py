@@ -1,7 +1,7 @@
 """What it means that a node answered a send with an error, and then did not know the payment.
 
 LND has no status for a payment that it refuses to begin: it gives the reason as text, with UNKNOWN. A text that is
-known to mean a refusal ends the payment. The sending activity counts the others (activities/sending.py).
+known to mean a refusal ends the payment. The sending activity counts the others (activities/sending/sending.py).
 """
 
 import grpc

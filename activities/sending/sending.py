@@ -14,38 +14,23 @@ third such answer with the same text, nothing is sent for ten seconds. The payme
 """
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.heartbeat import heartbeats
-from activities.sending_words import (
-    FAILURE_CODES,
-    FAILURE_DETAILS,
-    SEND_REFUSED,
-    WAIT_DETAILS,
-    age,
-    is_untried,
-    lost,
-    may_be_lost,
-    refused_by_node,
-    waits_for,
-)
-from engine.bank import keysend, node_channel, sending
+from activities.sending import reason, sighting, wait_note
+from engine.bank import keysend, sending
 from engine.clients.lnd.client import Keysend, LndNode, NodeIdentity, NodePayment, NodePaymentStatus
-from engine.clients.lnd.htlc import NodeHtlcs
 from engine.clients.lnd.refusal import NotBegun, SendRefused
 from engine.contracts.payment import AttemptReport, LightningAttempt, NodeVerdict, SendingActivities
-from engine.domain.channel import find_doubts, gone
 from engine.domain.errors import EngineError, Invalid, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.lost_attempt import is_proven_lost
 from engine.domain.money import Msat
-from engine.domain.pause import pause_after
 from engine.domain.sending import IN_FLIGHT, REFUSAL_REST_S, REFUSALS, Waiting
 from engine.ledger.database import Pool, borrowed
 
@@ -56,7 +41,6 @@ _FOLLOW_S = 5
 _PATIENT_TRIES = 20
 """How many tries, over about a minute, wait for a node without active channels before the node itself may refuse."""
 _FIRST_LOOK, _LAST_LOOK = timedelta(seconds=5), timedelta(minutes=10)
-_NOTE_LIMIT_S = 3
 _BEGUN = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 """From here on the attempt is watched and never sent."""
 
@@ -67,6 +51,7 @@ class Sending(SendingActivities):
     def __init__(self, node: LndNode, pool: Pool) -> None:
         self._node = node
         self._pool = pool
+        self._notes = wait_note.WaitNotes(pool)
         self.check_invoice = node.check_invoice
         self._asked: asyncio.Task[NodeIdentity | EngineError] | None = None
         self._good_until = 0.0
@@ -84,19 +69,19 @@ class Sending(SendingActivities):
         Until `new_until`, by the monotonic clock, nobody else can have sent it, so the first look is skipped. Raises
         Unavailable when the node was not told by then.
         """
-        async with self._noting(attempt, slows=True):
+        async with self._notes.noting(attempt, slows=True):
             if attempt.begun or (new_until is None and await self._is_known(attempt)):
                 return await self._follow(attempt, self._node.follow_payment(attempt.payment_hash), follow_s)
             unreadable = await self._find_fault(attempt)
             without_invoice = await self._find_keysend(attempt)
             if activity.info().attempt > 1:
                 again = Waiting(reason="sending", detail="the node is being asked again", impatient=True)
-                await self._note(attempt, again)
+                await self._notes.note(attempt, again)
             fence = await self._pass_fence(attempt)
             if fence.begun:
                 return _BEGUN
             if unreadable is not None:
-                return refused_by_node(unreadable)
+                return reason.refused_by_node(unreadable)
             if fence.refusals >= REFUSALS:
                 return await self._end_refused(attempt, fence)
             if new_until is not None and time.monotonic() > new_until:
@@ -119,36 +104,38 @@ class Sending(SendingActivities):
                     verdict=NodeVerdict.FAILED, failure_code=refused.code, failure_detail=refused.words
                 )
             except NotBegun as refused:
-                await self._note_refusal(attempt, refused)
-                raise OutcomeUnknown(f"{self._node.name} refuses it: {refused.words}", code=SEND_REFUSED) from refused
+                await self._notes.note_refusal(attempt, refused)
+                raise OutcomeUnknown(
+                    f"{self._node.name} refuses it: {refused.words}", code=reason.SEND_REFUSED
+                ) from refused
 
     @activity.defn
     async def watch_payment(self, attempt: LightningAttempt) -> AttemptReport:
-        async with heartbeats(), self._noting(attempt):
+        async with heartbeats(), self._notes.noting(attempt):
             payment = await self._find(attempt)
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
             # Only now: a node without its chain does not answer this call, and may still know the payment's end.
-            htlcs, doubt = await self._read_channels(attempt)
+            htlcs, doubt = await sighting.read_channels(self._node, self._pool, attempt.payment_id)
             payment = await self._find(attempt)  # once more: a payment that has ended meanwhile is in no channel
             if payment.status is not NodePaymentStatus.IN_FLIGHT:
                 return await self._report(attempt, payment)
-            if is_untried(payment):
+            if reason.is_untried(payment):
                 await self._end_untried(attempt)
                 payment = await self._find(attempt)
                 if payment.status is not NodePaymentStatus.IN_FLIGHT:
                     return await self._report(attempt, payment)
-            heights = [] if doubt else await self._sight(attempt, payment, htlcs)
+            heights = [] if doubt else await sighting.sight(self._pool, attempt.payment_id, payment, htlcs)
             if is_proven_lost(heights, payment.time_lock):
-                return lost(payment, heights)
-        waiting = waits_for(payment, htlcs, heights, doubt)
-        await self._note(attempt, waiting)
+                return reason.lost(payment, heights)
+        waiting = reason.waits_for(payment, htlcs, heights, doubt)
+        await self._notes.note(attempt, waiting)
         if waiting.reason != (attempt.shown or IN_FLIGHT):
             return AttemptReport(verdict=NodeVerdict.IN_FLIGHT, waiting=waiting)
         raise ApplicationError(
             f"still in flight on {self._node.name}: {waiting.detail}",
             type="InFlight",
-            next_retry_delay=min(max(_FIRST_LOOK, age(payment) / 2), _LAST_LOOK),
+            next_retry_delay=min(max(_FIRST_LOOK, reason.age(payment) / 2), _LAST_LOOK),
             category=ApplicationErrorCategory.BENIGN,  # expected: no warning in the log at every look
         )
 
@@ -182,77 +169,13 @@ class Sending(SendingActivities):
         left_s = REFUSAL_REST_S - fence.refused_for_s
         if left_s > 0:
             raise OutcomeUnknown(
-                f"{self._node.name} refuses it; it is looked at once more", code=SEND_REFUSED, retry_after_s=left_s
+                f"{self._node.name} refuses it; it is looked at once more",
+                code=reason.SEND_REFUSED,
+                retry_after_s=left_s,
             )
         if await self._is_known(attempt):  # look again: the calls since the first look may have been slow
             raise OutcomeUnknown(f"{self._node.name} has begun what it refused")
-        return refused_by_node("Our Lightning node refuses to send this payment; nothing was sent.")
-
-    async def _read_channels(self, attempt: LightningAttempt) -> tuple[NodeHtlcs, str | None]:
-        """What is in the node's channels, and the reason if that proves nothing about this payment.
-
-        The stored channels are read first: what another worker sees meanwhile can then only be newer.
-        """
-        async with borrowed(self._pool) as conn:
-            known = await node_channel.read_known(conn, self._node.name)
-        htlcs = await self._node.read_htlcs()
-        missing = gone(known, htlcs.channels)
-        told = await self._node.read_closed() if missing else {}
-        closed = {point: told[point] for point in missing if point in told}
-        doubts = find_doubts(known, htlcs.channels, closed)
-        for doubt in doubts.values():
-            activity.logger.error("%s proves nothing: %s", self._node.name, doubt)
-        async with borrowed(self._pool) as conn:
-            await node_channel.note_seen(
-                conn, self._node.name, updates=htlcs.channels.updates, closed=closed, doubts=doubts
-            )
-            return htlcs, await node_channel.find_doubt(conn, self._node.name, attempt.payment_id)
-
-    async def _sight(self, attempt: LightningAttempt, payment: NodePayment, htlcs: NodeHtlcs) -> list[int]:
-        """The heights at which this payment was in flight and in no channel; empty when this look does not count."""
-        if not may_be_lost(payment, htlcs):
-            return []
-        async with borrowed(self._pool) as conn:
-            await sending.add_sighting(
-                conn,
-                attempt.payment_id,
-                height=htlcs.height,
-                time_lock=payment.time_lock,
-                payment_index=payment.payment_index,
-            )
-            return await sending.list_sightings(conn, attempt.payment_id, payment_index=payment.payment_index)
-
-    @asynccontextmanager
-    async def _noting(self, attempt: LightningAttempt, *, slows: bool = False) -> AsyncIterator[None]:
-        """Record the error that stops this try as what the payment waits for.
-
-        With `slows`, the pause before the next try grows with the time that the payment has waited.
-        """
-        try:
-            yield
-        except EngineError as error:
-            broken = isinstance(error, InvariantBroken)
-            detail = WAIT_DETAILS.get(error.code, "an operator must look")
-            since = await self._note(
-                attempt, Waiting(reason=error.code, detail=detail, needs_operator=broken, impatient=not broken)
-            )
-            pause = pause_after(datetime.now(UTC) - since) if slows and since else None
-            if pause is not None:
-                error.fields.setdefault("retry_after_s", math.ceil(pause.total_seconds()))
-            raise
-
-    async def _note(self, attempt: LightningAttempt, waiting: Waiting) -> datetime | None:
-        """Record what the payment waits for; returns since when. Without Postgres the try goes on and returns None."""
-        with suppress(EngineError):
-            async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
-                return await sending.note_wait(conn, attempt.payment_id, waiting)
-        return None
-
-    async def _note_refusal(self, attempt: LightningAttempt, refused: NotBegun) -> None:
-        """Count a refusal. One that could not be written does not count."""
-        with suppress(EngineError):
-            async with borrowed(self._pool, timeout_s=_NOTE_LIMIT_S) as conn:
-                await sending.note_refusal(conn, attempt.payment_id, refused.words)
+        return reason.refused_by_node("Our Lightning node refuses to send this payment; nothing was sent.")
 
     async def _find_fault(self, attempt: LightningAttempt) -> str | None:
         """Why the node would not pay this invoice as we mean it; None when it would."""
@@ -294,14 +217,6 @@ class Sending(SendingActivities):
             )
         return fence
 
-    async def _note_begun(self, attempt: LightningAttempt) -> None:
-        """Write first of all that the node has the attempt. If Postgres is away, following goes on without the note."""
-        try:
-            async with asyncio.timeout(_NOTE_LIMIT_S), borrowed(self._pool) as conn:
-                await sending.note_begun(conn, attempt.payment_id)
-        except (EngineError, TimeoutError) as error:
-            activity.logger.warning("%s is in flight, and it could not be noted: %s", attempt.payment_id, error)
-
     async def _get_identity(self) -> NodeIdentity:
         """The node's identity, asked once for all sends at that time: the call costs the node more than a look."""
         if self._asked is None or time.monotonic() > self._good_until:
@@ -341,7 +256,7 @@ class Sending(SendingActivities):
                         return await self._report(attempt, payment)
                     if not begun:
                         begun = True
-                        await self._note_begun(attempt)
+                        await self._notes.note_begun(attempt)
         except TimeoutError:
             activity.logger.info("no end after %s s", follow_s)
         except EngineError as error:
@@ -361,13 +276,13 @@ class Sending(SendingActivities):
                 payment_index=payment.payment_index,
                 delivered_msat=_delivered_otherwise(payment, attempt),
             )
-        code = FAILURE_CODES.get(payment.failure_reason, "no_route")
+        code = reason.FAILURE_CODES.get(payment.failure_reason, "no_route")
         if code == "no_route" and await self._is_too_dear(attempt):
             code = "fee_limit_exceeded"
         return AttemptReport(
             verdict=NodeVerdict.FAILED,
             failure_code=code,
-            failure_detail=FAILURE_DETAILS[code],
+            failure_detail=reason.FAILURE_DETAILS[code],
             payment_index=payment.payment_index,
         )
 
