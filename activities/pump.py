@@ -22,7 +22,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.heartbeat import heartbeats
-from activities.invoice import start_receipts
+from activities.receipt_start import start_receipts
 from engine.bank import invoice, payment, sending
 from engine.bank.node import node
 from engine.clients.lnd.client import LndNode, NodeInvoice, NodePayment, NodePaymentStatus

@@ -11,6 +11,7 @@ from activities import (
     direct_send,
     forced_end,
     invoice,
+    invoice_sweep,
     janitor,
     lane,
     node,
@@ -76,7 +77,7 @@ def node_activities(
     return activities_of(
         clients.sending,
         forced_end.Decisions(clients.node, pool, Chart()),
-        invoice.InvoiceSweep(clients.node, pool, client),
+        invoice_sweep.InvoiceSweep(clients.node, pool, client),
         pump.Pump(clients.node, pool, client, settings.receipts_together),
         quote.Quotes(clients.routes),
         node.NodePositions(clients.node),

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from temporalio.testing import ActivityEnvironment
 
-from activities.invoice import InvoiceSweep
+from activities.invoice_sweep import InvoiceSweep
 from activities.pump import Pump
 from engine.clients.lnd.client import NodeIdentity, NodeInvoice, NodePayment
 from engine.clients.lnd.inbound import NodeRoom

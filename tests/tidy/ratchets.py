@@ -6,7 +6,6 @@ again.
 
 IMPORTS = {
     "activities/internal.py": 17,
-    "activities/invoice.py": 22,
     "activities/payment.py": 24,
     "activities/pump.py": 18,
     "activities/sending/sending.py": 18,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from activities import pump
-from activities.invoice import start_receipts
+from activities.receipt_start import start_receipts
 from engine.clients.lnd.client import NodeInvoice
 from engine.contracts.invoice import Receipt, ReceiptPage
 from engine.domain.ids import NodeName, PaymentHash
