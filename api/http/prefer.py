@@ -1,14 +1,7 @@
 """`Prefer: wait=N` (RFC 7240): how long to wait for a final answer. A wish, so a malformed one is ignored.
 
-An answer that is not final when the time is up has the status 202 and says where to look again, and when.
+No framework is known here, because the service bounds its own waits by MAX_WAIT_S.
 """
-
-from typing import Any
-
-from fastapi import Response
-from pydantic import BaseModel
-
-from api.http.errors import RETRY_AFTER_S
 
 _DEFAULT_S, MAX_WAIT_S = 10, 60
 MEANING = f"`wait=N`: wait up to N seconds (0 to {MAX_WAIT_S}, default {_DEFAULT_S}) for a final status."
@@ -22,23 +15,6 @@ def wait_s(headers: list[str]) -> int:
             digits = value.strip().strip('"')
             return _read(digits) if digits.isascii() and digits.isdecimal() else _DEFAULT_S
     return _DEFAULT_S
-
-
-def accept(response: Response, location: str) -> None:
-    """Answer 202, with the place to look again and when."""
-    response.status_code = 202
-    response.headers["Location"] = location
-    response.headers["Retry-After"] = str(RETRY_AFTER_S)
-
-
-def not_final(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """The 202 of an operation for OpenAPI."""
-    return {
-        202: {
-            "model": model,
-            "description": "Not final yet: look again at `Location` after `Retry-After`, or repeat with the same key.",
-        }
-    }
 
 
 def _read(digits: str) -> int:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Response
 from pydantic import Field
 
 from api.access import PathId, get_resources, needs, waiting
-from api.http import idempotency_key, prefer
+from api.http import accepted, idempotency_key
 from api.http.body import AmountMsat, Body, Content, DestinationText, Id, JsonBody, Memo, documented
 from api.http.errors import problems
 from api.service.auth import Caller
@@ -44,7 +44,7 @@ class NewBatchIn(Content):
     "/v1/payments/batch",
     status_code=201,
     summary="Pay many at once",
-    responses=prefer.not_final(BatchOut)
+    responses=accepted.not_final(BatchOut)
     | problems(
         *("forbidden", "not_found", "invalid_request", "idempotency_key_required", "idempotency_conflict"),
         *("request_too_large", "invalid_destination", "wrong_network", "use_withdrawals", "invoice_expired"),
@@ -87,7 +87,7 @@ async def pay_batch(
     if answer.is_replay:
         idempotency_key.mark_replayed(response)
     if not answer.content.is_final:
-        prefer.accept(response, f"/v1/payments/batch/{answer.content.id}")
+        accepted.accept(response, f"/v1/payments/batch/{answer.content.id}")
     return answer.content
 
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
 from api.access import PathId, asked_by_hand, enter, get_resources, needs
-from api.http import idempotency_key, prefer
+from api.http import accepted, idempotency_key, prefer
 from api.http.body import AmountMsat, Content, DestinationText, ExternalId, Id, JsonBody, Memo, documented
 from api.http.errors import problems
 from api.http.paging import Page, Paging, page_of, position
@@ -48,7 +48,7 @@ _BODY = JsonBody(NewPaymentIn)
     "/v1/payments",
     status_code=201,
     summary="Pay",
-    responses=prefer.not_final(PaymentOut)
+    responses=accepted.not_final(PaymentOut)
     | problems(
         *("forbidden", "not_found", "invalid_request", "idempotency_key_required", "idempotency_conflict"),
         *("request_too_large", "invalid_destination", "wrong_network", "use_withdrawals", "invoice_expired"),
@@ -81,7 +81,7 @@ async def make_payment(request: Request, response: Response) -> PaymentOut:
     if answer.is_replay:
         idempotency_key.mark_replayed(response)
     if not answer.is_final:
-        prefer.accept(response, f"/v1/payments/{answer.payment.id}")
+        accepted.accept(response, f"/v1/payments/{answer.payment.id}")
     return answer.payment
 
 

@@ -31,6 +31,7 @@ WRONG = [
     ("api/http", "api.service.auth", "API: doors"),
     ("api/service", "api.access", "API: doors"),
     ("api/admin", "api.user.wallet", "API: doors"),
+    ("api/service", "fastapi", "Service:"),
     ("workflows", "asyncpg", "Workflows, contracts and domain"),
     ("workflows", "engine.settings", "Workflows, contracts and domain"),
     ("workflows", "engine.telemetry", "Workflows, contracts and domain"),
