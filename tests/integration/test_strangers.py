@@ -46,7 +46,7 @@ class Counter:
 @pytest.fixture(autouse=True)
 def one_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test meets the end of a minute."""
-    monkeypatch.setattr("api.http.strangers._now_s", lambda: 1_000_000_020)
+    monkeypatch.setattr("api.http.stranger_limit._now_s", lambda: 1_000_000_020)
 
 
 @pytest_asyncio.fixture
