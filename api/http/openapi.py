@@ -2,7 +2,7 @@
 
 Apps call methods that a generator has named after `operationId`, and models by their names here. So both are chosen,
 not computed from paths or modules: an operation is called as its function is, or as the table below says, and changing
-one breaks apps (`tests/unit/test_openapi.py` holds the list).
+one breaks apps (`tests/unit/http/test_openapi.py` holds the list).
 
 FastAPI describes what it reads itself. Bodies are read by us (`body.py`), so their models are brought in here, and what
 is answered to those that cannot be read.

@@ -6,7 +6,7 @@ copy of that file, kept under the migration's number, because a released migrati
     versions/0026/ledger/post.sql                   the copy of engine/ledger/sql/post.sql
     execute_file("0026/ledger/post.sql")            in upgrade(), after the tables that the function needs
 
-`tests/integration/test_ledger_sql.py` compares a migrated database with the files (decision 0042).
+`tests/integration/ledger/test_ledger_sql.py` compares a migrated database with the files (decision 0042).
 """
 
 from pathlib import Path

@@ -16,7 +16,7 @@ import pytest
 from engine.domain.money import Msat, share_ppm_ceil
 from tests.fixtures.postgres import Database
 from tests.fixtures.stack import Bank
-from tests.integration.api_helpers import is_problem, running_api
+from tests.helpers.api import is_problem, running_api
 
 
 # The marker says what the test needs. A module with one kind of test has it once: pytestmark = pytest.mark.unit

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
         (["tests"], "1", 0),
         (["tests/unit"], None, 0),
         (["tests/unit"], "3", 0),
-        (["tests", "tests/unit/test_fees.py::test_a"], None, 0),
+        (["tests", "tests/unit/fee/test_fees.py::test_a"], None, 0),
     ],
 )
 def test_all_tests_run_in_three_processes_and_a_part_of_them_in_one(
