@@ -1,6 +1,6 @@
 """What becomes of a payment that is sent with its opening: a real Postgres, and a node that says what it is told.
 
-The same over real nodes is in `test_payments.py`, and with whatever can break in `tests/fault`.
+The same over real nodes is in `tests/integration/payment`, and with whatever can break in `tests/fault`.
 """
 
 import asyncio
