@@ -9,8 +9,6 @@ import secrets
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
 import grpc
 import pytest
@@ -18,58 +16,29 @@ import pytest_asyncio
 
 from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
-from infra.local.home import BANK
 from infra.local.outside import Outside
 from infra.local.stack import Stack
 from tests.fixtures.hop import Hop
-from tests.fixtures.lnd_proxy import Fault, LndProxy, lnd_proxy
-from tests.fixtures.own_process import OwnWorker, nodes, own_api, own_worker
+from tests.fixtures.lnd_proxy import Fault
+from tests.fixtures.own_process import nodes, own_api
 from tests.fixtures.stack import Bank, eventually
 from tests.helpers.held_payment import accepted, looked_anew, node_of, node_says, waits_for
+from tests.helpers.wire import Wire, open_wire
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 CAP = 18
 
 
-@dataclass
-class Wire:
-    """What lies between us and both nodes."""
-
-    proxies: list[LndProxy]
-    worker: OwnWorker
-    addresses: dict[str, dict[str, str]]
-
-    def lose(self, method: str, *, after: int = 0) -> list[Fault]:
-        return [proxy.lose(method, after=after) for proxy in self.proxies]
-
-    def delay(self, method: str) -> list[Fault]:
-        return [proxy.delay(method) for proxy in self.proxies]
-
-    def calls(self, method: str) -> int:
-        return sum(proxy.calls.count(method) for proxy in self.proxies)
-
-    def heal(self) -> None:
-        for proxy in self.proxies:
-            proxy.heal()
-
-
 @pytest_asyncio.fixture(scope="module")
 async def module_wire(stack: Stack) -> AsyncIterator[Wire]:
-    async with AsyncExitStack() as entered:
-        proxies = {name: await entered.enter_async_context(lnd_proxy(stack, name)) for name in BANK}
-        addresses = {name: {"address": proxy.address} for name, proxy in proxies.items()}
-        settings = {**nodes(stack, "worker", addresses), "MILLRACE_MAX_IN_FLIGHT_PER_ACCOUNT": str(CAP)}
-        worker = await entered.enter_async_context(own_worker(stack, settings))
-        yield Wire(list(proxies.values()), worker, addresses)
+    async with open_wire(stack, MILLRACE_MAX_IN_FLIGHT_PER_ACCOUNT=str(CAP)) as wire:
+        yield wire
 
 
 @pytest.fixture
 def wire(module_wire: Wire) -> Wire:
-    """Without faults and with nothing counted."""
-    module_wire.heal()
-    for proxy in module_wire.proxies:
-        proxy.calls.clear()
+    module_wire.renew()
     return module_wire
 
 

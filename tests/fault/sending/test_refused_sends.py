@@ -6,23 +6,19 @@ One worker talks to both nodes through a proxy, which says what no LND can be ma
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 
 import grpc
 import httpx
 import pytest
 import pytest_asyncio
 
-from infra.local.home import BANK
 from infra.local.outside import Outside, outside
 from infra.local.stack import Stack
-from tests.fixtures.lnd_proxy import Fault, LndProxy, lnd_proxy
-from tests.fixtures.own_process import OwnWorker, nodes, own_worker
 from tests.fixtures.stack import Account, Bank, eventually
 from tests.helpers.held_payment import node_of, waits_for
 from tests.helpers.invoice.bolt11_encoder import Draft
+from tests.helpers.wire import Wire, open_wire
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
@@ -30,40 +26,15 @@ FUNDS_MSAT, AMOUNT_MSAT = 9_000_000, 2_000_000
 WORDS = "unable to frobnicate the payment"
 
 
-@dataclass
-class Wire:
-    """What lies between us and both nodes."""
-
-    proxies: Sequence[LndProxy]
-    worker: OwnWorker
-
-    @contextmanager
-    def refuses(
-        self, method: str, words: str = WORDS, status: grpc.StatusCode = grpc.StatusCode.UNKNOWN
-    ) -> Iterator[list[Fault]]:
-        """Each call of it is answered with this error, and the nodes are not asked."""
-        with ExitStack() as entered:
-            yield [entered.enter_context(proxy.always(proxy.refuse(method, status, words))) for proxy in self.proxies]
-
-    def calls(self, method: str) -> int:
-        return sum(proxy.calls.count(method) for proxy in self.proxies)
-
-
 @pytest_asyncio.fixture(scope="module")
 async def module_wire(stack: Stack) -> AsyncIterator[Wire]:
-    async with AsyncExitStack() as entered:
-        proxies = {name: await entered.enter_async_context(lnd_proxy(stack, name)) for name in BANK}
-        addresses = {name: {"address": proxy.address} for name, proxy in proxies.items()}
-        worker = await entered.enter_async_context(own_worker(stack, nodes(stack, "worker", addresses)))
-        yield Wire(list(proxies.values()), worker)
+    async with open_wire(stack) as wire:
+        yield wire
 
 
 @pytest.fixture
 def wire(module_wire: Wire) -> Wire:
-    """Without faults and with nothing counted."""
-    for proxy in module_wire.proxies:
-        proxy.heal()
-        proxy.calls.clear()
+    module_wire.renew()
     return module_wire
 
 
@@ -85,7 +56,7 @@ async def test_a_payment_refused_in_unknown_words_has_failed_after_a_last_look(
 ) -> None:
     """Its workers die meanwhile, and the count goes on."""
     alice = await bank.open_account(funds_msat=FUNDS_MSAT)
-    with wire.refuses("SendPaymentV2") as refused:
+    with wire.refuses("SendPaymentV2", WORDS) as refused:
         answer = await alice.pay(await shop.invoice(AMOUNT_MSAT), wait_s=0)
         payment_id = answer.json()["id"]
         await _counted(bank, payment_id, 3)
@@ -104,7 +75,7 @@ async def test_a_send_that_was_on_its_way_all_the_while_is_found_by_the_last_loo
     """The words were the connection's: what a stopped worker had sent comes to the node afterwards."""
     alice = await bank.open_account(funds_msat=FUNDS_MSAT)
     invoice = await shop.invoice(AMOUNT_MSAT)
-    with wire.refuses("SendPaymentV2"):
+    with wire.refuses("SendPaymentV2", WORDS):
         payment_id = (await alice.pay(invoice, wait_s=0)).json()["id"]
         await _counted(bank, payment_id, 3)
         async with outside(bank.stack, await node_of(bank, payment_id)) as node:

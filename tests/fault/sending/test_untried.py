@@ -17,12 +17,11 @@ from engine.domain.errors import EngineError
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
 from engine.settings import NodeSettings
-from infra.local.home import BANK
 from infra.local.outside import Outside, sync_network
-from tests.fixtures.lnd_proxy import lnd_proxy
-from tests.fixtures.own_process import nodes, own_worker
+from tests.fixtures.own_process import nodes
 from tests.fixtures.stack import Account, Bank, Json, eventually
 from tests.helpers.held_payment import Lasts, node_of
+from tests.helpers.wire import open_wire
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(480)]
 
@@ -31,15 +30,13 @@ pytestmark = [pytest.mark.fault, pytest.mark.timeout(480)]
 async def _told_without_its_chain(bank: Bank, shop: Outside, alice: Account) -> AsyncIterator[Json]:
     """A payment that its node was told of when bitcoind had gone; bitcoind is away for the length of the block."""
     async with AsyncExitStack() as entered:
-        proxies = {name: await entered.enter_async_context(lnd_proxy(bank.stack, name)) for name in BANK}
-        addresses = {name: {"address": proxy.address} for name, proxy in proxies.items()}
-        await entered.enter_async_context(own_worker(bank.stack, nodes(bank.stack, "worker", addresses)))
+        wire = await entered.enter_async_context(open_wire(bank.stack))
 
         async def known() -> bool | None:
-            return True if all("GetInfo" in proxy.answers for proxy in proxies.values()) else None
+            return True if all("GetInfo" in proxy.answers for proxy in wire.proxies) else None
 
         await eventually(known, "both nodes to have told that they can pay")
-        for proxy in proxies.values():
+        for proxy in wire.proxies:
             entered.enter_context(proxy.stale("GetInfo"))
         await asyncio.to_thread(bank.stack.hold, "bitcoind")
         try:
