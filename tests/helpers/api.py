@@ -97,6 +97,18 @@ class User:
         sent = {"wallet_id": self.wallet_id, "destination": destination, **body}
         return await self.post("/v1/payments", sent, key=key or secrets.token_hex(8), Prefer=prefer)
 
+    async def quote(self, destination: str, **body: Any) -> Json:
+        answer = await self.post(
+            "/v1/payments/quote", {"wallet_id": self.wallet_id, "destination": destination, **body}
+        )
+        assert answer.status_code == 200, answer.text
+        found: Json = answer.json()
+        return found
+
+    async def available(self) -> int:
+        """In msat: what is neither spent nor held."""
+        return int((await self.get(f"/v1/wallets/{self.wallet_id}")).json()["available_msat"])
+
     async def balance(self) -> tuple[int, int]:
         """(balance, held of it), in msat."""
         wallet = (await self.get(f"/v1/wallets/{self.wallet_id}")).json()

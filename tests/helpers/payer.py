@@ -10,10 +10,12 @@ from typing import Any
 
 from activities.invoice import Receipts
 from activities.payment import Payments
+from engine.bank import sending
 from engine.contracts.invoice import CreditedReceipt, Receipt
 from engine.contracts.payment import OpenedPayment, PaymentRequest, ReleasePayment, SettlePayment
 from engine.domain.ids import AccountId, ApiKeyId, NodeName, PaymentHash, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
+from engine.domain.sending import Waiting
 from engine.ledger.account import get_account_id, open_account_in_tx
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import Chart, channels, user
@@ -114,6 +116,12 @@ class Payers:
                 body_hash="00",
             )
         )
+
+    async def wait_for(self, payment_id: PaymentId, reason: str, *, needs_operator: bool) -> None:
+        """As a worker notes it: the payment waits, for this reason."""
+        async with self.pool.acquire() as conn:
+            waiting = Waiting(reason=reason, detail="…", needs_operator=needs_operator)
+            await sending.note_wait(conn, payment_id, waiting)
 
     async def receive(self, payment_hash: str, amount_msat: int) -> CreditedReceipt:
         return await self.receipts.credit_receipt(

@@ -1,7 +1,6 @@
 """A payment's workflow between a fake ledger and a fake node, behind the real contracts."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -128,12 +127,6 @@ def _say(line: AttemptReport | Exception) -> AttemptReport:
     if isinstance(line, Exception):
         raise line
     return line
-
-
-async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not fact():
-            await asyncio.sleep(0.02)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from engine.clients.lndrpc import lightning_pb2 as ln
 from infra.local.outside import HoldInvoice, Outside, outside, sync_network
 from infra.local.stack import Stack
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
+from tests.helpers.held_payment import accepted
 from tests.helpers.reconciliation import cases, explain, reconcile, strand
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
@@ -118,11 +119,7 @@ async def hold_payments(bank: Bank, alice: Account, shop: Outside, count: int) -
     held = [await shop.hold_invoice(70_000 + n) for n in range(count)]
     pending = [(await alice.pay(each.bolt11, wait_s=0)).json() for each in held]
     for each in held:
-
-        async def accepted(each: HoldInvoice = each) -> bool | None:
-            return True if (await shop.look_up(each.payment_hash)).state == ln.Invoice.ACCEPTED else None
-
-        await eventually(accepted, "the payment to be held")
+        await accepted(shop, each.payment_hash)
     return list(zip(pending, held, strict=True))
 
 

@@ -31,10 +31,6 @@ async def changed(bank: Payers, user: User, **body: Any) -> dict[str, Any]:
     return found
 
 
-async def available(user: User) -> int:
-    return int((await user.get(f"/v1/wallets/{user.wallet_id}")).json()["available_msat"])
-
-
 async def trail(bank: Payers, user: User) -> list[tuple[str, dict[str, Any]]]:
     rows = await bank.pool.fetch("SELECT action, detail FROM bank.audit WHERE account_id = $1 ORDER BY id", user.id)
     opening = ("account.open", "key.make")
@@ -56,7 +52,7 @@ async def test_a_locked_account_sends_nothing_and_receives_on_every_path(bank: P
     assert inside == "settled"
     other = (await alice.post("/v1/invoices", {"wallet_id": alice.wallet_id, "amount_msat": 9_000})).json()
     assert (await bank.receive(other["payment_hash"], 9_000)).wallet_id == alice.wallet_id
-    assert await available(alice) == 1_000_000 + 5_000 + 7_000 + 9_000
+    assert await alice.available() == 1_000_000 + 5_000 + 7_000 + 9_000
     assert (await alice.get("/v1/account")).json()["status"] == "locked"
     assert (await changed(bank, alice, status="active"))["status"] == "active"
     assert await bank.outcome(alice, bob, 1_000) == "settled"
@@ -73,19 +69,19 @@ async def test_a_payment_in_flight_when_its_account_is_locked_ends_as_it_would_h
     await changed(bank, alice, status="locked")
     await bank.settle(paid, fee_msat=50)
     await bank.release(failed)
-    assert await available(alice) == 1_000_000 - 100_050
+    assert await alice.available() == 1_000_000 - 100_050
 
 
 async def test_a_lock_and_payments_at_once_are_before_or_after_each_other(bank: Payers) -> None:
     alice, bob = await bank.api.open_account(), await bank.api.open_account()
     await bank.fund(alice, 1_000_000)
     for _ in range(3):
-        before = await available(bob)
+        before = await bob.available()
         calls = [bank.outcome(alice, bob, 1_000) for _ in range(10)]
         answers = await asyncio.gather(*calls[:5], changed(bank, alice, status="locked"), *calls[5:])
         outcomes = [answer for answer in answers if isinstance(answer, str)]
         assert set(outcomes) <= {"settled", "account_locked"}
-        assert await available(bob) - before == 1_000 * outcomes.count("settled")
+        assert await bob.available() - before == 1_000 * outcomes.count("settled")
         assert await bank.outcome(alice, bob, 1_000) == "account_locked"
         await changed(bank, alice, status="active")
 
@@ -151,7 +147,7 @@ async def test_money_that_still_comes_to_a_closed_account_waits_in_suspense(bank
     assert (credited.credited, credited.wallet_id) == (True, None)  # no wallet: the workflow asks for an operator
     assert (await bank.receive(made["payment_hash"], 7_000)).credited is False
     assert await bank.pool.fetchval(query) - before == 7_000
-    assert await available(alice) == 0
+    assert await alice.available() == 0
 
 
 async def test_receipts_and_payments_against_a_closing_lose_nothing(bank: Payers) -> None:
@@ -168,7 +164,7 @@ async def test_receipts_and_payments_against_a_closing_lose_nothing(bank: Payers
             change(bank, alice, status="closed"),
         )
         in_suspense = await bank.pool.fetchval(suspense) - before
-        got = await available(alice)
+        got = await alice.available()
         assert receipt.credited
         assert inside in {"settled", "payee_closed"}
         if closing.status_code == 200:

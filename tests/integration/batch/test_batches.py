@@ -76,12 +76,8 @@ def to(payee: User, amount_msat: int, **more: Any) -> Json:
     return {"destination": f"wallet:{payee.wallet_id}", "amount_msat": amount_msat, **more}
 
 
-async def available(user: User) -> int:
-    return int((await user.get(f"/v1/wallets/{user.wallet_id}")).json()["available_msat"])
-
-
 async def nothing_was_paid(bank: Payers, payer: User, funds_msat: int) -> None:
-    assert await available(payer) == funds_msat
+    assert await payer.available() == funds_msat
     for table in ("payments", "batches"):
         assert await bank.pool.fetchval(f"SELECT count(*) FROM bank.{table} WHERE account_id = $1", payer.id) == 0
 
@@ -100,7 +96,7 @@ async def test_names_wallets_and_invoices_are_paid_in_one_batch_and_each_is_a_pa
         ("settled", 20, None),
     ]
     assert [item["destination"] for item in batch["items"]] == ["@BATCH_bob", made["bolt11"], f"wallet:{bob.wallet_id}"]
-    assert (await available(alice), await available(bob)) == (99_275, 725)
+    assert (await alice.available(), await bob.available()) == (99_275, 725)
     assert (await alice.get(f"{PATH}/{batch['id']}")).json() == batch
     payments = (await alice.get("/v1/payments")).json()["items"]
     assert {each["id"] for each in payments} == {item["payment_id"] for item in batch["items"]}
@@ -115,7 +111,7 @@ async def test_an_address_of_our_own_domain_is_a_user_of_ours(bank: Payers) -> N
     address = f"batch_carol@{bank.api.resources.settings.domain}"
     answer = await send(alice, [{"destination": address, "amount_msat": 4}])
     assert (answer.status_code, answer.json()["items"][0]["destination"]) == (201, address), answer.text
-    assert await available(carol) == 4
+    assert await carol.available() == 4
 
 
 async def test_a_repeat_gets_the_first_answer_and_moves_nothing(bank: Payers, worker: Worker) -> None:
@@ -129,7 +125,7 @@ async def test_a_repeat_gets_the_first_answer_and_moves_nothing(bank: Payers, wo
     assert len(worker.started) == 1
     is_problem(await send(alice, [to(bob, 1), to(bob, 3)], key="again"), 409, "idempotency_conflict")
     is_problem(await alice.pay(f"wallet:{bob.wallet_id}", amount_msat=1, key="again"), 409, "idempotency_conflict")
-    assert (await available(alice), await available(bob)) == (997, 3)
+    assert (await alice.available(), await bob.available()) == (997, 3)
 
 
 async def test_two_that_come_at_once_with_one_key_are_one(bank: Payers) -> None:
@@ -140,7 +136,7 @@ async def test_two_that_come_at_once_with_one_key_are_one(bank: Payers) -> None:
         await asyncio.gather(*(batches.open_batch(asked) for _ in range(4)))
         == [BatchOutcome(body_hash=asked.body_hash, count=1)] * 4
     )
-    assert await available(bob) == 7
+    assert await bob.available() == 7
 
 
 def request_for(payer: User, items: list[BatchItem]) -> BatchRequest:
@@ -244,7 +240,7 @@ async def test_bounds_of_a_batch(bank: Payers, worker: Worker) -> None:
     is_problem(await alice.post(PATH, {}), 400, "idempotency_key_required")
     answer = await send(alice, [to(bob, 1, memo="\x01" * 150)] * MAX_ITEMS)
     assert answer.status_code == 201, answer.text
-    assert (await available(bob), len(answer.json()["items"])) == (MAX_ITEMS, MAX_ITEMS)
+    assert (await bob.available(), len(answer.json()["items"])) == (MAX_ITEMS, MAX_ITEMS)
     (payload,) = await DATA_CONVERTER.encode([worker.started[-1]])
     assert len(payload.data) <= MAX_BODY_BYTES + 250 * MAX_ITEMS
 
@@ -282,10 +278,10 @@ async def test_each_item_costs_its_own_fee(bank: Payers) -> None:
         answer = await send(alice, [to(bob, 1_000), to(bob, 2_500), to(bob, 1)])
         assert answer.status_code == 201, answer.text
         assert [item["fee_msat"] for item in answer.json()["items"]] == [11, 13, 11]
-        assert (await available(alice), await available(bob)) == (10_000 - 3_501 - 35, 3_501)
+        assert (await alice.available(), await bob.available()) == (10_000 - 3_501 - 35, 3_501)
         problem = is_problem(await send(alice, [to(bob, 6_000), to(bob, 440)]), 409, "insufficient_funds")
         assert (problem["item"], problem["needed_msat"], problem["available_msat"]) == (1, 451, 448)
-        assert await available(alice) == 6_464
+        assert await alice.available() == 6_464
     finally:
         await set_rules(bank, "fees", {})
 

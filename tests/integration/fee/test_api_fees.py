@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fixtures.postgres import Database
-from tests.helpers.api import ADMIN, Api, User, bearer, is_problem, running_api
+from tests.helpers.api import ADMIN, Api, bearer, is_problem, running_api
 from tests.helpers.invoice.bolt11_encoder import Draft
 
 pytestmark = pytest.mark.integration
@@ -123,22 +123,16 @@ async def test_a_preview_tells_the_fee_after_each_step(api: Api) -> None:
         is_problem(await preview(api, **{"kind": "internal", "amount_msat": 5} | wrong), 422, "invalid_request")
 
 
-async def quoted(user: User, destination: str, **body: Any) -> Any:
-    answer = await user.post("/v1/payments/quote", {"wallet_id": user.wallet_id, "destination": destination, **body})
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
 async def test_a_user_is_quoted_the_exact_fee_inside_and_an_estimate_outside(api: Api) -> None:
     await put(api, CONTENT)
     alice, bob, favoured = await api.open_account(), await api.open_account(), await api.open_account(level=3)
-    told = await quoted(alice, f"wallet:{bob.wallet_id}", amount_msat=7_000)
+    told = await alice.quote(f"wallet:{bob.wallet_id}", amount_msat=7_000)
     assert (told["kind"], told["amount_msat"], told["fee_source"]) == ("internal", 7_000, "exact")
     assert told["fee_msat"] == told["max_fee_msat"] == 500
     assert 50 < (datetime.fromisoformat(told["expires_at"]) - datetime.now(UTC)).total_seconds() <= 60
-    assert (await quoted(favoured, f"wallet:{bob.wallet_id}", amount_msat=7_000))["fee_msat"] == 0
+    assert (await favoured.quote(f"wallet:{bob.wallet_id}", amount_msat=7_000))["fee_msat"] == 0
     invoice = Draft(amount="10u", timestamp=int(time.time()), expiry_s=20).text()
-    told = await quoted(alice, invoice)
+    told = await alice.quote(invoice)
     assert (told["kind"], told["amount_msat"], told["fee_source"]) == ("lightning", 1_000_000, "estimate")
     assert told["fee_msat"] == told["max_fee_msat"] == 1_000 + 2_500 + 10_000
     assert (datetime.fromisoformat(told["expires_at"]) - datetime.now(UTC)).total_seconds() <= 20

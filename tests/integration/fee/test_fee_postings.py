@@ -66,9 +66,6 @@ class Desk:
             await self.teller.receive(user, funds_msat)
         return user
 
-    async def available(self, user: User) -> int:
-        return int((await user.get(f"/v1/wallets/{user.wallet_id}")).json()["available_msat"])
-
     async def entries(self, ref: str) -> dict[str, int]:
         """Settled or held by the account's short name, debit +."""
         async with self.teller.pool.acquire() as conn:
@@ -175,7 +172,7 @@ async def test_the_worked_example_of_the_design(desk: Desk) -> None:
         "settled:asset:lnd:lnd-1:channels": -100_350,
         "settled:income:ln-fee": -450,
     }
-    assert await desk.available(alice) == 250_000 - 100_450
+    assert await alice.available() == 250_000 - 100_450
     row = await desk.payment(request.payment_id)
     assert (row["fee_msat"], row["max_fee_msat"], row["service_fee_msat"]) == (450, 1_100, 100)
     assert (row["fee_version"], row["fee_level"]) == (version, 0)
@@ -200,7 +197,7 @@ async def test_a_payment_that_failed_costs_nothing(desk: Desk) -> None:
     alice = await desk.open_user(250_000)
     request = asked(alice, 100_000)
     await desk.payments.open_payment(request)
-    assert await desk.available(alice) == 250_000 - 100_000 - 5_000 - 100
+    assert await alice.available() == 250_000 - 100_000 - 5_000 - 100
     release = ReleasePayment(
         payment_id=request.payment_id,
         failure_code="no_route",
@@ -209,7 +206,7 @@ async def test_a_payment_that_failed_costs_nothing(desk: Desk) -> None:
         body_hash=request.body_hash,
     )
     await desk.payments.release_payment(release)
-    assert await desk.available(alice) == 250_000
+    assert await alice.available() == 250_000
     assert (await desk.payment(request.payment_id))["fee_msat"] == 0
 
 
@@ -224,7 +221,7 @@ async def test_a_payment_never_costs_more_than_its_cap(desk: Desk) -> None:
     await desk.payments.settle_payment(settlement(request, 900))
     row = await desk.payment(request.payment_id)
     assert row["fee_msat"] == row["max_fee_msat"] == 1_000
-    assert await desk.available(alice) == 250_000 - 101_000
+    assert await alice.available() == 250_000 - 101_000
 
 
 @pytest.mark.parametrize("kind", ["internal", "lightning_out"])
@@ -238,7 +235,7 @@ async def test_a_fee_above_the_cap_is_refused_for_ever_under_its_key(desk: Desk,
         assert refusal is not None
         assert (refusal.code, refusal.fields) == ("fee_limit_exceeded", {"fee_msat": 100, "max_fee_msat": 99})
         await desk.set_fees({})
-    assert await desk.available(alice) == 250_000
+    assert await alice.available() == 250_000
     enough = asked(alice, 1_000, fee_cap_msat=Msat(0), **payee)
     assert (await desk.payments.open_payment(enough)).outcome.refusal is None
 
@@ -255,7 +252,7 @@ async def test_the_needed_amount_includes_our_fee(desk: Desk) -> None:
         assert refusal.fields == {"needed_msat": needed_msat, "available_msat": 20_000}
         assert f"{needed_msat:,}" in refusal.detail
     await desk.payments.open_payment(asked(alice, 19_990, payee_wallet_id=WalletId(bob.wallet_id)))
-    assert await desk.available(alice) == 0
+    assert await alice.available() == 0
 
 
 async def test_levels_pay_what_their_step_says(desk: Desk) -> None:
@@ -264,7 +261,7 @@ async def test_levels_pay_what_their_step_says(desk: Desk) -> None:
     bob = await desk.open_user()
     for payer in payers:
         await desk.payments.open_payment(asked(payer, 1_000, payee_wallet_id=WalletId(bob.wallet_id)))
-    assert [await desk.available(payer) for payer in payers] == [3_990, 4_000]
+    assert [await payer.available() for payer in payers] == [3_990, 4_000]
 
 
 async def receive(desk: Desk, user: User, amount_msat: int) -> tuple[Receipt, str]:
@@ -288,7 +285,7 @@ async def test_a_receipts_fee_is_computed_once_whatever_the_schedule_says_later(
     await desk.set_fees({"lightning_in": [{"flat_msat": 5_000}]})
     assert not (await desk.receipts.credit_receipt(receipt)).credited
     assert await desk.entries(f"ln:{receipt.payment_hash}:recv") == entries
-    assert await desk.available(alice) == 300_199
+    assert await alice.available() == 300_199
     shown = (await alice.get(f"/v1/invoices/{invoice_id}")).json()
     assert (shown["received_msat"], shown["fee_msat"]) == (300_500, 301)
 
@@ -301,7 +298,7 @@ async def test_a_receipt_smaller_than_its_fee_is_all_fee_and_one_for_nobody_is_f
         "settled:asset:lnd:lnd-1:channels": 3_000,
         "settled:income:ln-fee": -3_000,
     }
-    assert await desk.available(alice) == 0
+    assert await alice.available() == 0
     loose = Receipt(payment_hash=PaymentHash(secrets.token_hex(32)), node=NODE, received_msat=Msat(7_000))
     await desk.receipts.credit_receipt(loose)
     assert (await desk.entries(f"ln:{loose.payment_hash}:recv"))["settled:suspense:in"] == -7_000
@@ -311,13 +308,13 @@ async def test_by_invoice_the_payer_pays_inside_and_the_payee_what_came_from_out
     """The invoice is paid twice, and each way of paying has its own fee."""
     await desk.set_fees({"internal": [{"flat_msat": 10}], "lightning_in": [{"flat_msat": 30}]})
     alice, bob = await desk.open_user(50_000), await desk.open_user()
-    before = await desk.available(alice)
+    before = await alice.available()
     made = (await bob.post("/v1/invoices", {"wallet_id": bob.wallet_id, "amount_msat": 20_000})).json()
     payment_hash = PaymentHash(made["payment_hash"])
     request = asked(alice, 20_000, payment_hash=payment_hash, bolt11=made["bolt11"])
     await desk.payments.open_payment(request)
     assert (await desk.entries(f"ln:{payment_hash}:recv"))["settled:income:transfer-fee"] == -10
-    assert before - await desk.available(alice) == 20_010
+    assert before - await alice.available() == 20_010
     assert (await bob.get(f"/v1/invoices/{made['id']}")).json()["fee_msat"] == 0
     receipt = Receipt(payment_hash=payment_hash, node=NODE, received_msat=Msat(20_000))
     assert (await desk.receipts.credit_receipt(receipt)).paid_twice
@@ -326,7 +323,7 @@ async def test_by_invoice_the_payer_pays_inside_and_the_payee_what_came_from_out
     assert (shown["received_msat"], shown["fee_msat"]) == (40_000, 30)
     told = (await bob.get(f"/v1/wallets/{bob.wallet_id}/statement")).json()
     assert [(each["amount_msat"], each["fee_msat"]) for each in told["movements"]] == [(20_000, 0), (19_970, 30)]
-    assert await desk.available(bob) == 39_970
+    assert await bob.available() == 39_970
 
 
 async def test_the_wallets_views_agree_with_each_other(desk: Desk) -> None:
@@ -355,7 +352,7 @@ async def test_the_wallets_views_agree_with_each_other(desk: Desk) -> None:
         (-20_070, 70),
         (5_000, 0),
     ]
-    assert told["closing_msat"] == sum(signed) == await desk.available(alice)
+    assert told["closing_msat"] == sum(signed) == await alice.available()
     sums = (await desk.api.http.get("/v1/admin/ledger/trial-balance", headers=ADMIN)).json()["accounts"]
     income = {each["code"]: each["settled_msat"] for each in sums if each["kind"] == "income"}
     assert income == {"income:ln-fee": -(70 + 70 + 350), "income:transfer-fee": -140}

@@ -7,7 +7,6 @@ payment, and under two payers at once, over two APIs and two workers. Each test 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -42,13 +41,6 @@ async def set_fees(bank: Bank) -> AsyncIterator[SetFees]:
         yield put
     finally:
         await put({})
-
-
-async def quoted(user: Account, destination: str, **body: Any) -> Json:
-    answer = await user.post("/v1/payments/quote", {"wallet_id": user.wallet_id, "destination": destination, **body})
-    assert answer.status_code == 200, answer.text
-    told: Json = answer.json()
-    return told
 
 
 async def sums(bank: Bank) -> dict[str, int]:
@@ -95,7 +87,7 @@ async def test_the_quoted_fee_is_the_most_that_it_costs_whatever_changes_meanwhi
     alice, bob = await bank.open_account(funds_msat=50_000_000), await bank.open_account()
     await set_fees(SCHEDULE)
     invoice = await shop.invoice(10_000_000)
-    within, beyond = await quoted(alice, f"wallet:{bob.wallet_id}", amount_msat=10_000), await quoted(alice, invoice)
+    within, beyond = await alice.quote(f"wallet:{bob.wallet_id}", amount_msat=10_000), await alice.quote(invoice)
     assert (within["fee_msat"], within["fee_source"]) == (11, "exact")
     assert (beyond["max_fee_msat"], beyond["fee_source"]) == (100_000 + 6_000, "probe")
     paid = (await alice.pay(invoice, max_fee_msat=beyond["max_fee_msat"])).json()

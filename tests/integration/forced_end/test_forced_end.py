@@ -21,17 +21,16 @@ from engine.contracts.payment import Approval, CarryOutDecision, LightningAttemp
 from engine.domain.errors import EngineError
 from engine.domain.ids import AccountId, DecisionId, PaymentHash
 from engine.domain.money import Msat
-from engine.domain.sending import Waiting
 from engine.ledger import chart
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Json, User, is_problem
 from tests.helpers.payer import Payers, running_payers
+from tests.helpers.sending import EMPTY
 
 pytestmark = pytest.mark.integration
 
 PATH = "/v1/admin/decisions"
 FUNDS_MSAT, AMOUNT_MSAT = 1_000_000, 100_000
-EMPTY = NodeHtlcs(height=500, synced=True, outgoing=frozenset(), closing=0)
 
 
 @dataclass
@@ -66,9 +65,7 @@ class Stuck:
         return self.opened.attempt
 
     async def wait_for(self, reason: str, *, needs_operator: bool) -> None:
-        async with self.payers.pool.acquire() as conn:
-            waiting = Waiting(reason=reason, detail="…", needs_operator=needs_operator)
-            await sending.note_wait(conn, self.attempt.payment_id, waiting)
+        await self.payers.wait_for(self.attempt.payment_id, reason, needs_operator=needs_operator)
 
     async def propose(self, end: str = "failed", *, by: User | None = None, **more: Any) -> httpx.Response:
         body = {"payment_id": self.attempt.payment_id, "end": end, "reason": "looked at everything", **more}

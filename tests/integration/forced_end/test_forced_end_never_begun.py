@@ -18,7 +18,6 @@ from engine.contracts.payment import Approval, CarryOutDecision, LightningAttemp
 from engine.domain.errors import EngineError, InvariantBroken, OutcomeUnknown, Unavailable
 from engine.domain.ids import AccountId, DecisionId, PaymentHash
 from engine.domain.money import Msat
-from engine.domain.sending import Waiting
 from engine.ledger import chart
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Json, User, is_problem
@@ -64,9 +63,7 @@ class Untold:
     dave: User
 
     async def wait_for(self, reason: str, *, needs_operator: bool = True) -> None:
-        async with self.payers.pool.acquire() as conn:
-            waiting = Waiting(reason=reason, detail="…", needs_operator=needs_operator)
-            await sending.note_wait(conn, self.attempt.payment_id, waiting)
+        await self.payers.wait_for(self.attempt.payment_id, reason, needs_operator=needs_operator)
 
     async def proposed(self) -> Json:
         body = {"payment_id": self.attempt.payment_id, "end": "failed", "reason": "it cannot go on"}

@@ -62,10 +62,6 @@ async def credit_page(bank: Payers, receipts: Sequence[Receipt], workflow_id: st
     return list(credited.verdicts)
 
 
-async def available(user: User) -> int:
-    return int((await user.get(f"/v1/wallets/{user.wallet_id}")).json()["available_msat"])
-
-
 async def shown(user: User, made: Json) -> tuple[str, int]:
     found = (await user.get(f"/v1/invoices/{made['id']}")).json()
     return found["status"], found["received_msat"]
@@ -87,7 +83,7 @@ async def test_each_of_a_page_is_credited_for_what_was_really_paid_less_our_fee(
     page = [paid(made[0]), paid(free[0]), paid(made[1], extra_msat=30_000)]
     assert await credit_page(bank, page) == [CREDITED] * 3
     assert [await shown(alice, each) for each in made] == [("settled", 100_000), ("settled", 230_000)]
-    assert (await available(alice), await available(bob)) == (330_000 - 3_300, 50_000)
+    assert (await alice.available(), await bob.available()) == (330_000 - 3_300, 50_000)
     fees = [(await alice.get(f"/v1/invoices/{each['id']}")).json()["fee_msat"] for each in made]
     assert fees == [1_000, 2_300]
     told = await story(bank, made[1]["payment_hash"])
@@ -117,7 +113,7 @@ async def test_a_special_receipt_leaves_no_trace_and_its_neighbours_are_credited
     nobodys = receipt(secrets.token_hex(32), 6_000)
     page = [paid(twice), nobodys, paid(plain), paid(known), paid(closed), paid(late)]
     assert await credit_page(bank, page) == [LEFT_ALONE, LEFT_ALONE, CREDITED, KNOWN, LEFT_ALONE, CREDITED]
-    assert await available(alice) == 1_000 + 2_000 + 3_000 + 4_000
+    assert await alice.available() == 1_000 + 2_000 + 3_000 + 4_000
     assert await story(bank, twice["payment_hash"], ":outside") is None
     assert [await story(bank, each.payment_hash) for each in (nobodys, paid(closed))] == [None, None]
     assert await shown(alice, late) == ("settled", 4_000)
@@ -127,7 +123,7 @@ async def test_a_special_receipt_leaves_no_trace_and_its_neighbours_are_credited
         booked = await bank.receipts.credit_receipt(special)
         assert (booked.credited, booked.wallet_id) == (True, None)
     assert await credit_page(bank, page) == [KNOWN, LEFT_ALONE, KNOWN, KNOWN, LEFT_ALONE, KNOWN]
-    assert await available(alice) == 10_000 + 2_000
+    assert await alice.available() == 10_000 + 2_000
 
 
 async def test_a_page_again_and_pages_that_overlap_credit_nothing_twice(bank: Payers) -> None:
@@ -137,7 +133,7 @@ async def test_a_page_again_and_pages_that_overlap_credit_nothing_twice(bank: Pa
     assert await credit_page(bank, page[:6]) == [CREDITED] * 6
     assert await credit_page(bank, page[:6]) == [KNOWN] * 6
     assert await credit_page(bank, page[3:], "receipts-lnd-1-more") == [KNOWN] * 3 + [CREDITED] * 6
-    assert await available(alice) == sum(range(1_000, 1_012))
+    assert await alice.available() == sum(range(1_000, 1_012))
     told = [(await story(bank, each.payment_hash))["steps"][0]["workflow_id"] for each in page]
     assert told == [PAGE_ID] * 6 + ["receipts-lnd-1-more"] * 6
 
@@ -146,7 +142,7 @@ async def test_a_receipt_that_is_in_a_page_twice_is_credited_once(bank: Payers) 
     alice = await bank.api.open_account()
     made = await invoices(alice, 1_000, 2_000)
     assert await credit_page(bank, [paid(made[0]), paid(made[1]), paid(made[0])]) == [CREDITED] * 3
-    assert await available(alice) == 3_000
+    assert await alice.available() == 3_000
     assert await shown(alice, made[0]) == ("settled", 1_000)
 
 
@@ -155,7 +151,7 @@ async def test_pages_and_single_receipts_at_once_credit_each_once(bank: Payers) 
     users = [await bank.api.open_account() for _ in range(3)]
     for _ in range(3):
         made = [each for user in users for each in await invoices(user, *range(500, 508))]
-        before = [await available(user) for user in users]
+        before = [await user.available() for user in users]
         page = [paid(each) for each in made]
         pages = [page, page[::-1], page[5:20], page]
         verdicts, alone = await asyncio.gather(
@@ -165,7 +161,7 @@ async def test_pages_and_single_receipts_at_once_credit_each_once(bank: Payers) 
         fresh = sum(each is CREDITED for verdict in verdicts for each in verdict)
         assert fresh + sum(each.credited for each in alone) == len(page)
         assert not any(each is LEFT_ALONE for verdict in verdicts for each in verdict)
-        assert [await available(user) - was for user, was in zip(users, before, strict=True)] == [
+        assert [await user.available() - was for user, was in zip(users, before, strict=True)] == [
             sum(range(500, 508))
         ] * 3
 
@@ -175,7 +171,7 @@ async def test_a_user_who_pays_inside_while_a_page_comes_is_before_or_after_it(b
     await bank.fund(bob, 1_000_000)
     for _ in range(4):
         made, other = await invoices(alice, 10_000, 7_000)
-        before = await available(alice)
+        before = await alice.available()
         inside, verdicts = await asyncio.gather(
             bank.outcome(bob, None, 10_000, bolt11=made["bolt11"], payment_hash=made["payment_hash"]),
             credit_page(bank, [paid(other), paid(made)]),
@@ -184,7 +180,7 @@ async def test_a_user_who_pays_inside_while_a_page_comes_is_before_or_after_it(b
         assert (inside, verdicts[1]) in {("settled", LEFT_ALONE), ("invoice_already_paid", CREDITED)}
         await bank.receipts.credit_receipt(paid(made))
         ways = 2 if inside == "settled" else 1
-        assert await available(alice) - before == 7_000 + ways * 10_000
+        assert await alice.available() - before == 7_000 + ways * 10_000
 
 
 async def test_one_that_contradicts_the_books_is_left_alone(bank: Payers) -> None:
@@ -201,7 +197,7 @@ async def test_one_that_contradicts_the_books_is_left_alone(bank: Payers) -> Non
     page = [paid(wrong), paid(right), receipt((await invoices(alice, 3_000))[0]["payment_hash"], 0)]
     assert await credit_page(bank, page) == [LEFT_ALONE, CREDITED, LEFT_ALONE]
     assert await shown(alice, wrong) == ("open", 0)
-    assert await available(alice) == 2_000
+    assert await alice.available() == 2_000
 
 
 async def test_an_account_that_is_closed_at_this_very_moment_gets_nothing(bank: Payers, ledger_db: Database) -> None:
@@ -226,7 +222,7 @@ async def test_an_account_that_is_closed_at_this_very_moment_gets_nothing(bank: 
     await operator.close()
     assert await crediting == [LEFT_ALONE, CREDITED]
     assert (await bank.receipts.credit_receipt(paid(late))).wallet_id is None
-    assert (await available(alice), await available(gone)) == (1_000, 0)
+    assert (await alice.available(), await gone.available()) == (1_000, 0)
 
 
 async def test_the_largest_page_is_one_transaction(bank: Payers) -> None:
@@ -240,7 +236,7 @@ async def test_the_largest_page_is_one_transaction(bank: Payers) -> None:
         [(payment_hash, template["id"]) for payment_hash in made],
     )
     assert await credit_page(bank, [receipt(each, 1_000) for each in made]) == [CREDITED] * MAX_RECEIPTS
-    assert await available(alice) == 1_000 * MAX_RECEIPTS
+    assert await alice.available() == 1_000 * MAX_RECEIPTS
     commits = await bank.api.database.fetchval(
         """SELECT count(DISTINCT t.xmin::text) FROM ledger.transfers t WHERE t.workflow_id = $1""", PAGE_ID
     )

@@ -24,11 +24,6 @@ LEVEL = 8
 """Of the payer here that has a limit."""
 
 
-async def change(bank: Bank, account: Account, **body: Any) -> None:
-    answer = await bank.http.patch(f"/v1/admin/accounts/{account.id}", json=body, headers=bank.admin)
-    assert answer.status_code == 200, answer.text
-
-
 async def check_views(bank: Bank, payer: Account, paid: dict[str, Any]) -> None:
     """Whoever looks for this payment finds it as it was answered."""
     assert await payer.payment(paid["id"]) == paid
@@ -127,8 +122,8 @@ async def test_refused_payments_leave_the_good_ones_alone(bank: Bank) -> None:
     levels = {**current["content"]["levels"], str(LEVEL): {"internal": {"day_sat": 1_000}}}
     body = {"content": {"levels": levels}, "note": "test", "version": current["version"] + 1}
     assert (await bank.http.put("/v1/admin/limits", json=body, headers=bank.admin)).status_code == 200
-    await change(bank, capped, level=LEVEL)
-    await change(bank, lonely, status="locked", note="test")
+    await bank.change(capped, level=LEVEL)
+    await bank.change(lonely, status="locked", note="test")
     paid, cancelled, own = [await account.invoice(1_000) for account in (bob, bob, alice)]
     assert (await alice.pay(paid["bolt11"])).status_code == 201
     assert (await bob.post(f"/v1/invoices/{cancelled['id']}/cancel")).status_code == 200
@@ -137,7 +132,7 @@ async def test_refused_payments_leave_the_good_ones_alone(bank: Bank) -> None:
     key = {"name": "pocket", "scopes": ["send", "read"], "spend_limit_sat": {"day": 5}}
     made = await bank.http.post(f"/v1/accounts/{alice.id}/api-keys", json=key, headers=bank.admin)
     pocket = Account(bank, alice.id, alice.wallet_id, None, {"Authorization": f"Bearer {made.json()['key']}"})
-    await change(bank, closing, status="closed", note="test")
+    await bank.change(closing, status="closed", note="test")
     requests: list[tuple[Account, str, int, str]] = [
         (alice, f"@{name}", 1_000, "settled"),
         (poor, f"@{name}", 1_000, "insufficient_funds"),

@@ -10,7 +10,6 @@ import secrets
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -19,7 +18,7 @@ from engine.contracts.payment import OpenedPayment
 from engine.contracts.quote import RouteQuote
 from engine.domain.money import Msat, msat_to_fiat_ceil, parse_fiat
 from tests.fixtures.postgres import Database
-from tests.helpers.api import User, is_problem
+from tests.helpers.api import is_problem
 from tests.helpers.invoice.bolt11_encoder import Draft
 from tests.helpers.limit import SAT, capped, pair, set_limits, set_price, set_rules, shown, used
 from tests.helpers.payer import Payers, running_payers
@@ -178,28 +177,21 @@ async def test_our_own_fee_comes_on_top_of_the_highest_cap(bank: Payers) -> None
 # What a quote says of it
 
 
-async def quoted(user: User, destination: str, **body: object) -> dict[str, Any]:
-    answer = await user.post("/v1/payments/quote", {"wallet_id": user.wallet_id, "destination": destination, **body})
-    assert answer.status_code == 200, answer.text
-    told: dict[str, Any] = answer.json()
-    return told
-
-
 async def test_a_quote_says_what_counts_and_whether_it_still_fits(bank: Payers) -> None:
     await set_limits(bank, {"1": {"lightning": {"day_sat": 1_000}, "internal": {"day_sat": 1_000}}})
     payer, payee = await pair(bank, 1)
     fits = an_invoice(990 * SAT)
-    told = await quoted(payer, fits)
+    told = await payer.quote(fits)
     assert (told["max_fee_msat"], told["counted_msat"]) == (9_900, 999_900)
-    told = await quoted(payer, an_invoice(1_000 * SAT))  # at exactly the limit, and its cap comes on top
+    told = await payer.quote(an_invoice(1_000 * SAT))  # at exactly the limit, and its cap comes on top
     assert told["counted_msat"] == 1_010_000
     assert told["warning"]["code"] == "limit_exceeded"
     assert "1,000,000 msat" in told["warning"]["detail"]
     assert await bank.outcome(payer, None, 1_000 * SAT, max_fee_msat=0) == "pending"
-    told = await quoted(payer, f"wallet:{payee.wallet_id}", amount_msat=1_000 * SAT)
+    told = await payer.quote(f"wallet:{payee.wallet_id}", amount_msat=1_000 * SAT)
     assert (told["counted_msat"], told["warning"]) == (1_000_000, None)
     pocket = await capped(bank, payer, week=500)
-    told = await quoted(pocket, f"wallet:{payee.wallet_id}", amount_msat=500 * SAT + 1)
+    told = await pocket.quote(f"wallet:{payee.wallet_id}", amount_msat=500 * SAT + 1)
     assert told["warning"]["code"] == "spend_limit_exceeded"
 
 
@@ -220,7 +212,7 @@ async def test_a_way_above_the_highest_cap_is_quoted_with_a_cap_that_may_be_sent
     try:
         for fee, cap, warning in ((30 * SAT, 30 * SAT, None), (30 * SAT + 1, 30 * SAT, "fee_limit_exceeded")):
             bank.api.change(cache=Remembering(fee))
-            told = await quoted(payer, an_invoice(1_000 * SAT))
+            told = await payer.quote(an_invoice(1_000 * SAT))
             assert (told["fee_msat"], told["max_fee_msat"], told["fee_source"]) == (fee, cap, "probe")
             assert (told["warning"] or {}).get("code") == warning
     finally:

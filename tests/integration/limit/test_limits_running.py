@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections import Counter
-from typing import Any
 
 import pytest
 
@@ -26,13 +25,8 @@ async def set_limits(bank: Bank, **kinds: dict[str, int]) -> None:
 
 async def payer_of(bank: Bank, funds_msat: int) -> Account:
     payer = await bank.open_account(funds_msat=funds_msat)
-    await change(bank, payer, level=LEVEL)
+    await bank.change(payer, level=LEVEL)
     return payer
-
-
-async def change(bank: Bank, account: Account, **body: Any) -> None:
-    answer = await bank.http.patch(f"/v1/admin/accounts/{account.id}", json=body, headers=bank.admin)
-    assert answer.status_code == 200, answer.text
 
 
 async def used_msat(payer: Account, kind: str) -> int:
@@ -118,7 +112,7 @@ async def test_a_payment_in_flight_when_its_account_is_locked_ends_as_it_would_h
         return True if (await payer.wallet())["held_msat"] else None
 
     await eventually(held, "the money to be held")
-    await change(bank, payer, status="locked", note="lost phone")
+    await bank.change(payer, status="locked", note="lost phone")
     refused = await payer.pay(await shop.invoice(1_000))
     assert (refused.status_code, refused.json()["code"]) == (409, "account_locked")
     await bank.fund(payer, 3_000_000)  # it still receives
@@ -131,15 +125,7 @@ async def test_a_payment_in_flight_when_its_account_is_locked_ends_as_it_would_h
 async def test_the_invoices_of_a_closed_account_are_closed_at_the_node(bank: Bank, shop: Outside) -> None:
     closing = await bank.open_account()
     invoice = await closing.invoice(1_000_000)
-    await change(bank, closing, status="closed", note="as the owner asked")
-
-    async def worked_off() -> bool | None:
-        due = await bank.database.fetchval(
-            "SELECT count(*) FROM bank.node_cancellations WHERE payment_hash = $1 AND done_at IS NULL",
-            invoice["payment_hash"],
-        )
-        return True if due == 0 else None
-
-    await eventually(worked_off, "the invoice to be closed at the node")
+    await bank.change(closing, status="closed", note="as the owner asked")
+    await bank.closed_at_node(invoice["payment_hash"])
     with pytest.raises(Exception, match="INCORRECT_PAYMENT_DETAILS"):
         await shop.pay(invoice["bolt11"])

@@ -16,6 +16,7 @@ import pytest_asyncio
 from engine.clients import bolt11
 from infra.local.outside import Outside, outside
 from tests.fixtures.stack import Account, Bank, Json, eventually
+from tests.helpers.held_payment import accepted
 from tests.helpers.lnurl_service import Service, lnurl_service
 
 pytestmark = pytest.mark.integration
@@ -288,11 +289,7 @@ async def test_a_claim_that_fails_gives_its_use_back(bank: Bank, shop: Outside) 
     held = await shop.hold_invoice(300_000)
     assert await claim(bank, link, held.bolt11) == {"status": "OK"}
     assert "used" in (await claim(bank, link, await shop.invoice(300_000)))["reason"]
-
-    async def arrived() -> bool | None:
-        return True if (await shop.look_up(held.payment_hash)).state == 3 else None
-
-    await eventually(arrived, "the payment to be held by the payee")
+    await accepted(shop, held.payment_hash)
     await shop.cancel(held.payment_hash)
     (payment,) = await payments_of(alice)
     assert (await alice.final(payment["id"]))["status"] == "failed"

@@ -41,15 +41,7 @@ async def test_an_invoice_of_another_user_is_settled_in_the_ledger_and_closed_at
     assert (await bob.get(f"/v1/invoices/{invoice['id']}")).json()["status"] == "settled"
     again = await alice.pay(invoice["bolt11"])
     assert (again.status_code, again.json()["code"]) == (409, "invoice_already_paid")
-
-    async def closed_at_node() -> bool | None:
-        due = await bank.database.fetchval(
-            "SELECT count(*) FROM bank.node_cancellations WHERE payment_hash = $1 AND done_at IS NULL",
-            invoice["payment_hash"],
-        )
-        return True if due == 0 else None
-
-    await eventually(closed_at_node, "the invoice to be closed at the node")
+    await bank.closed_at_node(invoice["payment_hash"])
     with pytest.raises(PaymentFailed, match="INCORRECT_PAYMENT_DETAILS"):
         await shop.pay(invoice["bolt11"])
     assert (await bob.wallet())["available_msat"] == 20_000_000

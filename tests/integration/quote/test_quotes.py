@@ -9,7 +9,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 import redis.asyncio as redis
@@ -20,18 +19,11 @@ from engine.clients.lndrpc import lightning_pb2 as ln
 from engine.clients.lndrpc.routerrpc import router_pb2 as router
 from infra.local.home import BANK
 from infra.local.outside import Outside, outside
-from tests.fixtures.stack import Account, Bank, Json, eventually
+from tests.fixtures.stack import Bank, eventually
 from tests.helpers.invoice.bolt11_encoder import Draft
 from tests.helpers.reconciliation import reconcile
 
 pytestmark = pytest.mark.integration
-
-
-async def quoted(user: Account, destination: str, **body: Any) -> Json:
-    answer = await user.post("/v1/payments/quote", {"wallet_id": user.wallet_id, "destination": destination, **body})
-    assert answer.status_code == 200, answer.text
-    told: Json = answer.json()
-    return told
 
 
 def some_msat() -> int:
@@ -101,7 +93,7 @@ async def forget_failures(bank: Bank) -> None:
 async def test_a_quote_is_kept_to_the_millisatoshi(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     invoice = await shop.invoice(some_msat())
-    told = await quoted(alice, invoice)
+    told = await alice.quote(invoice)
     assert (told["kind"], told["fee_source"], told["warning"]) == ("lightning", "probe", None)
     assert 0 < told["fee_msat"] <= told["max_fee_msat"]
     assert (await alice.wallet())["held_msat"] == 0
@@ -112,11 +104,11 @@ async def test_a_quote_is_kept_to_the_millisatoshi(bank: Bank, shop: Outside) ->
 async def test_a_repeated_quote_gets_the_same_answer_and_causes_no_second_probe(bank: Bank, shop: Outside) -> None:
     alice, bob = await bank.open_account(), await bank.open_account()
     invoice = await shop.invoice(some_msat())
-    together = await asyncio.gather(*(quoted(user, invoice) for user in (alice, bob) * 5))
+    together = await asyncio.gather(*(user.quote(invoice) for user in (alice, bob) * 5))
     assert together == [together[0]] * 10
     assert together[0]["fee_source"] == "probe"
-    assert await quoted(alice, invoice) == together[0]
-    assert await quoted(alice, await shop.invoice(together[0]["amount_msat"])) == together[0]
+    assert await alice.quote(invoice) == together[0]
+    assert await alice.quote(await shop.invoice(together[0]["amount_msat"])) == together[0]
 
 
 @pytest.mark.parametrize("holder", ["the same way", "another way"])
@@ -131,7 +123,7 @@ async def test_a_caller_ahead_of_the_one_whose_turn_it_is_asks_for_the_same_answ
     route = Route(payee=found.payee, amount_msat=found.amount_msat, bolt11=invoice, hints=found.route_hints)
     async with redis.from_url(bank.stack.environment()["MILLRACE_REDIS_URL"]) as cache:
         await cache.set(f"probe:{route.payee}", route.digest if holder == "the same way" else "another's", ex=30)
-    told = await quoted(alice, invoice)
+    told = await alice.quote(invoice)
     assert told["fee_source"] == ("probe" if holder == "the same way" else "estimate")
     assert await free_turn(bank, shop), "the turn is ended by him who took it"
 
@@ -170,7 +162,7 @@ async def test_an_invoice_that_cannot_be_paid_any_more_is_refused_as_its_payment
 
 async def test_an_amount_of_the_payers_choice_is_probed_as_well(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account()
-    told = await quoted(alice, await shop.invoice(0), amount_msat=some_msat())
+    told = await alice.quote(await shop.invoice(0), amount_msat=some_msat())
     assert (told["fee_source"], told["warning"]) == ("probe", None)
 
 
@@ -179,13 +171,13 @@ async def test_a_fee_that_is_raised_after_the_quote_is_not_paid_and_the_next_quo
 ) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     invoice = await shop.invoice(some_msat())
-    told = await quoted(alice, invoice)
+    told = await alice.quote(invoice)
     async with base_fee(bank, 100_000):
         ended = await alice.final((await alice.pay(invoice, max_fee_msat=told["max_fee_msat"])).json()["id"])
         assert (ended["status"], ended["failure"]["code"]) == ("failed", "fee_limit_exceeded")
         assert (await alice.wallet())["available_msat"] == 9_000_000
         dear = await shop.invoice(some_msat())
-        told = await quoted(alice, dear)
+        told = await alice.quote(dear)
         assert told["fee_source"] == "probe"
         assert told["max_fee_msat"] == told["fee_msat"] > 100_000  # above what is allowed by default: the payer decides
         paid = (await alice.pay(dear, max_fee_msat=told["max_fee_msat"])).json()
@@ -194,10 +186,10 @@ async def test_a_fee_that_is_raised_after_the_quote_is_not_paid_and_the_next_quo
 
 async def test_a_way_that_is_not_there_is_a_warning(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account()
-    nowhere = await quoted(alice, Draft(amount="10u", timestamp=int(time.time())).text())
+    nowhere = await alice.quote(Draft(amount="10u", timestamp=int(time.time())).text())
     assert (nowhere["fee_source"], nowhere["warning"]["code"]) == ("estimate", "no_route")
     assert nowhere["fee_msat"] == nowhere["max_fee_msat"] == 10_000
-    huge = await quoted(alice, await shop.invoice(100_000_000_000))
+    huge = await alice.quote(await shop.invoice(100_000_000_000))
     assert (huge["fee_source"], huge["warning"]["code"]) == ("estimate", "insufficient_liquidity")
 
 
@@ -205,16 +197,16 @@ async def test_an_absent_service_makes_a_quote_less_sure_and_no_error(bank: Bank
     alice = await bank.open_account(funds_msat=9_000_000)
     invoice = await shop.invoice(some_msat())
     with bank.stack.held("redis"):
-        told = await quoted(alice, invoice)
+        told = await alice.quote(invoice)
         assert (told["fee_source"], told["warning"]) == ("estimate", None)
         assert told["fee_msat"] < told["max_fee_msat"]
     with bank.stack.held("temporal"):
-        told = await quoted(alice, invoice)
+        told = await alice.quote(invoice)
         assert (told["fee_source"], told["warning"]["code"]) == ("estimate", "node_unavailable")
         assert told["fee_msat"] == told["max_fee_msat"]
 
     async def asked_again() -> bool | None:  # that nobody could be asked is not remembered
-        return True if (await quoted(alice, invoice))["warning"] is None else None
+        return True if (await alice.quote(invoice))["warning"] is None else None
 
     await eventually(asked_again, "a node to be asked again")
     await free_turn(bank, shop)
@@ -223,12 +215,12 @@ async def test_an_absent_service_makes_a_quote_less_sure_and_no_error(bank: Bank
 async def test_a_probe_that_is_kept_disturbs_nothing_and_is_not_repeated(bank: Bank, shop: Outside) -> None:
     alice = await bank.open_account(funds_msat=9_000_000)
     async with kept_htlcs(bank):
-        told = await quoted(alice, await shop.invoice(some_msat()))
+        told = await alice.quote(await shop.invoice(some_msat()))
         assert (told["fee_source"], told["warning"]["code"]) == ("estimate", "probe_unanswered")
         assert told["fee_msat"] < told["max_fee_msat"]  # by the map
         run = await reconcile(bank)
         assert (run["status"], run["findings"]) == ("clean", [])
-        again = await quoted(alice, await shop.invoice(some_msat()))
+        again = await alice.quote(await shop.invoice(some_msat()))
         assert (again["fee_source"], again["warning"]) == ("estimate", None)
     assert await free_turn(bank, shop)
-    assert (await quoted(alice, await shop.invoice(some_msat())))["fee_source"] == "probe"
+    assert (await alice.quote(await shop.invoice(some_msat())))["fee_source"] == "probe"

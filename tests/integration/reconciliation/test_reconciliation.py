@@ -23,6 +23,7 @@ from engine.ledger.store import post_in_tx
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
+from tests.helpers.held_payment import accepted
 from tests.helpers.reconciliation import PATH, cases, differences, reconcile, strand
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -46,11 +47,7 @@ async def held_payment(bank: Bank, alice: Account, amount_msat: int) -> tuple[Ho
     async with outside(bank.stack, "outside-2") as shop:
         held = await shop.hold_invoice(amount_msat)
         pending = (await alice.pay(held.bolt11, wait_s=0)).json()
-
-        async def accepted() -> bool | None:
-            return True if (await shop.look_up(held.payment_hash)).state == 3 else None
-
-        await eventually(accepted, "the payment to be held")
+        await accepted(shop, held.payment_hash)
     return held, pending
 
 

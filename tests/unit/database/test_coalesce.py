@@ -8,6 +8,7 @@ import pytest
 
 from api.service.coalesce import Together
 from engine.domain.errors import InvariantBroken, Unavailable
+from tests.helpers.event_loop import turn
 
 pytestmark = pytest.mark.unit
 
@@ -37,12 +38,6 @@ class MadeUpDatabase:
 
 def all_of(together: Together[int, int], *questions: int) -> list["asyncio.Task[int]"]:
     return [asyncio.create_task(together.get(each)) for each in questions]
-
-
-async def turn() -> None:
-    """Let everything that can go on go on."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_questions_of_one_turn_go_together_and_later_ones_go_next() -> None:

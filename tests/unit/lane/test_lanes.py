@@ -17,6 +17,7 @@ from engine.contracts.payment import PaymentOutcome, PaymentRequest
 from engine.domain.errors import Unavailable
 from engine.domain.ids import AccountId, PaymentId, WalletId
 from engine.domain.money import Msat
+from tests.helpers.event_loop import turn
 
 pytestmark = pytest.mark.unit
 
@@ -72,12 +73,6 @@ def temporal(monkeypatch: pytest.MonkeyPatch) -> MadeUpTemporal:
 
 def ride(lanes: Lanes, *items: PaymentRequest) -> list["asyncio.Task[Run]"]:
     return [asyncio.create_task(lanes.start(each, payee="bob")) for each in items]
-
-
-async def turn() -> None:
-    """Let everything that can go on go on."""
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 async def test_a_lone_payment_goes_at_once_and_those_that_come_meanwhile_go_together(temporal: MadeUpTemporal) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -32,6 +31,7 @@ from engine.domain.errors import InvariantBroken, Unavailable
 from engine.domain.ids import NodeName, PaymentHash
 from engine.domain.money import Msat
 from tests.fixtures.stack import eventually
+from tests.helpers.event_loop import until
 from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.pump import LndPumpWorkflow
@@ -149,12 +149,6 @@ def _workers(client: Client, queue: str, books: FakeBooks, node: FakeNode) -> tu
     return ledger, lightning
 
 
-async def _until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not fact():
-            await asyncio.sleep(0.02)
-
-
 async def _needs_operator(handle: WorkflowHandle[Any, Any]) -> bool | None:
     return (await handle.describe()).typed_search_attributes.get(search_attributes.NEEDS_OPERATOR)
 
@@ -267,7 +261,7 @@ async def test_a_pump_whose_stream_fails_for_good_calls_an_operator_and_begins_a
     async with ledger, lightning:
         first = await client.start_workflow(LndPumpWorkflow.run, PumpInput(node=NODE), id=name, task_queue=name)
         latest = client.get_workflow_handle(name)
-        await _until(lambda: node.streams == 2)
+        await until(lambda: node.streams == 2)
         await eventually(lambda: _needs_operator(latest), "an operator to be called")
         node.over.set()  # the clock does not skip while activities run
 

@@ -22,6 +22,7 @@ from engine.domain.errors import InvariantBroken, Unavailable
 from engine.domain.ids import AccountId
 from engine.domain.money import Msat
 from engine.domain.sending import Waiting
+from tests.helpers.event_loop import until
 from tests.helpers.payment_workflow import (
     APPROVAL,
     BODY_HASH,
@@ -34,7 +35,6 @@ from tests.helpers.payment_workflow import (
     FakeOperators,
     is_refuted,
     paying,
-    until,
 )
 from workflows.payment import PaymentWorkflow
 

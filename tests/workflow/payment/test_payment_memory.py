@@ -11,7 +11,8 @@ from activities.failures import FailureInterceptor
 from engine.contracts import queues
 from engine.contracts.payment import PaymentRequest, PaymentStatus
 from engine.domain.ids import AccountId, WalletId
-from tests.helpers.payment_workflow import ATTEMPT, BODY_HASH, HELD, IN_FLIGHT, PAID, FakeLedger, FakeNode, until
+from tests.helpers.event_loop import until
+from tests.helpers.payment_workflow import ATTEMPT, BODY_HASH, HELD, IN_FLIGHT, PAID, FakeLedger, FakeNode
 from workflows.payment import PaymentWorkflow
 
 pytestmark = [pytest.mark.workflow, pytest.mark.timeout(120)]

@@ -19,17 +19,8 @@ from engine.contracts.payment import (
     PaymentOutcome,
     PaymentStatus,
 )
-from tests.helpers.payment_workflow import (
-    APPROVAL,
-    HELD,
-    PAID,
-    FakeLedger,
-    FakeNode,
-    FakeOperators,
-    is_refuted,
-    paying,
-    until,
-)
+from tests.helpers.event_loop import until
+from tests.helpers.payment_workflow import APPROVAL, HELD, PAID, FakeLedger, FakeNode, FakeOperators, is_refuted, paying
 from workflows.payment import PaymentWorkflow
 
 pytestmark = pytest.mark.workflow
