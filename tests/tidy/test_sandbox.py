@@ -9,7 +9,8 @@ from tests.tidy.house import ROOT, Source, dotted, room, source
 
 pytestmark = pytest.mark.tidy
 
-RUN_INSIDE = ("tests/workflow", "tests/replay")
+RUN_INSIDE = ("tests/workflow", "tests/replay", "tests/helpers")
+"""Helpers run workflows for the tests of the first two."""
 RUNNERS = ("Worker", "Replayer")
 
 
