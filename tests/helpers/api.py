@@ -105,6 +105,14 @@ class User:
         found: Json = answer.json()
         return found
 
+    async def make_link(self, amount_msat: int, *, key: str | None = None, **body: Any) -> Json:
+        """A withdraw link."""
+        sent = {"wallet_id": self.wallet_id, "amount_msat": amount_msat, **body}
+        answer = await self.post("/v1/withdraw-links", sent, key=key)
+        assert answer.status_code == 201, answer.text
+        made: Json = answer.json()
+        return made
+
     async def available(self) -> int:
         """In msat: what is neither spent nor held."""
         return int((await self.get(f"/v1/wallets/{self.wallet_id}")).json()["available_msat"])

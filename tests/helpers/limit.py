@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from tests.helpers.api import ADMIN, User, bearer
+from tests.helpers.api import ADMIN, Json, User, bearer
 from tests.helpers.payer import Payers
 
 SAT = 1_000
-Json = dict[str, Any]
 
 
 async def rulebook(bank: Payers, name: str = "limits") -> Json:

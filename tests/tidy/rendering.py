@@ -12,11 +12,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
+from tests.tidy.house import ROOT
+
+COMPOSE = ROOT / "docker-compose.yml"
 _PLACE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?:(?P<colon>:?)(?P<how>[-?+])(?P<word>.*))?", re.DOTALL)
 
 
 class Missing(Exception):
     """Compose would stop here, and name it."""
+
+
+def services() -> dict[str, dict[str, Any]]:
+    loaded: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
+    return loaded
 
 
 def render(node: Any, environ: Mapping[str, str]) -> Any:

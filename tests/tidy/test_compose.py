@@ -12,25 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from infra.local import services as local
 from infra.local.parts import lnd
 from tests.tidy.house import ROOT, read
+from tests.tidy.rendering import COMPOSE, services
 
 pytestmark = pytest.mark.tidy
 
-COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "infra/docker/Dockerfile"
 PINNED = re.compile(r"^[a-z0-9./-]+:\d+(\.\d+)+(-[a-z0-9.]+)?$")
 STUBS_LINE = re.compile(r'^RUN python -c "(.*)"$', re.MULTILINE)
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - of the container
 SECRET = re.compile(r"PASSWORD|PWD|SECRET|KEY|DSN")
-
-
-def services() -> dict[str, dict[str, Any]]:
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]
-    return loaded
 
 
 def unsound(name: str, service: dict[str, Any]) -> list[str]:

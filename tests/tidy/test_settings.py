@@ -20,7 +20,7 @@ from engine.settings import ApiSettings, CommonSettings, WorkerSettings
 from infra.local import environment
 from infra.local.home import Home
 from tests.tidy.house import ROOT, Source, dotted, read, source
-from tests.tidy.rendering import Missing, render
+from tests.tidy.rendering import Missing, render, services
 
 pytestmark = pytest.mark.tidy
 
@@ -237,11 +237,6 @@ def test_an_exported_setting_reaches_the_local_stack(monkeypatch: pytest.MonkeyP
     for told in (environment.of_api(home), environment.of_worker(home, "worker-1")):
         arrived = {**environment.inherited(), **told}
         assert {arrived[name] for name in optional - set(OWN)} == {"set by somebody"}
-
-
-def services() -> dict[str, dict[str, Any]]:
-    loaded: dict[str, dict[str, Any]] = yaml.safe_load(_text("docker-compose.yml"))["services"]
-    return loaded
 
 
 def _text(path: str) -> str:

@@ -21,12 +21,12 @@ from engine.domain.errors import InvariantBroken
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, transaction
 from tests.fixtures.postgres import Database
-from tests.helpers.api import ADMIN, User, bearer, is_problem
+from tests.helpers.api import ADMIN, Json, User, bearer, is_problem
+from tests.helpers.limit import set_rules
 from tests.helpers.payer import Payers, running_payers
 
 pytestmark = pytest.mark.integration
 
-Json = dict[str, Any]
 PATH = "/v1/payments/batch"
 
 
@@ -261,13 +261,6 @@ async def test_while_temporal_is_away_nothing_is_begun(bank: Payers) -> None:
     alice, bob = await payer_of(bank, 10), await bank.api.open_account()
     is_problem(await send(alice, [to(bob, 1)], key="away"), 503, "temporarily_unavailable")
     await nothing_was_paid(bank, alice, 10)
-
-
-async def set_rules(bank: Payers, name: str, content: Json) -> None:
-    version = (await bank.api.http.get(f"/v1/admin/{name}", headers=ADMIN)).json()["version"] + 1
-    body = {"content": content, "note": "test", "version": version}
-    answer = await bank.api.http.put(f"/v1/admin/{name}", json=body, headers=ADMIN)
-    assert answer.status_code == 200, answer.text
 
 
 @pytest.mark.usefixtures("worker")

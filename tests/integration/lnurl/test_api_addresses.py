@@ -227,16 +227,8 @@ async def test_our_own_domain_is_our_own_user(api: Api, bob: User) -> None:
 # Withdraw links
 
 
-async def make_link(user: User, *, key: str | None = None, **body: Any) -> Json:
-    sent = {"wallet_id": user.wallet_id, "amount_msat": 21_000, **body}
-    answer = await user.post("/v1/withdraw-links", sent, key=key)
-    assert answer.status_code == 201, answer.text
-    made: Json = answer.json()
-    return made
-
-
 async def test_a_link_promises_what_was_said(api: Api, bob: User) -> None:
-    link = await make_link(bob, uses=3, memo="a gift")
+    link = await bob.make_link(21_000, uses=3, memo="a gift")
     assert (link["uses"], link["uses_left"], link["status"], link["expires_at"]) == (3, 3, "open", None)
     assert link["url"].startswith(f"{PUBLIC}/lnurlw/{link['id']}_")
     assert read_lnurl(link["lnurl"]) == link["url"]
@@ -250,7 +242,7 @@ async def test_a_link_promises_what_was_said(api: Api, bob: User) -> None:
 
 
 async def test_the_url_is_the_secret_and_the_id_is_not(api: Api, bob: User) -> None:
-    first, second = await make_link(bob), await make_link(bob)
+    first, second = await bob.make_link(21_000), await bob.make_link(21_000)
     swapped = second["id"] + first["url"][-33:]
     for part in (first["id"], first["id"] + "_", first["id"] + "_" + "0" * 32, swapped, "x", "_"):
         await no(api, f"/lnurlw/{part}", "no such withdraw link")
@@ -260,19 +252,19 @@ async def test_the_url_is_the_secret_and_the_id_is_not(api: Api, bob: User) -> N
 
 
 async def test_a_link_is_made_once_per_key(bob: User) -> None:
-    first = await make_link(bob, key="1")
-    assert await make_link(bob, key="1") == first
+    first = await bob.make_link(21_000, key="1")
+    assert await bob.make_link(21_000, key="1") == first
     other = await bob.post("/v1/withdraw-links", {"wallet_id": bob.wallet_id, "amount_msat": 1}, key="1")
     is_problem(other, 409, "idempotency_conflict")
 
 
 async def test_a_deleted_or_expired_link_gives_nothing(api: Api, bob: User) -> None:
-    link = await make_link(bob)
+    link = await bob.make_link(21_000)
     for _ in range(2):
         deleted = await bob.http.delete(f"/v1/withdraw-links/{link['id']}", headers=bob.headers)
         assert (deleted.status_code, deleted.json()["status"]) == (200, "deleted")
     await no(api, link["url"], "withdrawn by its owner")
-    soon = await make_link(bob, expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
+    soon = await bob.make_link(21_000, expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat())
     await api.database.execute("UPDATE bank.withdraw_links SET expires_at = now() WHERE id = $1", soon["id"])
     await no(api, soon["url"], "expired")
     assert (await bob.get(f"/v1/withdraw-links/{soon['id']}")).json()["status"] == "expired"
@@ -297,7 +289,7 @@ async def test_a_wrong_link_is_refused(bob: User, body: Json, field: str) -> Non
 
 
 async def test_a_link_is_as_good_as_money_and_needs_send(api: Api, bob: User) -> None:
-    link = await make_link(bob)
+    link = await bob.make_link(21_000)
     reader = User(api.http, bob.id, bob.wallet_id, bearer(await api.make_key(bob.id, ("read", "receive"))))
     other = await api.open_account()
     sent = {"wallet_id": bob.wallet_id, "amount_msat": 21_000}
@@ -312,7 +304,7 @@ async def test_a_link_is_as_good_as_money_and_needs_send(api: Api, bob: User) ->
 
 
 async def test_a_claim_needs_a_k1_of_this_link_and_an_invoice_over_its_amount(api: Api, bob: User) -> None:
-    link, other = await make_link(bob), await make_link(bob)
+    link, other = await bob.make_link(21_000), await bob.make_link(21_000)
     gift = await told(api, link["url"])
     good = (await told(api, "/lnurlp/bob/callback", amount=21_000))["pr"]
     wrong = (await told(api, "/lnurlp/bob/callback", amount=21_001))["pr"]

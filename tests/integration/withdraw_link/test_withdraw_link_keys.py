@@ -5,7 +5,6 @@ Seen before: with a cap of 1,000 sat a key read the links of a key without one, 
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import httpx
 import pytest
@@ -14,12 +13,11 @@ import pytest_asyncio
 from engine.domain.ids import ApiKeyId
 from engine.domain.lnurl import write_lnurl
 from tests.fixtures.postgres import Database
-from tests.helpers.api import ADMIN, User, bearer, is_problem
+from tests.helpers.api import ADMIN, Json, User, bearer, is_problem
 from tests.helpers.limit import SAT, capped, set_limits, used
 from tests.helpers.payer import Payers, running_payers
 
 pytestmark = pytest.mark.integration
-Json = dict[str, Any]
 PATH = "/v1/withdraw-links"
 
 
@@ -27,14 +25,6 @@ PATH = "/v1/withdraw-links"
 async def bank(shared_ledger_db: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Payers]:
     async with running_payers(shared_ledger_db, tmp_path_factory.mktemp("api")) as payers:
         yield payers
-
-
-async def make_link(user: User, amount_sat: int, *, key: str | None = None, **more: Any) -> Json:
-    sent = {"wallet_id": user.wallet_id, "amount_msat": amount_sat * SAT, **more}
-    answer = await user.post(PATH, sent, key=key)
-    assert answer.status_code == 201, answer.text
-    made: Json = answer.json()
-    return made
 
 
 def key_of(user: User) -> str:
@@ -63,8 +53,8 @@ def says_nothing(answers: list[httpx.Response], link: Json) -> None:
 async def test_a_key_with_a_cap_sees_only_the_links_it_made_itself(bank: Payers) -> None:
     owner = await bank.api.open_account()
     pocket, other = await capped(bank, owner, day=1_000), await capped(bank, owner, month=10**6)
-    big = await make_link(owner, 100_000, key="big")
-    small = await make_link(pocket, 500, key="small")
+    big = await owner.make_link(100_000 * SAT, key="big")
+    small = await pocket.make_link(500 * SAT, key="small")
     says_nothing(await doors(pocket, big, "big"), big)
     says_nothing(await doors(other, big, "big"), big)
     says_nothing(await doors(other, small, "small"), small)
@@ -78,8 +68,8 @@ async def test_a_key_with_a_cap_sees_only_the_links_it_made_itself(bank: Payers)
 async def test_one_links_answer_is_the_same_for_a_repeat_of_the_key_that_made_it(bank: Payers) -> None:
     owner = await bank.api.open_account()
     pocket = await capped(bank, owner, day=1_000)
-    link = await make_link(pocket, 5, key="again")
-    assert await make_link(pocket, 5, key="again") == link
+    link = await pocket.make_link(5 * SAT, key="again")
+    assert await pocket.make_link(5 * SAT, key="again") == link
 
 
 async def test_claims_count_for_the_key_that_made_the_link_with_the_fees_they_may_cost(bank: Payers) -> None:
@@ -87,7 +77,7 @@ async def test_claims_count_for_the_key_that_made_the_link_with_the_fees_they_ma
     owner = await bank.api.open_account()
     await bank.fund(owner, 10**9)
     pocket = await capped(bank, owner, day=1_000)
-    link = await make_link(pocket, 490, uses=5)
+    link = await pocket.make_link(490 * SAT, uses=5)
     claim = {"withdraw_link_id": link["id"], "api_key_id": ApiKeyId(key_of(pocket))}
     first = await bank.pay(owner, None, 490 * SAT, **claim)
     assert await used(pocket, "api_key") == 495 * SAT
@@ -105,7 +95,7 @@ async def test_a_link_of_a_key_that_has_ended_is_shown_as_what_it_is(bank: Payer
         owner.id, ("read", "send"), expires_at=(datetime.now(UTC) + timedelta(hours=1)).isoformat()
     )
     maker = User(owner.http, owner.id, owner.wallet_id, bearer(made))
-    link = await make_link(maker, 5)
+    link = await maker.make_link(5 * SAT)
     assert (await bank.api.http.get(link["url"])).json()["tag"] == "withdrawRequest"
     if end == "revoked":
         await bank.api.http.delete(f"/v1/accounts/{owner.id}/api-keys/{key_of(maker)}", headers=ADMIN)
