@@ -100,16 +100,10 @@ class Outside:
         asked = ln.ListInvoiceRequest(reversed=True, num_max_invoices=1)
         return (await self.stubs.lightning.ListInvoices(asked)).last_index_offset
 
-    async def pay(
-        self, bolt11: str, *, amount_msat: int = 0, max_fee_msat: int = 10_000, limit_s: int = PAY_LIMIT_S
-    ) -> ln.Payment:
-        """Pay and wait for the end; raises `PaymentFailed`. `amount_msat` only for an invoice without an amount.
-
-        LND looks for a route until `limit_s` has passed, also where there is none.
-        """
+    async def pay(self, bolt11: str, *, amount_msat: int = 0, max_fee_msat: int = 10_000) -> ln.Payment:
+        """Pay and wait for the end; raises `PaymentFailed`. `amount_msat` only for an invoice without an amount."""
         return await self._send(
-            router.SendPaymentRequest(payment_request=bolt11, amt_msat=amount_msat, fee_limit_msat=max_fee_msat),
-            limit_s,
+            router.SendPaymentRequest(payment_request=bolt11, amt_msat=amount_msat, fee_limit_msat=max_fee_msat)
         )
 
     async def overpay(self, bolt11: str, amount_msat: int, *, max_fee_msat: int = 10_000) -> ln.Payment:
@@ -130,8 +124,8 @@ class Outside:
         """What the node reads in an invoice: its amount, 0 where it names none."""
         return (await self.stubs.lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11))).num_msat
 
-    async def _send(self, request: router.SendPaymentRequest, limit_s: int = PAY_LIMIT_S) -> ln.Payment:
-        request.timeout_seconds = limit_s
+    async def _send(self, request: router.SendPaymentRequest) -> ln.Payment:
+        request.timeout_seconds = PAY_LIMIT_S
         request.no_inflight_updates = True
         async for payment in self.stubs.router.SendPaymentV2(request):
             if payment.status == ln.Payment.SUCCEEDED:

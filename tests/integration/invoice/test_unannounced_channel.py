@@ -160,7 +160,7 @@ async def test_an_invoice_above_the_inbound_says_so_and_is_not_paid(wide: Wide) 
     assert above["warning"]["code"] == "above_inbound"
     async with outside(wide.bank.stack, "outside-1") as payer:
         with pytest.raises(PaymentFailed):
-            await payer.pay(above["bolt11"], limit_s=10)
+            await payer.pay(above["bolt11"])
 
 
 async def test_without_the_way_in_the_invoice_nobody_could(wide: Wide) -> None:
