@@ -19,12 +19,14 @@ import pytest_asyncio
 from engine.clients.lnd.client import LndNode
 from engine.clients.lnd.invoice import InvoiceNode
 from engine.clients.lndrpc import lightning_pb2 as ln
+from engine.clients.lndrpc.invoicesrpc import invoices_pb2 as inv
+from engine.clients.lndrpc.routerrpc import router_pb2 as router
 from engine.domain.ids import NodeName
 from engine.domain.money import Msat
 from engine.settings import NodeSettings
 from infra.local import environment, services
-from infra.local.lightning import Node, active
-from infra.local.outside import Outside, PaymentFailed, outside, sync_network
+from infra.local.lightning import Node, Stubs, active, connect
+from infra.local.outside import PAY_LIMIT_S, Outside, PaymentFailed, outside, sync_network
 from infra.local.stack import Stack
 from infra.local.tools import Tools
 from tests.fixtures.own_process import own_api, own_worker
@@ -158,9 +160,24 @@ async def test_an_invoice_above_the_inbound_says_so_and_is_not_paid(wide: Wide) 
     within, above = await wide.invoice(alice, most_msat), await wide.invoice(alice, 1_000 * CAPACITY_SAT)
     assert within["warning"] is None
     assert above["warning"]["code"] == "above_inbound"
-    async with outside(wide.bank.stack, "outside-1") as payer:
-        with pytest.raises(PaymentFailed):
-            await payer.pay(above["bolt11"])
+    async with outside(wide.bank.stack, "outside-1") as payer, connect(wide.node) as payee:
+        await _pay_in_vain(payer, payee, above["bolt11"])
+
+
+async def _pay_in_vain(payer: Outside, payee: Stubs, bolt11: str) -> None:
+    """The payer splits the payment, and gives up when no further part fits.
+
+    The payee would keep the parts that have come for two minutes. It cancels its invoice as soon as the payer has
+    given up.
+    """
+    given_up, ended = ln.FAILURE_REASON_NONE, False
+    request = router.SendPaymentRequest(payment_request=bolt11, fee_limit_msat=10_000, timeout_seconds=PAY_LIMIT_S)
+    async for payment in payer.stubs.router.SendPaymentV2(request):
+        if payment.failure_reason and not given_up:
+            given_up = payment.failure_reason
+            await payee.invoices.CancelInvoice(inv.CancelInvoiceMsg(payment_hash=bytes.fromhex(payment.payment_hash)))
+        ended = payment.status == ln.Payment.FAILED
+    assert (given_up, ended) == (ln.FAILURE_REASON_NO_ROUTE, True)
 
 
 async def test_without_the_way_in_the_invoice_nobody_could(wide: Wide) -> None:
