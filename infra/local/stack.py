@@ -110,11 +110,16 @@ class Stack:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def stop(self) -> None:
-        """Stop a stack that we started, in order, keeping its data; one that runs without us is left alone."""
+    def stop(self, *, wait: bool = True) -> None:
+        """Stop a stack that we started, in order, keeping its data; one that runs without us is left alone.
+
+        Without `wait` it only begins to stop.
+        """
         if self._child is None or self._child.poll() is not None:
             return
         self._child.terminate()
+        if not wait:
+            return
         try:
             self._child.wait(120)
         except subprocess.TimeoutExpired:

@@ -33,7 +33,7 @@ class Echo(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home whose API is the echo."""
     home = Home(tmp_path / "home")
     with HTTPServer(("127.0.0.1", 0), Echo) as server:
@@ -47,7 +47,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         thread.join()
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("own_home")
 def test_a_request_carries_key_body_and_headers_and_any_answer_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("POST", "/v1/payments?a=b", "the-key", "-H", "Idempotency-Key: lunch:1", "--json", '{"memo": "žába"}')
 
@@ -59,7 +59,7 @@ def test_a_request_carries_key_body_and_headers_and_any_answer_is_shown(capsys: 
     assert asked["Content-Type"] == "application/json"
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("own_home")
 def test_a_public_page_needs_no_key_and_the_head_is_shown_when_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
     assert call.call(("GET", "/healthz", "-i")) == 0
 
@@ -69,7 +69,7 @@ def test_a_public_page_needs_no_key_and_the_head_is_shown_when_asked_for(capsys:
     assert "Authorization" not in json.loads(body)
 
 
-@pytest.mark.usefixtures("stack")
+@pytest.mark.usefixtures("own_home")
 @pytest.mark.parametrize(
     ("words", "why"), [(("GET", "/a b"), "gave no answer"), (("GET", "/", "-H", "no header"), "is no header")]
 )
