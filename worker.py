@@ -3,6 +3,8 @@
     payments           workflow code and the ledger's activities
     lightning-<node>   everything that calls this one node
 
+Which activities a queue has is said in `activities/registry.py`.
+
 Any number of these processes may run. Each makes sure at start, and again every minute, that what must exist does: the
 search attributes, a pump per node, the schedules, and that every node is in the books. SIGTERM lets running activities
 end, then leaves; what was not finished goes on in another process.
@@ -59,8 +61,8 @@ async def main() -> None:
         pool, client = connecting.result()
         stack.push_async_callback(pool.close)
         nodes = [registry.NodeClients(NodeName(name), node, pool) for name, node in settings.nodes.items()]
-        for node in nodes:
-            stack.push_async_callback(node.close)
+        for channel in (each for node in nodes for each in node.channels):
+            stack.push_async_callback(channel.close)
         announcer = Announcer(settings.redis_url.get_secret_value())
         stack.push_async_callback(announcer.close)
         workers = [

@@ -169,7 +169,7 @@ async def _decided(conn: Connection, row: CorrectionRow, word: Decision) -> Act:
 
 
 async def _find_users(conn: Connection, debit: str, credit: str) -> tuple[AccountId | None, dict[str, str]]:
-    """(the user's account that is concerned; of two, the one that pays), and the other one as a detail."""
+    """The account of the user who is concerned (of two, the one who pays), and the other one as a detail."""
     users = await list_users(conn, debit, credit)
     if not users:
         return None, {}

@@ -33,7 +33,7 @@ from engine.settings import NodeSettings, WorkerSettings
 
 
 class NodeClients:
-    """Everything in this process that calls one node."""
+    """The clients of one node, and the sending that uses them, once per process."""
 
     def __init__(self, name: NodeName, settings: NodeSettings, pool: Pool) -> None:
         self.name = name
@@ -42,11 +42,10 @@ class NodeClients:
         self.routes = LndRoutes(name, settings)
         self.sending = sending.Sending(self.node, pool)
 
-    async def close(self) -> None:
-        """Let go of all channels to the node."""
-        await self.routes.close()
-        await self.history.close()
-        await self.node.close()
+    @property
+    def channels(self) -> tuple[LndNode, LndHistory, LndRoutes]:
+        """To be closed, each by itself."""
+        return self.node, self.history, self.routes
 
 
 def payment_activities(

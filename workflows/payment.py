@@ -57,7 +57,7 @@ _NO_NEWS = AttemptReport(verdict=NodeVerdict.IN_FLIGHT)
 _TAKES_BACK = "a-send-is-taken-back"
 """The patch for cancelling a send. Older histories have no cancelled send."""
 _WAKES_APART = timedelta(seconds=30)
-"""The time between two sends for which a wake waits. A send retries within seconds, and every wake costs events."""
+"""A younger send is not woken: it is repeated within seconds by itself, and every wake costs events."""
 
 
 @workflow.defn

@@ -3,7 +3,7 @@
 Refused: what is larger than the limit (413), not UTF-8 or not JSON (400), and what does not fit the schema (422), in
 which whole numbers are whole numbers, no field is unknown and no name comes twice. Beside the content stands its hash,
 over method, path and the canonical form of what was sent, by which a repeat is told from another request with the same
-key. The media type is not asked for: every body is read as JSON, but for the form of the public page (`tip.py`).
+key. The media type is not asked for: every body is read as JSON, except the form of the public page (`form.py`).
 """
 
 import hashlib

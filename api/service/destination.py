@@ -17,7 +17,7 @@ from engine.bank.internal_payee import (
     InternalPayees,
     OwnInvoice,
     find_internal_payees,
-    find_wallet,
+    find_own_wallet,
 )
 from engine.clients import bolt11
 from engine.clients.lnurl.payee import Offer, ask_for_invoice, check_amount, look_up, look_up_address
@@ -106,7 +106,7 @@ async def resolve(resources: Resources, text: str) -> Resolved:
     if resolved.offer is not None:
         return resolved
     async with resources.reading() as conn:
-        return replace(resolved, wallet_id=await find_wallet(conn, resolved.invoice or resolved.payee_node))
+        return replace(resolved, wallet_id=await find_own_wallet(conn, resolved.invoice, resolved.payee_node))
 
 
 async def resolve_to_pay(
@@ -135,7 +135,7 @@ async def resolve_to_pay(
             given = await ask_for_invoice(resources.web, resolved.offer, offered_msat, comment, network=network)
             resolved = replace(resolved, invoice=given.invoice, success_action=given.success_action)
         async with resources.reading() as conn:
-            resolved = replace(resolved, wallet_id=await find_wallet(conn, resolved.invoice or resolved.payee_node))
+            resolved = replace(resolved, wallet_id=await find_own_wallet(conn, resolved.invoice, resolved.payee_node))
     return resolved, amount_to_pay(resolved, payer, amount_msat)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
 
-from api.access import PathId, asked_by_hand, caller_of, get_resources, needs
+from api.access import PathId, asked_by_hand, enter, get_resources, needs
 from api.http import idempotency_key
 from api.http.body import AmountMsat, Content, ExternalId, Id, JsonBody, Memo, documented, empty_hash
 from api.http.errors import problems
@@ -68,8 +68,7 @@ async def make_invoice(request: Request, response: Response) -> InvoiceOut:
 
     `receivable_msat` says how much can come in from outside now. `warning` says that this amount cannot.
     """
-    resources, caller = await get_resources(request), await caller_of(request)
-    caller.require("receive")
+    resources, caller = await enter(request, "receive")
     key, body = await optional_key(request), await _BODY(request)
     order = InvoiceOrder(**body.content.model_dump())
     made = await invoice.make_invoice(resources, caller, order, key=key, body_hash=body.hash)

@@ -78,24 +78,25 @@ async def is_own_invoice(conn: Connection, payment_hash: PaymentHash) -> bool:
     return found
 
 
-async def find_wallet(conn: Connection, payee: bolt11.Bolt11 | str | None) -> WalletId | None:
-    """The wallet that an invoice pays, if the invoice is one of this bank. None for any other, and for a node's key.
+async def find_own_wallet(conn: Connection, invoice: bolt11.Bolt11 | None, payee_node: str | None) -> WalletId | None:
+    """The wallet that an invoice pays, if the invoice is one of this bank; None for any other payee.
 
     Raises Invalid for another invoice around a payment hash of this bank. Also for the bank's own node, by an invoice
-    that no user has made or by its key: the payment would be circular, and cost the user routing fees.
+    that no user has made or by its public key: the payment would be circular, and cost the user routing fees.
     """
-    if isinstance(payee, bolt11.Bolt11):
+    if invoice is not None:
         with translated():
             row = await conn.fetchrow(
-                "SELECT bolt11, wallet_id FROM bank.invoices WHERE payment_hash = $1", payee.payment_hash
+                "SELECT bolt11, wallet_id FROM bank.invoices WHERE payment_hash = $1", invoice.payment_hash
             )
-        if row is not None and row["bolt11"] == payee.bolt11:
+        if row is not None and row["bolt11"] == invoice.bolt11:
             return WalletId(row["wallet_id"])
         if row is not None:
             raise Invalid("This is not the invoice that was made for its payment hash.", code="invalid_destination")
-    pubkey = payee.payee if isinstance(payee, bolt11.Bolt11) else payee
     with translated():
-        own = await conn.fetchval("SELECT name FROM bank.nodes WHERE pubkey = $1", pubkey)
+        own = await conn.fetchval(
+            "SELECT name FROM bank.nodes WHERE pubkey = $1", invoice.payee if invoice else payee_node
+        )
     if own is not None:
         raise Invalid("This pays the bank's own node, and none of its users.", code="invalid_destination")
     return None

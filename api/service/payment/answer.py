@@ -56,10 +56,10 @@ async def answer_accepted(
     *,
     body_hash: bytes | None = None,
 ) -> PaymentOut | None:
-    """The payment as it was asked for, while no worker has opened it; None where no such payment was accepted.
+    """Keep the request of a payment that no worker has opened, and show the payment as it was asked for.
 
-    Its request is written to Postgres before the caller is told. A repeat leaves the first row as it is. Raises
-    Unavailable, and Conflict where the key stands for an order with another hash.
+    None where no such payment was accepted. A repeat leaves the first row as it is. Raises Unavailable, and Conflict
+    where the key stands for an order with another hash.
     """
     payment = known or await _find_accepted(resources, account_id, payment_id)
     if payment is None or (payment.request.payment_id, payment.request.account_id) != (payment_id, account_id):
@@ -69,11 +69,11 @@ async def answer_accepted(
         kept_hash = await accepted.note_accepted(
             conn, payment_id, payment.workflow_id, payment.at, own_hash, request=asdict(request)
         )
+        if body_hash is not None:
+            check_same(kept_hash or own_hash, body_hash)
         is_internal = request.payee_wallet_id is not None or (
             request.payment_hash is not None and await is_own_invoice(conn, request.payment_hash)
         )
-    if body_hash is not None:
-        check_same(kept_hash or own_hash, body_hash)
     return PaymentOut(
         id=request.payment_id,
         wallet_id=request.wallet_id,

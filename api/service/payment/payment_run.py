@@ -1,4 +1,4 @@
-"""The run of a payment: its workflow, started or found, waited for, and asked for its request.
+"""The run of a payment: its workflow, started or found, and waited for.
 
 The workflow is the payment's own, or a lane's that carries other payments too. Starting is safe to repeat: the same id
 finds the running workflow, or says that it has ended. Whatever fails between the API and Temporal leaves either no
@@ -35,7 +35,7 @@ _ANNOUNCED_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class AcceptedPayment:
-    """The request of a payment that no worker has opened yet, and the workflow that carries it."""
+    """A payment as it was accepted: its request, and the workflow that carries it."""
 
     request: PaymentRequest
     at: datetime

@@ -9,18 +9,16 @@ paid as the link has uses.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from api.service.deadline import Deadline, poll
 from api.service.idempotency import as_error
 from api.service.payment import payment_run
-from api.service.payment.answer import answer_accepted
-from api.service.payment.payment_run import AcceptedPayment
 from api.service.resources import Resources
 from api.service.withdraw_link.request import idempotency_key, request_of
 from api.service.withdraw_link.seal import is_k1_of, link_url, new_k1, open_sealed_id
-from engine.bank.idempotency import find_key
+from engine.bank import accepted, idempotency
 from engine.bank.withdraw_link.link import WithdrawLink, find_link, why_closed
 from engine.domain.errors import EngineError, Invalid, Refused, no_such
 from engine.domain.money import Msat
@@ -76,8 +74,11 @@ async def claim(resources: Resources, sealed_id: str, k1: str, invoice_text: str
     )
     run.leave()
     if not await poll(is_answered, bool, Deadline(_ACCEPT_LIMIT_S), every_s=_ACCEPT_POLL_S):
-        accepted = AcceptedPayment(request, datetime.now(UTC), run.workflow_id)
-        await answer_accepted(resources, request.account_id, request.payment_id, accepted)
+        async with resources.reading() as conn:
+            kept_hash = await accepted.note_accepted(
+                conn, request.payment_id, run.workflow_id, datetime.now(UTC), body_hash, request=asdict(request)
+            )
+        _require_same(kept_hash or body_hash, body_hash)
 
 
 async def _find_link(resources: Resources, sealed_id: str) -> WithdrawLink:
@@ -98,14 +99,18 @@ def _require_open(link: WithdrawLink) -> None:
 async def _is_answered(resources: Resources, link: WithdrawLink, k1: str, body_hash: bytes) -> bool:
     """Whether the claim has its answer. Raises the refusal that it got, and Refused for a k1 of another invoice."""
     async with resources.reading() as conn:
-        known = await find_key(conn, link.account_id, idempotency_key(k1))
+        known = await idempotency.find_key(conn, link.account_id, idempotency_key(k1))
     if known is None:
         return False
-    if known.body_hash != body_hash:
-        raise Refused("This k1 was used for another invoice.", code="idempotency_conflict")
+    _require_same(known.body_hash, body_hash)
     if known.refusal is not None:
         raise _for_claimant(as_error(known.refusal))
     return True
+
+
+def _require_same(known_hash: bytes, body_hash: bytes) -> None:
+    if known_hash != body_hash:
+        raise Refused("This k1 was used for another invoice.", code="idempotency_conflict")
 
 
 def _for_claimant(refusal: EngineError) -> EngineError:

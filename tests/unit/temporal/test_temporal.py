@@ -106,6 +106,15 @@ async def test_the_input_of_a_workflow_that_is_gone_is_none() -> None:
         await temporal.read_input(away, Reconcile)
 
 
+async def test_a_workflow_that_is_gone_does_not_run() -> None:
+    gone, away = (
+        cast("Client", FakeTemporal(rpc(each))) for each in (RPCStatusCode.NOT_FOUND, RPCStatusCode.UNAVAILABLE)
+    )
+    assert not await temporal.is_running(gone, "payment-1")
+    with pytest.raises(Unavailable):
+        await temporal.is_running(away, "payment-1")
+
+
 @pytest.mark.parametrize("answer", [rpc(RPCStatusCode.NOT_FOUND), RuntimeError("lazy"), TimeoutError()])
 async def test_a_wait_that_cannot_tell_gives_none(answer: Exception) -> None:
     assert await temporal.wait(cast("Any", FakeTemporal(answer)), 1) is None
