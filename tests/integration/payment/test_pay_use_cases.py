@@ -1,5 +1,6 @@
 """Pay, quote, decode, pay a batch and claim a withdraw link as any door may: plain calls, real Postgres, no HTTP."""
 
+import asyncio
 import hashlib
 import secrets
 import time
@@ -23,6 +24,8 @@ from api.service.payment.read import show_payment
 from api.service.quote.quote import QuoteOrder, quote
 from api.service.withdraw_link.claim import claim, open_link
 from api.service.withdraw_link.link import LinkOrder, delete_own_link, make_link, show_link
+from engine.contracts import workflow_ids
+from engine.contracts.payment import PaymentRequest
 from engine.domain.errors import Conflict, EngineError, Invalid, NotFound, Refused
 from engine.domain.money import Msat
 from engine.domain.routing_cap import default_routing_cap
@@ -199,3 +202,27 @@ async def test_a_claimant_learns_nothing_of_the_owners_balance(desk: Desk) -> No
         await claim(desk.resources, sealed_id, k1, invoice())
     assert (refused.value.code, refused.value.fields) == ("insufficient_funds", {})
     assert "ask the owner" in refused.value.detail
+
+
+async def test_a_claim_that_no_worker_opens_is_kept_for_its_first_invoice(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second invoice is not paid, so its claimant is not told OK."""
+
+    async def start(_client: object, _listener: object, request: PaymentRequest, **_payee: str) -> payment_run.Run:
+        never = asyncio.create_task(asyncio.sleep(3600))
+        workflow_id = workflow_ids.payment(request.account_id, request.idempotency_key)
+        return payment_run.Run(workflow_id=workflow_id, ended=never)
+
+    monkeypatch.setattr(payment_run, "start", start)
+    monkeypatch.setattr("api.service.withdraw_link.claim._ACCEPT_LIMIT_S", 0)
+    alice = await desk.open_account(funds_msat=3_000_000)
+    wanted = LinkOrder(wallet_id=alice.wallet_id, amount_msat=Msat(1_000_000), key=None, body_hash=digest("link"))
+    url = (await make_link(desk.resources, alice.caller, wanted)).content.url
+    assert url is not None
+    sealed_id, text = url.rpartition("/")[2], invoice()
+    k1 = (await open_link(desk.resources, sealed_id)).k1
+    for _ in range(2):
+        await claim(desk.resources, sealed_id, k1, text)
+    with pytest.raises(Refused, match="another invoice"):
+        await claim(desk.resources, sealed_id, k1, invoice())
