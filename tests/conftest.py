@@ -19,7 +19,9 @@ _LONG_FIRST = ("e2e", "fault", "property", "integration", "workflow", "replay", 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        _WHOLE_LENGTH, action="store_true", help="accidents last for minutes, not only until their effect has shown"
+        _WHOLE_LENGTH,
+        action="store_true",
+        help="accidents last for minutes, not only until their effect has shown; orders are not reduced",
     )
 
 
