@@ -35,18 +35,18 @@ _HEADER = APIKeyHeader(name="X-Api-Key", auto_error=False, description="An API k
 
 
 async def get_resources(request: Request) -> Resources:
-    """What the lifespan made."""
+    """The resources that the lifespan made."""
     resources: Resources = request.app.state.resources
     return resources
 
 
 async def caller_of(request: Request) -> Caller:
-    """The caller with the key of this request, counted. Raises Unauthenticated, RateLimited."""
+    """The caller with the key of this request, which is counted. Raises Unauthenticated, RateLimited."""
     bearer = await _BEARER(request)
     token = bearer.credentials if bearer else await _HEADER(request)
     resources = await get_resources(request)
     caller = await authenticate(resources, token)
-    request.state.caller = caller.key_id  # no stranger, for admission.py
+    request.state.caller = caller.key_id  # tells admission.py that the key is valid
     await count(resources, caller)
     return caller
 
@@ -75,9 +75,9 @@ async def waiting(
 
 
 def needs(scope: Scope) -> Callable[..., Coroutine[Any, Any, Caller]]:
-    """Dependency: the caller, if its key has this scope. The use case asks the same again, whichever door calls it.
+    """Dependency: the caller, if its key has this scope. The use case checks it again, whichever door calls it.
 
-    Asked here, a key that may not is refused before its path, its query and its body are read.
+    With the check here, a key without the scope is refused before path, query and body are read.
     """
 
     async def allowed(caller: Annotated[Caller, Depends(get_caller)]) -> Caller:

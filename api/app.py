@@ -1,7 +1,8 @@
 """The HTTP API, put together; `serve.py` starts it.
 
 The process holds no state of its own: any number may run side by side, and each may die at any time. Connections are
-made when they are first needed, so it starts, answers `/healthz` and tells at `/readyz` what is away, whatever is.
+made when they are first needed. So the process starts and answers `/healthz` whatever is down, and `/readyz` says what
+is.
 """
 
 from collections.abc import AsyncIterator
@@ -36,7 +37,7 @@ first answer. The names of operations (`operationId`) do not change.
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Make the application. No server makes it by itself: one without the bounds of `connection.py` would do."""
+    """Make the application. No server can do so by itself: it might serve without the bounds of `connection.py`."""
     interceptors = start_telemetry(settings, "millrace-api")
 
     @asynccontextmanager

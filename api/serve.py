@@ -1,7 +1,7 @@
 """How an API process is started, in every shape: `python -m api.serve --host 0.0.0.0 --port 8000`.
 
-uvicorn's own command is no way: without the bounds of `connection.py` one client can use up memory and descriptors.
-What bounds the connections comes from the settings.
+Do not use uvicorn's own command: without the bounds of `connection.py` one client can use up memory and descriptors.
+The bounds come from the settings.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from engine.settings import ApiSettings, load_settings
 log = logging.getLogger(__name__)
 
 _OTHER_DESCRIPTORS = 256
-"""Of the process beside its clients' connections: Postgres, Redis, Temporal, nodes, payees, libraries."""
+"""Descriptors for everything but clients' connections: Postgres, Redis, Temporal, nodes, payees, libraries."""
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         host=asked.host,
         port=asked.port,
         http=protocol,
-        ws="none",  # an upgraded connection would leave these bounds
+        ws="none",  # an upgraded connection would escape these bounds
         forwarded_allow_ips=list(settings.forwarded_allow_ips),
         timeout_keep_alive=settings.idle_timeout_s,
         access_log=False,
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def _within_descriptors(wanted: int) -> int:
-    """As many connections as there can be, with the rest of the process served first."""
+    """The wanted number of connections, or as many as the limit on descriptors leaves for them."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     most = wanted if hard == resource.RLIM_INFINITY else min(wanted, max(16, hard - _OTHER_DESCRIPTORS))

@@ -1,4 +1,4 @@
-"""The audit trail over HTTP, for operators who answer for it."""
+"""The audit trail over HTTP, for operators."""
 
 from typing import Annotated
 

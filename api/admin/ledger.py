@@ -48,7 +48,7 @@ class At(BaseModel):
 
 
 class TrialBalanceQuery(At):
-    """Which moment, and whether users stand one by one."""
+    """Which moment, and whether each user has a row."""
 
     users: Literal["each", "together"] = Field(
         default="each", description="together: one row `liab:user:*` instead of one per wallet."
@@ -56,7 +56,7 @@ class TrialBalanceQuery(At):
 
 
 class ExportQuery(Period):
-    """Which entries, and how they are written."""
+    """Which entries, and in which format."""
 
     format: Literal["csv", "beancount"] = "csv"
 

@@ -1,4 +1,4 @@
-"""Where a request comes from, as it is counted."""
+"""The address under which the requests of a client are counted."""
 
 import ipaddress
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ _REMEMBERED = 4096
 
 
 def trusting(networks: Sequence[str]) -> Callable[[str], bool]:
-    """Whether an address is in one of these, which are valid."""
+    """A function that tells whether an address is in one of these networks, which must be valid."""
     known = [ipaddress.ip_network(network) for network in networks]
 
     @lru_cache(maxsize=_REMEMBERED)
@@ -25,7 +25,7 @@ def trusting(networks: Sequence[str]) -> Callable[[str], bool]:
 
 @lru_cache(maxsize=_REMEMBERED)
 def site(host: str) -> str:
-    """The address, or of an IPv6 one the /64 that it is in: nobody is given less, and one has 2^64 addresses."""
+    """An IPv4 address, or the /64 of an IPv6 address: a client is given at least a /64, which has 2^64 addresses."""
     try:
         ip = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,11 +1,11 @@
-"""What comes first for each request: without a valid key it is counted by client address (`stranger_limit.py`).
+"""The first step of each request: without a valid key it is counted by client address (`stranger_limit.py`).
 
     /healthz, /readyz        cheap, and asked by machines that need the truth: only made to wait for their turn
     /v1/…, with a key        passes if the key was valid a moment ago; else it is looked up, and counted if not valid.
-                             While none can be looked up (503), it waits for its turn and is not counted
+                             While keys cannot be looked up (503), it waits for its turn and is not counted
     everything else          counted, with a key or without: open paths, pages, paths that do not exist
 
-That a key is valid is learned from the route, which reads its caller (`api/access.py`) and counts requests per key.
+The route tells whether a key is valid: it reads its caller (`api/access.py`) and counts the requests of each key.
 Behind a trusted proxy (FORWARDED_ALLOW_IPS) the address is the one that the proxy gives, else the one that connects.
 """
 
@@ -26,17 +26,17 @@ _LNURL = ("/.well-known/lnurlp/", "/lnurlp/", "/lnurlw/")
 _SENTENCE = "Too many requests from your address; try again in a minute."
 
 _CANNOT_TELL = 503
-"""The answer while the books are away, to good keys and to others."""
+"""The status while Postgres is away, for valid keys and for others."""
 
 HELD = "held"
-"""The name, in the state of a request, that marks one which is made to wait."""
+"""The entry in the state of a request that marks it as made to wait."""
 
 
 class Admission:
     """Pure ASGI, outside everything else."""
 
     def __init__(self, app: ASGIApp, strangers: Strangers, refused: Callable[[str], None]) -> None:
-        """`refused` hears by which bound."""
+        """`refused` is called with the bound that refuses a request."""
         self._app, self._strangers, self._refused = app, strangers, refused
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -97,7 +97,7 @@ class Admission:
 
 
 async def _hold(scope: Scope, seconds: float) -> None:
-    """Let it wait. Meanwhile its connection may be closed for another one."""
+    """Make the request wait. Meanwhile its connection may be closed to make room for another one."""
     if not seconds:
         return
     scope["state"][HELD] = True
@@ -106,7 +106,7 @@ async def _hold(scope: Scope, seconds: float) -> None:
 
 
 def _key(scope: Scope) -> int | None:
-    """A number for the key that was sent, good or not."""
+    """A hash of the key that was sent, valid or not."""
     for name, value in scope["headers"]:
         if name in {b"authorization", b"x-api-key"} and value:
             return hash(value)
@@ -115,7 +115,7 @@ def _key(scope: Scope) -> int | None:
 
 @lru_cache(maxsize=3 * (WINDOW_S + 1))
 def _refusal(manner: str, retry_after_s: int) -> Response:
-    """LNURL's way of saying no is 200 with a reason (LUD-01); people are given a page, programs a problem document."""
+    """LNURL gets 200 with a reason (LUD-01), people get a page, and programs a problem document."""
     headers = {"Retry-After": str(retry_after_s), "Cache-Control": "no-store"}
     if manner == "lnurl":
         headers["Access-Control-Allow-Origin"] = "*"

@@ -1,9 +1,10 @@
-"""Reading a request's body: JSON, strictly, after the caller has been let in.
+"""Reading a request's body: strict JSON, after the caller has been authenticated.
 
-Refused: what is larger than the limit (413), not UTF-8 or not JSON (400), and what does not fit the schema (422), in
-which whole numbers are whole numbers, no field is unknown and no name comes twice. Beside the content stands its hash,
-over method, path and the canonical form of what was sent, by which a repeat is told from another request with the same
-key. The media type is not asked for: every body is read as JSON, except the form of the public page (`form.py`).
+A body is refused when it is larger than the limit (413), when it is not UTF-8 or not JSON (400), and when it does not
+fit the schema (422). In it, whole numbers are JSON integers, no field is unknown, and no name comes twice. The content
+comes with a hash over method, path and the canonical form of the body. The hash tells a repeat from another request
+with the same key. The media type is ignored: every body is read as JSON, except the form of the public page
+(`form.py`).
 """
 
 import hashlib
@@ -61,7 +62,7 @@ AmountMsat = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MSAT, description="In mill
 
 
 class Content(BaseModel):
-    """What a body may say: nothing that is not named, and no type but the one named."""
+    """The content of a body: no unknown fields, and no other types than the declared ones."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -79,10 +80,10 @@ class Body(Generic[C]):
 
 
 class JsonBody(Generic[C]):
-    """Dependency: the body as this content. Put it after the caller and the key, so that they are asked first."""
+    """Dependency: the body as this content. Put it after the caller and the key, so that these are checked first."""
 
     def __init__(self, content: type[C], *, max_bytes: int | None = None) -> None:
-        """`max_bytes` in place of the setting."""
+        """`max_bytes` replaces the limit of the settings."""
         self._content = content
         self._max_bytes = max_bytes
 
@@ -99,7 +100,7 @@ class JsonBody(Generic[C]):
 
 
 def documented(content: type[Content], **examples: dict[str, Any]) -> dict[str, Any]:
-    """`openapi_extra` for an operation that reads this content; `openapi.py` puts its model beside the others."""
+    """`openapi_extra` for an operation that reads this content; `openapi.py` adds its model to the document."""
     return {
         "requestBody": {
             "required": True,
@@ -114,7 +115,7 @@ def documented(content: type[Content], **examples: dict[str, Any]) -> dict[str, 
 
 
 def empty_hash(request: Request) -> bytes:
-    """The hash of a request that has no body to say."""
+    """The hash of a request without a body."""
     return hashlib.sha256(_named(request)).digest()
 
 

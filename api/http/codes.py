@@ -1,11 +1,11 @@
-"""What can be refused, by kind and by code; no framework is known here.
+"""Every refusal, by kind and by code. This module imports no framework.
 
 BadRequest        400      cannot be read            Invalid          422    read, and can never be right
 Unauthenticated   401      who are you               Conflict         409    key or name used for something else
 Forbidden         403      your key may not          Refused          409    a rule says no
 NotFound          404      not there, or not yours   Unavailable      503    nothing happened, try again
 TooLarge          413                                OutcomeUnknown   503    repeat with the same key and see
-RateLimited       429                                anything else    500    ours to mend
+RateLimited       429                                anything else    500    our fault
 """
 
 from collections.abc import Mapping
@@ -28,19 +28,19 @@ class BadRequest(Invalid):
 
 
 class Unauthenticated(EngineError):
-    """Nobody we know, or no longer."""
+    """There is no API key, or no valid one."""
 
     default_code = "unauthenticated"
 
 
 class Forbidden(EngineError):
-    """Somebody we know, with a key that may not do this."""
+    """The API key is valid, and does not allow this."""
 
     default_code = "forbidden"
 
 
 class TooLarge(EngineError):
-    """The body is larger than any that we read."""
+    """The body is larger than the limit."""
 
     default_code = "request_too_large"
 

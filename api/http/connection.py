@@ -93,13 +93,13 @@ class Connection(HttpToolsProtocol):
         """The last answer was given, or is being made: what still comes is thrown away."""
         self._thrown_away = 0
         self._stuck_at, self._unread = inf, 0
-        """When the client must have read on, and how much there was to read then."""
+        """The deadline for the client to read on, and the unread bytes when it was set."""
         self._raw = self._part = self._body = 0
-        """Bytes of this head or body as they came; of the head's parts or of the body alone."""
+        """Bytes of this head or body with all its framing; of the head's parts; of the body's content."""
         self._has_begun = self._has_bytes = False
         self._why: str | None = None
         self._served: RequestResponseCycle | None = None
-        """The request whose answer is being made; `cycle` is the last that came, and may stand behind it."""
+        """The request whose answer is being made; `cycle` is the last that came, and may still wait in the pipeline."""
 
     # The connection
 
@@ -108,8 +108,8 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         line = transport.get_extra_info("socket")
         if line is not None and line.family != socket.AF_UNIX:
-            # The kernel takes no megabytes for somebody who does not read: he is seen at once, and costs little.
-            with suppress(OSError):  # it has gone already
+            # The kernel buffers no megabytes for a client that does not read: we notice it at once, at little cost.
+            with suppress(OSError):  # the client has gone already
                 line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _NEXT_PART)
         refusal = self._all.enter(self, self.client[0] if self.client else "")
         if refusal is None:
@@ -127,7 +127,7 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def drop(self, why: str) -> None:
-        """End it at once, without a word."""
+        """Close it at once, without an answer."""
         self._is_over = True
         self._all.ended(why)
         self._all.leave(self)
@@ -144,13 +144,13 @@ class Connection(HttpToolsProtocol):
             self.drop("unread")
             return
         if self.flow.read_paused:
-            self._due += TICK_S  # it is we who do not listen
+            self._due += TICK_S  # we have paused reading: the client is not late
         elif now >= self._due:
             self._be_late()
 
     @property
     def is_held(self) -> bool:
-        """Whether it is a stranger's, who is made to wait (`admission.py`)."""
+        """Whether its request has no valid key and is made to wait (`admission.py`)."""
         return not self._is_answered() and self._served is not None and HELD in self._served.scope["state"]
 
     def pause_writing(self) -> None:
@@ -199,7 +199,7 @@ class Connection(HttpToolsProtocol):
         try:
             self.parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            # We speak nothing else: the request is answered as it is, and what stands behind its head is not HTTP.
+            # We support no other protocol. The request is answered as it is, and what follows its head is not HTTP.
             self._finish()
             return
         except httptools.HttpParserError:
@@ -224,12 +224,12 @@ class Connection(HttpToolsProtocol):
         self._has_begun = self._has_bytes = True
 
     def on_url(self, url: bytes) -> None:
-        """A part of it."""
+        """A part of the URL has come."""
         super().on_url(url)
         self._part += len(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One of the head; of a trailer nothing is kept."""
+        """A header of the head has come. Trailers are dropped."""
         if self._owes is not Owes.HEAD:
             return
         self._part += len(name) + len(value) + len(": \r\n")
@@ -250,7 +250,7 @@ class Connection(HttpToolsProtocol):
         self._move()
 
     def on_body(self, body: bytes) -> None:
-        """A part of it; who has had his answer may send a little more, so that the connection can go on."""
+        """A part of the body has come. After its answer a client may send a little more, and keep the connection."""
         self._body += len(body)
         if self.cycle.response_complete and self._body > _MOST_AFTER_ANSWER:
             self._why = "after_answer"
@@ -258,7 +258,7 @@ class Connection(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """All has come."""
+        """The whole request has come."""
         self._owes, self._due = Owes.NOTHING, inf
         super().on_message_complete()
         if self.cycle.response_complete:
@@ -266,7 +266,7 @@ class Connection(HttpToolsProtocol):
         self._move()
 
     def on_response_complete(self) -> None:
-        """It is answered: the next of those that have come is served, or the next head may take its time to begin."""
+        """The answer is complete. The next request that has come is served, or the idle timeout begins."""
         if self.pipeline:
             self._served = self.pipeline[-1][0]
         super().on_response_complete()
@@ -283,7 +283,7 @@ class Connection(HttpToolsProtocol):
         self._move()
 
     def _move(self) -> None:
-        """Tell for what it waits now."""
+        """Report what it waits for now."""
         waits = self._waits_for()
         if waits is not self._waits:
             self._all.move(self, self._waits, waits)
@@ -317,10 +317,10 @@ class Connection(HttpToolsProtocol):
             self._leave()
 
     def _end(self, why: str) -> None:
-        """Say why, unless an answer was begun; then let the client read it, and go."""
+        """Send the refusal, unless an answer was begun. Then let the client read it, and close."""
         self._all.ended(why)
         if self._owes is not Owes.BODY and not self._is_answered():
-            self._finish()  # what came whole is answered
+            self._finish()  # a complete request is answered
             return
         if self.pipeline:
             self.drop(why)
@@ -337,7 +337,7 @@ class Connection(HttpToolsProtocol):
         self._leave()
 
     def _leave(self) -> None:
-        """Nothing more is said. Closed at once with something unread, the client would lose the answer."""
+        """Send nothing more, and close later: closing at once with unread input would lose the answer."""
         self._due = self.loop.time() + _LEAVE_S
         if not self.transport.is_closing():
             self.flow.resume_reading()

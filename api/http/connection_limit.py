@@ -1,8 +1,9 @@
 """All connections of this process: how many there may be, in all and from one address, and which is closed first.
 
-When there are too many, one that waits for its client is closed, the longest-waiting first (`Waits`); if there is none,
-one whose client without a key is made to wait. So a client that sends a whole request at once is served, however many
-others do not. Deadlines are checked twice a second for all connections together, which costs a request nothing.
+When there are too many, one that waits for its client is closed, the longest-waiting first (`Waits`). If there is none,
+one is closed whose request has no valid key and is made to wait. So a client that sends a whole request at once is
+served, however many others do not. Deadlines are checked twice a second for all connections together, which costs a
+request nothing.
 """
 
 import asyncio
@@ -42,24 +43,24 @@ class Waits(enum.Enum):
 
 
 class One(Protocol):
-    """What is asked of a connection."""
+    """A connection, as this module uses it."""
 
     @property
     def is_held(self) -> bool:
-        """Whether it is a stranger's, who is made to wait (`admission.py`)."""
+        """Whether its request has no valid key and is made to wait (`admission.py`)."""
 
     def look(self, now: float) -> None:
         """Hold it to its deadlines."""
 
     def drop(self, why: str) -> None:
-        """End it at once, without a word."""
+        """Close it at once, without an answer."""
 
 
 class Connections:
     """All connections of this process: how many there are, whose, and which wait for their client."""
 
     def __init__(self, bounds: Bounds, *, trusts: Callable[[str], bool], ended: Callable[[str], None]) -> None:
-        """`trusts` knows a proxy by its address: its connections are many people's. `ended` hears of each reason."""
+        """`trusts` recognises a proxy, whose connections carry many clients. `ended` is called with each reason."""
         self.bounds, self.ended = bounds, ended
         self._trusts = trusts
         self._open: dict[One, str] = {}
@@ -71,7 +72,7 @@ class Connections:
         return len(self._open)
 
     def enter(self, connection: One, host: str) -> str | None:
-        """Count one more, until it leaves; or why it may not stay."""
+        """Count one more until it leaves. Returns None, or the reason why it is refused."""
         address = "" if not self.bounds.max_connections_per_address or self._trusts(host) else site(host)
         if (refusal := self._refusal(address)) is not None:
             return refusal

@@ -1,8 +1,8 @@
-"""Answers that are written while they are read, of any length.
+"""Streamed answers, of any length.
 
-The first piece is made before the status is sent, so what is wrong from the start is an error like any other. What
-breaks later breaks the connection off: a client that sees a clean end has everything. However it ends, the generator is
-closed before the request is over, and with it whatever it held in Postgres.
+The first piece is made before the status is sent, so an early failure is an error like any other. A later one breaks
+the connection off: a client that sees a clean end has everything. However it ends, the generator is closed before the
+request is over, and with it whatever it held in Postgres.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator

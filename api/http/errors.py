@@ -1,6 +1,6 @@
 """Errors as RFC 9457 problem documents with a stable `code` (`codes.py`).
 
-What is said about a 5xx is a fixed sentence: what really happened goes to the log, not to the caller.
+The detail of a 5xx is a fixed sentence: what really happened goes to the log, not to the caller.
 """
 
 import http
@@ -62,7 +62,7 @@ def problem(
     fields: Mapping[str, Any] | None = None,
     headers: dict[str, str] | None = None,
 ) -> JSONResponse:
-    """A problem document. Facts of the case never hide the standard members."""
+    """A problem document. `fields` never replace the standard members."""
     _usual, title = CODES.get(code, (status, code.replace("_", " ").capitalize()))
     standard = {
         "type": f"urn:millrace:problem:{code}",
@@ -122,13 +122,13 @@ SCHEMA = {
 
 
 def in_public_words(request: Request, error: EngineError) -> tuple[int, str, str]:
-    """Status, code and sentence for the caller. What is ours to mend goes to the log instead."""
+    """Status, code and sentence for the caller. The details of our own faults go to the log instead."""
     status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
     if status < http.HTTPStatus.INTERNAL_SERVER_ERROR:
         request.state.problem = error.code
         return status, error.code, error.detail
     broken = status == http.HTTPStatus.INTERNAL_SERVER_ERROR
-    place = getattr(request.scope.get("route"), "path", "?")  # as it is declared: what stands in a path may be a secret
+    place = getattr(request.scope.get("route"), "path", "?")  # as it is declared: the path itself may hold a secret
     log.log(logging.ERROR if broken else logging.WARNING, "%s %s: %s", error.code, place, error, exc_info=broken)
     known = error.code if error.code in _PUBLIC_DETAIL else "temporarily_unavailable"
     code = "internal_error" if broken else known
@@ -158,7 +158,7 @@ async def _validation_error(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _http_error(request: Request, error: Exception) -> JSONResponse:
-    """What the router says: no such path, no such method there."""
+    """Errors of the router: no such path, or no such method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large"}
     code = codes.get(error.status_code, "invalid_request")

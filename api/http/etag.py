@@ -1,7 +1,7 @@
 """An answer that is the same for everybody, made once: the description of the API, its pages and their parts.
 
-It has an `ETag`, so that a client that has it is answered 304, and it is kept compressed. A large one is sent in parts,
-each when the one before has been taken, so that a slow reader holds one part in memory and never a whole copy.
+It has an `ETag`, so a client that has it already gets 304. It is kept compressed. A large one is sent in parts, each
+when the one before has been taken: a slow reader holds one part in memory and never a whole copy.
 """
 
 import gzip

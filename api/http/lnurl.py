@@ -1,6 +1,6 @@
-"""How LNURL says no: 200 with `{"status": "ERROR", "reason": …}` (LUD-01), never a problem document.
+"""Errors as LNURL has them: 200 with `{"status": "ERROR", "reason": …}` (LUD-01), never a problem document.
 
-Who calls there knows LNURL and not us. Browsers of other sites may ask there, as wallets in the browser do.
+Its callers know LNURL and not our API. Pages of other sites may call, because some wallets run in a browser.
 """
 
 from collections.abc import Callable, Coroutine

@@ -22,13 +22,13 @@ def filled(template: Template, **texts: str) -> Markup:
 
 
 def source(text: str) -> str:
-    """How a content security policy allows this script or style."""
+    """The source by which a content security policy allows this script or style."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 @lru_cache(maxsize=1_024)
 def qr_code(text: str) -> Markup:
-    """What a wallet opens. Upper case needs a smaller code. Drawing one takes 5 to 12 ms, so codes are cached."""
+    """A QR code that a wallet opens. Upper case makes it smaller. Drawing one takes 5 to 12 ms, so codes are cached."""
     svg = segno.make(f"LIGHTNING:{text.upper()}", error="l", micro=False).svg_inline(
         border=2, omitsize=True, svgclass=None, lineclass=None
     )

@@ -1,11 +1,11 @@
 """The API's description, from which clients are generated: stable names, one model per name, every reference resolves.
 
 Apps call methods that a generator has named after `operationId`, and models by their names here. So both are chosen,
-not computed from paths or modules: an operation is called as its function is, or as the table below says, and changing
-one breaks apps (`tests/unit/http/test_openapi.py` holds the list).
+not computed from paths or modules. An operation has the name of its function, or the one in the table below. Changing a
+name breaks apps (`tests/unit/http/test_openapi.py` holds the list).
 
-FastAPI describes what it reads itself. Bodies are read by us (`body.py`), so their models are brought in here, and what
-is answered to those that cannot be read.
+FastAPI describes what it reads itself. We read bodies ourselves (`body.py`), so this module adds their models, and the
+answers to bodies that cannot be read.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ _NAMES = {
 
 
 def operation_id(route: APIRoute) -> str:
-    """What an operation is called, for ever."""
+    """The name of an operation, which never changes."""
     method = min(route.methods or {"GET"})
     return _NAMES.get(f"{method} {route.path_format}", route.name)
 
@@ -71,7 +71,7 @@ def _operations(document: Json) -> Iterator[Json]:
 
 
 def _lift_body(operation: Json, schemas: Json) -> None:
-    """Put a body's model, and those that it names, beside all others; leave a reference to it."""
+    """Move a body's model, and those that it names, to the document's models; leave a reference to it."""
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is None or "title" not in body["schema"]:
         return

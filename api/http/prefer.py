@@ -1,6 +1,6 @@
 """`Prefer: wait=N` (RFC 7240): how long to wait for a final answer. A wish, so a malformed one is ignored.
 
-No framework is known here, because the service bounds its own waits by MAX_WAIT_S.
+This module imports no framework, because the service bounds its own waits by MAX_WAIT_S.
 """
 
 _DEFAULT_S, MAX_WAIT_S = 10, 60

@@ -4,14 +4,13 @@
     in a second   public_rate_limit_per_second, in this process              then made to wait, for 2 s at the most
 
 The first bounds what one address can use up, the second how much of the process it can have at once, so that payments
-stay fast meanwhile. A client that goes on asking when it is refused waits for its refusals too, up to a second each, so
-that a client that repeats at once, over any number of connections, costs next to nothing.
+stay fast meanwhile. A client that keeps asking while it is refused waits for its refusals, too, up to a second each. So
+a client that repeats at once, over any number of connections, costs next to nothing.
 
-Requests with an unknown key, which needs a look at the books, are counted apart: a client with a valid key is not
+Requests with an unknown key, which needs a lookup in Postgres, are counted apart: a client with a valid key is not
 refused because it shares an address with a flood. A key that was valid a moment ago passes, whatever its address does.
-From a refused address only so many unknown keys a second are looked up.
-While the books are away, a valid key cannot be told from another: no key is forgotten, and no address is refused for
-the keys that it sends meanwhile.
+From a refused address only so many unknown keys a second are looked up. While Postgres is away, a valid key cannot be
+told from another: no key is forgotten, and no address is refused for the keys that it sends meanwhile.
 
 While Redis is away each process counts for itself, in a table of bounded size that begins anew with each minute. When
 the table is full, addresses share places.
@@ -58,7 +57,7 @@ class Strangers:
     """The counts of one process."""
 
     def __init__(self, per_minute: int, per_second: int) -> None:
-        """0: no such bound."""
+        """0 means no bound."""
         self._per_minute, self._per_second = per_minute, per_second
         self._places: dict[str, _Place] = {}
         self._window = 0
@@ -89,7 +88,7 @@ class Strangers:
         return _turn(self._place(who), self._per_second) if self._per_second else 0.0
 
     def pace(self, who: str) -> float:
-        """Seconds that an answer is held which says nothing of the key that was sent."""
+        """Seconds to hold an answer that does not tell whether the key is valid."""
         wait_s = self.turn(who)
         return _LONGEST_S if wait_s is None else wait_s
 
@@ -103,7 +102,7 @@ class Strangers:
     # Keys
 
     def is_good(self, key: int) -> bool:
-        """Whether this key was good a moment ago."""
+        """Whether this key was valid a moment ago."""
         if key not in self._good:
             return False
         self._good.move_to_end(key)
@@ -117,7 +116,7 @@ class Strangers:
             self._good.popitem(last=False)
 
     def forget(self, key: int) -> None:
-        """Of a key that is not valid, or that was sent where none is asked for."""
+        """Forget a key that is not valid, or that was sent where none is needed."""
         self._good.pop(key, None)
 
     def may_try(self) -> bool:
@@ -145,7 +144,7 @@ def _now_s() -> int:
 
 
 def _left_s() -> int:
-    """Of this minute."""
+    """Seconds left of this minute."""
     return WINDOW_S - _now_s() % WINDOW_S
 
 

@@ -4,8 +4,9 @@ The bootstrap key of the settings has the scope `admin` and no account. Every ke
 revocation counts at once; the keys of requests that come together are looked up together. Redis counts the requests of
 each key. While Redis is away nothing is counted, because payments must go on.
 
-The roles of a key count while its account is active, and every account that it comes from. A locked operator has no
-roles left, whichever keys he has made for whom. What a user may do with a locked account is decided in the books.
+The roles of a key count while its account, and every account that it comes from, is active. A locked operator has no
+roles left, neither with his keys nor with those that come from them. What a user may do with a locked account is
+decided in the books.
 """
 
 import hmac
@@ -129,7 +130,7 @@ async def _find_caller(resources: Resources, token: str) -> Caller | None:
 
 
 async def count(resources: Resources, caller: Caller) -> None:
-    """Count a request against the key's limit by the minute. Raises RateLimited above it."""
+    """Count a request against the key's limit per minute. Raises RateLimited above it."""
     limit = resources.settings.rate_limit_per_minute
     if limit == 0:
         return

@@ -3,10 +3,10 @@
     nothing under way    asked at the end of this turn of the event loop, with all that came in the same turn
     meanwhile            wait for the answer to those under way, then go together with all that wait
 
-A lone question waits for nobody. Under load, questions share the price of a statement, as payments share the price of
-a workflow in a lane (`api/service/payment/lane.py`). Nothing is remembered: every answer was begun after its question
-was asked. A slow question delays no other, and one that fails is asked again alone, so that it disturbs none of the
-others.
+A lone question waits for nobody. Under load, questions share the cost of a statement, as payments share the cost of a
+workflow in a lane (`api/service/payment/lane.py`). Nothing is cached: a statement begins after all its questions were
+asked. A slow question delays no other. When a statement fails, its questions are asked again one by one, so that one
+bad question fails no other. Only Unavailable and OutcomeUnknown are raised for all of them at once.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Together(Generic[Q, A]):
             self._let_go(turn)
 
     def _let_go(self, turn: int) -> None:
-        """The next may go, unless they have gone already."""
+        """Let the next questions go, unless they have gone already."""
         if turn != self._turn:
             return
         self._turn += 1

@@ -1,4 +1,4 @@
-"""Until when a caller waits, and how it waits for what only Postgres can tell."""
+"""Until when a caller waits, and how it polls for what only Postgres can tell."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -22,7 +22,7 @@ class Deadline:
 async def poll(
     look: Callable[[], Awaitable[T]], is_enough: Callable[[T], bool], deadline: Deadline, *, every_s: float = 0.15
 ) -> T:
-    """Look again until that is enough, or the deadline has passed. Returns what was seen last."""
+    """Look until `is_enough` holds or the deadline has passed. Returns what was seen last."""
     seen = await look()
     while not is_enough(seen) and deadline.left_s > 0:
         await asyncio.sleep(min(every_s, deadline.left_s))

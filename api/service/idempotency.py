@@ -2,10 +2,11 @@
 
     same key, same body       the same resource as it is now, or the same refusal, marked as a replay
     same key, other body      409 idempotency_conflict
-    not accepted (4xx, 5xx)   the key stays unused; a rule's no (409) is the key's answer for ever
+    not accepted (4xx, 5xx)   the key stays unused; but a refusal (409) stays the answer of its key
 
-The key's row is written in the transaction that makes the resource, so of two equal requests at once one makes it and
-the other, having waited for it to commit, finds it. A payment's key is claimed by its workflow instead; see payment.py.
+The key's row is written in the transaction that makes the resource. Of two equal requests at the same moment, one makes
+the resource; the other waits for the commit and finds it. A payment's key is claimed by its workflow instead; see
+payment.py.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -49,7 +50,7 @@ class Outcome(Generic[T]):
 
 @contextmanager
 def replaying(*, is_replay: bool = True) -> Iterator[None]:
-    """In the block an answer is given again: an error is marked as the one that was given before."""
+    """For the length of the block, an error is marked as one that was given before."""
     try:
         yield
     except EngineError as error:
@@ -104,7 +105,7 @@ async def once_written(
     resource_id: str,
     write: Callable[[], Awaitable[bool]],
 ) -> Outcome[str]:
-    """As `once`, where `write` takes the key itself, in the transaction that makes it: whether the key was free."""
+    """As `once`, where `write` takes the key itself in its transaction, and returns whether the key was free."""
     try:
         if await write():
             return Outcome(resource_id, is_replay=False)
@@ -120,7 +121,7 @@ async def once_written(
 
 
 async def _record(resources: Resources, intent: Intent, key: str, refusal: EngineError) -> KeyRecord | None:
-    """Keep the refusal as the key's answer. Gives the answer that another request left meanwhile, if one did."""
+    """Keep the refusal as the key's answer. Returns the answer that another request left meanwhile, if one did."""
     kept = asdict(Refusal(code=refusal.code, detail=refusal.detail, fields=refusal.fields))
     async with transaction(resources.pool) as conn:
         if await refuse_key_in_tx(conn, intent.owner, key, intent.body_hash, kept):

@@ -72,7 +72,7 @@ async def export_ledger(
 ) -> AsyncGenerator[str, None]:
     """All entries of [begins_at, ends_at) in one snapshot, in pieces of text. The export stands in the audit trail.
 
-    The first piece raises Unavailable while as many exports run as may.
+    The first piece raises Unavailable while the maximum number of exports is running.
     """
     caller.require_role(*MAY["read the books"])
     period = {"from": begins_at, "to": ends_at}

@@ -1,10 +1,10 @@
-"""What requests ask of the books and of the rate counters, each together with all that ask the same (`coalesce.py`).
+"""Lookups in the books and in the rate counters, coalesced with others of the same kind (`coalesce.py`).
 
     await resources.lookups.ask(find_api_keys_by_token, token)
 
-A function that finds many is given here with one: the answers of all that come at the same time are of one call. In
-their statements an array stands as `unnest((SELECT $1::text[]))`: Postgres then keeps one plan for arrays of all
-lengths, where it would plan anew for each call.
+A caller passes a function that answers many questions, and one question: one call answers all that come at the same
+time. The statements write an array as `unnest((SELECT $1::text[]))`. Postgres then keeps one plan for arrays of all
+lengths; otherwise it would plan anew for each call.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -37,9 +37,9 @@ class Lookups:
         return await together.get(question)
 
     async def write(self, insert: Find[Q, A], new: Q) -> A:
-        """What writing it gave; those that come together share a transaction.
+        """Write it, and return what that gave. Writes that come together share a transaction.
 
-        Raises what `insert` raises for this one alone, and as `transaction` does.
+        Raises what `insert` raises for this one alone, and what `transaction` raises.
         """
         together: Together[Q, A] | None = self._known.get(insert)
         if together is None:

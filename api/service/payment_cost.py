@@ -1,4 +1,4 @@
-"""What a payment may cost beside its amount: our fee, and the caller's cap within the bounds of the bank."""
+"""What a payment may cost on top of its amount: our fee, and the caller's cap within the bounds of the bank."""
 
 from api.service.resources import Resources
 from engine.bank.limit import Payer
@@ -12,7 +12,7 @@ from engine.domain.routing_cap import highest_routing_cap, require_max_fee_in_bo
 async def require_max_fee(resources: Resources, payer: Payer, amount_msat: Msat, max_fee_msat: Msat) -> None:
     """Raises Invalid (`max_fee_too_high`) for a `max_fee_msat` above the highest routing cap and our fee together."""
     book = await resources.limits.get(resources.pool, payer.limits_version)
-    if max_fee_msat > highest_routing_cap(amount_msat, book.max_fee_factor):  # else our fee cannot matter
+    if max_fee_msat > highest_routing_cap(amount_msat, book.max_fee_factor):  # below that our fee does not matter
         service_fee_msat = await service_fee(resources, payer, "lightning_out", amount_msat)
         require_max_fee_in_bounds(amount_msat, max_fee_msat, book.max_fee_factor, service_fee_msat)
 

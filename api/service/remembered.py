@@ -1,4 +1,4 @@
-"""An answer that is kept for a while and given to all who ask meanwhile. Who asks while it is made waits for it."""
+"""An answer that is kept for a while and given to all who ask meanwhile. Whoever asks while it is made waits for it."""
 
 import asyncio
 import time
@@ -12,7 +12,8 @@ A = TypeVar("A")
 class Remembered(Generic[A]):
     """One answer, made by `make` when it is asked for and the last one is older than `life_s`.
 
-    Making it goes on when who asked first has gone. What `make` raises is raised to all who wait, and not remembered.
+    It is made to the end even when the first to ask has gone. What `make` raises is raised to all who wait, and not
+    remembered.
     """
 
     def __init__(self, make: Callable[[], Awaitable[A]], life_s: float = inf) -> None:

@@ -16,7 +16,7 @@ from engine.ledger.database import transaction
 async def set_edition(
     resources: Resources, caller: Caller, name: Name, content: dict[str, Any], *, version: int, note: str
 ) -> Edition:
-    """Put a checked content in force. The same again from the same operator is a repeat, and gets the first.
+    """Put a checked content in force. A repeat by the same operator returns the first edition.
 
     Raises Conflict (`version_conflict`) when another version came first.
     """

@@ -3,7 +3,7 @@
 What Temporal answers, in the engine's errors:
 
     answer                                       at a start         of a workflow that exists
-    INVALID_ARGUMENT and others of our making    InvariantBroken    Unavailable
+    INVALID_ARGUMENT and others that we cause    InvariantBroken    Unavailable
     NOT_FOUND                                    Unavailable        NotFound
     any other RPC error, a timeout               Unavailable        Unavailable
     a lazy client that cannot connect            Unavailable        Unavailable
@@ -39,10 +39,10 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 CALL_LIMIT = timedelta(seconds=5)
-"""Of one call; the SDK repeats it while START_LIMIT_S lasts."""
+"""The timeout of one call. The SDK repeats the call until START_LIMIT_S has passed."""
 START_LIMIT_S = 12
 _AWAY = (RPCError, RPCTimeoutOrCancelledError, RuntimeError, TimeoutError)
-"""How a Temporal that does not answer shows; RuntimeError is a lazy client that cannot connect."""
+"""The errors when Temporal does not answer. RuntimeError comes from a lazy client that cannot connect."""
 _OUR_MISTAKE = {
     RPCStatusCode.INVALID_ARGUMENT,
     RPCStatusCode.FAILED_PRECONDITION,
@@ -56,7 +56,7 @@ _UPDATE_LOST = frozenset({update_failure.NOT_YET, "AcceptedUpdateCompletedWorkfl
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Generic[R]):
-    """A workflow that was started, or that there was."""
+    """A workflow that was started or found."""
 
     handle: WorkflowHandle[Any, R]
     run_id: str
@@ -109,7 +109,7 @@ async def is_running(client: Client, workflow_id: str) -> bool:
 
 
 async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
-    """The only argument of a workflow that runs, and when it was started; None when it has ended, or never was.
+    """The only argument of a workflow that runs, and when it was started; None when it has ended or never existed.
 
     Raises Unavailable when Temporal does not answer.
     """

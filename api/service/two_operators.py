@@ -1,8 +1,8 @@
 """Two operators: one proposes, another approves or rejects. Nobody approves his own proposal.
 
-The second operator is another person: neither the same account, nor an account whose key comes from the same account
-as the proposer's key. The bootstrap key comes from no account. Who has it has the bank's configuration, and no rule of
-the API binds him.
+The second operator is another person: neither the same account, nor an account whose key comes from the same account as
+the proposer's key. The bootstrap key comes from no account. Whoever has it has the bank's configuration, too, and no
+rule of the API binds him.
 
     approve     key still valid → role → another person → carry it out, unless it is decided → answer from its row
     reject      key still valid → role                  → carry it out, unless it is decided → answer from its row
@@ -38,7 +38,7 @@ class Proposal(Protocol):
 
     @property
     def status(self) -> str:
-        """For people."""
+        """The status, as people read it."""
 
     @property
     def is_open(self) -> bool:
@@ -104,7 +104,7 @@ async def tell(
     limit_s: float,
     refusals: Mapping[str, Callable[[str], EngineError]],
 ) -> None:
-    """Let the proposal's workflow carry a decision out; one that has ended is left to its row.
+    """Let the proposal's workflow carry a decision out. If the workflow has ended, do nothing: the row tells.
 
     Raises Forbidden (`own_proposal`), the refusal of the workflow by its code, and Unavailable when Temporal does not
     answer in time: the decision may stand then, and is carried out later.

@@ -52,7 +52,7 @@ class SpendLimit(Content):
 
     @property
     def caps(self) -> dict[Window, Sat]:
-        """Those that were given."""
+        """The limits that were given, by window."""
         given: dict[Window, int | None] = {"day": self.day, "week": self.week, "month": self.month}
         return {window: Sat(cap_sat) for window, cap_sat in given.items() if cap_sat is not None}
 

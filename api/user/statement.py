@@ -33,7 +33,7 @@ _DOWNLOADS: dict[int | str, dict[str, Any]] = {
 
 
 class StatementQuery(Paging, Period):
-    """Which statement, and how it is wanted. `limit` and `after` are of JSON; CSV is always whole."""
+    """Which statement, and in which format. `limit` and `after` are for JSON; CSV is always whole."""
 
     format: Literal["json", "csv"] = "json"
     limit: int = Field(default=1_000, ge=1, le=1_000, description="How many movements at most in one JSON answer.")

@@ -1,4 +1,4 @@
-"""Accounts: opening one, and what it says of itself. Its bitcoin wallet is opened with it."""
+"""Accounts: open one, and show the caller's own. An account's bitcoin wallet is opened with it."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -1,9 +1,9 @@
 """API keys of an account: make, list, revoke.
 
 An administrator makes keys with any scopes. A key of the account makes keys that may do no more than itself: a subset
-of its scopes, expiring no later. The same rule says which keys a key may revoke: those that may do nothing that it may
-not. A key with a spend limit makes no key that spends, because what its keys spent would have to count as its own. Of
-the keys that spend it revokes only itself.
+of its scopes, expiring no later. The same rule says which keys it may revoke: those that allow nothing that it does not
+allow itself. A key with a spend limit makes no key that spends, because the payments of that key would have to count as
+its own. Of the keys that spend it revokes only itself.
 
 Each key knows which key made it, and is revoked with it. So when a key is in the wrong hands, revoking it is enough. An
 administrator who only exchanges his own key may keep the keys that it made.

@@ -76,7 +76,7 @@ def _checked(
 
 
 def _not_internal(destination: Invoice, settings: ApiSettings) -> Invalid:
-    """The refusal of an invoice of somebody else. Raises the reader's for what is no invoice."""
+    """The refusal of an invoice that is not ours. Raises the reader's error for a text that is no invoice."""
     bolt11.decode(destination.bolt11, network=settings.bitcoin_network)
     return Invalid("This is no invoice of this bank, and a batch pays nobody else.", code="invalid_destination")
 

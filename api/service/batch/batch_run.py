@@ -1,6 +1,6 @@
-"""A batch's workflow as the API meets it: started or found, waited for, and asked what it was started with.
+"""The run of a batch: its workflow, started or found, waited for, and asked what it was started with.
 
-Every call may be repeated: the same id finds the workflow that there is, or says that it has ended.
+Every call may be repeated: the same id finds the running workflow, or says that it has ended.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ class Started:
 
 async def start(client: Client, asked: BatchRequest) -> tuple[Handle, bool]:
     """The workflow, and whether this call started it. Raises Unavailable when Temporal did not answer: a repeat with
-    the same key finds whatever there is."""
+    the same key finds the workflow, if there is one."""
     started = await temporal.start(client, batch_start(asked))
     return started.handle, started.is_new
 
@@ -57,7 +57,7 @@ async def find_started(client: Client, account_id: AccountId, batch_id: str) -> 
 
 
 async def find_accepted(conn: Connection, batch_id: BatchId) -> Started | None:
-    """A batch whose caller was told to come back, and that no worker has opened."""
+    """A batch whose caller was told 202, and that no worker has opened."""
     row = await accepted.find_accepted(conn, batch_id)
     if row is None or row.request is None:
         return None
@@ -65,9 +65,9 @@ async def find_accepted(conn: Connection, batch_id: BatchId) -> Started | None:
 
 
 async def keep_accepted(conn: Connection, started: Started) -> Started | None:
-    """Before a caller is told to come back: from now on the workflow can be begun again from the request.
+    """Store the request before its caller is told 202: from now on the workflow can be started again from it.
 
-    Gives what is kept, which another caller may have accepted before; None when a worker has opened that meanwhile.
+    Returns what is stored, perhaps by an earlier request. None when a worker has opened the batch meanwhile.
     """
     asked = started.request
     body_hash = bytes.fromhex(asked.body_hash)

@@ -28,7 +28,7 @@ class BatchOrder:
 
 
 async def check(resources: Resources, caller: Caller, order: BatchOrder, batch_id: BatchId) -> BatchRequest:
-    """The request with every destination looked up. Raises what a caller can mend."""
+    """The request with every destination looked up. Raises what a caller can correct."""
     account_id, key_id = caller.account_id, ApiKeyId(caller.key_id)
     async with resources.reading() as conn:
         payer = await get_payer(conn, account_id, order.wallet_id, key_id)

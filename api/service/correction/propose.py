@@ -26,7 +26,7 @@ _POLL_S = 0.05
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorrectionOrder:
-    """What is to be entered, and the key and the hash of the request."""
+    """The entry to propose, with the key and the hash of the request."""
 
     key: str
     body_hash: bytes
@@ -44,8 +44,8 @@ async def propose_correction(
 ) -> Outcome[CorrectionWithTrail]:
     """Propose it, once for the key. Nothing moves yet.
 
-    Raises Forbidden, Invalid for accounts that nothing may be entered between, and Unavailable when no worker took the
-    proposal in time: the same order with the same key finds what came of it.
+    Raises Forbidden, Invalid for accounts between which no entry is allowed, and Unavailable when no worker took the
+    proposal in time: the same order with the same key finds what became of it.
     """
     intent = Intent(owner=caller.owner, key=order.key, body_hash=order.body_hash)
     known = await find_replay(resources, intent)

@@ -1,7 +1,7 @@
 """Approve or reject a forced end: the use cases, for any door.
 
 Two operators decide (`two_operators.py`). The approval moves the money in the payment's own workflow, which looks at
-the node once more before.
+the node once more first.
 """
 
 from functools import partial
@@ -22,7 +22,7 @@ from engine.ledger.database import transaction
 from workflows.payment import PaymentWorkflow
 
 _LIMIT_S = 30
-"""A send is taken back within some seconds, and the node may need ten to show what it was told."""
+"""A running send is cancelled within some seconds, and the node may need ten to show what it was told."""
 
 
 async def approve_decision(resources: Resources, caller: Caller, decision_id: str, *, note: str = "") -> DecisionOut:
@@ -43,7 +43,7 @@ async def reject_decision(resources: Resources, caller: Caller, decision_id: str
 
 
 async def _end_payment(resources: Resources, caller: Caller, note: str, known: DecisionOut) -> None:
-    """Let the payment's workflow end it. Where it has just ended, or has no workflow, its row tells."""
+    """Let the payment's workflow end it. If the payment has just ended, or has no workflow, its row tells."""
     async with resources.reading() as conn:
         stuck = await find_stuck_payment(conn, PaymentId(known.payment_id))
     if stuck is None:

@@ -1,7 +1,7 @@
-"""Propose how a payment ends whose node cannot tell its end any more: the use case, for any door. Nothing moves yet.
+"""Propose how a payment ends when its node can no longer tell: the use case, for any door. Nothing moves yet.
 
-A payment that can still end by itself is not decided: it must wait for something that calls an operator. A payment that
-its node never had can be decided whatever it waits for.
+A payment that can still end by itself is refused: its reason to wait must need an operator. A payment that its node
+never had can be decided whatever its reason to wait.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
 """An invoice as it is shown: its row, its status now, and what its node could receive for it.
 
-What a node can receive over Lightning changes, so it is told with every look at an open invoice. It refuses nothing:
-users of this bank pay an invoice without the node, and the node may be able to receive more before the invoice expires.
+What a node can receive over Lightning changes, so an open invoice is always shown with the current figure. No invoice
+is refused for it: users of this bank pay an invoice without the node, and the node may be able to receive more before
+the invoice expires.
 """
 
 from collections.abc import Mapping

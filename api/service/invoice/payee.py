@@ -15,7 +15,7 @@ MIN_RECEIVED_MSAT = Msat(MSAT_PER_SAT)
 MAX_RECEIVED_MSAT = Msat(100_000_000 * MSAT_PER_SAT)
 """One bitcoin: the largest invoice that a stranger may ask for."""
 EXPIRY_S = 900
-"""Of invoices for strangers. Each takes room at a node, and a stranger pays at once or never."""
+"""Seconds until an invoice for a stranger expires. Each takes room at a node, and a stranger pays at once or never."""
 
 _MEMO_BYTES = 639
 
@@ -33,7 +33,7 @@ class Payee:
 
 
 async def find_payee(resources: Resources, username: str) -> Payee:
-    """Whom a name in a path means. A locked account still receives; a closed one is not found. Raises NotFound."""
+    """The user of a name in a path. A locked account still receives; a closed one is not found. Raises NotFound."""
     row = await find_payee_row(resources.pool, username) if is_username(username) else None
     if row is None:
         raise no_such("user")

@@ -27,7 +27,7 @@ _REQUEST = TypeAdapter(PaymentRequest)
 
 @dataclass(frozen=True, slots=True)
 class PaymentAnswer:
-    """A payment as its caller is told of it."""
+    """A payment as its caller is shown it."""
 
     payment: PaymentOut
     is_replay: bool

@@ -25,7 +25,7 @@ class CheckedOrder:
 
 
 async def check(resources: Resources, placed: PlacedOrder, facts: Facts) -> CheckedOrder:
-    """Look the destination up and make every default explicit. Raises what the caller can mend."""
+    """Look the destination up and make every default explicit. Raises what the caller can correct."""
     order, payer = placed.order, facts.require_payer()
     resolved, amount_msat = await resolve_to_pay(
         resources,

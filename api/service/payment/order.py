@@ -30,7 +30,7 @@ class PaymentOrder:
     amount_msat: Msat | None = None
     """Required where the destination names no amount."""
     max_fee_msat: Msat | None = None
-    """The most to pay beside the amount, for routing and as our fee."""
+    """The most to pay on top of the amount, for routing and as our fee."""
     memo: str | None = None
     external_id: str | None = None
     key: str
@@ -48,16 +48,16 @@ class PlacedOrder:
     api_key_id: ApiKeyId
     payment_id: PaymentId
     destination: Destination | None
-    """None where the text names nothing. The caller is told so after every check that comes before."""
+    """None where the text names nothing. The caller gets this error only when all earlier checks pass."""
 
     @property
     def key(self) -> tuple[AccountId, str]:
-        """Under which Postgres keeps the answer for ever."""
+        """The key under which Postgres keeps the answer for ever."""
         return self.account_id, self.order.key
 
     @property
     def workflow_id(self) -> str:
-        """Of the payment's own workflow."""
+        """The id of the payment's own workflow."""
         return workflow_ids.payment(self.account_id, self.order.key)
 
     @property

@@ -58,7 +58,7 @@ class Run:
     place: int | None = None
     """The payment's place in its lane, from 0, also where it is alone there. None: only its caller waits for it."""
     accepted: AcceptedPayment | None = None
-    """This payment in a lane."""
+    """The payment, when its workflow is a lane."""
 
     def leave(self) -> None:
         """Stop waiting for the workflow, unless others wait for the same lane. The payment goes on."""
@@ -137,7 +137,7 @@ async def follow(
 
 @contextmanager
 def _expected(listener: Listener, asked: Sequence[PaymentRequest]) -> Iterator[list[Announcement]]:
-    """The announcements of their ends, listened for from before the start."""
+    """The announcements of their ends. We listen before the start, so that none is missed."""
     announcements = [listener.expect(each.payment_id) for each in asked]
     try:
         yield announcements

@@ -101,7 +101,7 @@ def _fee(told: str, amount_msat: Msat) -> RoutingFee:
 
 
 async def _ask(resources: Resources, route: Route) -> str:
-    """The node's answer, as it is cached.
+    """The node's answer, in the form that is cached.
 
     The lock of a payee belongs to a route, and each request for this route asks for the probe: any of them may start
     the workflow whose answer all of them get. The lock is released when the answer is cached, so that a later request

@@ -18,7 +18,7 @@ from engine.ledger.database import Connection
 from engine.views.reconciliation import CASES, find_case, list_trail
 
 _LONGEST_TRAIL = 1_000
-"""Lines of a case that are shown, the newest: the trail of one that comes and goes with every run has no end."""
+"""How many of the newest lines are shown. The trail of a case that comes and goes with every run has no end."""
 
 
 class UpdateOut(BaseModel):

@@ -54,8 +54,8 @@ async def open_link(resources: Resources, sealed_id: str) -> OpenedLink:
 async def claim(resources: Resources, sealed_id: str, k1: str, invoice_text: str) -> None:
     """Start the payment of the claimant's invoice, and wait until its money is held. A repeat changes nothing.
 
-    Raises NotFound, Invalid, Unavailable, and Refused as the claimant may know it. While every worker is away the
-    payment stays accepted, and nothing is raised.
+    Raises NotFound, Invalid, Unavailable, and Refused in the words that a claimant may see. While every worker is away
+    the payment stays accepted, and nothing is raised.
     """
     link = await _find_link(resources, sealed_id)
     if not is_k1_of(resources.settings, link.id, k1):
