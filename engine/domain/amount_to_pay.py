@@ -1,4 +1,4 @@
-"""What a payer and a payee must agree on before money moves: the amount, in time, and that they are two.
+"""What must hold before money moves: payer and payee agree on the amount, in time, and are two wallets.
 
 No I/O: the same rules for a payment, an item of a batch and a quote.
 """

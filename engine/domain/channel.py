@@ -1,7 +1,7 @@
-"""Whether a node's channels are those that it had: what a node with an old database does not show proves nothing.
+"""Whether a node has an old channel database. If it has, a payment that it does not show proves nothing.
 
-A channel's update number never falls: it counts the commitments that were agreed on. So the highest that was seen of
-each channel is kept, and each look is held against it:
+A channel's update number never falls: it counts the commitments that were agreed on. So the highest number seen of each
+channel is kept, and each look is compared with it:
 
     open, at a lower number            its data are old
     open, and was closed before        the same
@@ -9,8 +9,8 @@ each channel is kept, and each look is held against it:
     closing with its data lost         the node says so itself
     closed by its peer                 in doubt: that is how the peer of a node with old data ends a channel
 
-What was in doubt is certain again when the channel is open at its old number or a higher one: the right data are back.
-A closed channel stays in doubt for the payments that were made before.
+A doubt ends when the channel is open at its old number or a higher one: the right data are back. A closed channel stays
+in doubt for the payments that were made before.
 """
 
 from collections.abc import Mapping
@@ -32,14 +32,14 @@ class SeenChannels:
     """What a node says of all its channels now; each by its channel point."""
 
     updates: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Of those that are open."""
+    """The update number of each open channel."""
     closing: AbstractSet[str] = frozenset()
     data_lost: AbstractSet[str] = frozenset()
-    """Of the closing ones those whose data the node itself holds to be old."""
+    """The closing channels of which the node itself says that it has lost data."""
 
 
 def gone(known: Mapping[str, KnownChannel], seen: SeenChannels) -> set[str]:
-    """Those that are neither open nor closing: whether they were closed must be asked."""
+    """Channels, not known as closed, that are neither open nor closing now: ask whether they were closed."""
     left = {point for point, channel in known.items() if not channel.is_closed}
     return left - seen.updates.keys() - seen.closing
 
@@ -47,7 +47,7 @@ def gone(known: Mapping[str, KnownChannel], seen: SeenChannels) -> set[str]:
 def find_doubts(
     known: Mapping[str, KnownChannel], seen: SeenChannels, closed_by_peer: Mapping[str, bool]
 ) -> dict[str, str]:
-    """Why each channel in doubt is; `closed_by_peer` tells it of those that the node says to be closed."""
+    """The channels in doubt, with the reasons. `closed_by_peer` says of each closed one whether its peer closed it."""
     doubts: dict[str, str] = {}
     for point, channel in known.items():
         number = seen.updates.get(point)

@@ -5,7 +5,7 @@
                                     Dr debit · Cr credit, where one side is suspense already   corr:<id>
     capital      two of treasury    Dr asset · Cr capital, or the other way round              capital:<id>
 
-A correction passes through suspense, so that one account tells all that was ever put right by hand.
+A correction passes through suspense, so that one account shows all that was ever corrected by hand.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Every way in which Millrace says no.
+"""Every error that Millrace raises on purpose.
 
 EngineError
 ├─ Invalid          can never be right                     final
@@ -50,7 +50,7 @@ class NotFound(EngineError):
 
 
 class Refused(EngineError):
-    """A rule says no, and the same request will get the same no."""
+    """A rule does not allow it. The same request will be refused again."""
 
     default_code = "refused"
 
@@ -62,7 +62,7 @@ class Unavailable(EngineError):
 
 
 class OutcomeUnknown(EngineError):
-    """The effect may have happened; only a look at the other side tells."""
+    """The effect may have happened; only a look at the other side can tell."""
 
     default_code = "outcome_unknown"
 

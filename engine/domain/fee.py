@@ -4,13 +4,14 @@
     flat_msat          + this much
     proportional_ppm   + this part of the amount, rounded up to the next msat
     tiered             + flat and proportional of the tier in which the amount lies: [from_msat, to_msat)
-    exempt             0, and no further step, for these levels and for amounts up to and with up_to_msat
+    exempt             0, and no further step, for these levels and for amounts up to and including up_to_msat
     minimum_msat       at least this
     maximum_msat       at most this
 
-Steps work in the order in which they stand. Every proportional part is rounded up by itself, a fee of an on-chain
-movement at its end up to the next satoshi, and of what comes in we never take more than came. `parse_schedule` takes
-only a schedule in which every step can count and every amount has one answer; it says where another one is wrong.
+Steps apply in their order. Every proportional part is rounded up by itself. The fee of an on-chain movement is rounded
+up to the next satoshi at the end. The fee of incoming money is never more than the amount. `parse_schedule` accepts
+only a schedule in which every step can count and every amount has one fee; for any other it names the place of the
+error.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +27,7 @@ _KIND_BY_NAME: Mapping[str, Kind] = {kind: kind for kind in KINDS}
 
 MAX_STEPS = 10
 MAX_TIERS = 10
-"""So bounded, the largest schedule fits into a rulebook, and no sum of its steps into anything too small."""
+"""With these bounds the largest schedule fits into a rulebook, and no sum of its steps overflows."""
 MAX_LEVEL = 9
 _MAX_PPM = 1_000_000
 
@@ -67,7 +68,7 @@ class Tiered:
 
 @dataclass(frozen=True, slots=True)
 class Exempt:
-    """Nothing to pay for these levels of an account and amounts up to and with this one."""
+    """Nothing to pay for these levels of an account and amounts up to and including this one."""
 
     levels: frozenset[int]
     up_to_msat: Msat
@@ -99,7 +100,7 @@ class FeeSchedule:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """The fee after one step; beside the steps of the schedule there are `whole_sat` and `at_most_the_amount`."""
+    """The fee after one step. `whole_sat` and `at_most_the_amount` come in addition to the steps of the schedule."""
 
     step: str
     fee_msat: Msat
@@ -260,7 +261,7 @@ _READERS: Mapping[str, Callable[[object, str], Step]] = {
 
 
 def _check_reach(kind: Kind, steps: tuple[Step, ...]) -> None:
-    """Every step is reached by somebody, and every exemption frees somebody whom no earlier one has freed."""
+    """Raises Invalid for a step that no amount reaches, and for an exemption that frees nothing more."""
     freed = dict.fromkeys(range(MAX_LEVEL + 1), 0)
     for number, step in enumerate(steps):
         if all(up_to_msat >= MAX_AMOUNT_MSAT for up_to_msat in freed.values()):
@@ -272,7 +273,7 @@ def _check_reach(kind: Kind, steps: tuple[Step, ...]) -> None:
 
 
 def _check_bounds(kind: Kind, steps: tuple[Step, ...]) -> None:
-    """Every minimum leaves room below each maximum, with what the steps between the two add for certain or at most."""
+    """Raises Invalid where a minimum and a maximum contradict each other, with what the steps between them add."""
     floor_msat: int | None = None
     cap_msat: int | None = None
     for number, step in enumerate(steps):
@@ -335,7 +336,7 @@ def _ppm(value: object, place: str) -> int:
 
 
 def _whole(value: object, place: str, most: int) -> int:
-    """JSON's true is no 1, and 1.0 is no 1 either."""
+    """A whole number from 0 to `most`. Neither JSON's true nor 1.0 counts as 1."""
     if type(value) is not int:
         raise _wrong(place, "is no whole number")
     if value < 0:

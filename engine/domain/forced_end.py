@@ -1,10 +1,11 @@
-"""How two operators end a payment of which its node cannot tell the end any more. Rules that need no books.
+"""How two operators end a payment whose node can no longer tell its end. Rules that need no books.
 
     failed     nothing was paid: all that is held is given back
     settled    the payee was paid, with the preimage as proof: amount, fee and our fee are booked
 
-Operators can end only a payment that calls for one, and only while its node has not ended it and shows no HTLC of it:
-nobody decides about a payment on its way. A payment that its node never had can be decided for every reason to wait.
+Operators can end a payment only while it needs an operator, its node has not ended it, and its node shows no HTLC of
+it: nobody decides about a payment on its way. A payment that its node never had can be decided whatever its reason to
+wait.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from engine.domain.sending import IN_DOUBT, LOST_ATTEMPT, OVERDUE
 RELEASED: Final = "released_by_operators"
 """The failure code of a payment that ended so."""
 REASONS: Final = frozenset({"node_forgot", "node_replaced", LOST_ATTEMPT, IN_DOUBT, OVERDUE})
-"""What a payment that its node has had must wait for, with an operator needed, before anything can be decided."""
+"""The reasons to wait, with an operator needed, for which a payment that its node has had can be decided."""
 
 _HEX_32_BYTES = re.compile("[0-9a-f]{64}")
 
@@ -43,7 +44,7 @@ class DecisionStatus(StrEnum):
 def check_end(
     end: DecisionEnd, *, preimage: str | None, fee_msat: Msat, payment_hash: PaymentHash, routing_cap_msat: Msat
 ) -> None:
-    """Raises Invalid for a settlement without its proof, a proof of something else, and a fee that cannot be."""
+    """Raises Invalid for a settlement without its proof, a proof of another payment, and an impossible fee."""
     if end is DecisionEnd.FAILED:
         if preimage is not None or fee_msat:
             raise Invalid("What has failed has neither preimage nor fee.", field="preimage" if preimage else "fee_msat")

@@ -7,9 +7,9 @@
     api_key:<key id>    what one key spends, over all kinds             msat
 
 The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
-kind or a window that an entry does not name has no limit there. What a payment takes is its amount with all that may be
-paid beside it, routing cap and our fee: else fees would pass every limit. What was held and not paid is given back when
-the payment ends. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap (`routing_cap.py`).
+kind or a window that an entry does not name has no limit there. A payment takes its amount and all that may be paid on
+top, routing cap and our fee: otherwise fees would escape every limit. What was held and not paid is given back when the
+payment ends. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap (`routing_cap.py`).
 """
 
 import re
@@ -90,7 +90,7 @@ class LimitBook:
         return {limit.currency for limit in self.of_level(level) if limit.kind == kind and limit.currency}
 
     def all_currencies(self) -> set[str]:
-        """Those that the book names anywhere."""
+        """All currencies that the book names."""
         return {limit.currency for limits in self.levels.values() for limit in limits if limit.currency}
 
 
@@ -100,10 +100,10 @@ class LimitBook:
 def level_counts(
     book: LimitBook, level: int, kind: Kind, total_msat: Msat, prices_micro: Mapping[str, int]
 ) -> list[Count]:
-    """What a payment that takes so much counts towards the limits of its account's level.
+    """What a payment of this total counts towards the limits of its account's level.
 
-    Needs the price of each of `currencies`, whatever it is. The first is all that it takes, in msat: by that the ledger
-    knows that what is not paid in the end is to be given back (`ledger.count_down`).
+    Needs the price of each of `currencies`, however old. The first count is the total, in msat: from it the ledger
+    knows that what is not paid in the end must be given back (`ledger.count_down`).
     """
     limits = [limit for limit in book.of_level(level) if limit.kind == kind]
     counts = [Count(kind, total_msat, _maxima(limit for limit in limits if limit.currency is None))]
@@ -115,7 +115,7 @@ def level_counts(
 
 
 def key_count(key_id: ApiKeyId, caps: Mapping[Window, Sat], total_msat: Msat) -> Count:
-    """What a payment that takes so much counts towards the caps of its API key."""
+    """What a payment of this total counts towards the caps of its API key."""
     maxima = {WINDOWS[window]: sat_to_msat(cap_sat) for window, cap_sat in caps.items()}
     return Count(key_counter(key_id), total_msat, maxima)
 
@@ -129,7 +129,7 @@ def _maxima(limits: Iterable[Limit]) -> dict[int, int]:
     return {WINDOWS[limit.window]: limit.amount for limit in limits}
 
 
-# What is said
+# Refusals
 
 
 def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int | None]]:

@@ -1,9 +1,9 @@
-"""LNURL's words: how an address for money is written, and what is said when somebody asks there.
+"""The texts of LNURL: how an LNURL or a lightning address is written, and the metadata that it answers with.
 
     lnurl1…        a URL in bech32 (LUD-01), in lower or in upper case
     name@domain    a lightning address: https://<domain>/.well-known/lnurlp/<name> (LUD-16)
 
-Pure text: who asks whom, and what may be asked, stands in engine/clients/lnurl/payee.py.
+Pure text: the requests to payees outside are in engine/clients/lnurl/payee.py.
 """
 
 import hashlib
@@ -53,18 +53,18 @@ def read_address(text: str) -> tuple[str, str]:
 
 
 def address_path(name: str) -> str:
-    """Where a lightning address is asked for at its domain."""
+    """The path of a lightning address at its domain."""
     return f"/.well-known/lnurlp/{name}"
 
 
 def metadata_of_user(username: str, domain: str) -> str:
-    """What the payer of one of our users is told, as the text that is served and hashed."""
+    """The metadata of one of our users, as the text that is served and hashed."""
     name = username.lower()
     return json.dumps([["text/plain", f"Payment to {name}"], ["text/identifier", f"{name}@{domain}"]])
 
 
 def plain_text(metadata: str) -> str | None:
-    """The `text/plain` of somebody's metadata, harmless and cut; None where there is none that can be read."""
+    """The `text/plain` of a payee's metadata, made harmless and cut; None where there is none that can be read."""
     try:
         entries: object = json.loads(metadata)
     except (ValueError, RecursionError):

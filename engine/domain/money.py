@@ -31,7 +31,7 @@ def msat_to_sat_floor(amount_msat: Msat) -> Sat:
 
 
 def two_digits_floor(amount_msat: Msat) -> Msat:
-    """Round down to two digits: for a figure of the bank's that others may see, and not read its payments from."""
+    """Round down to two digits: for a public figure of the bank, which must not reveal its payments."""
     step = 10 ** max(0, len(str(amount_msat)) - 2)
     return Msat(amount_msat // step * step)
 

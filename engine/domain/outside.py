@@ -1,4 +1,4 @@
-"""Text and JSON from outside, checked where they come in: no later step can fail by them or be misled by them.
+"""Text and JSON from outside, checked where they come in, so that they cannot break or mislead a later step.
 
 Outside are LNURL services, forms without a key, and nodes, whose messages come from the network too.
 
@@ -41,11 +41,11 @@ def lines(text: str, max_bytes: int) -> str:
 
 
 def read_json(body: bytes) -> Any:  # noqa: ANN401 - JSON
-    """What it says, by RFC 8259 and of one meaning.
+    """The value of a JSON text (RFC 8259) that has only one meaning.
 
-    Raises ValueError for what is not UTF-8 or not JSON, for constants that are none (NaN), for a name that comes twice
-    in one object, for halves of surrogate pairs, and for what is nested deeper than 32 levels. Numbers keep their size:
-    whoever uses one says how large it may be.
+    Raises ValueError for what is not UTF-8 or not JSON, for constants that JSON does not have (NaN), for a name that
+    comes twice in one object, for halves of surrogate pairs, and for what is nested deeper than 32 levels. Numbers keep
+    their size: whoever uses one says how large it may be.
     """
     try:
         found = json.loads(body.decode("utf-8"), object_pairs_hook=_without_repeats, parse_constant=_no_constant)

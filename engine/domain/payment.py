@@ -19,7 +19,7 @@ class Payment:
     amount_msat: Msat
     """A."""
     max_fee_msat: Msat
-    """F + B: the most that it may cost beside the amount."""
+    """F + B: the most that it may cost on top of the amount."""
     payment_hash: PaymentHash | None = None
     attempt: int | None = None
     """Over Lightning: counted from 1 over all payments of this hash."""

@@ -29,7 +29,7 @@ def highest_routing_cap(amount_msat: Msat, max_fee_factor: int) -> Msat:
 
 
 def max_fee(routing_cap_msat: Msat, named_msat: Msat | None, service_fee_msat: Msat) -> Msat:
-    """The most that a payment may cost beside its amount: what the payer has named, or routing cap and our fee."""
+    """The most that a payment may cost on top of its amount: what the payer named, or routing cap and our fee."""
     return Msat(routing_cap_msat + service_fee_msat) if named_msat is None else named_msat
 
 

@@ -1,6 +1,6 @@
 """What a payment in flight waits for.
 
-When its attempt is proven lost stands in `lost_attempt.py`, and how long a sender pauses between looks in `pause.py`.
+`lost_attempt.py` says when its attempt is proven lost, and `pause.py` how long a sender pauses between looks.
 """
 
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ IN_FLIGHT = "in_flight"
 LOST_ATTEMPT = "lost_attempt"
 """The reason to wait, and then the failure code, of a payment whose attempt the node has lost."""
 NOT_TRIED = "not_tried"
-"""The reason to wait of a payment that its node has taken, and stopped to work on before the first attempt."""
+"""The reason to wait of a payment that its node accepted, and stopped working on before the first attempt."""
 OVERDUE = "overdue"
 """The reason to wait of a payment past its time lock that its node has not ended."""
 IN_DOUBT = "channels_in_doubt"
-"""The reason to wait of what is in no channel of a node that may have an old channel database: it proves nothing."""
+"""The reason to wait of a payment in no channel of a node whose channel database may be old: it proves nothing."""
 UNDER_WAY = frozenset({IN_FLIGHT, LOST_ATTEMPT, NOT_TRIED, OVERDUE, IN_DOUBT})
 """Reasons to wait of a payment that its node has. With any other the payment is not going on."""
 REFUSED_BY_NODE = "invoice_refused_by_node"
-"""The code of what our node does not take: an invoice that it cannot read, or a payment that it never began."""
+"""The code of a refusal by our node: an invoice that it cannot read, or a payment that it never began."""
 REFUSALS = 3
 """A payment that never began ends after so many refusals in the same words. A look after each found no payment."""
 REFUSAL_REST_S = 10
@@ -38,7 +38,7 @@ class Waiting:
     detail: str
     needs_operator: bool = False
     impatient: bool = False
-    """Whether an operator is needed when it lasts."""
+    """Whether an operator is needed if it lasts."""
 
     @property
     def is_stalled(self) -> bool:
