@@ -136,7 +136,7 @@ async def get_balance(conn: Connection, account_id: int) -> AccountBalance:
 async def get_balance_at(conn: Connection, account_id: int, at: datetime) -> int:
     """What was settled on an account at a moment, in msat, debit +: a user's money is negative here.
 
-    Exact for moments that every transaction open then has ended since. Raises NotFound.
+    Exact once every transaction that was open at that moment has ended. Raises NotFound.
     """
     with translated():
         balance: int | None = await conn.fetchval(

@@ -1,4 +1,4 @@
-"""The books in the words of Beancount: account names that can be read back, and amounts that lose nothing.
+"""The books in the language of Beancount: account names that can be read back, and amounts that lose nothing.
 
 Amounts are whole millisatoshi of the commodity MSAT: no decimals, no rounding, no tolerance. A layer is part of the
 account's name, since both layers balance by themselves:
@@ -66,7 +66,7 @@ def transaction(day: date, payee: str, narration: str, facts: dict[str, str], le
 
 
 def balance_line(day: date, name: str, amount: int, currency: str) -> str:
-    """Beancount is to check that the account has this at the beginning of the day."""
+    """An assertion for Beancount: the account has this amount at the beginning of the day."""
     return f"{day.isoformat()} balance {name}  {amount} {commodity(currency)}\n"
 
 

@@ -1,4 +1,4 @@
-"""CSV as RFC 4180 wants it, and so that no spreadsheet takes what a stranger wrote for a formula.
+"""CSV by RFC 4180, in which no spreadsheet takes a stranger's text for a formula.
 
 A text that begins like a formula gets an apostrophe in front of it, which spreadsheets do not show. Numbers and times
 are written by us and stay as they are: a negative amount is no formula.
@@ -13,7 +13,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%", "＝", "＋", "－",
 
 
 def cell(text: str | None) -> str:
-    """Somebody's words, as a cell that is only words; None is an empty cell."""
+    """Somebody's text, as a cell that is never a formula; None is an empty cell."""
     if text is None:
         return ""
     return f"'{text}" if text.startswith(_FORMULA) or text.lstrip().startswith(_FORMULA) else text

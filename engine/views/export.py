@@ -1,8 +1,8 @@
 """The whole book as text, for other programs: CSV, one row per entry, or Beancount, one transaction per transfer.
 
 Written while it is read: one snapshot, one cursor of Postgres, a few hundred entries in memory whatever the size of the
-book. Who stops listening closes the generator, and with it cursor, transaction and connection. A reader that stands
-still for a minute is cut off by Postgres (`idle_in_transaction_session_timeout`), so that nobody holds a snapshot open.
+book. A reader that stops closes the generator, and with it cursor, transaction and connection. A reader that pauses for
+a minute is cut off by Postgres (`idle_in_transaction_session_timeout`), so that nobody holds a snapshot open.
 
 A period [from, to) begins with what every account had before it, as rows called "opening": so the sums per account and
 layer of any export are the balances at its end.

@@ -1,7 +1,7 @@
 """Figures of the books for whoever watches: what is in flight, what is held, how the last reconciliation ended.
 
 Cheap enough to be asked every few seconds, whatever the history: each is read from an index of what is open, or from a
-handful of rows. All of one snapshot. Amounts in msat, ages in whole seconds by the clock of the database.
+handful of rows. All are of one snapshot. Amounts are in msat, ages in whole seconds by the clock of the database.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class NodeFigures:
     report_age_s: int
     outbound_msat: int
     inbound_msat: int
-    """0 also before its worker has told it."""
+    """0 also before its worker has reported it."""
     payments_in_flight: int
     oldest_payment_s: int
     """0 when nothing is in flight."""
@@ -32,7 +32,7 @@ class Figures:
 
     nodes: list[NodeFigures]
     held_msat: int
-    """Of all users, promised to the network."""
+    """The sum of all users' holds, promised to the network."""
     rulebooks: Mapping[str, int]
     """The version in force."""
     reconciliation: ReconciliationFigures

@@ -1,6 +1,6 @@
 """A wallet's statement: what it had, every settled movement, what it has then. Opening + movements = closing, always.
 
-A moment falls between two versions of the account: behind the last entry posted before it. Times are taken under the
+A moment falls between two versions of the account: after the last entry posted before it. Times are taken under the
 account's lock, so versions and times have the same order, and the entries between two such versions are the movements
 of [from, to). Even where a clock was set back the sums agree, because they go by versions.
 
@@ -37,7 +37,7 @@ class Period:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Movement:
-    """One settled change of the account: what comes is positive. `fee_msat` went as part of it, or before it came."""
+    """One settled change of the account, positive for money in. `fee_msat` went as part of it, or before it came."""
 
     version: int
     posted_at: datetime
@@ -61,7 +61,7 @@ SELECT coalesce($2, least(b.opened_at, $3)) AS begins_at, coalesce($3, greatest(
   LEFT JOIN ledger.entries o ON o.account_id = b.id AND o.layer = 0 AND o.version = v.opening
   LEFT JOIN ledger.entries c ON c.account_id = b.id AND c.layer = 0 AND c.version = greatest(v.closing, v.opening)"""
 
-# What a line was, by the name of its fact: see the tables of payment.py and invoice.py. Each part reads one row by key,
+# The reference tells what a movement was: see the tables of payment.py and invoice.py. Each part reads one row by key,
 # and the limits keep the planner from reading whole tables for it.
 _MOVEMENTS = """
 SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS transfer,
@@ -119,7 +119,7 @@ async def read_period(
 async def list_movements(
     conn: Connection, account_id: int, *, after_version: int, closing_version: int, limit: int
 ) -> list[Movement]:
-    """Up to `limit` movements behind a version, up to and with the closing one, oldest first."""
+    """Up to `limit` movements after a version, up to and including the closing one, oldest first."""
     with translated():
         rows = await conn.fetch(_MOVEMENTS, account_id, after_version, closing_version, limit)
     return [Movement(**row) for row in rows]

@@ -1,8 +1,8 @@
-"""One transfer's story: itself, what it resolved and what resolved it, each with its legs, oldest first.
+"""One transfer's history: itself, what it resolved and what resolved it, each with its legs, oldest first.
 
-A hold and its settlement are two transfers with one story, and so are a settlement and its reversal; whichever of them
-is asked for, the same links are followed, up to 100 transfers. Other holds that the same transfer resolved are not part
-of it. The two transfers of a correction have one story, too.
+A hold and its settlement are two transfers with one history, and so are a settlement and its reversal. Whichever of
+them is asked for, the same links are followed, up to 100 transfers. Other holds that the same transfer resolved are not
+part of it. The two transfers of a correction have one history, too.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ MAX_STEPS = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """A transfer of the story. `status` says what has become of it, `resolves` which transfers it ended."""
+    """A transfer of the history. `status` says what has become of it, `resolves` which transfers it ended."""
 
     ref: str
     template: str
@@ -38,7 +38,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """All of it, the transfer that was asked for among its steps, and what it is about."""
+    """The whole history, with the transfer that was asked for among its steps, and what it is about."""
 
     steps: Sequence[Step]
     payment_ids: Sequence[str]
@@ -94,7 +94,7 @@ SELECT DISTINCT c.id FROM ledger.transfers t JOIN bank.corrections c ON c.id = t
 
 
 async def find_story(conn: Connection, ref: str) -> Story | None:
-    """The story of the transfer with this reference, in one snapshot; None when there is none."""
+    """The history of the transfer with this reference, in one snapshot; None when there is none."""
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             rows = await conn.fetch(_STEPS, ref, MAX_STEPS, _together(ref))

@@ -79,7 +79,7 @@ class ApiKey(SQLModel, table=True):
 
 
 class IdempotencyKey(SQLModel, table=True):
-    """A request that was made with a key, and what became of it: a resource, or a rule's no."""
+    """A request that was made with a key, and what became of it: a resource, or a refusal."""
 
     __tablename__: ClassVar[Any] = "idempotency_keys"
     __table_args__ = BANK
@@ -111,7 +111,7 @@ class Node(SQLModel, table=True):
 
 
 class Payment(SQLModel, table=True):
-    """Money out of a wallet: to a wallet of ours, or over Lightning."""
+    """Money out of a wallet: to a wallet of this bank, or over Lightning."""
 
     __tablename__: ClassVar[Any] = "payments"
     __table_args__ = BANK
@@ -150,7 +150,7 @@ class Payment(SQLModel, table=True):
 
 
 class Batch(SQLModel, table=True):
-    """Payments between users of ours that one request asked for: all of them are settled, or there is no batch."""
+    """Payments between users of this bank that one request asked for: all of them are settled, or there is no batch."""
 
     __tablename__: ClassVar[Any] = "batches"
     __table_args__ = BANK
@@ -277,7 +277,7 @@ class Invoice(SQLModel, table=True):
 
 
 class NodeCancellation(SQLModel, table=True):
-    """A note: settled in the ledger, to be cancelled at the node."""
+    """A reminder: the invoice is settled in the ledger and must be cancelled at its node."""
 
     __tablename__: ClassVar[Any] = "node_cancellations"
     __table_args__ = BANK
@@ -292,7 +292,7 @@ class NodeCancellation(SQLModel, table=True):
 
 
 class BoardedPayment(SQLModel, table=True):
-    """What was accepted and no worker has opened yet, and the workflow that it rides."""
+    """A request that was accepted and that no worker has opened yet, and the workflow that carries it."""
 
     __tablename__: ClassVar[Any] = "boarded_payments"
     __table_args__ = BANK

@@ -82,7 +82,7 @@ class Transfer(SQLModel, table=True):
 
 
 class Resolution(SQLModel, table=True):
-    """Which transfer settled, voided, expired or reversed another; each other at most once."""
+    """Which transfer settled, voided, expired or reversed which other. Each is resolved at most once."""
 
     __tablename__: ClassVar[Any] = "resolutions"
     __table_args__ = _LEDGER

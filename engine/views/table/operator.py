@@ -25,7 +25,7 @@ class Reconciliation(SQLModel, table=True):
 
 
 class Agreement(SQLModel, table=True):
-    """When a node and the books last told the same, and of which channels."""
+    """When a node and the books last agreed, and about which channels."""
 
     __tablename__: ClassVar[Any] = "agreements"
     __table_args__ = BANK
@@ -36,7 +36,7 @@ class Agreement(SQLModel, table=True):
 
 
 class Case(SQLModel, table=True):
-    """A difference that a run found and that waits for an operator's word."""
+    """A difference that a run found and that waits for an operator's explanation."""
 
     __tablename__: ClassVar[Any] = "cases"
     __table_args__ = BANK
