@@ -2,8 +2,8 @@
 
 There is one class per kind of process, so that none holds a secret it does not need: the API alone knows the preimage
 secret and the bootstrap key, and its node macaroon can only make, look up and cancel invoices. Nothing secret has a
-default. An empty value is no value: the default holds, so that a file may pass on what nobody has set. A missing or
-wrong setting is reported together with all the others, by name, and the process does not start.
+default. An empty value counts as not set, and the default applies. So a file may pass on what nobody has set. A missing
+or wrong setting is reported together with all the others, by name, and the process does not start.
 """
 
 import ipaddress
@@ -89,7 +89,7 @@ PublicKeys = Annotated[
 
 
 def _read_networks(value: object) -> object:
-    """Addresses and networks, with commas between, each in its shortest form."""
+    """Addresses and networks, separated by commas, each in its shortest form."""
     if not isinstance(value, str):
         return value
     networks = [_network(text) for text in re.split(r"[,\s]+", value) if text]
