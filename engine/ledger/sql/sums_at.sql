@@ -1,5 +1,5 @@
 -- An account's sums, debit +, of entries posted at or before p_at; 'infinity' is now. `cursor` moves with every entry that no
--- closing has taken in yet. Exact for moments that all open transactions are past.
+-- closing has taken in yet. Exact once every transaction that was open at p_at has ended.
 CREATE OR REPLACE FUNCTION ledger.sums_at(p_account bigint, p_at timestamptz)
     RETURNS TABLE (settled bigint, held bigint, cursor bigint) LANGUAGE sql STABLE ROWS 1 AS $$
     SELECT (coalesce(c.settled, 0) + coalesce(e.settled, 0))::bigint, (coalesce(c.held, 0) + coalesce(e.held, 0))::bigint,
