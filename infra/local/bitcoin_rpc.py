@@ -51,7 +51,7 @@ class BitcoinRpc:
         return said["result"]
 
     def mine(self, blocks: int = 1) -> list[str]:
-        """Mine to the wallet `miner`, onto the disk; gives the blocks' hashes."""
+        """Mine blocks to the wallet `miner` and write them to disk; returns their hashes."""
         address = self.call("getnewaddress", "", "bech32", wallet=MINER)
         hashes: list[str] = self.call("generatetoaddress", blocks, address)
         self.flush()
@@ -59,12 +59,12 @@ class BitcoinRpc:
 
     def flush(self) -> None:
         """Have the chain written to disk now. bitcoind does it about once an hour: after `kill -9` a real node gets
-        the missing blocks back from its peers, but a lonely regtest node would have forgotten them for ever.
+        the missing blocks back from its peers, but a regtest node without peers would have lost them for ever.
         """
         self.call("gettxoutsetinfo", "none")
 
     def flush_next(self, limit_s: float) -> None:
-        """Wait for a change of the tip, for so long at most, and have it written."""
+        """Wait for a new tip, at most this long, and have it written to disk."""
         self.call("waitfornewblock", int(limit_s * 1000))
         self.flush()
 

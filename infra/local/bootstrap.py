@@ -96,7 +96,7 @@ def interrupted(_number: int, _frame: FrameType | None) -> None:
 
 
 def run() -> NoReturn:
-    """Main, with every failure said in one sentence; ends at once, whatever threads still do."""
+    """Run `main` and report a failure in one sentence; ends at once, whatever threads still do."""
     signal.signal(signal.SIGINT, interrupted)
     signal.signal(signal.SIGTERM, interrupted)
     try:

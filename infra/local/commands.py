@@ -40,7 +40,7 @@ def up(arguments: Sequence[str], provision: Callable[[], Tools]) -> int:
     }
     if not detach:
         sys.stdout.flush()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # Kept for the supervisor, who unblocks them when ready.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # Blocked until the supervisor is ready for them.
         os.execve(tools.python, command, environ)
     with home.log("supervisor").open("ab") as log:
         begin = log.tell()
@@ -76,7 +76,7 @@ def _follow(home: Home, child: "subprocess.Popen[bytes] | None", begin: int) -> 
 
 
 def why_over(home: Home, pid: int, begin: int) -> str:
-    """What the supervisor `pid` gave as its reason to end, or else the last that was said from byte `begin` on."""
+    """The reason that the supervisor `pid` gave for its end, or else what it said last from byte `begin` on."""
     state, log = home.read_state(), home.log("supervisor")
     if state.failure is not None and state.pid == pid:
         return state.failure

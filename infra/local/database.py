@@ -1,8 +1,8 @@
 """PostgreSQL for one home: making its data folder, running it when we are root, its roles and its database.
 
-PostgreSQL refuses to run as root. Then it runs as `nobody` with a data folder of its own; where a folder above is
-closed to others (a temporary checkout, root's home), `nobody` gets the one right to pass it. Where the machine lets no
-process change its user, PostgreSQL runs in a user namespace in which we are not called root.
+PostgreSQL refuses to run as root. So when we are root it runs as `nobody`, with a data folder of its own. Where a
+folder above is closed to others (a temporary checkout, root's home), `nobody` gets the one capability to pass it. Where
+the machine lets no process change its user, PostgreSQL runs in a user namespace in which we are not root.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from infra.local.tools import Tools
 SUPERUSER = "postgres"
 STOP = signal.SIGINT
 BUILTIN_LOCALE = (17,)
-# initdb asks access(2), which looks at the real user and honours rights like ours only with this securebit.
+# initdb calls access(2), which checks the real user and honours these capabilities only with this securebit.
 PASS = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
 PROBE = "import os, sys; a, b = sys.argv[1:]; sys.exit(not (os.getuid() and os.access(a, 1) and os.access(b, 3)))"
 SETTINGS = {
@@ -35,7 +35,7 @@ SETTINGS = {
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "jit": "off",
-    "timezone": "GMT",  # The one zone that needs no file of zones.
+    "timezone": "GMT",  # The one zone that needs no time zone files.
     "log_timezone": "GMT",
 }
 
@@ -51,9 +51,9 @@ def folder(home: Home) -> Path:
 
 
 def prefix(place: Path, tools: Tools) -> list[str]:
-    """The words before PostgreSQL's programs that make them run as somebody who is not root; none when we are not.
+    """The command prefix that runs PostgreSQL's programs as a user other than root; empty when we are not root.
 
-    `place`, made if need be, becomes that user's own. Raises `Failed` when this machine offers no such user.
+    `place` is made if needed, and then belongs to that user. Raises `Failed` when this machine offers no such user.
     """
     if os.geteuid() != 0:
         return []
@@ -109,7 +109,7 @@ async def initialise(home: Home, tools: Tools, words: Sequence[str]) -> None:
 
 
 def cluster_options(tools: Tools) -> list[str]:
-    """What initdb is told of every data folder of ours, a test's too: its owner, and UTF-8 whatever the machine has."""
+    """The options of initdb for every data folder, also a test's: the superuser, and UTF-8 on every machine."""
     options = [f"--username={SUPERUSER}", "--no-instructions", "--encoding=UTF8", "--locale=C"]
     if _version(tools) >= BUILTIN_LOCALE:
         options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
@@ -122,7 +122,7 @@ def _version(tools: Tools) -> tuple[int, ...]:
 
 
 def command(home: Home, tools: Tools) -> list[str | Path]:
-    """The server's command line; durability stays as PostgreSQL has it."""
+    """The server's command line; durability stays at PostgreSQL's defaults."""
     settings = [word for name, value in SETTINGS.items() for word in ("-c", f"{name}={value}")]
     return [tools.postgres / "postgres", "-D", folder(home) / "data", "-p", str(home.ports()["postgres"]), *settings]
 

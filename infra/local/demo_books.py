@@ -1,6 +1,6 @@
 """The demo's second half: what operators do, and what the books say of it, all over the public API.
 
-Fees and limits are set for these steps only; what was in force before is put in force again behind each.
+Fees and limits are set for these steps only; after each step the earlier ones are put in force again.
 """
 
 import secrets
@@ -15,7 +15,7 @@ from rich.table import Table
 from infra.local.demo_parts import Json, Step, User, expect, hold, opened, sat, until
 
 _LEVEL = 9
-"""Of the account that is limited: no other user of the stack is meant."""
+"""The level of the account that is limited, so that no other user of the stack is."""
 _AMOUNT_MSAT = 4_000_000
 _FEES = {"internal": [{"flat_msat": 1_000}, {"proportional_ppm": 2_500}]}
 _FEE_MSAT = 11_000
@@ -24,7 +24,7 @@ _CAP_SAT = 100
 
 
 async def tell_books(step: Step, told: Mapping[str, str], alice: User, bob: User) -> Json | None:
-    """Fees, limits, a correction, a statement, a reconciliation. Gives alice's statement, if there was one."""
+    """Fees, limits, a correction, a statement, a reconciliation. Returns alice's statement, if there was one."""
     since = datetime.now(UTC)
     async with AsyncExitStack() as open_ones:
         ann, ben = [await open_ones.enter_async_context(opened(told, name, "finance")) for name in ("ann", "ben")]
@@ -39,7 +39,7 @@ async def tell_books(step: Step, told: Mapping[str, str], alice: User, bob: User
 
 
 def statement_table(statement: Json) -> Table:
-    """The statement as its owner reads it: what comes is positive."""
+    """The statement as its owner reads it: money in is positive."""
     table = Table("movement", "amount, msat", "fee in it", "balance", "with or why", title="Alice's statement")
     table.add_row("opening", "", "", f"{statement['opening_msat']:,}", statement["from"])
     for movement in statement["movements"]:
@@ -127,7 +127,7 @@ async def _reconcile(step: Step, operator: User) -> None:
 
 
 async def _pay_to_the_last(payer: User, payee: User, most_sat: int, code: str) -> None:
-    """Exactly the most passes, and one satoshi more is refused with this code; the repeat hears the same."""
+    """Exactly the maximum passes. One satoshi more is refused with this code, and so is the repeat."""
     expect(await payer.pay(f"@{payee.name}", amount_msat=most_sat * 1_000), 201)
     key = secrets.token_hex(8)
     refused = expect(await payer.pay(f"@{payee.name}", key=key, amount_msat=1_000), 409)
@@ -145,7 +145,7 @@ async def _finished(operator: User, run_id: str) -> Json | None:
 
 @asynccontextmanager
 async def _in_force(finance: User, book: str, content: Mapping[str, Any]) -> AsyncIterator[None]:
-    """Set the fees or the limits, and afterwards what they were before, each time as the next version."""
+    """Set the fees or the limits for the block, and restore them after it, each time as the next version."""
     before = expect(await finance.call("GET", f"/v1/admin/{book}"), 200)
     place, version = f"/v1/admin/{book}", before["version"]
     changed = {"content": content, "version": version + 1, "note": "the demo"}

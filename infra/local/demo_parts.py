@@ -1,4 +1,4 @@
-"""What the steps of the demo are told with: a user of the bank, a line of the table, what must hold."""
+"""What the steps of the demo are made of: a user of the bank, a line of the table, checks."""
 
 import asyncio
 import secrets
@@ -39,12 +39,12 @@ class User:
         return await self.call("POST", "/v1/payments", body, Idempotency_Key=key, Prefer=f"wait={wait_s}")
 
     async def invoice(self, amount_msat: int, memo: str) -> Json:
-        """Ask for money."""
+        """Make an invoice."""
         body = {"wallet_id": self.wallet_id, "amount_msat": amount_msat, "memo": memo}
         return expect(await self.call("POST", "/v1/invoices", body), 201)
 
     async def wallet(self) -> Json:
-        """What there is."""
+        """The wallet as it is now."""
         return expect(await self.call("GET", f"/v1/wallets/{self.wallet_id}"), 200)
 
 
@@ -65,7 +65,7 @@ Step = Callable[[str], AbstractContextManager[Line]]
 
 @asynccontextmanager
 async def opened(told: Mapping[str, str], name: str, *scopes: str, level: int = 0) -> AsyncIterator[User]:
-    """A new user, or operator, with one key; the name gets an ending of its own."""
+    """A new user, or operator, with one key; the name gets a suffix of its own."""
     name = f"{name}_{secrets.token_hex(3)}"
     async with httpx.AsyncClient(base_url=told["MILLRACE_API_URL"], timeout=75) as http:
         admin = {"Authorization": f"Bearer {told['MILLRACE_ADMIN_KEY']}"}
@@ -102,6 +102,6 @@ def hold(fact: bool, what: str) -> None:
 
 
 def sat(amount_msat: int) -> str:
-    """An amount for people; what is no whole satoshi stays visible."""
+    """An amount for people, with any fraction of a satoshi."""
     whole, rest = divmod(amount_msat, 1000)
     return f"{whole:,}{f'.{rest:03}' if rest else ''} sat"

@@ -1,4 +1,4 @@
-"""What programs are told of a stack: the settings of our own processes, and the `export` lines for any client.
+"""The environment of a stack's programs: the settings of our own processes, and `export` lines for any client.
 
 Each process gets only what its work needs: the API's node macaroon can make, look up and cancel invoices, the worker's
 can pay but not spend on-chain, and the admin macaroons are for people and tests.
@@ -28,7 +28,7 @@ def bitcoind_url(home: Home, *, with_credentials: bool) -> str:
 
 
 def of_processes(home: Home) -> dict[str, str]:
-    """What the API, the workers and every client are told alike."""
+    """The settings that the API, the workers and every client share."""
     ports = home.ports()
     return {
         "MILLRACE_POSTGRES_DSN": dsn(home, APP),
@@ -48,7 +48,7 @@ def of_api(home: Home) -> dict[str, str]:
         "MILLRACE_ADMIN_KEY": secrets["admin_key"],
         "MILLRACE_PREIMAGE_SECRET": secrets["preimage_secret"],
         "MILLRACE_PUBLIC_URL": f"http://127.0.0.1:{home.ports()['api-1']}",
-        # Here all the world has one address.
+        # Here all clients have one address.
         _PUBLIC_LIMIT: os.environ.get(_PUBLIC_LIMIT) or "6000",
         "MILLRACE_NODES": _nodes(home, "receive"),
     }
@@ -65,7 +65,7 @@ def of_worker(home: Home, name: str) -> dict[str, str]:
 
 
 def inherited() -> dict[str, str]:
-    """This process's environment without what would lead a child astray.
+    """This process's environment without what would mislead a child.
 
     That is another stack's secrets, libpq's defaults, and a ban on byte code: Temporal's sandbox loads the workflow's
     modules for each workflow, and without byte code it compiles them each time (seen: half of a worker's time).

@@ -1,4 +1,4 @@
-"""The folder of one stack: its ports, its secrets, its data, its logs and what its supervisor says of itself.
+"""The folder of one stack: its ports, its secrets, its data, its logs and its supervisor's state.
 
 Two stacks never share anything but the cache: each home takes a block of ports of its own and keeps it, so that every
 process comes back at the same place. The supervisor holds a lock on the home for as long as it lives; the kernel frees

@@ -1,4 +1,4 @@
-"""A thin gRPC connection to one LND node of the local stack, and the few looks at it that starting needs."""
+"""A thin gRPC connection to one LND node of the local stack, and the few checks of it that a start needs."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -54,7 +54,7 @@ async def connect(node: Node) -> AsyncIterator[Stubs]:
 
 
 async def active(node: Node) -> bool:
-    """Whether the node serves: its wallet is open, it follows the chain, and its channels' machinery runs."""
+    """Whether the node serves: its wallet is open, it follows the chain, and its channel subsystems run."""
     try:
         transport = grpc.ssl_channel_credentials(node.certificate.read_bytes())
         async with grpc.aio.secure_channel(node.address, transport) as channel:

@@ -1,4 +1,4 @@
-"""The small world of the local stack: four Lightning nodes with money, channels and a map of each other.
+"""The Lightning network of the local stack: four nodes with money, channels and the whole network graph.
 
     lnd-1 ⇄ outside-1     one opened by each, so the bank has room in both directions
     lnd-2 → outside-1
@@ -102,7 +102,7 @@ class Network:
         await self._stack.aclose()
 
     async def prepare(self) -> None:
-        """Money, channels and the whole map, from whatever is there already."""
+        """Make money, channels and the whole graph, starting from whatever is there already."""
         await self.synced()
         await self._fund()
         await self.connect_peers()

@@ -35,7 +35,7 @@ PAY_LIMIT_S = 60
 
 @dataclass(frozen=True)
 class HoldInvoice:
-    """An invoice whose payment waits until the preimage is shown, or is sent back."""
+    """An invoice whose payment is held until it is settled with the preimage, or cancelled."""
 
     bolt11: str
     payment_hash: bytes
@@ -76,7 +76,7 @@ class Outside:
         return HoldInvoice(added.payment_request, payment_hash, preimage)
 
     async def settle(self, held: HoldInvoice) -> None:
-        """Show the preimage: the payer has paid."""
+        """Release the preimage: the payment is settled."""
         await self.stubs.invoices.SettleInvoice(inv.SettleInvoiceMsg(preimage=held.preimage))
 
     async def cancel(self, payment_hash: bytes) -> None:
@@ -121,7 +121,7 @@ class Outside:
         )
 
     async def read(self, bolt11: str) -> int:
-        """What the node reads in an invoice: its amount, 0 where it names none."""
+        """The amount that the node reads in an invoice; 0 where it names none."""
         return (await self.stubs.lightning.DecodePayReq(ln.PayReqString(pay_req=bolt11))).num_msat
 
     async def _send(self, request: router.SendPaymentRequest) -> ln.Payment:

@@ -64,7 +64,7 @@ class Stack:
         return 0
 
     def _told(self, error: BaseException) -> str:
-        """What a person is told of a start that failed: why, and the last words of what was not ready."""
+        """The message for a start that failed: why, and the ends of the logs of what was not ready."""
         sentence = str(error) if isinstance(error, Failed) else f"The stack could not start: {error!r}."
         if "\n" in sentence:
             return sentence
@@ -187,7 +187,7 @@ class Stack:
 
 
 def _first(error: BaseException | None) -> BaseException | None:
-    """The one that says most: of several that failed together, a sentence for a person before a surprise."""
+    """The most telling of several errors: a sentence for a person comes before an unexpected error."""
     if not isinstance(error, BaseExceptionGroup):
         return error
     inner = [found for each in error.exceptions if (found := _first(each)) is not None]
@@ -195,7 +195,7 @@ def _first(error: BaseException | None) -> BaseException | None:
 
 
 def main() -> int:
-    """Parse, claim the home, live."""
+    """Parse the arguments, claim the home, run the stack."""
     parser = argparse.ArgumentParser(prog="./run up")
     parser.add_argument("--api", type=int, default=1, choices=range(1, MOST_APIS + 1), metavar="N")
     parser.add_argument("--workers", type=int, default=1, choices=range(1, 65), metavar="N")

@@ -151,7 +151,7 @@ class Stack:
             self.wait_back(name, restarts)
 
     def wait_back(self, name: str, restarts: int, limit_s: float = BACK_LIMIT_S) -> None:
-        """Wait until the process is ready after more than so many restarts."""
+        """Wait until the process is ready after more than this many restarts."""
 
         def back() -> bool:
             process = self.process(name)
@@ -201,5 +201,5 @@ class Stack:
         return BitcoinRpc(environment.bitcoind_url(self.home, with_credentials=True))
 
     def mine(self, blocks: int = 1) -> list[str]:
-        """Mine to the miner's wallet; the blocks are on disk when this returns. Gives their hashes."""
+        """Mine to the miner's wallet; the blocks are on disk when this returns. Returns their hashes."""
         return self.bitcoin().mine(blocks)

@@ -24,7 +24,7 @@ EARLY_DEATHS = 7  # So many before it was ever ready: it cannot start.
 
 
 async def _nothing() -> None:
-    """For a process that needs nothing done."""
+    """The hook of a process that needs none."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Kept:
     state: ProcessState = field(default_factory=ProcessState)
     was_ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
-    told: asyncio.Event = field(default_factory=asyncio.Event)  # To stop, or that it is held: it need not poll.
+    told: asyncio.Event = field(default_factory=asyncio.Event)  # Set when it must stop or is held: it need not poll.
     task: "asyncio.Task[None] | None" = None
     trouble: str = ""  # What kept the last try from starting it at all.
     failure: str | None = None
@@ -113,7 +113,7 @@ class Supervisor:
         return [name for name in self._kept if name.startswith(prefix)]
 
     def failed_hooks(self, kept: Kept, error: BaseException) -> None:
-        """A hook's failure is said in the log; the next start tries it again."""
+        """Log the failure of a hook; the next start tries it again."""
         kept.trouble = f": {error!r}"
         print(f"{kept.process.name}: {error!r}", flush=True)
 

@@ -1,8 +1,8 @@
 """Debian's own packages of PostgreSQL, Valkey and bitcoind, each in a private folder.
 
-Nothing is installed into the machine and no rights are needed: apt resolves a package down to the C library against an
-empty list of installed ones, from the archive that this machine already uses and with its keys. It is unpacked into a
-prefix of its own, and its programs are told once (`patchelf`) to load the libraries of that prefix.
+Nothing is installed on the machine and no privileges are needed: apt resolves a package down to the C library against
+an empty list of installed ones, from the archive that this machine already uses and with its keys. It is unpacked into
+a prefix of its own, and its programs are patched once (`patchelf`) to load the libraries of that prefix.
 
 The suites are asked in order, one at a time (backports with the suite that they build on), for any version that is new
 enough and runs here. A suite that cannot be read, or lacks the package, is passed over. What was fetched once is never
@@ -166,7 +166,7 @@ class Archive:
         return ["-q", *(word for name, value in settings.items() for word in ("-o", f"{name}={value}"))]
 
     def _read_lists(self, group: tuple[str, ...]) -> list[str]:
-        """Fetch the lists of these suites, once a run; gives what apt had to say against it, and uses what came."""
+        """Fetch the lists of these suites, once a run. Returns apt's complaints; the lists that came are used."""
         if group and group not in self._read:
             self._read[group] = []
             try:

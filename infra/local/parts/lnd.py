@@ -1,7 +1,7 @@
 """LND, built once from its published Go module, whose exact versions are pinned in `infra/local/lnd`.
 
 No prebuilt LND is published in a package registry. The build turns inlining off: it takes half the time and the node
-runs somewhat slower, which must be said beside any rate that is measured on it.
+runs somewhat slower, which must be mentioned with any rate that is measured on it.
 """
 
 import hashlib

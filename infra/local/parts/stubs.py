@@ -1,4 +1,4 @@
-"""LND's gRPC stubs, generated from the protocol files of exactly the LND that is pinned.
+"""LND's gRPC stubs, generated from the protocol files of exactly the pinned LND.
 
 The upstream files import each other by bare paths. They are copied under the name of one package and their imports
 prefixed with it, so that the generated modules import each other inside that package and nothing else claims their

@@ -1,4 +1,4 @@
-"""What an app in TypeScript makes of our OpenAPI document: openapi-typescript and the compiler, for its test.
+"""The tools that test our OpenAPI document as a TypeScript app uses it: openapi-typescript and the compiler.
 
 Node and npm come with the Python packages (basedpyright brings them as a wheel), so no machine needs them. npm installs
 by the hashes of its lock, which names no addresses: any registry that has these packages will do.
