@@ -1,1 +1,1 @@
-"""The benchmark: what Millrace does per second and what that costs, beside others on the same machine."""
+"""The benchmark: what Millrace does per second and what that costs, compared with others on the same machine."""

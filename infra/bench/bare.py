@@ -19,5 +19,5 @@ class BareWorkflow:
 
     @workflow.run
     async def run(self) -> None:
-        """Call it."""
+        """Run the activity."""
         await workflow.execute_local_activity(nothing, **LEDGER)

@@ -1,6 +1,6 @@
 """Many payments in one request, all of them or none: `POST /v1/payments/batch`.
 
-It is looked for in the API's own description first. While it is not there it is shown as not built and fails nothing.
+The bench looks for it in the API's own description first. If it is missing it is shown as not built, and nothing fails.
 """
 
 import random
@@ -18,7 +18,7 @@ GOAL = 1000
 
 
 class Batch(Contestant):
-    """One request after the other, of so many transfers from one payer to users taken by chance."""
+    """One request after the other, each with this many transfers from one payer to random users."""
 
     components = OURS
 
@@ -55,7 +55,7 @@ def _body(payer: Person, payees: list[Person]) -> Json:
 
 
 async def contest(servers: Servers, people: People) -> Contest:
-    """Both sizes, or the word that there is none."""
+    """Both sizes, or a note that batches are not built."""
     port = servers.stack.home.ports()["api-1"]
     wire = Wire(port)
     paths = expect(await wire.ask("GET", "/openapi.json"), 200)["paths"]

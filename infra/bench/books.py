@@ -1,4 +1,4 @@
-"""The ledger alone beside PostgreSQL's own benchmark: the same server, the same driver (`pgbench`), the same clients.
+"""The ledger alone and PostgreSQL's own benchmark: the same server, the same driver (`pgbench`), the same clients.
 
     TPC-B           pgbench's standard: three updates, a read and an insert, in one transaction; over 20 branches
     TPC-B, hot      the same over one branch, whose row every transaction updates; shown beside the hot account
@@ -30,7 +30,7 @@ from infra.local.database import SUPERUSER
 USERS = 1000
 FUNDS_MSAT = 10**12
 SCALE = 20
-"""Of TPC-B: 20 branches, 2,000,000 accounts; the branches are its hot rows. The goals are beside this one."""
+"""The scale of TPC-B: 20 branches, 2,000,000 accounts; the branches are its hot rows. The goals refer to this scale."""
 TITLE = "ledger"
 TPCB = "pgbench TPC-B"
 TPCB_HOT = "pgbench TPC-B, hot"
@@ -83,7 +83,7 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Warm:
-    """What was done while warming up, and the end of that by pgbench's own clock."""
+    """What was done while warming up, and when that ended by pgbench's own clock."""
 
     at_s: float = 0.0
     done: float = 0.0
@@ -103,7 +103,7 @@ class Counted:
     latency_ms: float
 
     def work(self, each: int = 1) -> Work:
-        """As operations, of which each transaction had so many."""
+        """The count as operations, when each transaction has `each` of them."""
         return Work(self.done * each, self.elapsed_s, self.latency_ms / each)
 
 
@@ -145,7 +145,7 @@ class Pgbench:
     async def measure(self, database: str, clients: int, seconds: float, begin: Begin, *words: str) -> Counted:
         """One turn. Raises Wrong when a transaction failed.
 
-        The first second is no part of it, with many clients the first two: a new connection compiles the functions and
+        The first second does not count, with many clients the first two: a new connection compiles the functions and
         makes its plans, which a pool's connections did long ago.
         """
         warm_s = 1 + clients // 32
@@ -169,7 +169,7 @@ class Pgbench:
 
 
 class TpcB(Contestant):
-    """PostgreSQL's own."""
+    """PostgreSQL's own benchmark."""
 
     components = ("postgres",)
 

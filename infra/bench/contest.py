@@ -1,7 +1,7 @@
 """How contestants are measured: turns of a few seconds, in rounds, one after the other, each followed by its check.
 
-The order turns around from round to round, so that nobody always comes after the same neighbour. A check that fails
-ends the bench: figures of an engine whose balances are wrong are worth nothing.
+The order is reversed from round to round, so that nobody always comes after the same neighbour. A check that fails ends
+the bench: figures of an engine whose balances are wrong are worth nothing.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a contestant says of its turn."""
+    """What a contestant reports of its turn."""
 
     done: int
     elapsed_s: float
@@ -52,7 +52,7 @@ class Contestant(ABC):
 
     @abstractmethod
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
-        """Do operations with so many clients for so long. Raises Wrong when one fails.
+        """Do operations with this many clients for this long. Raises Wrong when one fails.
 
         What it does before `begin()` is warming up: it costs and counts nothing. Without a call all of it counts.
         """
@@ -67,7 +67,7 @@ class Contestant(ABC):
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Contestants that are compared with each other. A pair of words stands for one that is missing, and says why."""
+    """Contestants that are compared with each other. For one that is missing there is its name, and the reason."""
 
     title: str
     unit: str
@@ -109,7 +109,7 @@ async def _play_rounds(
 
 @contextmanager
 def naming(where: str) -> Iterator[None]:
-    """What goes wrong inside says where. Raises Wrong for a check, and else what was raised, with a note."""
+    """An error inside the block names the place. Raises Wrong for a check, and else the error itself, with a note."""
     try:
         yield
     except Exception as error:
@@ -140,7 +140,7 @@ async def take_turn(contestant: Contestant, clients: int, seconds: float, meter:
 
 
 async def keep_asking(operation: Callable[[int], Awaitable[None]], clients: int, seconds: float) -> Work:
-    """So many clients, each doing one operation after the other until the time is over and the last has ended."""
+    """This many clients, each doing one operation after the other until the time is over and the last has ended."""
     began = time.monotonic()
     took_ms: list[float] = []
 
@@ -156,7 +156,7 @@ async def keep_asking(operation: Callable[[int], Awaitable[None]], clients: int,
 
 
 def measured(took_ms: Sequence[float], elapsed_s: float) -> Work:
-    """What so many operations, that took so long each, say of a turn."""
+    """The report of a turn from the time that each operation took."""
     return Work(len(took_ms), elapsed_s, median(took_ms) if took_ms else None, percentile(took_ms, 0.99))
 
 

@@ -32,7 +32,7 @@ class Turn:
     latency_ms: float | None = None
     """The median of one operation."""
     p99_ms: float | None = None
-    """What 99 of 100 operations stayed within."""
+    """The time within which 99 of 100 operations ended."""
 
     @property
     def rate(self) -> float:
@@ -41,7 +41,7 @@ class Turn:
 
     @property
     def cpu_ms(self) -> float:
-        """Milliseconds of CPU per operation, everything involved but the client."""
+        """Milliseconds of CPU per operation, of everything involved but the client."""
         return sum(cpu_ms_by_component(self).values())
 
     @property
@@ -52,7 +52,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What a contestant should reach beside another, or by itself. Without a bound the figure is only shown."""
+    """What a contestant should reach compared with another, or by itself. Without a bound the figure is only shown."""
 
     contestant: str
     beside: str | None = None
@@ -71,7 +71,7 @@ class Goal:
         return f"≥ {self.at_least:,g}{unit}" if self.at_least is not None else f"≤ {self.at_most:,g}{unit}"
 
     def unit(self) -> str:
-        """What stands behind the figure."""
+        """The unit after the figure."""
         if self.measure == "p50 added" or (self.beside is None and self.measure in ("p50", "p99")):
             return " ms"
         return "" if self.beside is None else "×"
@@ -109,7 +109,7 @@ class Line:
 
     @property
     def p99_ms(self) -> float | None:
-        """The median over rounds of what 99 of 100 stayed within."""
+        """The median over rounds of the time within which 99 of 100 ended."""
         return median_of(self.turns, "p99")
 
     @property
@@ -124,7 +124,7 @@ class Line:
 
     @property
     def spread(self) -> float | None:
-        """How far the rates lie apart: (largest − smallest) / median."""
+        """How far apart the rates are: (largest − smallest) / median."""
         if not self.turns or not self.rate:
             return None
         rates = [turn.rate for turn in self.turns]

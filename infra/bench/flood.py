@@ -1,7 +1,7 @@
-"""Payments while strangers ask whatever needs no key, each connection again as soon as it is answered.
+"""Payments while strangers ask for everything that needs no key, each again as soon as it is answered.
 
-They come from one address, as fast as they are let: pages, health, a lightning address, paths that there are not, wrong
-keys. Beside it stand the same payments with nobody there.
+They come from one address, as fast as they are admitted: pages, health, a lightning address, paths that do not exist,
+wrong keys. The comparison is the same payments without strangers.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from infra.bench.servers import OURS, Servers
 CLIENTS = (2,)
 CONNECTIONS = (8, 24)
 _WARM = 60
-"""Answers before the payments begin: what comes at once has come."""
+"""Answers before the payments begin: by then the first ones, which are not delayed, are over."""
 _DOORS = (
     *("/openapi.json", "/docs", "/docs/assets/swagger-ui-bundle.js", "/healthz", "/readyz", "/metrics"),
     *("/nowhere", "/v1/nowhere", "/v1/account", "/.well-known/lnurlp/{name}", "/pay/{name}"),
@@ -27,7 +27,7 @@ _KEYS = ("", "Authorization: Bearer mr_nobody_has_this\r\n")
 
 
 class Flood(Contestant):
-    """Another contestant's turn beside so many connections of strangers."""
+    """Another contestant's turn, with this many connections of strangers."""
 
     def __init__(self, bystander: Contestant, connections: int, port: int, name: str) -> None:
         self.name, self.components = _beside(bystander.name, connections), bystander.components
@@ -67,7 +67,7 @@ class Flood(Contestant):
                 await asyncio.sleep(0)
 
     async def rest(self) -> None:
-        """They go."""
+        """The strangers leave."""
         strangers, self._strangers = self._strangers, []
         for each in strangers:
             each.cancel()
@@ -78,7 +78,7 @@ class Flood(Contestant):
 
 
 def contest(servers: Servers, people: People) -> Contest:
-    """Payments to `@username` alone, and beside each flood."""
+    """Payments to `@username` alone, and during each flood."""
     port = servers.stack.home.ports()["api-1"]
     alone = ByName(BY_NAME + BATCHED, people, port, OURS)
     floods = [Flood(alone, connections, port, people.anybody().username) for connections in CONNECTIONS]

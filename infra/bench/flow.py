@@ -1,7 +1,8 @@
-"""Our payment workflow beside the least that Temporal can do: a workflow with one empty local activity.
+"""Our payment workflow, compared with the least that Temporal can do: a workflow with one empty local activity.
 
 Both are started and waited for by the same client with the same settings, and run in worker processes with the same
-settings. What is between them is our own work: reading the request, one transaction in Postgres, search attributes.
+settings. The difference between them is our own work: reading the request, one transaction in Postgres, search
+attributes.
 """
 
 import asyncio
@@ -83,7 +84,7 @@ class Bare(Contestant):
         await handle.result()
 
     async def check(self) -> None:
-        """It has nothing to get wrong: a workflow that fails raises in `operation`."""
+        """Nothing to check: a workflow that fails raises in `operation`."""
 
 
 class Payments(Contestant):
@@ -95,7 +96,7 @@ class Payments(Contestant):
     def __init__(self, client: Client, people: People) -> None:
         self._client, self._people = client, people
         self._nobody = Listener("redis://nowhere")
-        """Does not listen: here Temporal tells the end, as to the workflows beside."""
+        """Does not listen: here Temporal tells the end, as it does for the bare workflow."""
 
     async def work(self, clients: int, seconds: float, begin: Begin) -> Work:
         await asyncio.gather(*(self.operation(number) for number in range(clients)))

@@ -1,8 +1,8 @@
 """Ten times the history and ten times the accounts: does it become slower?
 
-The books are compared in turns, a small one beside a large one on the same server. Payments over HTTP are measured
-before and after the bank has grown, because a stack has one bank; LNbits grows by the same factor beside it, so that a
-machine that became slower meanwhile is seen.
+The books are compared in turns, a small one and a large one on the same server. Payments over HTTP are measured before
+and after the bank has grown, because a stack has one bank; LNbits grows by the same factor, so that a machine that
+became slower meanwhile is seen.
 """
 
 import asyncpg
@@ -90,7 +90,7 @@ class Growth:
         return Contest("history of payments", "operations/s", [ours, self._lnbits], goals)
 
     async def fill(self, factor: int) -> None:
-        """Let both have so many times the history, and our bank so many times the accounts. Raises Wrong."""
+        """Give both this many times the history, and our bank this many times the accounts. Raises Wrong."""
         before = 0 if factor == 1 else 1
         main = environment.DATABASE
         wallets = [person.wallet_id for person in self._people.everybody]
@@ -108,7 +108,7 @@ class Growth:
 async def _run_in_steps(
     servers: Servers, database: str, statement: str, *arguments: object, first: int, last: int
 ) -> None:
-    """Commit every so many: a balance row that changes often inside one transaction becomes a long chain."""
+    """Commit in steps: a balance row that changes often inside one transaction becomes a long chain of versions."""
     for begin in range(first, last, STEP):
         await _run(servers, database, statement, *arguments, begin, min(begin + STEP, last) - 1)
 

@@ -22,7 +22,7 @@ AT_ONCE = 64
 
 
 async def start_up(servers: Servers, times: int, port: int) -> list[Fact]:
-    """Seconds and CPU from the start of a process to its first answer, beside the one that runs; the median."""
+    """Seconds and CPU from the start of a process to its first answer, next to the one that runs; the median."""
     home = servers.stack.home
     ready = home.folder / "run" / "bench-start.ready"
     api_settings = {**environment.of_api(home), **UNLIMITED}
@@ -68,7 +68,7 @@ def memory(meter: Meter, when: str) -> list[Fact]:
 
 
 async def waiting_payments(servers: Servers, meter: Meter, count: int) -> list[Fact]:
-    """What payments in flight take: our workflow's own code in a worker of its own, its activities played."""
+    """What payments in flight take: our workflow's own code in a worker of its own, with simulated activities."""
     helper = flow.Helper(servers, "waiting")
     await helper.start()
     try:

@@ -1,6 +1,6 @@
 """Over Lightning: payments two hops away, slow payees, hanging ones, and the making of invoices.
 
-Beside each stands the same call to an LND without an engine. Invoices that are paid are made before the turn.
+Each is compared with the same call to an LND without an engine. Invoices that are paid are made before the turn.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""LNbits, the bench's measure for an app's payments: the published package in an environment of its own.
+"""LNbits, the bench's yardstick for an app's payments: the published package in an environment of its own.
 
 It runs as its README says, one process, with the funding source FakeWallet (it makes its invoices itself and asks no
 node), on a database of its own on the same PostgreSQL. Its rate limit is raised and its extensions are off; what it
@@ -126,7 +126,7 @@ class Lnbits(OverHttp):
         await self.check()
 
     async def grow(self, first: int, last: int) -> None:
-        """Let it have had these payments too."""
+        """Add these payments to its history."""
         self._wires.setdefault(0, Wire(self._port))
         await self.operation(0)
         connection = await asyncpg.connect(self._servers.dsn(DATABASE))

@@ -1,8 +1,8 @@
-"""`./run bench`: what Millrace does per second and what that costs, beside others, in one run on one machine.
+"""`./run bench`: what Millrace does per second and what that costs, compared with others in one run on one machine.
 
 It starts a stack of its own, measures, checks every balance after every turn, shows a table and stops the stack. A
-missed goal is a figure; a check that does not hold is a failure, and the exit code 1. It ends its scenario only: the
-others are measured all the same, and what was measured is shown.
+missed goal is a figure; a check that does not hold is a failure, and the exit code 1. It ends only its own scenario:
+the others are still measured, and everything that was measured is shown.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What an app does, over HTTP: "create an invoice, another user pays it", and "pay a user by name".
 
-Each client keeps one connection and does one thing after the other, with two users taken by chance each time. Our pairs
-run twice where the API can batch: with the setting off and on, in two API processes beside each other.
+Each client keeps one connection and does one thing after the other, with two random users each time. Our pairs run
+twice where the API can batch: with the setting off and on, in two API processes side by side.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ class OverHttp(Contestant):
 
     @abstractmethod
     async def operation(self, client: int) -> None:
-        """One of those that are counted, over this client's connection."""
+        """One operation that counts, over this client's connection."""
 
 
 class _AtOurs(OverHttp):

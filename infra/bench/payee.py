@@ -3,8 +3,8 @@
     lnd-1, ours ─┬─► outside-1 ──► outside-2, the payee
     bare        ─┘
 
-The bare node is an LND as ours are, with the same flags and the same channel. It is none of the bank's: what it pays is
-in nobody's books, and our pumps would follow it.
+The bare node is an LND as ours are, with the same flags and the same channel. It does not belong to the bank, because
+its payments are in no books, and our pumps would follow it.
 """
 
 import asyncio
@@ -70,12 +70,12 @@ class Payee:
         return Asked(text, decode(text, network="regtest").payment_hash)
 
     async def hold(self) -> tuple[Asked, HoldInvoice]:
-        """An invoice whose payment hangs until the payee says a word."""
+        """An invoice whose payment hangs until the payee settles or cancels it."""
         held = await self.node.hold_invoice(AMOUNT_MSAT, memo="bench")
         return Asked(held.bolt11, PaymentHash(held.payment_hash.hex())), held
 
     async def settle_after(self, held: HoldInvoice, delay_s: float) -> None:
-        """Take so long from the coming of the payment to the word."""
+        """Settle it `delay_s` seconds after its payment has come."""
         await self.node.accepted(held)
         await asyncio.sleep(delay_s)
         await self.node.settle(held)
@@ -101,7 +101,7 @@ class Payer(ABC):
 
     @abstractmethod
     async def have_money(self) -> None:
-        """Be paid back, where there is not enough for a turn."""
+        """Be paid back, if there is not enough money for a turn."""
 
     @abstractmethod
     async def pay(self, client: int, asked: Asked) -> None:
@@ -195,7 +195,7 @@ class BareNode(Payer):
             raise Wrong(f"the bare node's payment ended as {last}")
 
     async def check(self) -> None:
-        """The payee's balance says it all."""
+        """Nothing to check: the payee's balance shows it."""
 
 
 @asynccontextmanager

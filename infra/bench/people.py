@@ -62,7 +62,7 @@ class People:
         self.owned_msat[payee] += amount_msat
 
     def anybody(self) -> Person:
-        """One of them by chance."""
+        """One of them at random."""
         return random.choice(self.everybody)
 
     async def check(self) -> None:

@@ -39,7 +39,7 @@ class Shape(ByName):
         return await super().work(clients, seconds, begin)
 
     async def rest(self) -> None:
-        """The first ones are alone again."""
+        """End the second ones."""
         for wire in self._wires.values():
             wire.close()
         for name in list(self._beside):
@@ -68,7 +68,7 @@ class Shape(ByName):
 
 
 def contest(servers: Servers, people: People) -> Contest:
-    """All shapes beside one process of each."""
+    """All shapes, compared with one process of each."""
     shapes = [Shape(servers, people, apis, workers) for apis, workers in SHAPES]
     goals = [Goal(one.name, _name(1, 1)) for one in shapes[1:]]
     return Contest("processes", "payments/s", shapes, goals)

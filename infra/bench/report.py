@@ -24,7 +24,7 @@ FORMAT = 1
 
 @dataclass(slots=True)
 class Fact:
-    """One figure that is beside no other: a start-up time, a process's memory."""
+    """One figure that is compared with no other: a start-up time, a process's memory."""
 
     what: str
     value: float
@@ -156,7 +156,7 @@ def _verdict(title: str, verdict: Verdict) -> Mapping[str, Any]:
 
 
 def client_share(turns: Sequence[Turn]) -> float:
-    """The part of one core that the asking side used; near 1 it would be what was measured."""
+    """The part of one core that the client used; near 1 the client itself would be what was measured."""
     return median(turn.cpu_s.get(CLIENT, 0.0) / turn.elapsed_s for turn in turns) if turns else 0.0
 
 

@@ -81,7 +81,7 @@ class Bench:
         await books.prove(self.servers)
 
     async def workflows(self) -> None:
-        """What is between Temporal's own cost and ours."""
+        """The difference between Temporal's own cost and ours."""
         everybody = await self.users()
         helper = flow.Helper(self.servers, "bare")
         await helper.start()
@@ -103,7 +103,7 @@ class Bench:
         await self.measure(processes.contest(self.servers, await self.users()), self.pace(4, processes.CLIENTS))
 
     async def payments(self) -> None:
-        """What apps do, beside LNbits."""
+        """What apps do, compared with LNbits."""
         everybody, other = await self.users(), await self._lnbits()
         usual = self.servers.stack.home.ports()["api-1"]
         if not can_batch():
@@ -123,7 +123,7 @@ class Bench:
         await self.measure(await batch.contest(self.servers, await self.users()), self.pace(4, clients=(4,)))
 
     async def lightning(self) -> None:
-        """What leaves the bank, beside an LND without an engine."""
+        """What leaves the bank, compared with an LND without an engine."""
         everybody = await self.users()
         self.say("lightning: starting a node without an engine")
         async with lightning.contests(self.servers, everybody) as contests:

@@ -30,13 +30,13 @@ COMPONENTS = {
     "bitcoind": "bitcoind",
 }
 OURS = ("api", "worker", "temporal", "postgres", "redis", "lnd", "bitcoind")
-"""What a payment may cost us; the outside nodes are other people's."""
+"""The components whose CPU counts as ours; the outside nodes belong to others."""
 BATCHING, PLAIN = {"MILLRACE_PAYMENT_LANES": "1"}, {"MILLRACE_PAYMENT_LANES": "0"}
 UNLIMITED = {"MILLRACE_RATE_LIMIT_PER_MINUTE": "0"}
 
 
 def folder() -> Path:
-    """A folder of its own beside that of the usual stack."""
+    """A folder of its own next to that of the usual stack."""
     usual = Path(os.environ.get("MILLRACE_HOME") or ROOT / ".millrace")
     return usual.with_name(f"{usual.name}-bench")
 
@@ -58,7 +58,7 @@ def api_command(tools: Tools, port: int) -> list[str | Path]:
 
 
 def free_port() -> int:
-    """One that nobody listens on now."""
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -66,7 +66,7 @@ def free_port() -> int:
 
 
 class Servers:
-    """The running stack, and processes beside it that take part."""
+    """The running stack, and further processes that take part."""
 
     def __init__(self, stack: Stack, tools: Tools) -> None:
         self.stack, self.tools = stack, tools

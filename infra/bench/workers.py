@@ -65,12 +65,12 @@ class NoMoney(PaymentActivities):
 
     @activity.defn
     async def settle_payment(self, settle: SettlePayment) -> PaymentOutcome:
-        """Never asked for."""
+        """Never called."""
         raise InvariantBroken(f"{settle.payment_id} was never sent")
 
     @activity.defn
     async def release_payment(self, release: ReleasePayment) -> PaymentOutcome:
-        """Never asked for."""
+        """Never called."""
         raise InvariantBroken(f"{release.payment_id} was never sent")
 
 
