@@ -11,12 +11,12 @@ Reason = Annotated[Text, Field(min_length=1, max_length=LONGEST_REASON, pattern=
 
 
 class ApprovalIn(Content):
-    """Yes."""
+    """The approval of a proposal, with a note."""
 
     note: Annotated[Text, Field(max_length=LONGEST_REASON)] = ""
 
 
 class RejectionIn(Content):
-    """No, or taken back."""
+    """The rejection of a proposal, or its withdrawal by the proposer."""
 
     reason: Reason

@@ -72,8 +72,8 @@ async def propose_decision(
 ) -> DecisionOut:
     """Role: `finance`. The payment must need an operator. Nothing moves yet.
 
-    The same proposal of the same operator again is a repeat, and gets the first; another one is refused until that one
-    is decided.
+    The same proposal by the same operator is a repeat and gets the first one. Another proposal is refused until the
+    first is decided.
     """
     order = propose.DecisionOrder(**body.content.model_dump())
     decision = await propose.propose_decision(resources, caller, order)
@@ -114,7 +114,7 @@ async def approve_decision(
     """Role: `finance`; another operator than the one who proposed it. Answers when the payment has ended.
 
     The engine looks at the node once more: a payment that the node can end is not overruled. A repeat by the same
-    operator gets the same.
+    operator gets the same answer.
     """
     return await decide.approve_decision(resources, caller, decision_id, note=body.content.note)
 
@@ -131,5 +131,5 @@ async def reject_decision(
     resources: Res,
     decision_id: PathId,
 ) -> DecisionOut:
-    """Role: `finance`; the proposer may, too. A repeat by the same operator is one."""
+    """Role: `finance`; the proposer may, too. The same operator may repeat it."""
     return await decide.reject_decision(resources, caller, decision_id, reason=body.content.reason)

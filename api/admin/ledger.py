@@ -42,7 +42,7 @@ class At(BaseModel):
 
     at: Instant | None = Field(
         default=None,
-        description="The end of this microsecond, RFC 3339. Default: now.",
+        description="The moment, up to the end of its microsecond, RFC 3339. Default: now.",
         examples=["2026-01-31T00:00:00Z"],
     )
 
@@ -104,7 +104,7 @@ class EntryOut(BaseModel):
 
 
 class StepOut(BaseModel):
-    """One transfer of a story."""
+    """One transfer of a history."""
 
     ref: str = Field(examples=["ln:3f…:hold:1"])
     template: str = Field(description="Which kind of posting.", examples=["lightning_reserved"])

@@ -34,10 +34,16 @@ class Period(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     begins_at: Instant | None = Field(
-        default=None, alias="from", description="From then on, RFC 3339.", examples=["2026-01-01T00:00:00Z"]
+        default=None,
+        alias="from",
+        description="Begin of the period (inclusive), RFC 3339.",
+        examples=["2026-01-01T00:00:00Z"],
     )
     ends_at: Instant | None = Field(
-        default=None, alias="to", description="Until just before then, RFC 3339.", examples=["2026-02-01T00:00:00Z"]
+        default=None,
+        alias="to",
+        description="End of the period (exclusive), RFC 3339.",
+        examples=["2026-02-01T00:00:00Z"],
     )
 
     def check(self) -> None:

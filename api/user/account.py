@@ -62,8 +62,8 @@ class NewKeyIn(Content):
 
     name: Annotated[Text, Field(min_length=1, max_length=100)]
     scopes: Annotated[list[Scope], Field(min_length=1, max_length=7)]
-    expires_at: Expiry | None = Field(default=None, description="RFC 3339; none: never.")
-    spend_limit_sat: SpendLimit | None = Field(default=None, description="None: as much as its account may.")
+    expires_at: Expiry | None = Field(default=None, description="RFC 3339. Without it, the key never expires.")
+    spend_limit_sat: SpendLimit | None = Field(default=None, description="Without it, the limits of the account.")
 
 
 class RevocationQuery(BaseModel):
@@ -73,7 +73,7 @@ class RevocationQuery(BaseModel):
 
     keep_made: bool = Field(
         default=False,
-        description="Role `admin`: the keys that come from it stay valid. For exchanging a key that was not lost.",
+        description="Role `admin`: the keys that come from it stay valid. For a key that was not compromised.",
     )
 
 

@@ -34,8 +34,8 @@ class NewPaymentIn(Content):
     amount_msat: AmountMsat | None = Field(default=None, description="Required if the destination names no amount.")
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(
         default=None,
-        description="The most to pay beside the amount: routing and our own fee. By default routing may take 1 %, and "
-        "at least 5,000 msat, and our fee comes on top. `max_fee_factor` of `GET /v1/limits` bounds it.",
+        description="The most to pay on top of the amount: routing and our own fee. By default routing may take 1 %, "
+        "and at least 5,000 msat, and our fee comes on top. `max_fee_factor` of `GET /v1/limits` bounds it.",
     )
     memo: Memo | None = None
     external_id: ExternalId | None = None

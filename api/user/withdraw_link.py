@@ -27,7 +27,7 @@ class NewLinkIn(Content):
     wallet_id: Id
     amount_msat: AmountMsat
     uses: Annotated[int, Field(ge=1, le=1000)] = 1
-    expires_at: Expiry | None = Field(default=None, description="RFC 3339; none: never.")
+    expires_at: Expiry | None = Field(default=None, description="RFC 3339. Without it, the link never expires.")
     memo: Memo | None = Field(default=None, description="Shown to whoever opens the link, and in the payments.")
 
 

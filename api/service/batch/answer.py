@@ -25,7 +25,7 @@ class BatchItemOut(BaseModel):
 
 
 class BatchOut(BaseModel):
-    """A batch. `settled` never changes again, and is so for every item."""
+    """A batch. `settled` is final, and then every item is settled."""
 
     id: str
     wallet_id: str

@@ -60,8 +60,8 @@ class PaymentOut(BaseModel):
         description="What the payee took. Set only if that differs from `amount_msat`: a payee can take some parts "
         "of a payment and leave the others. The rest is back in the wallet.",
     )
-    fee_msat: int = Field(description="What was paid beside the amount: routing and our own fee.")
-    max_fee_msat: int = Field(description="The most that may be paid beside the amount.")
+    fee_msat: int = Field(description="What was paid on top of the amount: routing and our own fee.")
+    max_fee_msat: int = Field(description="The most that may be paid on top of the amount.")
     payment_hash: str | None
     preimage: str | None = Field(description="Proof of a Lightning payment.")
     memo: str | None

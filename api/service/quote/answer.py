@@ -27,7 +27,7 @@ class WarningOut(BaseModel):
 
 
 class QuoteOut(BaseModel):
-    """What the payment would cost beside the amount."""
+    """What the payment would cost on top of the amount."""
 
     kind: Literal["internal", "lightning"]
     amount_msat: int

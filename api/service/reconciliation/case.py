@@ -40,7 +40,7 @@ class CaseOut(BaseModel):
     amount_msat: int
     detail: str
     suspects: list[SuspectOut]
-    status: str = Field(description="open, explained (and still found) or closed (explained, and gone)")
+    status: str = Field(description="open, explained (runs still find it), or closed (explained, and no longer found)")
     vanished: bool = Field(description="the last run did not find it any more")
     run: str
     last_seen: str
