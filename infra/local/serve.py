@@ -19,7 +19,7 @@ from infra.local import database, environment, services
 from infra.local.bitcoin_rpc import RpcError
 from infra.local.commands import STOP_SIGNALS
 from infra.local.home import BANK, MOST_APIS, NODES, Home
-from infra.local.network import MATURE, Network
+from infra.local.network import FIRST_BLOCKS, Network
 from infra.local.parts.provision import cache_folder
 from infra.local.parts.store import Failed, end_of
 from infra.local.supervisor import Supervisor
@@ -129,7 +129,7 @@ class Stack:
         self._chores += [asyncio.create_task(self._stay_fresh()), asyncio.create_task(self._keep_blocks())]
         await asyncio.to_thread(chain.have_miner)
         height = await asyncio.to_thread(chain.call, "getblockcount")
-        await asyncio.to_thread(chain.mine, max(1, MATURE - height))
+        await asyncio.to_thread(chain.mine, max(1, FIRST_BLOCKS - height))
         self._supervisor.say("bitcoind: ready")
         await self._supervisor.start(*services.lnds(self._home, self._tools, self._reconnect))
         mark = self._home.folder / "network-prepared"
