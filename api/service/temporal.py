@@ -14,6 +14,8 @@ After Unavailable there is either no workflow or exactly one, so the caller may 
 """
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Generic, TypeVar
@@ -99,13 +101,10 @@ async def wait(handle: WorkflowHandle[Any, R], limit_s: float) -> R | None:
 
 async def is_running(client: Client, workflow_id: str) -> bool:
     """Whether a workflow with this id runs. Raises Unavailable when Temporal does not answer."""
-    try:
+    with suppress(NotFound), _asked():
         description = await client.get_workflow_handle(workflow_id).describe(rpc_timeout=CALL_LIMIT)
-    except _AWAY as error:
-        if _is_not_found(error):
-            return False
-        raise _away(error) from error
-    return description.status is WorkflowExecutionStatus.RUNNING
+        return description.status is WorkflowExecutionStatus.RUNNING
+    return False
 
 
 async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T, datetime] | None:
@@ -113,7 +112,7 @@ async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T
 
     Raises Unavailable when Temporal does not answer.
     """
-    try:
+    with suppress(NotFound), _asked():
         description = await handle.describe(rpc_timeout=CALL_LIMIT)
         if description.status is not WorkflowExecutionStatus.RUNNING:
             return None
@@ -121,10 +120,6 @@ async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T
             attributes = event.workflow_execution_started_event_attributes
             (request,) = await description.data_converter.decode(attributes.input.payloads, [kind])
             return request, event.event_time.ToDatetime(UTC)
-    except _AWAY as error:
-        if _is_not_found(error):
-            return None
-        raise _away(error) from error
     return None
 
 
@@ -142,22 +137,26 @@ async def tell(
     not answer or the update was lost: the same update again finds what became of the first.
     """
     try:
-        async with asyncio.timeout(limit_s):
-            await client.get_workflow_handle(workflow_id).execute_update(update, word)
+        with _asked(workflow_id):
+            async with asyncio.timeout(limit_s):
+                await client.get_workflow_handle(workflow_id).execute_update(update, word)
     except WorkflowUpdateFailedError as failed:
         if not isinstance(failed.cause, ApplicationError):
             raise
         if failed.cause.type in _UPDATE_LOST:
             raise Unavailable(f"{workflow_id} has no end yet", code="temporarily_unavailable") from failed
         raise failed.cause from failed
+
+
+@contextmanager
+def _asked(workflow_id: str = "the workflow") -> Iterator[None]:
+    """What Temporal answers about a workflow that exists, in the engine's errors: NotFound or Unavailable."""
+    try:
+        yield
     except _AWAY as error:
-        if _is_not_found(error):
+        if isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND:
             raise NotFound(f"{workflow_id} does not run") from error
         raise _away(error) from error
-
-
-def _is_not_found(error: Exception) -> bool:
-    return isinstance(error, RPCError) and error.status is RPCStatusCode.NOT_FOUND
 
 
 def _away(error: Exception) -> Unavailable:

@@ -209,10 +209,12 @@ async def test_a_claim_that_no_worker_opens_is_kept_for_its_first_invoice(
 ) -> None:
     """The second invoice is not paid, so its claimant is not told OK."""
 
+    async def never() -> None:
+        await asyncio.Event().wait()
+
     async def start(_client: object, _listener: object, request: PaymentRequest, **_payee: str) -> payment_run.Run:
-        never = asyncio.create_task(asyncio.sleep(3600))
         workflow_id = workflow_ids.payment(request.account_id, request.idempotency_key)
-        return payment_run.Run(workflow_id=workflow_id, ended=never)
+        return payment_run.Run(workflow_id=workflow_id, ended=asyncio.create_task(never()))
 
     monkeypatch.setattr(payment_run, "start", start)
     monkeypatch.setattr("api.service.withdraw_link.claim._ACCEPT_LIMIT_S", 0)
