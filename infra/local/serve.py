@@ -4,7 +4,7 @@ Starting, in three lines that run side by side:
 
     postgres → roles → migrations ─────────────────────┐
     redis, temporal → retention ───────────────────────┼→ workers, API → ready
-    bitcoind → miner, a block → four LNDs → network ───┘
+    bitcoind → wallets, a block → four LNDs → network ─┘
 
 Stopping goes the other way, and works at every moment.
 """
