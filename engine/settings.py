@@ -217,6 +217,25 @@ class WorkerSettings(CommonSettings):
     receipts_together: int = Field(
         default=100, ge=1, le=256, description="receipts of one page of the pump that share a workflow; 1: each alone"
     )
+    bitcoind_auth_file: Path | None = Field(
+        default=None,
+        description="file with user:password for bitcoind, such as its .cookie, read anew when refused; none: the URL's",
+    )
+    bitcoind_zmq: str | None = Field(
+        default=None,
+        pattern=r"^tcp://[^\s:]+:\d+$",
+        description="bitcoind's ZMQ publisher of hashblock and hashtx; none: the pump only polls",
+    )
+    hot_wallet: str = Field(
+        default="hot", pattern=r"^[a-z][a-z0-9-]{0,30}$", description="bitcoind's wallet for deposits and withdrawals"
+    )
+    address_type: Literal["bech32", "bech32m"] = Field(
+        default="bech32", description="of deposit addresses: bech32 (segwit v0) or bech32m (taproot)"
+    )
+    address_pool: int = Field(default=1000, ge=10, le=100_000, description="addresses that are made ahead")
+    deposits_together: int = Field(
+        default=100, ge=1, le=256, description="deposits of one block that share a workflow per step; 1: each alone"
+    )
     workflow_task_slots: int = Field(default=32, ge=4, le=200, description="workflow tasks at once in one process")
 
 

@@ -1,4 +1,4 @@
-"""Rules that operators set: the fee schedule and the limits, in numbered versions that are kept for ever.
+"""Rules that operators set: fees, limits and depths of deposits, in numbered versions that are kept for ever.
 
 The highest version is in force from its commit on, for every process. A posting stores the version it was made under,
 so what was charged years ago can be computed again.
@@ -13,7 +13,7 @@ import asyncpg
 from engine.domain.errors import Conflict, InvariantBroken
 from engine.ledger.database import Connection, Reader, translated
 
-Name = Literal["fees", "limits"]
+Name = Literal["fees", "limits", "deposits"]
 
 _COLUMNS = "name, version, content, note, set_by, created_at"
 

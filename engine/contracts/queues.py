@@ -7,6 +7,9 @@ from engine.domain.ids import NodeName
 PAYMENTS = "payments"
 """Workflow code and the ledger's activities: one queue, because a hop to another costs 5 to 10 ms."""
 
+ONCHAIN = "onchain"
+"""Everything that calls bitcoind."""
+
 TASK_TIMEOUT = timedelta(seconds=5)
 """After this time without an answer a workflow task goes to another worker. So a worker's death delays a task by at
 most this. Longer local activities renew it by themselves."""

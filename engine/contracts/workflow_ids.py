@@ -3,7 +3,8 @@
 import hashlib
 from collections.abc import Sequence
 
-from engine.domain.ids import AccountId, CaseId, CorrectionId, NodeName, PaymentHash, PaymentId, key_digest
+from engine.domain.deposit import Outpoint
+from engine.domain.ids import AccountId, CaseId, CorrectionId, DepositId, NodeName, PaymentHash, PaymentId, key_digest
 
 RECONCILIATION = "reconciliation"
 """The id of the schedule, and of the runs that it starts."""
@@ -48,6 +49,20 @@ def receipts(node: NodeName, payment_hashes: Sequence[PaymentHash]) -> str:
 
 def pump(node: NodeName) -> str:
     return f"pump-{node}"
+
+
+def chain_pump(wallet: str) -> str:
+    return f"pump-{wallet}"
+
+
+def deposit(outpoint: Outpoint) -> str:
+    """By the outpoint at first sight. A replacement keeps the id."""
+    return f"deposit-{outpoint.txid}-{outpoint.vout}"
+
+
+def deposits(height: int, deposits: Sequence[DepositId]) -> str:
+    """The same page at the same tip has the same id."""
+    return f"deposits-{height}-{hashlib.sha256(''.join(deposits).encode()).hexdigest()[:24]}"
 
 
 def adopt_node(node: NodeName) -> str:

@@ -16,6 +16,10 @@ CAPITAL: Final = "equity:capital"
 LIGHTNING_FEES: Final = "income:ln-fee"
 TRANSFER_FEES: Final = "income:transfer-fee"
 ROUTING_COST: Final = "exp:ln-routing"
+HOT: Final = "asset:hot"
+DEPOSITS_PENDING: Final = "liab:deposits-pending"
+DEPOSIT_FEES: Final = "income:deposit-fee"
+LOSS: Final = "exp:loss"
 
 
 def channels(node: NodeName) -> str:
@@ -48,6 +52,10 @@ class ChartIds:
     lightning_fees: int
     transfer_fees: int
     routing_cost: int
+    hot: int
+    deposits_pending: int
+    deposit_fees: int
+    loss: int
 
 
 _CODES: Final = {
@@ -57,6 +65,10 @@ _CODES: Final = {
     "lightning_fees": LIGHTNING_FEES,
     "transfer_fees": TRANSFER_FEES,
     "routing_cost": ROUTING_COST,
+    "hot": HOT,
+    "deposits_pending": DEPOSITS_PENDING,
+    "deposit_fees": DEPOSIT_FEES,
+    "loss": LOSS,
 }
 
 
