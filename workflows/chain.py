@@ -7,6 +7,7 @@ one activity ends, both begin anew in a fresh run, which keeps the history short
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 from workflows.policies import NODE, PUMP
 
@@ -25,15 +26,17 @@ class ChainPumpWorkflow:
     async def run(self, pump: ChainPumpInput) -> None:
         workflow.set_current_details(f"waiting for bitcoind, to adopt the wallet `{pump.wallet}`")
         queue = queues.ONCHAIN
-        streams = [workflow.start_activity_method(ChainPumpActivities.adopt_wallet, pump, task_queue=queue, **NODE)]
-        await workflow.wait_condition(streams[0].done)
-        if streams[0].exception() is None:
-            workflow.set_current_details(f"following the chain for `{pump.wallet}`")
-            streams = [
-                workflow.start_activity_method(ChainPumpActivities.follow_chain, pump, task_queue=queue, **PUMP),
-                workflow.start_activity_method(ChainPumpActivities.tend_pool, pump, task_queue=queue, **PUMP),
-            ]
-            await workflow.wait_condition(lambda: any(stream.done() for stream in streams))
+        try:
+            await workflow.execute_activity_method(ChainPumpActivities.adopt_wallet, pump, task_queue=queue, **NODE)
+        except ActivityError:
+            await _wait_for_mending(pump)
+            workflow.continue_as_new(pump)
+        workflow.set_current_details(f"following the chain for `{pump.wallet}`")
+        streams = [
+            workflow.start_activity_method(ChainPumpActivities.follow_chain, pump, task_queue=queue, **PUMP),
+            workflow.start_activity_method(ChainPumpActivities.tend_pool, pump, task_queue=queue, **PUMP),
+        ]
+        await workflow.wait_condition(lambda: any(stream.done() for stream in streams))
         if any(stream.done() and stream.exception() is not None for stream in streams):
             await _wait_for_mending(pump)
         for stream in streams:

@@ -10,7 +10,7 @@ row alone. So nothing is forgotten when the pump dies between any two of these, 
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
+from typing import Protocol
 
 from temporalio import activity
 
@@ -38,6 +38,13 @@ _WHOLE_EVERY_S = 10
 _REPORT_EVERY_S = 5
 
 
+class Keeper(Protocol):
+    """Keeps the pool of addresses full."""
+
+    async def tend(self) -> None:
+        """Run for ever."""
+
+
 class ChainPump(ChainPumpActivities):
     """Bound to one wallet of one bitcoind."""
 
@@ -49,7 +56,7 @@ class ChainPump(ChainPumpActivities):
         network: str,
         waker: Waker,
         announcements: str | None,
-        keeper: Any,  # noqa: ANN401
+        keeper: Keeper,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool

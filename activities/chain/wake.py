@@ -45,9 +45,8 @@ class Waker:
 
         async def page(deposits: Sequence[DepositId]) -> None:
             async with gate:
-                await start_workflow(
-                    self._client, deposits_start(DepositPage(deposits=list(deposits), height=tip_height))
-                )
+                start = deposits_start(DepositPage(deposits=list(deposits), height=tip_height))
+                await start_workflow(self._client, start)
 
         await asyncio.gather(
             *(one(each) for each in new if each.alone),
