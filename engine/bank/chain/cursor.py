@@ -63,8 +63,9 @@ async def adopt_in_tx(conn: Connection, wallet: str, *, network: str, blocks: Se
     """Write the wallet's row and its first blocks: from the anchor to the tip. False when it was adopted before."""
     with translated():
         added: str | None = await conn.fetchval(
-            """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work)
-               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING wallet""",
+            """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work,
+                                       adopted_height)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $5) ON CONFLICT DO NOTHING RETURNING wallet""",
             wallet,
             network,
             blocks[0].height,

@@ -23,8 +23,8 @@ async def add_coins_in_tx(conn: Connection, coins: Sequence[OpeningCoin]) -> Non
     await change_rows(
         conn,
         len(coins),
-        """INSERT INTO bank.coins(txid, vout, amount_sat, address, block_height)
-           SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::int[])""",
+        """INSERT INTO bank.coins(txid, vout, amount_sat, address, block_height, opening)
+           SELECT o.*, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::int[]) o""",
         [coin.outpoint.txid for coin in coins],
         [coin.outpoint.vout for coin in coins],
         [coin.amount_sat for coin in coins],
