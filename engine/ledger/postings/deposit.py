@@ -7,7 +7,8 @@
                                                                       · Dr hot A · Cr user A−B−R · Cr fees B · Cr loss R
     below the minimum, above a limit    chain:<outpoint>:conf:<k>     Dr hot A · Cr deposits pending A
     for nobody                          chain:<outpoint>:conf:<k>     Dr hot A · Cr suspense A
-    released by two operators           chain:<outpoint>:release:<k>  Dr deposits pending or suspense A · Cr user A−B · Cr fees B
+    released by two operators           chain:<outpoint>:release:<k>  Dr deposits pending or suspense A · Cr user A−B
+                                                                      · Cr fees B
     taken back by a reorganisation      chain:<outpoint>:reorg:<k>    conf:<k> inverted; of the user's part R becomes a loss
     the same, after a release           …:reorg:<k>:release           release:<k> inverted; likewise
 
