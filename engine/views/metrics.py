@@ -123,7 +123,7 @@ async def read_figures(conn: Connection) -> Figures:
                 chains=[ChainFigures(**row) for row in await conn.fetch(_CHAINS)],
                 deposits=[DepositFigures(**row) for row in await conn.fetch(_DEPOSITS)],
                 incoming_msat=await conn.fetchval(_INCOMING),
-                receivables=[Receivables(**row) for row in await conn.fetch(_RECEIVABLES)][0],
+                receivables=next(Receivables(**row) for row in await conn.fetch(_RECEIVABLES)),
                 held_msat=await conn.fetchval(_HELD),
                 rulebooks={row["name"]: row["version"] for row in await conn.fetch(_RULEBOOKS)},
                 reconciliation=await read_reconciliation_figures(conn),
