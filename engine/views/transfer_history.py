@@ -127,7 +127,7 @@ async def find_story(conn: Connection, ref: str) -> Story | None:
             invoices = await conn.fetch(_INVOICES, ids)
             corrections = await conn.fetch(_CORRECTIONS, ids)
             deposits = await conn.fetch(_DEPOSITS, ids)
-    if not rows:
+    if all(row["ref"] != ref for row in rows):
         return None
     legs: dict[int, list[EntryRow]] = {}
     for entry in entries:
