@@ -223,15 +223,17 @@ async def _insert_in_tx(
     await change_rows(
         conn,
         len(new),
-        """INSERT INTO bank.deposits(id, txid, vout, address, amount_sat, required, deep, below_minimum, sight, block_height,
-               block_hash, coinbase, holds, confs, workflow_id, alone, wallet_id, account_id, status)
-           SELECT n.id, n.txid, n.vout, n.address, n.amount_sat, n.required, n.deep, n.below AND o.wallet_id IS NOT NULL,
-                  n.sight, n.height, n.hash, n.coinbase, n.holds, n.confs, n.workflow_id, $15, o.wallet_id, o.account_id,
+        """INSERT INTO bank.deposits(id, txid, vout, address, amount_sat, required, deep, below_minimum, sight,
+               block_height, block_hash, coinbase, holds, confs, workflow_id, alone, wallet_id, account_id, status)
+           SELECT n.id, n.txid, n.vout, n.address, n.amount_sat, n.required, n.deep,
+                  n.below AND o.wallet_id IS NOT NULL, n.sight, n.height, n.hash, n.coinbase, n.holds, n.confs,
+                  n.workflow_id, $15, o.wallet_id, o.account_id,
                   CASE WHEN n.below AND o.wallet_id IS NOT NULL THEN 'below_minimum' ELSE 'pending' END
-             FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::int[], $7::int[], $8::boolean[],
-                         $9::text[], $10::int[], $11::text[], $12::boolean[], $13::int[], $14::int[], $16::text[])
-                  n(id, txid, vout, address, amount_sat, required, deep, below, sight, height, hash, coinbase, holds, confs,
-                    workflow_id)
+             FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::int[], $7::int[],
+                         $8::boolean[], $9::text[], $10::int[], $11::text[], $12::boolean[], $13::int[], $14::int[],
+                         $16::text[])
+                  n(id, txid, vout, address, amount_sat, required, deep, below, sight, height, hash, coinbase, holds,
+                    confs, workflow_id)
              LEFT JOIN bank.addresses o ON o.address = n.address""",
         [new_id("dep") for _each in new],
         *_columns(outputs),
@@ -268,4 +270,6 @@ def _by_rules(outputs: Sequence[SeenOutput], rules: DepositRules) -> tuple[list[
 
 
 def _of_blocks(blocks: Sequence[Block | None]) -> tuple[list[int | None], list[str | None]]:
-    return [block and block.height for block in blocks], [block and block.hash for block in blocks]
+    return [None if each is None else each.height for each in blocks], [
+        None if each is None else each.hash for each in blocks
+    ]

@@ -22,11 +22,11 @@ IDS = ChartIds(
     capital=3,
     lightning_fees=4,
     transfer_fees=5,
+    hot=900,
+    deposits_pending=901,
+    deposit_fees=902,
+    loss=903,
     routing_cost=6,
-    hot=13,
-    deposits_pending=14,
-    deposit_fees=15,
-    loss=16,
 )
 CHANNELS, OPERATORS, ONCHAIN, ESCROW, ALICE, BOB = 7, 8, 9, 10, 11, 12
 CODES = {
