@@ -35,8 +35,8 @@ class RulebookIn(Content):
 
     content: dict[str, Any] = Field(
         description="By level and kind (`internal`, `lightning`, `deposit`): `day_sat`, `week_sat`, `month_sat`, and "
-        "per window amounts in other currencies. `max_fee_factor` (20 by default): how many times the usual routing cap "
-        "a payer may allow."
+        "per window amounts in other currencies. `max_fee_factor` (20 by default): how many times the usual routing "
+        "cap a payer may allow."
     )
     note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(
         description="Why; kept for ever."

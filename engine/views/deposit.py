@@ -8,8 +8,8 @@ from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection, translated
 from engine.views.page import Listing
 
-_COLUMNS = """d.id, d.wallet_id, d.txid, d.vout, d.address, d.amount_sat, d.fee_msat, d.required, d.status,
-    d.block_height, d.created_at, d.credited_at, d.workflow_id,
+_COLUMNS = """d.id, d.wallet_id, d.txid, d.vout, d.address, d.amount_sat, d.fee_msat, d.fee_version, d.fee_level,
+    d.required, d.status, d.block_height, d.created_at, d.credited_at, d.workflow_id,
     (SELECT max(c.tip_height) FROM bank.chains c) AS tip_height,
     (SELECT sum(r.amount_msat)::bigint FROM bank.receivables r
       WHERE r.deposit_id = d.id AND r.status = 'open') AS receivable_msat"""

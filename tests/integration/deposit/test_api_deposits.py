@@ -6,17 +6,15 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from engine.domain.fee import Charge
-from engine.domain.money import Msat
 from engine.ledger.checks import find_broken_rules
 from tests.fixtures.postgres import Database
-from tests.helpers.api import ADMIN, Api, Json, User, is_problem, running_api
+from tests.helpers.api import Api, Json, User, is_problem, running_api
 from tests.helpers.deposit import Depositor
 from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration
 
-FEE = Charge(fee_msat=Msat(500_000), version=1, level=0)
+FEE = [{"flat_msat": 500_000}]
 
 
 @pytest_asyncio.fixture
@@ -59,13 +57,14 @@ async def wallet(user: User) -> tuple[int, int]:
 async def test_a_deposit_from_its_first_sight_to_its_second_credit(api: Api, depositor: Depositor, user: User) -> None:
     payee = await api.open_account()
     await depositor.reach(99)
+    await depositor.charge(FEE)
     found = await depositor.see(user, 50_000, address="bcrt1qone")
     told = await show(user, found)
     assert told == told | {
         "wallet_id": user.wallet_id,
         "address": "bcrt1qone",
         "amount_sat": 50_000,
-        "fee_sat": 0,
+        "fee_sat": 500,
         "confirmations": 0,
         "confirmations_required": 3,
         "status": "pending",
@@ -76,8 +75,7 @@ async def test_a_deposit_from_its_first_sight_to_its_second_credit(api: Api, dep
     assert len(told["txid"]) == 64
     assert told["workflow_id"].startswith("deposit-")
     assert await wallet(user) == (0, 50_000_000)
-    await depositor.reach(102)
-    await depositor.credit(found, 100, charge=FEE)
+    await depositor.book(found, 100)
     told = await show(user, found)
     assert (told["status"], told["confirmations"], told["block_height"], told["fee_sat"]) == ("credited", 3, 100, 500)
     assert told["credited_at"] > told["created_at"]
@@ -88,12 +86,15 @@ async def test_a_deposit_from_its_first_sight_to_its_second_credit(api: Api, dep
     assert (told["status"], told["confirmations"], told["block_height"]) == ("reversed", 0, None)
     assert told["receivable_msat"] == 20_000_000
     assert await wallet(user) == (0, 0)
+    await depositor.charge([{"flat_msat": 700_000}])
+    assert (await show(user, found))["fee_sat"] == 500
     await depositor.show_again(found)
     assert await wallet(user) == (0, 50_000_000)
-    assert (await show(user, found))["status"] == "pending"
-    await depositor.credit(found, 101, charge=FEE)
+    assert (await show(user, found))["status"] == "reversed"
+    await depositor.book(found, 101)
     told = await show(user, found)
-    assert (told["status"], told["confirmations"], told["receivable_msat"]) == ("credited", 2, None)
+    assert (told["status"], told["confirmations"], told["receivable_msat"]) == ("credited", 3, None)
+    assert told["fee_sat"] == 500
     assert await wallet(user) == (29_500_000, 0)
     assert await wallet(payee) == (20_000_000, 0)
 
@@ -101,11 +102,7 @@ async def test_a_deposit_from_its_first_sight_to_its_second_credit(api: Api, dep
 async def test_the_fee_to_come_is_that_of_the_schedule_in_force_and_of_the_level(
     api: Api, depositor: Depositor, user: User
 ) -> None:
-    content = {"deposit": [{"flat_msat": 1_500}, {"proportional_ppm": 10_000}, {"exempt": {"levels": [2]}}]}
-    set_fees = await api.http.put(
-        "/v1/admin/fees", json={"content": content, "note": "test", "version": 2}, headers=ADMIN
-    )
-    assert set_fees.status_code == 200, set_fees.text
+    await depositor.charge([{"exempt": {"levels": [2]}}, {"flat_msat": 1_500}, {"proportional_ppm": 10_000}])
     found = await depositor.see(user, 10_000)
     assert (await show(user, found))["fee_sat"] == 102
     (listed,) = (await user.get("/v1/deposits")).json()["items"]
@@ -114,8 +111,9 @@ async def test_the_fee_to_come_is_that_of_the_schedule_in_force_and_of_the_level
     assert (await show(user, tiny))["fee_sat"] == 1
     rich = await api.open_account(level=2)
     assert (await show(rich, await depositor.see(rich, 10_000)))["fee_sat"] == 0
-    await depositor.credit(found, 5)
-    assert (await show(user, found))["fee_sat"] == 0
+    await depositor.charge([])
+    await depositor.book(tiny, 5)
+    assert [(await show(user, each))["fee_sat"] for each in (found, tiny)] == [0, 0]
 
 
 async def test_each_status_is_shown_and_found(api: Api, depositor: Depositor, user: User) -> None:
@@ -126,11 +124,11 @@ async def test_each_status_is_shown_and_found(api: Api, depositor: Depositor, us
     small = await depositor.see(user, 4, below_minimum=True)
     dropped = await depositor.see(user, 5_000)
     reversed_one = await depositor.see(user, 6_000)
-    await depositor.credit(credited, 10)
-    await depositor.park(held, 10)
-    await depositor.park(small, 10)
+    await depositor.book(credited, 10)
+    await depositor.book(held, 10)
+    await depositor.book(small, 10)
     await depositor.drop(dropped)
-    await depositor.credit(reversed_one, 10)
+    await depositor.book(reversed_one, 10)
     await depositor.take_back(reversed_one)
     expected = {
         "pending": pending,
@@ -157,7 +155,7 @@ async def test_a_deposit_is_shown_to_its_owner_alone(api: Api, depositor: Deposi
     other = await api.open_account()
     found = await depositor.see(user, 1_000)
     nobodys = await depositor.see(None, 1_000)
-    await depositor.park(nobodys, 10)
+    await depositor.book(nobodys, 10)
     assert await find(other) == []
     assert await find(user) == [found]
     is_problem(await other.get(f"/v1/deposits/{found}"), 404, "not_found")
@@ -174,7 +172,7 @@ async def test_a_deposit_is_shown_to_its_owner_alone(api: Api, depositor: Deposi
 
 async def test_a_suspended_deposit_of_a_closed_account_is_not_shown(api: Api, depositor: Depositor, user: User) -> None:
     found = await depositor.see(user, 1_000, over_limit=True)
-    await depositor.park(found, 10)
+    await depositor.book(found, 10)
     await api.database.execute("UPDATE bank.deposits SET status = 'unattributed' WHERE id = $1", found)
     assert await find(user) == []
     is_problem(await user.get(f"/v1/deposits/{found}"), 404, "not_found")

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from engine.domain.fee import Charge
 from engine.domain.ids import DepositId
-from engine.domain.money import Msat
 from engine.ledger.checks import find_broken_rules
 from engine.views import beancount
 from tests.fixtures.postgres import Database
@@ -20,7 +18,7 @@ from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration
 
-FEE = Charge(fee_msat=Msat(500_000), version=1, level=0)
+FEE = [{"flat_msat": 500_000}]
 
 
 @pytest_asyncio.fixture
@@ -57,6 +55,7 @@ async def statement(user: User, **query: str) -> Json:
 
 async def test_each_state_of_a_deposit_is_a_transaction(api: Api, depositor: Depositor) -> None:
     user = await api.open_account()
+    await depositor.charge([{"flat_msat": 3_000}])
     pending = await depositor.see(user, 1_000, address="bcrt1qone")
     credited = await depositor.see(user, 2_000, address="bcrt1qtwo")
     held = await depositor.see(user, 3_000, over_limit=True)
@@ -64,11 +63,9 @@ async def test_each_state_of_a_deposit_is_a_transaction(api: Api, depositor: Dep
     dropped = await depositor.see(user, 5_000)
     taken_back = await depositor.see(user, 6_000)
     nobodys = await depositor.see(None, 7_000)
-    await depositor.credit(credited, 10, charge=Charge(fee_msat=Msat(3_000), version=1, level=0))
-    for each in (held, small, nobodys):
-        await depositor.park(each, 10)
+    for each in (credited, held, small, nobodys, taken_back):
+        await depositor.book(each, 10)
     await depositor.drop(dropped)
-    await depositor.credit(taken_back, 10, charge=Charge(fee_msat=Msat(3_000), version=1, level=0))
     await depositor.take_back(taken_back)
     found = await transactions(user)
     assert [(row["reference"], row["status"], row["amount_msat"], row["fee_msat"]) for row in found] == [
@@ -94,12 +91,13 @@ async def test_each_state_of_a_deposit_is_a_transaction(api: Api, depositor: Dep
 async def lose_and_find(api: Api, depositor: Depositor) -> tuple[User, DepositId]:
     """A deposit credited, spent in part, taken back, and credited again; its owner has another one besides."""
     user, payee = await api.open_account(), await api.open_account()
+    await depositor.charge(FEE)
     found = await depositor.see(user, 50_000, address="bcrt1qone")
-    await depositor.credit(found, 100, charge=FEE)
+    await depositor.book(found, 100)
     await Teller(depositor.pool).pay_user(user, payee, 20_000_000)
     assert await depositor.take_back(found) == 20_000_000
     await depositor.show_again(found)
-    await depositor.credit(found, 101, charge=FEE)
+    await depositor.book(found, 101)
     return user, found
 
 
@@ -128,8 +126,9 @@ async def test_a_statement_adds_up_through_credit_loss_and_second_credit(api: Ap
 async def test_a_release_is_a_deposit_in_the_statement_and_so_is_its_reversal(api: Api, depositor: Depositor) -> None:
     user = await api.open_account()
     found = await depositor.see(user, 9_000, over_limit=True)
-    await depositor.park(found, 7)
-    await depositor.release(found, to=user, charge=FEE)
+    await depositor.book(found, 7)
+    await depositor.charge(FEE)
+    await depositor.release(found, to=user)
     assert await depositor.take_back(found) == 0
     told = (await statement(user))["movements"]
     assert [(line["kind"], line["amount_msat"], line["fee_msat"], line["reference"]) for line in told] == [
@@ -185,13 +184,14 @@ async def test_a_replaced_transaction_belongs_to_the_history_of_its_deposit(api:
 async def test_a_deposit_that_was_held_and_released_has_one_history(api: Api, depositor: Depositor) -> None:
     user = await api.open_account()
     found = await depositor.see(user, 9_000, over_limit=True)
-    await depositor.park(found, 7)
-    await depositor.release(found, to=user, charge=FEE)
+    await depositor.book(found, 7)
+    await depositor.charge(FEE)
+    await depositor.release(found, to=user)
     await depositor.take_back(found)
     row = (await user.get(f"/v1/deposits/{found}")).json()
     told = await story(api, f"chain:{row['txid']}:{row['vout']}:conf:1")
     assert [step["template"] for step in told["steps"]] == [
-        *("deposit_parked", "deposit_released", "deposit_taken_back", "deposit_taken_back")
+        *("deposit_seen", "deposit_parked", "deposit_released", "deposit_taken_back", "deposit_taken_back")
     ]
 
 
