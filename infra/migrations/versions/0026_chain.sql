@@ -9,6 +9,7 @@ CREATE TABLE bank.chains(
   tip_work      text NOT NULL CHECK (tip_work ~ '^[0-9a-f]{64}$'),
   epoch         bigint NOT NULL DEFAULT 0,
   rescan_from   int CHECK (rescan_from >= 0),
+  scan_from     int CHECK (scan_from >= 0),
   problem       text,
   report        jsonb NOT NULL DEFAULT '{}',
   reported_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
@@ -16,6 +17,7 @@ CREATE TABLE bank.chains(
 COMMENT ON COLUMN bank.chains.anchor_hash IS 'the tip at the adoption: a bitcoind whose chain lacks it is on another chain';
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
+COMMENT ON COLUMN bank.chains.scan_from IS 'bitcoind''s wallet must read the blocks again from this height: it has lost some';
 COMMENT ON COLUMN bank.chains.problem IS 'why bitcoind cannot be followed now: unreachable, behind, other_network …';
 
 -- The blocks that the pump has followed, the youngest 2,016: where a reorganisation forks off is found among them.
