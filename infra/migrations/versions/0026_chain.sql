@@ -14,7 +14,7 @@ CREATE TABLE bank.chains(
   report        jsonb NOT NULL DEFAULT '{}',
   reported_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   adopted_at    timestamptz NOT NULL DEFAULT clock_timestamp());
-COMMENT ON COLUMN bank.chains.anchor_hash IS 'the tip at the adoption: a bitcoind whose chain lacks it is on another chain';
+COMMENT ON COLUMN bank.chains.anchor_hash IS 'the lowest block that was remembered at the adoption';
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
 COMMENT ON COLUMN bank.chains.scan_from IS 'bitcoind''s wallet must read the blocks again from this height: it has lost some';
@@ -97,7 +97,9 @@ COMMENT ON COLUMN bank.deposits.alone IS 'whether a workflow of its own follows 
 CREATE INDEX deposits_of_account ON bank.deposits(account_id, created_at DESC, id DESC) WHERE account_id IS NOT NULL;
 CREATE INDEX deposits_of_wallet ON bank.deposits(wallet_id, created_at DESC, id DESC) WHERE wallet_id IS NOT NULL;
 CREATE INDEX deposits_to_address ON bank.deposits(address);
-CREATE INDEX deposits_not_final ON bank.deposits(created_at, id) WHERE final_at IS NULL AND status <> 'dropped';
+CREATE INDEX deposits_watched ON bank.deposits(created_at, id)
+  WHERE (final_at IS NULL AND status <> 'dropped') OR (conf_ref IS NOT NULL AND sight <> 'mined') OR (status = 'dropped' AND sight <> 'gone');
+CREATE INDEX deposits_unmined ON bank.deposits(txid) WHERE block_height IS NULL;
 CREATE INDEX deposits_mined ON bank.deposits(block_height) WHERE block_height IS NOT NULL;
 CREATE INDEX deposits_by_state ON bank.deposits(status);
 
