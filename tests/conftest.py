@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["tests.fixtures.postgres", "tests.fixtures.stack", "tests.fixtures.hop", "tests.fixtures.temporal"]
+pytest_plugins = [
+    "tests.fixtures.postgres",
+    "tests.fixtures.stack",
+    "tests.fixtures.hop",
+    "tests.fixtures.temporal",
+    "tests.fixtures.chain",
+]
 
 _TESTS = Path(__file__).parent
 _WHOLE_LENGTH = "--whole-length"

@@ -50,12 +50,22 @@ class DepositPage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LeftAlone:
+    """A deposit that needs an operator or contradicts the books, and the workflow of its own that it gets."""
+
+    deposit: DepositId
+    workflow_id: str
+    txid: Txid
+    amount_sat: Sat
+    account_id: AccountId | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MovedPage:
     """What became of a page."""
 
     moved: int
-    left_alone: list[DepositId]
-    """Those that need an operator, or contradict the books: each goes on in a workflow of its own."""
+    left_alone: list[LeftAlone]
 
 
 class DepositActivities(ABC):
@@ -87,6 +97,13 @@ def deposit_start(
         conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
         task_timeout=queues.TASK_TIMEOUT,
+    )
+
+
+def deposit_again(left: LeftAlone) -> WorkflowStart[DepositState]:
+    """The own workflow of a deposit that a page has left alone."""
+    return deposit_start(
+        left.deposit, left.workflow_id, txid=left.txid, amount_sat=left.amount_sat, account=left.account_id
     )
 
 

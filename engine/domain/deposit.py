@@ -17,6 +17,7 @@ block lies `deep`. A reorganisation that reaches deeper is followed all the same
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from typing import Any, Literal, cast
 
 from engine.domain.errors import Invalid
@@ -47,6 +48,10 @@ class DepositStatus(StrEnum):
 
 _AFTER_THE_END = (DepositStatus.DROPPED, DepositStatus.REVERSED)
 """What a deposit is called once it has left both chain and mempool."""
+
+
+NEEDS_OPERATOR = (DepositStatus.HELD, DepositStatus.UNATTRIBUTED)
+"""What two operators must decide."""
 
 
 class Sight(StrEnum):
@@ -177,7 +182,7 @@ def parse_rules(content: Mapping[str, Any]) -> DepositRules:
     depths = [
         _read_step(item, f"confirmations[{place}]", last=place == len(items) - 1) for place, item in enumerate(items)
     ]
-    for place, (before, after) in enumerate(zip(depths, depths[1:], strict=False), 1):
+    for place, (before, after) in enumerate(pairwise(depths), 1):
         here = f"confirmations[{place}]"
         if before.up_to_sat is None or (after.up_to_sat is not None and after.up_to_sat <= before.up_to_sat):
             raise _wrong(here, "does not begin where the step before it ends: the amounts must grow")

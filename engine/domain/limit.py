@@ -31,7 +31,7 @@ from engine.domain.money import (
 )
 from engine.domain.routing_cap import DEFAULT_MAX_FEE_FACTOR, HIGHEST_MAX_FEE_FACTOR
 
-Kind = Literal["internal", "lightning"]
+Kind = Literal["internal", "lightning", "deposit"]
 Window = Literal["day", "week", "month"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 MINER = "miner"
+HOT = "hot"
 
 
 class RpcError(Exception):
@@ -18,10 +19,11 @@ class RpcError(Exception):
 
 
 class BitcoinRpc:
-    """One bitcoind. Amounts in answers are whatever JSON says: use `Decimal(str(...))` for money."""
+    """One bitcoind, or one wallet of it. Amounts in answers are what JSON says: use `Decimal(str(...))` for money."""
 
-    def __init__(self, url: str, timeout_s: float = 30) -> None:
+    def __init__(self, url: str, timeout_s: float = 30, wallet: str | None = None) -> None:
         parts = urlsplit(url)
+        self._wallet = wallet
         self._host, self._port, self._timeout_s = parts.hostname or "127.0.0.1", parts.port or 8332, timeout_s
         self._authorization = "Basic " + base64.b64encode(f"{parts.username}:{parts.password}".encode()).decode()
 
@@ -29,6 +31,7 @@ class BitcoinRpc:
         """One call, by position or by name; raises `RpcError`, or `OSError` when bitcoind cannot be reached."""
         connection = http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_s)
         body = json.dumps({"id": 0, "method": method, "params": named or params})
+        wallet = wallet or self._wallet
         try:
             path = f"/wallet/{wallet}" if wallet else "/"
             connection.request(
@@ -68,11 +71,11 @@ class BitcoinRpc:
         self.call("waitfornewblock", int(limit_s * 1000))
         self.flush()
 
-    def have_miner(self) -> None:
-        """Make the wallet that mines, or load it; it loads itself after restarts."""
-        if MINER in self.call("listwallets"):
+    def have_wallet(self, name: str) -> None:
+        """Make a wallet, or load it; it loads itself after restarts."""
+        if name in self.call("listwallets"):
             return
-        if MINER in [wallet["name"] for wallet in self.call("listwalletdir")["wallets"]]:
-            self.call("loadwallet", filename=MINER, load_on_startup=True)
+        if name in [wallet["name"] for wallet in self.call("listwalletdir")["wallets"]]:
+            self.call("loadwallet", filename=name, load_on_startup=True)
             return
-        self.call("createwallet", wallet_name=MINER, load_on_startup=True)
+        self.call("createwallet", wallet_name=name, load_on_startup=True)

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping
 
+from infra.local.bitcoin_rpc import HOT
 from infra.local.home import BANK, MOST_APIS, NODES, Home, State
 
 NAMESPACE = "millrace"
@@ -21,10 +22,20 @@ def dsn(home: Home, role: str) -> str:
     return f"postgresql://{role}:{password}@127.0.0.1:{home.ports()['postgres']}/{DATABASE}"
 
 
+def bitcoind_credentials(home: Home) -> str:
+    """User and password, as in bitcoind's own cookie file."""
+    return f"millrace:{home.secrets()['bitcoind_password']}"
+
+
 def bitcoind_url(home: Home, *, with_credentials: bool) -> str:
     """How bitcoind is reached."""
-    who = f"millrace:{home.secrets()['bitcoind_password']}@" if with_credentials else ""
+    who = f"{bitcoind_credentials(home)}@" if with_credentials else ""
     return f"http://{who}127.0.0.1:{home.ports()['bitcoind']}"
+
+
+def bitcoind_zmq(home: Home) -> str:
+    """Where bitcoind publishes blocks and transactions."""
+    return f"tcp://127.0.0.1:{home.ports()['bitcoind-zmq']}"
 
 
 def of_processes(home: Home) -> dict[str, str]:
@@ -58,7 +69,10 @@ def of_worker(home: Home, name: str) -> dict[str, str]:
     """A worker's settings; it creates its ready file when its pollers run."""
     return {
         **of_processes(home),
-        "MILLRACE_BITCOIND_URL": bitcoind_url(home, with_credentials=True),
+        "MILLRACE_BITCOIND_URL": bitcoind_url(home, with_credentials=False),
+        "MILLRACE_BITCOIND_AUTH_FILE": str(home.bitcoind_auth),
+        "MILLRACE_BITCOIND_ZMQ": bitcoind_zmq(home),
+        "MILLRACE_HOT_WALLET": HOT,
         "MILLRACE_NODES": _nodes(home, "worker"),
         "MILLRACE_READY_FILE": str(home.folder / "run" / f"{name}.ready"),
     }
@@ -96,6 +110,8 @@ def exported(home: Home, state: State) -> dict[str, str]:
         "MILLRACE_POSTGRES_OWNER_DSN": dsn(home, OWNER),
         "MILLRACE_TEMPORAL_UI_URL": f"http://127.0.0.1:{ports['temporal-ui']}/namespaces/{NAMESPACE}/workflows",
         "MILLRACE_BITCOIND_URL": bitcoind_url(home, with_credentials=True),
+        "MILLRACE_BITCOIND_ZMQ": bitcoind_zmq(home),
+        "MILLRACE_HOT_WALLET": HOT,
     }
     for node in NODES:
         prefix = f"MILLRACE_{_upper(node)}"

@@ -28,6 +28,7 @@ PORTS = (
     "temporal",
     "temporal-ui",
     "bitcoind",
+    "bitcoind-zmq",
     *(f"{node}{kind}" for node in NODES for kind in ("", "-peer")),
     *(f"api-{number}" for number in range(1, MOST_APIS + 1)),
 )
@@ -101,6 +102,11 @@ class Home:
     def certificate(self, node: str) -> Path:
         """A node's TLS certificate."""
         return self.folder / node / "tls.cert"
+
+    @property
+    def bitcoind_auth(self) -> Path:
+        """`user:password` for bitcoind's RPC, readable by its owner only."""
+        return self.folder / "bitcoind.auth"
 
     def secrets(self) -> dict[str, str]:
         """Made once per home, readable by its owner only."""

@@ -4,7 +4,7 @@ Starting, in three lines that run side by side:
 
     postgres → roles → migrations ─────────────────────┐
     redis, temporal → retention ───────────────────────┼→ workers, API → ready
-    bitcoind → miner, a block → four LNDs → network ───┘
+    bitcoind → wallets, a block → four LNDs → network ─┘
 
 Stopping goes the other way, and works at every moment.
 """
@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from infra.local import database, environment, services
-from infra.local.bitcoin_rpc import RpcError
+from infra.local.bitcoin_rpc import HOT, MINER, RpcError
 from infra.local.commands import STOP_SIGNALS
 from infra.local.home import BANK, MOST_APIS, NODES, Home
 from infra.local.network import FIRST_BLOCKS, Network
@@ -127,7 +127,8 @@ class Stack:
         await self._supervisor.start(services.bitcoind(self._home, self._tools))
         chain = services.rpc(self._home, timeout_s=CHAIN_LIMIT_S)
         self._chores += [asyncio.create_task(self._stay_fresh()), asyncio.create_task(self._keep_blocks())]
-        await asyncio.to_thread(chain.have_miner)
+        for wallet in (MINER, HOT):
+            await asyncio.to_thread(chain.have_wallet, wallet)
         height = await asyncio.to_thread(chain.call, "getblockcount")
         await asyncio.to_thread(chain.mine, max(1, FIRST_BLOCKS - height))
         self._supervisor.say("bitcoind: ready")

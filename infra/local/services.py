@@ -155,7 +155,12 @@ def bitcoind(home: Home, tools: Tools) -> Process:
         "fallbackfee": "0.00002",
         "addresstype": "bech32",
         "changetype": "bech32",
+        **{f"zmqpub{what}": environment.bitcoind_zmq(home) for what in ("hashblock", "hashtx", "sequence")},
+        # Checks that only regtest makes: their cost grows with the mempool and the chain.
+        "checkmempool": 0,
+        "checkblockindex": 0,
     }
+    _write_private(home.bitcoind_auth, environment.bitcoind_credentials(home))
     _write_private(
         folder / "bitcoin.conf",
         "regtest=1\n[regtest]\n" + "".join(f"{name}={value}\n" for name, value in settings.items()),

@@ -7,8 +7,9 @@
                                                                       · Dr hot A · Cr user A−B−R · Cr fees B · Cr loss R
     below the minimum, above a limit    chain:<outpoint>:conf:<k>     Dr hot A · Cr deposits pending A
     for nobody                          chain:<outpoint>:conf:<k>     Dr hot A · Cr suspense A
-    released by two operators           chain:<outpoint>:release:<k>  Dr deposits pending or suspense A · Cr user A−B · Cr fees B
-    taken back by a reorganisation      chain:<outpoint>:reorg:<k>    conf:<k> inverted; of the user's part R becomes a loss
+    released by two operators           chain:<outpoint>:release:<k>  Dr deposits pending or suspense A · Cr user A−B
+                                                                      · Cr fees B
+    taken back by a reorganisation      chain:<outpoint>:reorg:<k>    conf:<k> inverted; of the user's part R is a loss
     the same, after a release           …:reorg:<k>:release           release:<k> inverted; likewise
 
 `k` counts from 1 how often the deposit has been booked: once more after each reversal. A second hold of one deposit has
@@ -73,7 +74,7 @@ def dropped(deposit: Deposited, *, hold: str, number: int) -> Posting:
     )
 
 
-def booked(
+def booked(  # noqa: PLR0913 - the facts of one event
     ids: ChartIds,
     deposit: Deposited,
     *,

@@ -95,7 +95,9 @@ COMMENT ON COLUMN bank.deposits.alone IS 'whether a workflow of its own follows 
 CREATE INDEX deposits_of_account ON bank.deposits(account_id, created_at DESC, id DESC) WHERE account_id IS NOT NULL;
 CREATE INDEX deposits_of_wallet ON bank.deposits(wallet_id, created_at DESC, id DESC) WHERE wallet_id IS NOT NULL;
 CREATE INDEX deposits_to_address ON bank.deposits(address);
-CREATE INDEX deposits_not_final ON bank.deposits(created_at, id) WHERE final_at IS NULL AND status <> 'dropped';
+CREATE INDEX deposits_watched ON bank.deposits(created_at, id)
+  WHERE (final_at IS NULL AND status <> 'dropped') OR (conf_ref IS NOT NULL AND sight <> 'mined') OR (status = 'dropped' AND sight <> 'gone');
+CREATE INDEX deposits_unmined ON bank.deposits(txid) WHERE block_height IS NULL;
 CREATE INDEX deposits_mined ON bank.deposits(block_height) WHERE block_height IS NOT NULL;
 CREATE INDEX deposits_by_state ON bank.deposits(status);
 

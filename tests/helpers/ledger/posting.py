@@ -14,7 +14,18 @@ from engine.ledger.postings.payment import settled
 from engine.ledger.postings.receipt import credited
 from engine.ledger.postings.suspense import unclaimed
 
-IDS = ChartIds(outbox=1, suspense_in=2, capital=3, lightning_fees=4, transfer_fees=5, routing_cost=6)
+IDS = ChartIds(
+    outbox=1,
+    suspense_in=2,
+    capital=3,
+    lightning_fees=4,
+    transfer_fees=5,
+    hot=900,
+    deposits_pending=901,
+    deposit_fees=902,
+    loss=903,
+    routing_cost=6,
+)
 CHANNELS, OPERATORS, ONCHAIN, ESCROW, ALICE, BOB = 7, 8, 9, 10, 11, 12
 CODES = {
     "suspense:in": 2,

@@ -81,7 +81,9 @@ def test_each_process_is_told_only_what_its_work_needs(tmp_path: Path) -> None:
     home.settle_ports(tmp_path / "registry")
     api, worker = environment.of_api(home), environment.of_worker(home, "worker-1")
 
-    assert "@" not in api["MILLRACE_BITCOIND_URL"]
+    assert "@" not in api["MILLRACE_BITCOIND_URL"] + worker["MILLRACE_BITCOIND_URL"]
+    assert worker["MILLRACE_BITCOIND_AUTH_FILE"] == str(home.bitcoind_auth)
+    assert "MILLRACE_BITCOIND_AUTH_FILE" not in api
     assert "receive.macaroon" in api["MILLRACE_NODES"]
     assert "worker.macaroon" not in api["MILLRACE_NODES"]
     assert not {"MILLRACE_ADMIN_KEY", "MILLRACE_PREIMAGE_SECRET"} & set(worker)
