@@ -20,6 +20,7 @@ from api.service.role import MAY
 from engine.domain.deposit import DepositStatus
 from engine.domain.deposit_decision import DepositDecisionKind
 from engine.domain.forced_end import DecisionStatus
+from engine.domain.ids import DepositId
 
 router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role(*MAY["decide about deposits"]))]
@@ -31,8 +32,8 @@ class DepositDecisionIn(Content):
     """What is to become of the deposit."""
 
     kind: Annotated[DepositDecisionKind, Field(strict=False)] = Field(
-        description="`release`: one that is held or below the minimum, to its owner. `attribute`: one without an owner, "
-        "to `wallet_id`. `forgive`: its open receivable is given up."
+        description="`release`: one that is held or below the minimum goes to its owner. `attribute`: one without an "
+        "owner goes to `wallet_id`. `forgive`: its open receivable is given up."
     )
     wallet_id: Id | None = Field(default=None, description="Only for `attribute`.")
     reason: Reason
@@ -91,7 +92,7 @@ async def propose_deposit_decision(
     The same proposal by the same operator is a repeat and gets the first one. Another proposal is refused until the
     first is decided.
     """
-    order = propose.DepositDecisionOrder(deposit_id=deposit_id, **body.content.model_dump())
+    order = propose.DepositDecisionOrder(deposit_id=DepositId(deposit_id), **body.content.model_dump())
     decision = await propose.propose_deposit_decision(resources, caller, order)
     response.headers["Location"] = f"{router.prefix}/deposit-decisions/{decision.id}"
     return decision

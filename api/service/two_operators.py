@@ -24,6 +24,7 @@ from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from engine.bank.account.api_key import are_of_one_person
 from engine.bank.audit import find_proposer_key
+from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.errors import Conflict, EngineError, NotFound, Unavailable
 from engine.domain.ids import ApiKeyId
 from engine.ledger.database import Connection
@@ -97,21 +98,22 @@ async def reject(resources: Resources, caller: Caller, read: Read[P], carry_out:
 
 async def tell(
     resources: Resources,
-    workflow_id: str,
+    workflow: str | WorkflowStart[Any],
     update: UpdateMethodMultiParam[[Any, W], Any],
     decision: W,
     *,
     limit_s: float,
     refusals: Mapping[str, Callable[[str], EngineError]],
 ) -> None:
-    """Let the proposal's workflow carry a decision out. If the workflow has ended, do nothing: the row tells.
+    """Let the proposal's workflow carry a decision out.
 
+    If a workflow that is named by its id has ended, do nothing: the row tells. One named by its start is started again.
     Raises Forbidden (`own_proposal`), the refusal of the workflow by its code, and Unavailable when Temporal does not
     answer in time: the decision may stand then, and is carried out later.
     """
     try:
         with suppress(NotFound):
-            await temporal.tell(resources.temporal, workflow_id, update, decision, limit_s=limit_s)
+            await temporal.tell(resources.temporal, workflow, update, decision, limit_s=limit_s)
     except ApplicationError as refusal:
         code = _code(refusal)
         if code == "own_proposal":

@@ -23,8 +23,7 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
     ),
     "refused": (
         "bitcoind refuses the credentials.",
-        "Check the cookie file (MILLRACE_BITCOIND_AUTH_FILE) or the user and the password of MILLRACE_BITCOIND_URL. "
-        "The worker reads the file again at each refusal.",
+        "Check MILLRACE_BITCOIND_AUTH_FILE, or user and password in MILLRACE_BITCOIND_URL. The file is read anew.",
     ),
     "busy": (
         "bitcoind has too many calls waiting.",

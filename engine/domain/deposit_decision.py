@@ -5,9 +5,9 @@
     attribute   unattributed                            moves it from suspense:in to the named wallet
     forgive     reversed, with an open receivable       gives the receivable up: it stays a loss of the bank
 
-A deposit must be booked before it can be released or attributed: until then a reorganisation or a replacement may still
-change it. A receivable is forgiven only while its transaction has left chain and mempool. Otherwise the deposit is
-credited again, and the receivable is repaid from it.
+A deposit must be booked, and its transaction in a block, before it can be released or attributed. A receivable is
+forgiven only while the transaction has left chain and mempool. Otherwise the deposit is credited again, and the
+receivable is repaid from it.
 """
 
 from dataclasses import dataclass
@@ -55,6 +55,8 @@ def require_waiting(kind: DepositDecisionKind, facts: Decidable) -> None:
         raise not_waiting(f"it is {facts.status}, and not in the books")
     elif facts.place != _PLACES[kind]:
         raise not_waiting(_ELSEWHERE[facts.place])
+    elif facts.sight is not Sight.MINED:
+        raise not_waiting("its transaction has just left its block, and the books follow")
 
 
 def not_waiting(why: str) -> Refused:

@@ -58,8 +58,9 @@ async def list_chains(conn: Connection) -> list[ChainRow]:
     """The chain of each wallet that is adopted."""
     with translated():
         rows = await conn.fetch(
-            """SELECT wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, epoch, rescan_from, problem, report,
-                      reported_at, extract(epoch FROM clock_timestamp() - reported_at)::bigint AS report_age_s, adopted_at
+            """SELECT wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, epoch, rescan_from, problem,
+                      report, reported_at, adopted_at,
+                      extract(epoch FROM clock_timestamp() - reported_at)::bigint AS report_age_s
                  FROM bank.chains ORDER BY adopted_at, wallet"""
         )
     return [ChainRow(**row) for row in rows]
@@ -68,8 +69,9 @@ async def list_chains(conn: Connection) -> list[ChainRow]:
 async def count_addresses(conn: Connection) -> PoolFigures:
     """The pool. Reads an entry of an index for every address."""
     with translated():
-        row = await conn.fetchrow(
-            """SELECT count(*) FILTER (WHERE wallet_id IS NULL) AS ready, count(*) FILTER (WHERE wallet_id IS NOT NULL) AS given,
+        (row,) = await conn.fetch(
+            """SELECT count(*) FILTER (WHERE wallet_id IS NULL) AS ready,
+                      count(*) FILTER (WHERE wallet_id IS NOT NULL) AS given,
                       count(*) FILTER (WHERE wallet_id IS NOT NULL AND NOT paid) AS unpaid FROM bank.addresses"""
         )
     return PoolFigures(**row)
@@ -91,7 +93,7 @@ async def count_deposits(conn: Connection) -> list[StatusFigures]:
 async def count_receivables(conn: Connection) -> ReceivableFigures:
     """What users owe for deposits that a reorganisation took back."""
     with translated():
-        row = await conn.fetchrow(
+        (row,) = await conn.fetch(
             """SELECT count(*) AS count, coalesce(sum(amount_msat), 0)::bigint AS amount_msat
                  FROM bank.receivables WHERE status = 'open'"""
         )

@@ -7,9 +7,9 @@ from typing import Any
 from engine.ledger.database import Connection, translated
 from engine.views.page import Listing
 
-DEPOSIT_COLUMNS = """id, txid, vout, address, wallet_id, account_id, amount_sat, coinbase, status, sight, block_height, block_hash,
-    required, deep, below_minimum, over_limit, hold_ref, conf_ref, confs, place, release_ref, fee_msat, fee_version, alone,
-    workflow_id, created_at, credited_at, final_at"""
+DEPOSIT_COLUMNS = """id, txid, vout, address, wallet_id, account_id, amount_sat, coinbase, status, sight, block_height,
+    block_hash, required, deep, below_minimum, over_limit, hold_ref, conf_ref, confs, place, release_ref, fee_msat,
+    fee_version, alone, workflow_id, created_at, credited_at, final_at"""
 DEPOSITS = Listing(columns=DEPOSIT_COLUMNS, source="bank.deposits")
 """Deposits of every account, and of none."""
 DEPOSITS_OF_STATUS = Listing(columns=DEPOSIT_COLUMNS, source="bank.deposits", condition="status = $1")
@@ -79,14 +79,13 @@ async def find(conn: Connection, asked: Question) -> Found:
         deposits = await conn.fetch(_DEPOSITS, asked.txid, asked.vout, asked.text, MOST)
         ids = [row["id"] for row in deposits]
         addresses = list({row["address"] for row in deposits} | ({asked.text} if asked.text else set()))
-        found = Found(
+        return Found(
             deposits=_dicts(deposits),
             earlier_outpoints=_dicts(await conn.fetch(_EARLIER, ids, MOST)),
             addresses=_dicts(await conn.fetch(_ADDRESSES, addresses, MOST)),
             coins=_dicts(await conn.fetch(_COINS, asked.txid, asked.vout, asked.text, ids, MOST)),
             receivables=_dicts(await conn.fetch(_RECEIVABLES, ids, MOST)),
         )
-    return found
 
 
 def _dicts(rows: Sequence[Any]) -> list[Row]:

@@ -6,8 +6,8 @@ from typing import Any
 from engine.ledger.database import Connection, translated
 from engine.views.page import Listing
 
-_COLUMNS = """id, deposit_id, kind, wallet_id, receivable_id, amount_msat, reason, status, proposed_by, decided_by, note, ref,
-    created_at, decided_at"""
+_COLUMNS = """id, deposit_id, kind, wallet_id, receivable_id, amount_msat, reason, status, proposed_by, decided_by,
+    note, ref, created_at, decided_at"""
 DEPOSIT_DECISIONS = Listing(
     columns=_COLUMNS, source="bank.deposit_decisions", condition="$1::text IS NULL OR status = $1"
 )

@@ -1,4 +1,4 @@
-"""Deposits as operators see them: all of them, page by page, or by transaction, output, address or id. The use cases."""
+"""Deposits as operators see them: page by page, or by transaction, output, address or id. The use cases."""
 
 import re
 from datetime import datetime

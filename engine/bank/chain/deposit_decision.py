@@ -61,8 +61,8 @@ async def find_decidable(conn: Connection, deposit_id: DepositId) -> DecidableDe
     """The deposit with the facts that a decision needs."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT d.id, d.txid, d.amount_sat, d.account_id, d.workflow_id, d.status, d.sight, d.place, d.release_ref,
-                      r.id AS receivable_id, r.amount_msat AS receivable_msat
+            """SELECT d.id, d.txid, d.amount_sat, d.account_id, d.workflow_id, d.status, d.sight, d.place,
+                      d.release_ref, r.id AS receivable_id, r.amount_msat AS receivable_msat
                  FROM bank.deposits d LEFT JOIN LATERAL (
                       SELECT id, amount_msat FROM bank.receivables
                        WHERE deposit_id = d.id AND status = 'open' ORDER BY created_at, id LIMIT 1) r ON true
@@ -89,6 +89,13 @@ async def find_decidable(conn: Connection, deposit_id: DepositId) -> DecidableDe
     )
 
 
+async def find_owner_of(conn: Connection, wallet_id: WalletId) -> AccountId | None:
+    """The account of this wallet."""
+    with translated():
+        account: str | None = await conn.fetchval("SELECT account_id FROM bank.wallets WHERE id = $1", wallet_id)
+    return None if account is None else AccountId(account)
+
+
 async def propose_in_tx(conn: Connection, new: NewDepositDecision) -> DepositDecisionId:
     """Write the proposal. Returns its id; a repeat by the same operator returns the id of the first.
 
@@ -96,7 +103,8 @@ async def propose_in_tx(conn: Connection, new: NewDepositDecision) -> DepositDec
     """
     with translated():
         row = await conn.fetchrow(
-            """INSERT INTO bank.deposit_decisions(id, deposit_id, kind, wallet_id, receivable_id, amount_msat, reason, proposed_by)
+            """INSERT INTO bank.deposit_decisions(id, deposit_id, kind, wallet_id, receivable_id, amount_msat, reason,
+                                                  proposed_by)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
                ON CONFLICT (deposit_id) WHERE status = 'proposed' DO UPDATE SET status = bank.deposit_decisions.status
                RETURNING id, kind, wallet_id, receivable_id, amount_msat, reason, proposed_by""",
@@ -119,8 +127,8 @@ async def find_row_in_tx(conn: Connection, decision: DepositDecisionId) -> Depos
     """The row, locked until the transaction ends."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT id, deposit_id, kind, wallet_id, receivable_id, amount_msat, reason, proposed_by, status, decided_by
-                 FROM bank.deposit_decisions WHERE id = $1 FOR UPDATE""",
+            """SELECT id, deposit_id, kind, wallet_id, receivable_id, amount_msat, reason, proposed_by, status,
+                      decided_by FROM bank.deposit_decisions WHERE id = $1 FOR UPDATE""",
             decision,
         )
     if row is None:
