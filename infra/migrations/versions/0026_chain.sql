@@ -13,7 +13,7 @@ CREATE TABLE bank.chains(
   report        jsonb NOT NULL DEFAULT '{}',
   reported_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   adopted_at    timestamptz NOT NULL DEFAULT clock_timestamp());
-COMMENT ON COLUMN bank.chains.anchor_hash IS 'the tip at the adoption: a bitcoind whose chain lacks it is on another chain';
+COMMENT ON COLUMN bank.chains.anchor_hash IS 'the lowest block that was remembered at the adoption';
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
 COMMENT ON COLUMN bank.chains.problem IS 'why bitcoind cannot be followed now: unreachable, behind, other_network …';
