@@ -7,25 +7,18 @@ decision and audit line are one transaction. A second call finds what the first 
 
 from temporalio import activity
 
-from activities.chain.booking import repay_in_tx
-from engine.bank.account.account import payee_closed
+from activities.chain.release import Release
 from engine.bank.audit import Act, record_in_tx
 from engine.bank.chain import receivable
-from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
-from engine.bank.chain.deposit_decision import DepositDecisionRow, find_owner_of, find_row_in_tx, mark_in_tx
-from engine.bank.fee_schedule import FeeBook
-from engine.bank.limit import Payer, find_payer
+from engine.bank.chain.deposit import DepositRow, get_rows_in_tx
+from engine.bank.chain.deposit_decision import DepositDecisionRow, find_row_in_tx, mark_in_tx
 from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositDecisionActivities
-from engine.domain.deposit import DepositStatus
 from engine.domain.deposit_decision import Decidable, DepositDecisionKind, not_waiting, require_waiting
 from engine.domain.errors import Refused
 from engine.domain.forced_end import DecisionStatus
-from engine.domain.ids import AccountId, WalletId
-from engine.domain.money import Msat
+from engine.domain.ids import AccountId
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction
-from engine.ledger.postings.deposit import released
-from engine.ledger.store import post_new_in_tx
 
 
 class DepositDecisions(DepositDecisionActivities):
@@ -33,8 +26,7 @@ class DepositDecisions(DepositDecisionActivities):
 
     def __init__(self, pool: Pool, ids: Chart) -> None:
         self._pool = pool
-        self._ids = ids
-        self._fees = FeeBook()
+        self._release = Release(ids)
 
     @activity.defn
     async def decide_deposit(self, decide: DecideDeposit) -> str:
@@ -64,60 +56,11 @@ class DepositDecisions(DepositDecisionActivities):
         owed = await receivable.list_open_in_tx(conn, row.id)
         require_waiting(word.kind, _facts(row, has_receivable=bool(owed)))
         if word.kind is not DepositDecisionKind.FORGIVE:
-            return await self._release_in_tx(conn, row, word, approval)
+            return await self._release.to_wallet_in_tx(conn, row, word, operator=approval.operator)
         if word.receivable_id is None or word.receivable_id not in {each.id for each in owed}:
             raise not_waiting("this receivable is not open any more")
         await receivable.end_in_tx(conn, word.receivable_id, "forgiven", by=approval.operator)
         return row.booked.account_id, ""
-
-    async def _release_in_tx(
-        self, conn: Connection, row: DepositRow, word: DepositDecisionRow, approval: DepositApproval
-    ) -> tuple[AccountId, str]:
-        wallet_id, account_id, owner = await _payee(conn, row, word)
-        charge = await self._fees.charge(
-            conn, "deposit", row.amount_msat, level=owner.level, version=owner.fees_version
-        )
-        posting = released(
-            await self._ids.load(conn),
-            row.deposited,
-            place=row.booked.place or "suspense",
-            owner=owner.ledger_account_id,
-            charge=charge,
-            repaid_msat=await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat)),
-            number=row.booked.confs,
-            actor=approval.operator,
-        )
-        try:
-            await post_new_in_tx(conn, posting)
-        except Refused as refused:
-            if refused.code == "account_closed":  # at this very moment
-                raise payee_closed() from refused
-            raise
-        credited = row.now_booked(
-            status=DepositStatus.CREDITED,
-            wallet_id=wallet_id,
-            account_id=account_id,
-            release_ref=posting.ref,
-            fee_msat=charge.fee_msat,
-            fee_version=charge.version,
-            fee_level=charge.level,
-            credited_at=row.now,
-        )
-        await write_booked_in_tx(conn, [credited])
-        return account_id, posting.ref
-
-
-async def _payee(conn: Connection, row: DepositRow, word: DepositDecisionRow) -> tuple[WalletId, AccountId, Payer]:
-    """The wallet that is credited, with the rules in force for its account. Raises Refused for a closed account."""
-    wallet_id, account_id = row.booked.wallet_id, row.booked.account_id
-    if word.wallet_id is not None:
-        wallet_id, account_id = word.wallet_id, await find_owner_of(conn, word.wallet_id)
-    if wallet_id is None or account_id is None:
-        raise not_waiting("it has no owner, and must be attributed")
-    payer = await find_payer(conn, account_id, wallet_id, None)
-    if payer is None or payer.status == "closed":
-        raise payee_closed()
-    return wallet_id, account_id, payer
 
 
 def _facts(row: DepositRow, *, has_receivable: bool) -> Decidable:

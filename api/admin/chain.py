@@ -1,4 +1,7 @@
-"""The door to the chain, for operators. The use cases are in api/service/chain/. Nothing here calls bitcoind."""
+"""The door to the chain and to all deposits, for operators. The use cases are in api/service/chain/.
+
+Nothing here calls bitcoind.
+"""
 
 from typing import Annotated
 
@@ -9,17 +12,25 @@ from api.access import get_resources, needs_role
 from api.admin.approval import Reason
 from api.http.body import Body, Content, JsonBody, Text, documented
 from api.http.errors import problems
+from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.chain import rescan, search, state
-from api.service.chain.search import LONGEST, FoundOut
+from api.service.chain.search import LONGEST, FoundOut, OperatorDepositOut
 from api.service.chain.state import ChainOut
 from api.service.resources import Resources
 from api.service.role import MAY
+from engine.domain.deposit import DepositStatus
 
-router = APIRouter(prefix="/v1/admin/chain", tags=["operators"])
+router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Reader = Annotated[Caller, Depends(needs_role(*MAY["see the chain"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 _MAX_HEIGHT = 2**31 - 1
+
+
+class DepositsQuery(Paging):
+    """Which deposits."""
+
+    status: DepositStatus | None = None
 
 
 class RescanIn(Content):
@@ -40,14 +51,14 @@ class RescanOut(BaseModel):
     tip_height: int
 
 
-@router.get("", summary="Show the chain, the hot wallet and deposits by status", responses=problems("forbidden"))
+@router.get("/chain", summary="Show the chain, the hot wallet and deposits by status", responses=problems("forbidden"))
 async def show_chain(caller: Reader, resources: Res) -> ChainOut:
     """Role: `support`, `treasury` or `finance`. As the pump last wrote it down; see `report_age_s`."""
     return await state.show_chain(resources, caller)
 
 
 @router.get(
-    "/search",
+    "/chain/search",
     summary="Search by transaction, output, address or deposit",
     responses=problems("forbidden", "invalid_request"),
 )
@@ -71,7 +82,7 @@ async def search_chain(
 
 
 @router.post(
-    "/rescan",
+    "/chain/rescan",
     status_code=202,
     summary="Look at the chain again",
     responses=problems("forbidden", "not_found", "invalid_request"),
@@ -89,3 +100,18 @@ async def rescan_chain(
     asked = body.content
     found = await rescan.rescan_chain(resources, caller, asked.wallet, height=asked.height, reason=asked.reason)
     return RescanOut.model_validate(found)
+
+
+@router.get("/deposits", summary="List all deposits", responses=problems("forbidden", "invalid_request"))
+async def list_all_deposits(
+    caller: Reader, resources: Res, query: Annotated[DepositsQuery, Query()]
+) -> Page[OperatorDepositOut]:
+    """Role: `support`, `treasury` or `finance`. Of every account and of none, newest first.
+
+    `status=unattributed` and `status=held` list those that wait for two operators.
+    """
+    name = f"all deposits {query.status}"
+    found = await search.list_all_deposits(
+        resources, caller, query.status, after=position(query, name), limit=query.limit
+    )
+    return page_of(found, name)

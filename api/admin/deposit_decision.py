@@ -1,4 +1,4 @@
-"""The doors to all deposits, and to what two operators decide about one. The use cases are in api/service/."""
+"""The door to what two operators decide about deposits. The use cases are in api/service/deposit_decision/."""
 
 from typing import Annotated
 
@@ -11,20 +11,15 @@ from api.http.body import Body, Content, Id, JsonBody, documented
 from api.http.errors import problems
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
-from api.service.chain import search
-from api.service.chain.search import OperatorDepositOut
 from api.service.deposit_decision import answer, decide, propose
 from api.service.deposit_decision.answer import DepositDecisionOut
 from api.service.resources import Resources
 from api.service.role import MAY
-from engine.domain.deposit import DepositStatus
 from engine.domain.deposit_decision import DepositDecisionKind
 from engine.domain.forced_end import DecisionStatus
-from engine.domain.ids import DepositId
 
 router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Operator = Annotated[Caller, Depends(needs_role(*MAY["decide about deposits"]))]
-Reader = Annotated[Caller, Depends(needs_role(*MAY["see the chain"]))]
 Res = Annotated[Resources, Depends(get_resources)]
 
 
@@ -39,31 +34,10 @@ class DepositDecisionIn(Content):
     reason: Reason
 
 
-class DepositsQuery(Paging):
-    """Which deposits."""
-
-    status: DepositStatus | None = None
-
-
 class DepositDecisionsQuery(Paging):
     """Which decisions."""
 
     status: DecisionStatus | None = None
-
-
-@router.get("/deposits", summary="List all deposits", responses=problems("forbidden", "invalid_request"))
-async def list_all_deposits(
-    caller: Reader, resources: Res, query: Annotated[DepositsQuery, Query()]
-) -> Page[OperatorDepositOut]:
-    """Role: `support`, `treasury` or `finance`. Of every account and of none, newest first.
-
-    `status=unattributed` and `status=held` list those that wait for two operators.
-    """
-    name = f"all deposits {query.status}"
-    found = await search.list_all_deposits(
-        resources, caller, query.status, after=position(query, name), limit=query.limit
-    )
-    return page_of(found, name)
 
 
 @router.post(
@@ -92,7 +66,7 @@ async def propose_deposit_decision(
     The same proposal by the same operator is a repeat and gets the first one. Another proposal is refused until the
     first is decided.
     """
-    order = propose.DepositDecisionOrder(deposit_id=DepositId(deposit_id), **body.content.model_dump())
+    order = propose.DepositDecisionOrder(deposit_id=deposit_id, **body.content.model_dump())
     decision = await propose.propose_deposit_decision(resources, caller, order)
     response.headers["Location"] = f"{router.prefix}/deposit-decisions/{decision.id}"
     return decision

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from temporalio.client import (
     Client,
@@ -40,6 +40,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
 
+Workflow: TypeAlias = str | WorkflowStart[Any]
+"""A workflow that exists, by its id, or one that is started if it does not run."""
 CALL_LIMIT = timedelta(seconds=5)
 """The timeout of one call. The SDK repeats the call until START_LIMIT_S has passed."""
 START_LIMIT_S = 12
@@ -125,7 +127,7 @@ async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T
 
 async def tell(
     client: Client,
-    workflow: str | WorkflowStart[Any],
+    workflow: Workflow,
     update: UpdateMethodMultiParam[[Any, W], Any],
     word: W,
     *,

@@ -24,7 +24,6 @@ from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from engine.bank.account.api_key import are_of_one_person
 from engine.bank.audit import find_proposer_key
-from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.errors import Conflict, EngineError, NotFound, Unavailable
 from engine.domain.ids import ApiKeyId
 from engine.ledger.database import Connection
@@ -98,7 +97,7 @@ async def reject(resources: Resources, caller: Caller, read: Read[P], carry_out:
 
 async def tell(
     resources: Resources,
-    workflow: str | WorkflowStart[Any],
+    workflow: temporal.Workflow,
     update: UpdateMethodMultiParam[[Any, W], Any],
     decision: W,
     *,

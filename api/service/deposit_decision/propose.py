@@ -19,7 +19,7 @@ from engine.ledger.database import Connection, transaction
 class DepositDecisionOrder:
     """What is to become of the deposit, and why."""
 
-    deposit_id: DepositId
+    deposit_id: str
     kind: DepositDecisionKind
     wallet_id: WalletId | None = None
     reason: str
@@ -37,7 +37,7 @@ async def propose_deposit_decision(
     check_wallet(order.kind, order.wallet_id)
     async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
-        deposit = await find_decidable(conn, order.deposit_id)
+        deposit = await find_decidable(conn, DepositId(order.deposit_id))
         if deposit is None:
             raise no_such("deposit")
         require_waiting(order.kind, deposit.facts)
