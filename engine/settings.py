@@ -219,7 +219,7 @@ class WorkerSettings(CommonSettings):
     )
     bitcoind_auth_file: Path | None = Field(
         default=None,
-        description="file with user:password for bitcoind, such as its .cookie, read anew when refused; none: the URL's",
+        description="file with user:password for bitcoind, such as its .cookie, read anew when refused",
     )
     bitcoind_zmq: str | None = Field(
         default=None,

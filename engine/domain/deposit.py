@@ -50,6 +50,10 @@ _AFTER_THE_END = (DepositStatus.DROPPED, DepositStatus.REVERSED)
 """What a deposit is called once it has left both chain and mempool."""
 
 
+NEEDS_OPERATOR = (DepositStatus.HELD, DepositStatus.UNATTRIBUTED)
+"""What two operators must decide."""
+
+
 class Sight(StrEnum):
     """Where the transaction was when the pump last looked. `gone`: neither in a block nor in the mempool."""
 

@@ -1,4 +1,4 @@
-"""Deposits about which the books must do something now: the question of `engine/domain/deposit.py:next_step`, as a query.
+"""Deposits about which the books must do something now: `engine/domain/deposit.py:next_step`, as a query.
 
 A property test holds the two against each other.
 """
@@ -20,9 +20,8 @@ IS_DUE = """CASE
     WHEN d.hold_ref IS NOT NULL AND NOT starts_with(d.hold_ref, format('chain:%s:%s:', d.txid, d.vout)) THEN true
     WHEN d.sight = 'gone' THEN d.hold_ref IS NOT NULL OR d.status NOT IN ('dropped', 'reversed')
     WHEN d.sight = 'mined' AND {depth} >= d.required THEN true
-    ELSE d.status = 'dropped' OR (d.hold_ref IS NULL AND d.wallet_id IS NOT NULL AND NOT d.below_minimum) END""".replace(
-    "{depth}", "$1 - d.block_height + 1"
-)
+    ELSE d.status = 'dropped' OR (d.hold_ref IS NULL AND d.wallet_id IS NOT NULL AND NOT d.below_minimum)
+    END""".replace("{depth}", "$1 - d.block_height + 1")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,7 @@ _KNOWN = """SELECT id, txid, vout, address, sight, block_hash, conf_ref IS NOT N
   FROM bank.deposits d WHERE {which} ORDER BY id FOR UPDATE"""
 
 
-async def list_unsettled_txids(conn: Connection, above: int) -> set[Txid]:
+async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
     """The transactions whose place may have changed: mined above this height, or not mined and not given up."""
     with translated():
         rows = await conn.fetch(
@@ -69,7 +69,7 @@ async def list_unsettled_txids(conn: Connection, above: int) -> set[Txid]:
                       WHERE sight = 'mempool' OR (sight = 'gone' AND (conf_ref IS NOT NULL OR hold_ref IS NOT NULL))""",
             above,
         )
-    return {Txid(row["txid"]) for row in rows}
+    return {row["txid"] for row in rows}
 
 
 async def list_known_txids(conn: Connection, txids: Iterable[str]) -> set[str]:
@@ -90,7 +90,9 @@ async def record_in_tx(
     """Write what was seen. Returns how many deposits are new. If those are many, they share their workflows."""
     known = await _find_known_in_tx(conn, outputs)
     past = await _find_past_in_tx(conn, [each for each in outputs if _key(each) not in known])
-    unknown = [each for each in outputs if _key(each) not in known and each.sight is not Sight.GONE]
+    alive = [each for each in outputs if _key(each) not in known and each.sight is not Sight.GONE]
+    older = await _find_older(conn, alive)
+    unknown = [each for each in alive if _key(each) not in older]
     rivals = await _find_rivals_in_tx(conn, unknown)
     replaced: list[tuple[_Known, SeenOutput]] = []
     new: list[tuple[SeenOutput, _Known | None]] = []
@@ -142,6 +144,22 @@ async def _find_past_in_tx(conn: Connection, outputs: Sequence[SeenOutput]) -> d
         )
     rows = {row.id: row for row in await _read_in_tx(conn, "id = ANY($1)", [each["deposit_id"] for each in past])}
     return {(each["txid"], each["vout"]): rows[each["deposit_id"]] for each in past}
+
+
+async def _find_older(conn: Connection, outputs: Sequence[SeenOutput]) -> set[tuple[str, int]]:
+    """Those that the wallet had received before it was adopted: capital, and no deposits. A rescan lists them again."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT o.txid, o.vout
+                 FROM unnest($1::text[], $2::int[], $3::text[], $4::int[]) o(txid, vout, address, height)
+                WHERE EXISTS (SELECT FROM bank.coins c WHERE (c.txid, c.vout) = (o.txid, o.vout) AND c.opening)
+                   OR (o.height <= (SELECT min(adopted_height) FROM bank.chains)
+                       AND NOT EXISTS (SELECT FROM bank.addresses a WHERE a.address = o.address))""",
+            *_columns(outputs),
+            [each.address for each in outputs],
+            [None if each.block is None else each.block.height for each in outputs],
+        )
+    return {(row["txid"], row["vout"]) for row in rows}
 
 
 async def _find_rivals_in_tx(conn: Connection, outputs: Sequence[SeenOutput]) -> dict[tuple[str, str], _Known]:
@@ -223,15 +241,17 @@ async def _insert_in_tx(
     await change_rows(
         conn,
         len(new),
-        """INSERT INTO bank.deposits(id, txid, vout, address, amount_sat, required, deep, below_minimum, sight, block_height,
-               block_hash, coinbase, holds, confs, workflow_id, alone, wallet_id, account_id, status)
-           SELECT n.id, n.txid, n.vout, n.address, n.amount_sat, n.required, n.deep, n.below AND o.wallet_id IS NOT NULL,
-                  n.sight, n.height, n.hash, n.coinbase, n.holds, n.confs, n.workflow_id, $15, o.wallet_id, o.account_id,
+        """INSERT INTO bank.deposits(id, txid, vout, address, amount_sat, required, deep, below_minimum, sight,
+               block_height, block_hash, coinbase, holds, confs, workflow_id, alone, wallet_id, account_id, status)
+           SELECT n.id, n.txid, n.vout, n.address, n.amount_sat, n.required, n.deep,
+                  n.below AND o.wallet_id IS NOT NULL, n.sight, n.height, n.hash, n.coinbase, n.holds, n.confs,
+                  n.workflow_id, $15, o.wallet_id, o.account_id,
                   CASE WHEN n.below AND o.wallet_id IS NOT NULL THEN 'below_minimum' ELSE 'pending' END
-             FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::int[], $7::int[], $8::boolean[],
-                         $9::text[], $10::int[], $11::text[], $12::boolean[], $13::int[], $14::int[], $16::text[])
-                  n(id, txid, vout, address, amount_sat, required, deep, below, sight, height, hash, coinbase, holds, confs,
-                    workflow_id)
+             FROM unnest($1::text[], $2::text[], $3::int[], $4::text[], $5::bigint[], $6::int[], $7::int[],
+                         $8::boolean[], $9::text[], $10::int[], $11::text[], $12::boolean[], $13::int[], $14::int[],
+                         $16::text[])
+                  n(id, txid, vout, address, amount_sat, required, deep, below, sight, height, hash, coinbase, holds,
+                    confs, workflow_id)
              LEFT JOIN bank.addresses o ON o.address = n.address""",
         [new_id("dep") for _each in new],
         *_columns(outputs),
@@ -268,4 +288,6 @@ def _by_rules(outputs: Sequence[SeenOutput], rules: DepositRules) -> tuple[list[
 
 
 def _of_blocks(blocks: Sequence[Block | None]) -> tuple[list[int | None], list[str | None]]:
-    return [block and block.height for block in blocks], [block and block.hash for block in blocks]
+    return [None if each is None else each.height for each in blocks], [
+        None if each is None else each.hash for each in blocks
+    ]

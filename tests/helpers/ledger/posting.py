@@ -3,18 +3,31 @@
 from typing import Any
 
 from engine.domain.correction import THROUGH, Correction
+from engine.domain.deposit import Outpoint
 from engine.domain.fee import Charge
-from engine.domain.ids import CorrectionId, NodeName, PaymentHash, PaymentId
+from engine.domain.ids import CorrectionId, DepositId, NodeName, PaymentHash, PaymentId, Txid
 from engine.domain.money import Msat
 from engine.domain.payment import Payment
 from engine.ledger.book import Posting
 from engine.ledger.chart import ChartIds
+from engine.ledger.postings.deposit import Deposited
 from engine.ledger.postings.node import adopted
 from engine.ledger.postings.payment import settled
 from engine.ledger.postings.receipt import credited
 from engine.ledger.postings.suspense import unclaimed
 
-IDS = ChartIds(outbox=1, suspense_in=2, capital=3, lightning_fees=4, transfer_fees=5, routing_cost=6)
+IDS = ChartIds(
+    outbox=1,
+    suspense_in=2,
+    capital=3,
+    lightning_fees=4,
+    transfer_fees=5,
+    hot=900,
+    deposits_pending=901,
+    deposit_fees=902,
+    loss=903,
+    routing_cost=6,
+)
 CHANNELS, OPERATORS, ONCHAIN, ESCROW, ALICE, BOB = 7, 8, 9, 10, 11, 12
 CODES = {
     "suspense:in": 2,
@@ -92,3 +105,12 @@ def correction(**changed: Any) -> Correction:
         "workflow_id": "correction/corr_1",
     }
     return Correction(**known | changed)
+
+
+def deposit(amount_msat: int = 50_000_000) -> Deposited:
+    return Deposited(
+        id=DepositId("dep_1"),
+        outpoint=Outpoint(txid=Txid("ef" * 32), vout=1),
+        amount_msat=Msat(amount_msat),
+        workflow_id="deposit-1",
+    )

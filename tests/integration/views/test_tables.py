@@ -7,6 +7,7 @@ from sqlalchemy.dialects import postgresql
 
 from engine.views import audit, correction, forced_end, reconciliation, transaction
 from engine.views.page import Listing
+from engine.views.table.address import DepositAddress
 from engine.views.table.bank import (
     ApiKey,
     BankAccount,
@@ -27,6 +28,15 @@ from engine.views.table.bank import (
     Wallet,
     WithdrawClaim,
     WithdrawLinkRow,
+)
+from engine.views.table.chain import (
+    Chain,
+    ChainBlock,
+    Coin,
+    CoinOrigin,
+    DepositOutpoint,
+    DepositRow,
+    ReceivableRow,
 )
 from engine.views.table.operator import (
     Agreement,
@@ -74,6 +84,14 @@ TABLES = [
     PriceRow,
     WithdrawLinkRow,
     WithdrawClaim,
+    Chain,
+    ChainBlock,
+    DepositRow,
+    DepositOutpoint,
+    ReceivableRow,
+    Coin,
+    CoinOrigin,
+    DepositAddress,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 

@@ -1,0 +1,248 @@
+"""The steps of a deposit in the books. Each takes the row as it is, posts, and returns the row as it is then.
+
+The caller has locked the row, and writes it at the end of the same transaction.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from engine.bank.account.account_status import change_in_tx
+from engine.bank.audit import Act, record_in_tx
+from engine.bank.chain import receivable
+from engine.bank.chain.deposit import DepositRow
+from engine.bank.chain.reversal import read_available_msat, read_legs
+from engine.bank.fee_schedule import FeeBook
+from engine.bank.limit import LimitBooks, Payer, counts_of, find_payer, read_prices_micro
+from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight
+from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.fee import Charge
+from engine.domain.limit import Count
+from engine.domain.money import Msat
+from engine.ledger.book import Posting
+from engine.ledger.chart import Chart
+from engine.ledger.database import Connection
+from engine.ledger.postings.deposit import booked, dropped, seen, taken_back
+from engine.ledger.store import post_new_in_tx
+
+_ACTOR = "deposit"
+_OVER = ("limit_exceeded",)
+
+
+class Booking:
+    """One per pool."""
+
+    def __init__(self, ids: Chart) -> None:
+        self._ids = ids
+        self._fees = FeeBook()
+        self._limits = LimitBooks()
+
+    async def hold(self, conn: Connection, row: DepositRow) -> DepositRow:
+        """Show it as incoming. One that has no owner, or is below the minimum, is only pending again."""
+        status = DepositStatus.BELOW_MINIMUM if row.below_minimum else DepositStatus.PENDING
+        if row.booked.status is DepositStatus.REVERSED:
+            status = DepositStatus.REVERSED
+        owner = await self._open_owner(conn, row)
+        if owner is None:
+            return row.now_booked(status=status, wallet_id=None, account_id=None)
+        if row.below_minimum:
+            return row.now_booked(status=status)
+        ids, number = await self._ids.load(conn), row.booked.holds + 1
+        counts, over_limit = await self._counts(conn, row, owner)
+
+        def posting(counts: list[Count]) -> Posting:
+            return seen(ids, row.deposited, owner=owner.ledger_account_id, number=number, counts=counts)
+
+        if over_limit or not await _is_taken(conn, posting(counts), unless=_OVER):
+            over_limit = True
+            await post_new_in_tx(conn, posting([]))
+        ref = posting([]).ref
+        return row.now_booked(status=status, hold_ref=ref, holds=number, over_limit=over_limit)
+
+    async def drop(self, conn: Connection, row: DepositRow) -> DepositRow:
+        """Nothing is incoming any more. If its transaction is gone, so is the deposit, until it comes back."""
+        hold = row.booked.hold_ref
+        if hold is not None:
+            await post_new_in_tx(conn, dropped(row.deposited, hold=hold, number=row.booked.holds))
+        status = row.booked.status
+        if row.sight is Sight.GONE and status is not DepositStatus.REVERSED:
+            status = DepositStatus.DROPPED
+        return row.now_booked(hold_ref=None, over_limit=False, status=status)
+
+    async def book(self, conn: Connection, row: DepositRow) -> DepositRow:
+        """It is deep enough: credited, or parked where operators find it."""
+        owner = await self._open_owner(conn, row)
+        if owner is None:
+            row = row.now_booked(wallet_id=None, account_id=None)
+            return await self._book_at(conn, row, None, "suspense", DepositStatus.UNATTRIBUTED)
+        if row.below_minimum:
+            return await self._book_at(conn, row, owner, "pending", DepositStatus.BELOW_MINIMUM)
+        counts: list[Count] = []
+        over_limit = row.booked.over_limit
+        if row.booked.hold_ref is None:
+            counts, over_limit = await self._counts(conn, row, owner)
+        if not over_limit:
+            try:
+                async with conn.transaction():
+                    return await self._book_at(conn, row, owner, "wallet", DepositStatus.CREDITED, counts)
+            except Refused as refused:
+                if refused.code not in _OVER:
+                    raise
+        return await self._book_at(conn, row, owner, "pending", DepositStatus.HELD)
+
+    async def reverse(self, conn: Connection, row: DepositRow) -> DepositRow:
+        """A reorganisation has taken it out of the chain: the newest transfer is inverted first."""
+        for ref in (row.booked.release_ref, row.booked.conf_ref):
+            if ref is not None:
+                await self._take_back(conn, row, ref)
+        status = DepositStatus.REVERSED if row.booked.status is DepositStatus.CREDITED else DepositStatus.PENDING
+        if row.below_minimum and status is DepositStatus.PENDING:
+            status = DepositStatus.BELOW_MINIMUM
+        return row.now_booked(
+            status=status,
+            conf_ref=None,
+            place=None,
+            release_ref=None,
+            over_limit=row.booked.status is DepositStatus.HELD,
+            credited_at=None,
+            final_at=None,
+        )
+
+    async def _book_at(
+        self,
+        conn: Connection,
+        row: DepositRow,
+        owner: Payer | None,
+        place: Place,
+        status: DepositStatus,
+        counts: list[Count] | None = None,
+    ) -> DepositRow:
+        charge, repaid_msat = None, Msat(0)
+        if owner is not None and place == "wallet":
+            charge = await self._charge(conn, row, owner)
+            repaid_msat = await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat))
+        posting = booked(
+            await self._ids.load(conn),
+            row.deposited,
+            place=place,
+            owner=None if owner is None else owner.ledger_account_id,
+            charge=charge,
+            repaid_msat=repaid_msat,
+            number=row.booked.confs + 1,
+            hold=row.booked.hold_ref,
+            counts=counts or (),
+        )
+        await post_new_in_tx(conn, posting)
+        return row.now_booked(
+            status=status,
+            conf_ref=posting.ref,
+            confs=row.booked.confs + 1,
+            hold_ref=None,
+            place=place,
+            credited_at=row.now if place == "wallet" else None,
+            fee_msat=charge.fee_msat if charge else Msat(0),
+            fee_version=charge and charge.version,
+            fee_level=charge and charge.level,
+            alone=row.booked.alone or status in NEEDS_OPERATOR,
+        )
+
+    async def _take_back(self, conn: Connection, row: DepositRow, ref: str) -> None:
+        legs = await read_legs(conn, ref)
+        payer = await _payer(conn, row)
+        owner = None if payer is None else payer.ledger_account_id
+        credited_msat = Msat(-sum(leg.amount_msat for leg in legs if leg.account_id == owner))
+        ids = await self._ids.load(conn)
+
+        async def post(owner_pays_msat: Msat) -> str:
+            posting = taken_back(row.deposited, ids, of=ref, legs=legs, owner=owner, owner_pays_msat=owner_pays_msat)
+            await post_new_in_tx(conn, posting)
+            return posting.ref
+
+        if payer is None or credited_msat == 0 or payer.status == "closed":
+            await post(Msat(0))
+        elif not await _takes_all(conn, payer, credited_msat, post):
+            await _lock(conn, row)
+            owner_pays_msat = min(credited_msat, await read_available_msat(conn, payer.ledger_account_id))
+            await _owe(conn, row, Msat(credited_msat - owner_pays_msat), await post(owner_pays_msat))
+
+    async def _open_owner(self, conn: Connection, row: DepositRow) -> Payer | None:
+        payer = await _payer(conn, row)
+        return None if payer is None or payer.status == "closed" else payer
+
+    async def _counts(self, conn: Connection, row: DepositRow, owner: Payer) -> tuple[list[Count], bool]:
+        """What it counts towards the limits, and whether it exceeds them for sure. A second credit counts nothing."""
+        if row.booked.over_limit or row.booked.fee_version is not None:
+            return [], row.booked.over_limit
+        prices_micro = await read_prices_micro(conn, self._limits, [owner], "deposit")
+        try:
+            return await counts_of(conn, self._limits, owner, "deposit", row.amount_msat, prices_micro), False
+        except Refused:  # there never was a price in a currency of its limits
+            return [], True
+
+    async def _charge(self, conn: Connection, row: DepositRow, owner: Payer) -> Charge:
+        """By the rules in force now, or by those of its first credit."""
+        level, version = row.booked.fee_level, row.booked.fee_version
+        if level is None or version is None:
+            level, version = owner.level, owner.fees_version
+        return await self._fees.charge(conn, "deposit", row.amount_msat, level=level, version=version)
+
+
+async def _payer(conn: Connection, row: DepositRow) -> Payer | None:
+    """The owner with the rules that are in force for him; also of a closed account."""
+    account, wallet = row.booked.account_id, row.booked.wallet_id
+    return None if account is None else await find_payer(conn, account, wallet, None)
+
+
+async def repay_in_tx(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:
+    """End the receivables of this deposit that its credit pays, each as a whole. Returns their sum."""
+    repaid_msat = Msat(0)
+    for owed in await receivable.list_open_in_tx(conn, row.id) if row.booked.confs else []:
+        if repaid_msat + owed.amount_msat <= most_msat:
+            repaid_msat = Msat(repaid_msat + owed.amount_msat)
+            await receivable.end_in_tx(conn, owed.id, "repaid", by=_ACTOR)
+    return repaid_msat
+
+
+async def _is_taken(conn: Connection, posting: Posting, unless: tuple[str, ...]) -> bool:
+    """Whether the books took it. False for a refusal with one of these codes, which leaves no trace."""
+    try:
+        async with conn.transaction():
+            await post_new_in_tx(conn, posting)
+    except Refused as refused:
+        if refused.code not in unless:
+            raise
+        return False
+    return True
+
+
+async def _takes_all(
+    conn: Connection, payer: Payer, credited_msat: Msat, post: Callable[[Msat], Awaitable[str]]
+) -> bool:
+    """Whether all could be taken back from the owner. A payment may be quicker than a look at what is left."""
+    while await read_available_msat(conn, payer.ledger_account_id) >= credited_msat:
+        try:
+            async with conn.transaction():
+                await post(credited_msat)
+        except Refused as refused:
+            if refused.code != "insufficient_funds":
+                raise
+        else:
+            return True
+    return False
+
+
+async def _lock(conn: Connection, row: DepositRow) -> None:
+    """Lock the owner's account: from now on nothing more leaves it, and what is left of it is certain."""
+    account = row.booked.account_id
+    if account is None:
+        raise InvariantBroken(f"{row.id} has no account to be locked")
+    for change in await change_in_tx(conn, account, status="locked", level=None):
+        act = Act(operator=_ACTOR, key_id="chain", action=change.action, account_id=account, subject=row.id)
+        await record_in_tx(conn, replace(act, detail={**change.detail, "why": "a reorganisation took a deposit back"}))
+
+
+async def _owe(conn: Connection, row: DepositRow, amount_msat: Msat, ref: str) -> None:
+    account, wallet = row.booked.account_id, row.booked.wallet_id
+    if account is not None and wallet is not None and amount_msat > 0:
+        await receivable.add_in_tx(
+            conn, deposit=row.id, account=account, wallet=wallet, amount_msat=amount_msat, ref=ref
+        )
