@@ -62,7 +62,7 @@ class Matcher:
         self._new: dict[str, list[CoinRow]] = {}
 
     def match(self, asked: Asked) -> Match:
-        """Name all that is known. `asked` is empty at first; a second matcher gets the answers about what is missing."""
+        """Name all that is known. `asked` is empty at first; another matcher gets answers about what is missing."""
         self._found += [_spent(each) for each in self._books.spends if each.in_force]
         for coin in self._books.coins:
             if coin.deposit is None and coin.txid in self._dead:
@@ -220,7 +220,7 @@ def _spent_by_nobody(coin: CoinRow) -> Finding:
 
 
 def _not_in_books(coin: CoinRow) -> Finding:
-    words = f"{coin.name} of {coin.amount_sat:,} sat came to {coin.address or 'the wallet'}, and is no deposit and no change"
+    words = f"{coin.name} of {coin.amount_sat:,} sat came to {coin.address or 'the wallet'} and is neither deposit nor change"
     return _about(FindingKind.COIN_NOT_IN_BOOKS, coin, -coin.amount_sat, words)
 
 

@@ -136,7 +136,7 @@ class ChainReconciliations(ChainReconciliationActivities):
         )
 
     async def _seen_height(self, cut: CoinCut, books: HotBooks) -> int:
-        """Up to which block the pump has recorded the chain of the cut; -1 while it stands on a branch that was left."""
+        """Up to which block the pump has recorded the chain of the cut. -1: it stands on a branch that was left."""
         if cut.tip.hash == books.tip.hash:
             return cut.tip.height
         (at_height,) = await self._bitcoind.hashes_at([books.tip.height])
