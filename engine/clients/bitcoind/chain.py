@@ -65,9 +65,9 @@ class Bitcoind(Node):
     async def list_since(self, block_hash: str) -> Listing:
         """All outputs in blocks after this one and in no block, up to the tip of the wallet; "" lists everything.
 
-        A block on a branch that was left counts from where the branches part. A transaction is not listed if its
-        conflict lies deeper than the block: `look_up` tells. Raises Unavailable (`behind`) when the node does not know
-        the block.
+        A block on a branch that was left counts from where the branches part. What came in is not listed any more once
+        a block holds a conflicting transaction: `look_up` tells. Raises Unavailable (`behind`) when the node does not
+        know the block.
         """
         params = (block_hash, 1, None, False, True)  # one confirmation, no `removed`, with change
         try:

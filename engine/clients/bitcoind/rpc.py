@@ -108,7 +108,8 @@ class Rpc:
             return answers
 
         answers = await ask_all()
-        if wallet is not None and all(_is_not_loaded(each) for each in answers):
+        not_loaded = [_is_not_loaded(each) for each in answers]
+        if wallet is not None and (any(not_loaded) if repeat else all(not_loaded)):
             await self._load(wallet, deadline)
             answers = await ask_all()
         return answers
