@@ -104,7 +104,9 @@ class Sight:
     block: Block | None = None
     """The block of a mined one."""
     known: bool = True
-    """Whether the wallet has the transaction. A wallet forgets none: it has not seen it, or it is another wallet."""
+    """Whether the wallet has the transaction. A wallet forgets none. So it has never seen this one, or it is not the
+    wallet that it was, such as an older copy: `GONE` then proves nothing.
+    """
 
 
 class BranchState(StrEnum):

@@ -59,9 +59,9 @@ async def test_an_error_of_bitcoind_leaves_the_connection_open(chain: Chain) -> 
         with pytest.raises(RpcFault, match="Block height out of range") as raised:
             await rpc.call("getblockhash", 10**9, repeat=False)
         assert raised.value.code == -8
-        connected = rpc._lines[0].sock
+        connected = rpc._connections[0].sock
         assert await rpc.call("getblockcount", repeat=False) == chain.height()
-        assert rpc._lines[0].sock is connected
+        assert rpc._connections[0].sock is connected
 
 
 async def test_calls_go_on_after_a_restart_in_their_midst(chain: Chain) -> None:
@@ -99,10 +99,10 @@ async def test_a_connection_that_was_idle_for_too_long_is_made_anew(chain: Chain
     chain.restart("-rpcservertimeout=1")
     async with opened(chain.url, chain.auth_file, threads=1) as rpc:
         await rpc.call("getblockcount")
-        closed = rpc._lines[0].sock
+        closed = rpc._connections[0].sock
         await asyncio.to_thread(closed.recv, 1)  # ends when bitcoind closes the connection
         assert await rpc.call("getblockcount", repeat=False) == chain.height()
-        assert rpc._lines[0].sock is not closed
+        assert rpc._connections[0].sock is not closed
 
 
 async def test_the_cookie_of_the_next_start_is_read(chain: Chain) -> None:

@@ -291,6 +291,18 @@ async def test_a_transaction_that_the_wallet_never_saw_is_not_known(chain: Chain
         assert await bitcoind.look_up([]) == {}
 
 
+async def test_a_wallet_that_has_lost_a_payment_does_not_prove_that_it_is_gone(chain: Chain) -> None:
+    """Here the node has a transaction index; without one the payment is `GONE`, and still not known."""
+    sent = chain.pay(chain.address(), 50_000)
+    chain.mine()
+    chain.call("createwallet", "empty")
+    async with hot(chain, wallet="empty") as bitcoind:
+        found = Sight(kind=SightKind.MINED, block=tip_of(chain), known=False)
+        assert await bitcoind.look_up([sent.txid]) == {sent.txid: found}
+        chain.restart("-txindex=0")
+        assert await bitcoind.look_up([sent.txid]) == {sent.txid: Sight(kind=SightKind.GONE, known=False)}
+
+
 async def test_many_transactions_are_looked_up_at_once(chain: Chain) -> None:
     sent = [chain.pay(chain.address(), 20_000) for _ in range(5)]
     async with hot(chain) as bitcoind:
