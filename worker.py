@@ -2,11 +2,12 @@
 
     payments           workflow code and the ledger's activities
     lightning-<node>   everything that calls this one node
+    onchain            everything that calls bitcoind
 
 Which activities a queue has is said in `activities/registry.py`.
 
 Any number of these processes may run. Each makes sure at start, and again every minute, that what must exist does: the
-search attributes, a pump per node, the schedules, and that every node is in the books. SIGTERM lets running activities
+search attributes, the pumps, the schedules, and that every node is in the books. SIGTERM lets running activities
 end, then leaves; what was not finished goes on in another process.
 """
 
@@ -15,7 +16,6 @@ import signal
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import timedelta
-from pathlib import Path
 
 import structlog
 from temporalio.client import Client, Interceptor
@@ -24,6 +24,8 @@ from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunn
 
 from activities import announcements, bootstrap, failures, metrics, registry
 from engine.clients.announcements import Announcer
+from engine.clients.bitcoind.chain import Bitcoind
+from engine.clients.bitcoind.rpc import Rpc
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
@@ -65,12 +67,15 @@ async def main() -> None:
             stack.push_async_callback(channel.close)
         announcer = Announcer(settings.redis_url.get_secret_value())
         stack.push_async_callback(announcer.close)
+        rpc = Rpc(settings.bitcoind_url.get_secret_value(), settings.bitcoind_auth_file)
+        stack.push_async_callback(rpc.close)
         workers = [
             _payments_worker(client, pool, nodes, announcer, settings),
+            _onchain_worker(client, pool, Bitcoind(rpc, settings.hot_wallet), settings),
             *(_node_worker(client, pool, node, settings) for node in nodes),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
-        standing = asyncio.create_task(_keep_standing(client, pool, [node.name for node in nodes], settings.ready_file))
+        standing = asyncio.create_task(_keep_standing(client, pool, settings))
         stopping = asyncio.create_task(stop.wait())
         log.info("worker runs", queues=len(workers))
         await asyncio.wait([*running, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -121,6 +126,17 @@ def _node_worker(client: Client, pool: Pool, node: registry.NodeClients, setting
     )
 
 
+def _onchain_worker(client: Client, pool: Pool, bitcoind: Bitcoind, settings: WorkerSettings) -> Worker:
+    return Worker(
+        client,
+        task_queue=queues.ONCHAIN,
+        activities=registry.onchain_activities(client, pool, bitcoind, settings),
+        interceptors=[metrics.CountingInterceptor(), failures.FailureInterceptor()],
+        activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=1),
+        graceful_shutdown_timeout=_NODE_GRACE,
+    )
+
+
 async def _connect(settings: WorkerSettings, interceptors: Sequence[Interceptor]) -> tuple[Pool, Client]:
     """Wait for Postgres and Temporal for as long as it takes: a stack may come up in any order."""
     runtime = temporal_runtime(settings)
@@ -157,12 +173,12 @@ async def _unless(stop: asyncio.Event, task: asyncio.Task[object]) -> bool:
     return not stop.is_set()
 
 
-async def _keep_standing(client: Client, pool: Pool, nodes: list[NodeName], ready_file: Path | None) -> None:
+async def _keep_standing(client: Client, pool: Pool, settings: WorkerSettings) -> None:
     """Make sure that what must exist does; tell who started us as soon as it does."""
-    ready = False
+    nodes, ready_file, ready = [NodeName(name) for name in settings.nodes], settings.ready_file, False
     while True:
         try:
-            stands = await bootstrap.ensure_standing(client, pool, nodes)
+            stands = await bootstrap.ensure_standing(client, pool, nodes, settings.hot_wallet)
             if stands and not ready and ready_file is not None:
                 await asyncio.to_thread(ready_file.touch)
             ready = ready or stands

@@ -1,4 +1,4 @@
-"""Creates what must exist in Temporal while workers run: search attributes, a pump per node, schedules, adopted nodes.
+"""Creates what must exist in Temporal while workers run: search attributes, pumps, schedules, adopted nodes.
 
 Each step looks first, or Temporal refuses it as a repeat. So any number of workers may run all steps at any time.
 """
@@ -22,19 +22,20 @@ from temporalio.client import (
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
+from engine.bank.chain.cursor import find_chain
 from engine.bank.node.node import find_pubkey
-from engine.contracts import invoice, janitor, node, pump, queues, reconciliation, search_attributes
+from engine.contracts import chain, invoice, janitor, node, pump, queues, reconciliation, search_attributes
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.ids import NodeName
-from engine.ledger.database import Pool, translated
+from engine.ledger.database import Pool, borrowed, translated
 
 _SWEEP_EVERY = timedelta(minutes=1)
 _TIDY_EVERY = timedelta(minutes=1)
 _RECONCILE_EVERY = timedelta(hours=1)
 
 
-async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> bool:
-    """Create what is missing; True when everything exists, False while a node is still being adopted.
+async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName], wallet: str) -> bool:
+    """Create what is missing; True when everything exists, False while a node or the wallet is still being adopted.
 
     Raises RPCError or Unavailable when Temporal or Postgres is away. The next call does the rest.
     """
@@ -55,6 +56,9 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName]) -> 
         else:
             await _ensure_running(client, node.adoption_start(name))
             stands = False
+    await _ensure_running(client, chain.chain_pump_start(wallet))
+    async with borrowed(pool) as conn:
+        stands = stands and await find_chain(conn, wallet) is not None
     await _ensure_schedule(
         client,
         reconciliation.scheduled_reconciliation(),

@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 from temporalio.client import Client
 
 from engine.bank import payment, reconciliation
-from engine.bank.janitor import ACCEPTED, CASES, CORRECTIONS, PAYMENTS, RUNS, Shelf
+from engine.bank.janitor import ACCEPTED, CASES, CORRECTIONS, DEPOSITS, PAYMENTS, RUNS, Shelf
 from engine.contracts.batch import BatchRequest, batch_start
 from engine.contracts.correction import Proposal, correction_start
+from engine.contracts.deposit import LeftAlone, deposit_again
 from engine.contracts.payment import PaymentRequest, payment_start
 from engine.contracts.reconciliation import OpenCase, RunStatus, case_start
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
@@ -23,6 +24,7 @@ CALL_LIMIT = timedelta(seconds=10)
 
 _PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(BatchRequest)
 _PROPOSAL, _CASE = TypeAdapter(Proposal), TypeAdapter(OpenCase)
+_DEPOSIT = TypeAdapter(LeftAlone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +91,12 @@ async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any
 
 
 async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
-    case = _CASE.validate_python({"case": facts["id"], **{name: facts[name] for name in facts if name != "id"}})
+    case = _CASE.validate_python({"case": facts["id"], **_without_id(facts)})
     await _begin(client, case_start(case))
+
+
+async def _begin_deposit(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
+    await _begin(client, deposit_again(_DEPOSIT.validate_python({"deposit": facts["id"], **_without_id(facts)})))
 
 
 async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
@@ -106,8 +112,13 @@ KINDS: Mapping[str, Kind] = {
     "corrections": Kind(CORRECTIONS, _begin_correction),
     "cases": Kind(CASES, _begin_case),
     "runs": Kind(RUNS, _end_run),
+    "deposits": Kind(DEPOSITS, _begin_deposit),
 }
 """Every kind of row that `engine/contracts/janitor.py` names."""
+
+
+def _without_id(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: facts[name] for name in facts if name != "id"}
 
 
 async def _begin(client: Client, start: WorkflowStart[Any]) -> None:

@@ -19,10 +19,15 @@ from activities import (
     pump,
     quote,
 )
+from activities.chain import deposit
+from activities.chain import pump as chain_pump
+from activities.chain.pool import PoolKeeper
+from activities.chain.wake import Waker
 from activities.reconciliation import place, reconciliation
 from activities.sending import sending
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
+from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.lnd.client import LndNode
 from engine.clients.lnd.history import LndHistory
 from engine.clients.lnd.route import LndRoutes
@@ -66,6 +71,7 @@ def payment_activities(
         reconciliation.Reconciliations(pool),
         correction.Corrections(pool),
         janitor.Janitor(pool, client),
+        deposit.Deposits(pool, chart),
     )
 
 
@@ -81,6 +87,25 @@ def node_activities(
         quote.Quotes(clients.routes),
         node.NodePositions(clients.node),
         place.PlaceReconciliations(clients.node, clients.history, pool, client),
+    )
+
+
+def onchain_activities(
+    client: Client, pool: Pool, bitcoind: Bitcoind, settings: WorkerSettings
+) -> list[Callable[..., Any]]:
+    """Those of the queue `onchain`: everything that calls bitcoind."""
+    keeper = PoolKeeper(
+        bitcoind, pool, wallet=settings.hot_wallet, size=settings.address_pool, address_type=settings.address_type
+    )
+    return activities_of(
+        chain_pump.ChainPump(
+            bitcoind,
+            pool,
+            network=settings.bitcoin_network,
+            waker=Waker(pool, client, settings.deposits_together),
+            announcements=settings.bitcoind_zmq,
+            keeper=keeper,
+        ),
     )
 
 

@@ -169,7 +169,7 @@ class Booking:
         return None if payer is None or payer.status == "closed" else payer
 
     async def _counts(self, conn: Connection, row: DepositRow, owner: Payer) -> tuple[list[Count], bool]:
-        """What it counts towards the limits, and whether it exceeds them for sure. One credited before counts no more."""
+        """What it counts towards the limits, and whether it exceeds them for sure. A second credit counts nothing."""
         if row.booked.over_limit or row.booked.fee_version is not None:
             return [], row.booked.over_limit
         prices_micro = await read_prices_micro(conn, self._limits, [owner], "deposit")

@@ -79,6 +79,16 @@ RUNS = Shelf(
 )
 
 
+DEPOSITS = Shelf(
+    owed="""SELECT id, created_at AS at, ARRAY[workflow_id] AS workflow_ids FROM bank.deposits d
+             WHERE (alone AND (hold_ref IS NOT NULL OR (conf_ref IS NOT NULL AND final_at IS NULL)))
+                OR status IN ('held', 'unattributed')
+                OR EXISTS (SELECT FROM bank.receivables r WHERE r.deposit_id = d.id AND r.status = 'open')""",
+    facts="SELECT id, workflow_id, txid, amount_sat, account_id FROM bank.deposits WHERE id = ANY($1)",
+)
+"""Deposits that are followed by a workflow of their own, or wait for operators. The pump wakes all others."""
+
+
 async def list_owed(
     conn: Connection, shelf: Shelf, *, after: tuple[datetime, str], age: timedelta, limit: int
 ) -> list[Owed]:

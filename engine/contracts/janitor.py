@@ -20,6 +20,7 @@ LOOKED_AFTER = {
     "CorrectionWorkflow": ("corrections",),
     "CaseWorkflow": ("cases",),
     "ReconciliationWorkflow": ("runs",),
+    "DepositWorkflow": ("deposits",),
 }
 """Each workflow, and the kinds of rows that wait for it. A forced end belongs to the payment's workflow."""
 
@@ -27,6 +28,8 @@ LOOKED_AFTER_ELSEWHERE = {
     "ReceiveWorkflow": "the sweep compares what the pump has handed on with what is credited",
     "ReceiptPageWorkflow": "as ReceiveWorkflow",
     "InvoiceSweepWorkflow": "a schedule",
+    "DepositPageWorkflow": "the pump wakes whatever is due by its row",
+    "ChainPumpWorkflow": "every worker makes sure of it, each minute",
     "LndPumpWorkflow": "every worker makes sure of it, each minute; the notes to cancel invoices wait for it",
     "AdoptNodeWorkflow": "every worker makes sure of it until the node is in the books",
     "QuoteWorkflow": "owns nothing: who asked is told that nobody can tell",

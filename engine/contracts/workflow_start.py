@@ -45,9 +45,9 @@ class WorkflowStart(Generic[R]):
 
 
 async def start_workflow(
-    client: Client, start: WorkflowStart[R], *, call_limit: timedelta | None = None
+    client: Client, start: WorkflowStart[R], *, call_limit: timedelta | None = None, signal: str | None = None
 ) -> WorkflowHandle[Any, R]:
-    """Start the workflow on the workflows' queue, or find it, as its policies say.
+    """Start the workflow on the workflows' queue, or find it, as its policies say. Either way it gets the signal.
 
     Raises WorkflowAlreadyStartedError when the policies allow neither, RPCError, and RuntimeError when a lazy client
     cannot connect.
@@ -65,5 +65,6 @@ async def start_workflow(
         static_summary=start.summary,
         static_details=start.details,
         search_attributes=start.attributes,
+        start_signal=signal,
         rpc_timeout=call_limit,
     )

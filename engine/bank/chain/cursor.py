@@ -23,7 +23,7 @@ class Chain:
     wallet: str
     network: str
     anchor: Block
-    """The tip when the wallet was adopted. A bitcoind without it is on another chain."""
+    """The lowest block that was remembered at the adoption."""
     tip: Block
     work: str
     """The chain work of the tip: 64 hex digits, to be compared as text."""
@@ -59,21 +59,24 @@ async def read_tip_height(conn: Connection) -> int:
     return height or 0
 
 
-async def adopt_in_tx(conn: Connection, wallet: str, *, network: str, tip: Block, work: str) -> bool:
-    """Write the wallet's row and its first block. False when it was adopted before."""
+async def adopt_in_tx(conn: Connection, wallet: str, *, network: str, blocks: Sequence[Block], work: str) -> bool:
+    """Write the wallet's row and its first blocks: from the anchor to the tip. False when it was adopted before."""
     with translated():
         added: str | None = await conn.fetchval(
-            """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work)
-               VALUES ($1, $2, $3, $4, $3, $4, $5) ON CONFLICT DO NOTHING RETURNING wallet""",
+            """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work,
+                                       adopted_height)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $5) ON CONFLICT DO NOTHING RETURNING wallet""",
             wallet,
             network,
-            tip.height,
-            tip.hash,
+            blocks[0].height,
+            blocks[0].hash,
+            blocks[-1].height,
+            blocks[-1].hash,
             work,
         )
     if added is None:
         return False
-    await _remember_in_tx(conn, wallet, [tip])
+    await _remember_in_tx(conn, wallet, blocks)
     return True
 
 

@@ -1,0 +1,69 @@
+"""Adopts the hot wallet: what it holds becomes the bank's capital, once, and the chain is followed from that tip on."""
+
+from engine.bank.chain import cursor
+from engine.bank.chain.opening import OpeningCoin, add_coins_in_tx
+from engine.clients.bitcoind.chain import Bitcoind, Coin, CoinCut
+from engine.clients.bitcoind.health import explain
+from engine.domain.deposit import Block, Outpoint
+from engine.domain.errors import Unavailable
+from engine.domain.ids import BlockHash, Txid
+from engine.domain.money import Sat, sat_to_msat
+from engine.ledger.chart import Chart
+from engine.ledger.database import Pool, borrowed, transaction
+from engine.ledger.postings.wallet import adopted
+from engine.ledger.store import post_new_in_tx
+
+_REMEMBERED_BEFORE = 100
+"""So many blocks below the tip are remembered from the beginning: a reorganisation may reach below the adoption."""
+
+
+class Adoption:
+    """Bound to one bitcoind. The wallet is named with each call."""
+
+    def __init__(self, bitcoind: Bitcoind, pool: Pool, network: str) -> None:
+        self._bitcoind = bitcoind
+        self._pool = pool
+        self._network = network
+        self._ids = Chart()
+
+    async def adopt(self, wallet: str) -> bool:
+        """Book the opening. False when it was done before. Raises Unavailable while the chain moves."""
+        async with borrowed(self._pool) as conn:
+            if await cursor.find_chain(conn, wallet) is not None:
+                return False
+        info = await self._bitcoind.read_info()
+        hindrance = explain(info, network=self._network)
+        if hindrance is not None and not info.initial_download:
+            raise hindrance.error()
+        cut = await self._bitcoind.read_coins()
+        lowest = max(1, cut.tip.height - _REMEMBERED_BEFORE)
+        hashes = await self._bitcoind.hashes_at(range(lowest, cut.tip.height + 1))
+        if info.tip.hash != cut.tip.hash or not hashes or hashes[-1] != cut.tip.hash:
+            raise Unavailable("the chain has moved while the wallet was read")
+        blocks = [
+            Block(height=height, hash=BlockHash(found))
+            for height, found in enumerate(hashes, lowest)
+            if found is not None
+        ]
+        return await self._write(wallet, info.work, cut, blocks)
+
+    async def _write(self, wallet: str, work: str, cut: CoinCut, blocks: list[Block]) -> bool:
+        coins = [coin for coin in cut.coins if coin.confirmations > 0]
+        async with transaction(self._pool) as conn:
+            if not await cursor.adopt_in_tx(conn, wallet, network=self._network, blocks=blocks, work=work):
+                return False
+            await add_coins_in_tx(conn, [_opening(cut, coin) for coin in coins])
+            total_sat = Sat(sum(coin.amount_sat for coin in coins))
+            posting = adopted(await self._ids.load(conn), wallet, sat_to_msat(total_sat))
+            if posting is not None:
+                await post_new_in_tx(conn, posting)
+        return True
+
+
+def _opening(cut: CoinCut, coin: Coin) -> OpeningCoin:
+    return OpeningCoin(
+        outpoint=Outpoint(txid=Txid(coin.txid), vout=coin.vout),
+        amount_sat=Sat(coin.amount_sat),
+        address=coin.address,
+        block_height=cut.tip.height - coin.confirmations + 1,
+    )

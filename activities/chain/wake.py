@@ -1,0 +1,55 @@
+"""Starts or signals the workflow of each deposit whose next step is due: one each, or one for a page of them."""
+
+import asyncio
+from collections.abc import Sequence
+
+from temporalio.client import Client
+
+from engine.bank.chain.due import Due, list_due
+from engine.contracts.deposit import DepositPage, deposit_start, deposits_start
+from engine.contracts.workflow_start import start_workflow
+from engine.domain.ids import DepositId
+from engine.ledger.database import Pool, borrowed
+
+_MOST = 20_000
+_SIDE_BY_SIDE = 16
+_TOLD_AGAIN_AFTER_S = 20
+"""How long a workflow that was told has to book its step before it is told again."""
+
+
+class Waker:
+    """Remembers whom it told, so that no workflow is told at each look."""
+
+    def __init__(self, pool: Pool, client: Client, together: int) -> None:
+        self._pool = pool
+        self._client = client
+        self._together = together
+        self._told: dict[DepositId, float] = {}
+
+    async def wake(self, tip_height: int) -> None:
+        """Wake the workflows of all that is due. Returns when Temporal has accepted them. A repeat is harmless."""
+        now = asyncio.get_running_loop().time()
+        async with borrowed(self._pool) as conn:
+            due = await list_due(conn, tip_height, _MOST)
+        self._told = {each.id: self._told[each.id] for each in due if each.id in self._told}
+        new = [each for each in due if now - self._told.get(each.id, -_TOLD_AGAIN_AFTER_S) >= _TOLD_AGAIN_AFTER_S]
+        shared = [each.id for each in new if not each.alone]
+        gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+        async def one(each: Due) -> None:
+            async with gate:
+                start = deposit_start(
+                    each.id, each.workflow_id, txid=each.txid, amount_sat=each.amount_sat, account=each.account_id
+                )
+                await start_workflow(self._client, start, signal="chain_moved")
+
+        async def page(deposits: Sequence[DepositId]) -> None:
+            async with gate:
+                start = deposits_start(DepositPage(deposits=list(deposits), height=tip_height))
+                await start_workflow(self._client, start)
+
+        await asyncio.gather(
+            *(one(each) for each in new if each.alone),
+            *(page(shared[at : at + self._together]) for at in range(0, len(shared), self._together)),
+        )
+        self._told |= {each.id: now for each in new}
