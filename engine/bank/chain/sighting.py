@@ -60,7 +60,7 @@ _KNOWN = """SELECT id, txid, vout, address, sight, block_hash, conf_ref IS NOT N
   FROM bank.deposits d WHERE {which} ORDER BY id FOR UPDATE"""
 
 
-async def list_unsettled_txids(conn: Connection, above: int) -> set[Txid]:
+async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
     """The transactions whose place may have changed: mined above this height, or not mined and not given up."""
     with translated():
         rows = await conn.fetch(
@@ -69,7 +69,7 @@ async def list_unsettled_txids(conn: Connection, above: int) -> set[Txid]:
                       WHERE sight = 'mempool' OR (sight = 'gone' AND (conf_ref IS NOT NULL OR hold_ref IS NOT NULL))""",
             above,
         )
-    return {Txid(row["txid"]) for row in rows}
+    return {row["txid"] for row in rows}
 
 
 async def list_known_txids(conn: Connection, txids: Iterable[str]) -> set[str]:

@@ -3,7 +3,7 @@
 from infra.migrations.sql import execute_file
 
 revision = "0029"
-down_revision = "0026"
+down_revision = "0028"
 branch_labels = None
 depends_on = None
 
