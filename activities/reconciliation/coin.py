@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from engine.bank.chain.cut import CoinRow, HotBooks, SpendRow, sum_corrected
 from engine.clients.bitcoind.answer import CoinCut, Outpoint, Sight, SightKind
 from engine.contracts.reconciliation import HOT, AccountComparison, Finding, FindingKind, InFlight, Suspect
-from engine.domain.deposit import COINBASE_DEPTH, depth
 from engine.domain.money import Sat, sat_to_msat
 
 MOST_NAMED = 100
@@ -36,6 +35,19 @@ class Asked:
     owned: Mapping[str, bool] = field(default_factory=dict[str, bool])
     """By address, whether the wallet has its key."""
 
+    def and_then(self, more: "Asked") -> "Asked":
+        """Both together."""
+        return Asked(
+            spends={**self.spends, **more.spends},
+            sights={**self.sights, **more.sights},
+            unspent={**self.unspent, **more.unspent},
+            owned={**self.owned, **more.owned},
+        )
+
+    def list_gone(self) -> set[str]:
+        """The transactions that are in no block and not in the mempool."""
+        return {txid for txid, sight in self.sights.items() if sight.known and sight.kind is SightKind.GONE}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Match:
@@ -47,44 +59,51 @@ class Match:
 
 
 class Matcher:
-    """One cut and the books of the same moment. `seen_height` is up to where the pump has recorded this chain."""
+    """One cut, the books of the same moment, and what bitcoind said of missing coins; used once.
 
-    def __init__(self, cut: CoinCut, books: HotBooks, seen_height: int) -> None:
-        self._cut, self._books, self._seen_height = cut, books, seen_height
+    `seen_height` is up to where the pump has recorded the chain of the cut.
+    """
+
+    def __init__(self, cut: CoinCut, books: HotBooks, seen_height: int, asked: Asked) -> None:
+        self._cut, self._books, self._seen_height, self._asked = cut, books, seen_height, asked
         self._heights = {
             (each.txid, each.vout): cut.tip.height + 1 - each.confirmations if each.confirmations else None
             for each in cut.coins
         }
-        self._dead = {each.spender for each in books.spends if not each.in_force}
+        self._dead = {each.spender for each in books.spends if not each.in_force} | asked.list_gone()
         self._in_flight: list[tuple[str, CoinRow, int]] = []
         self._found: list[Finding] = []
         self._missing: list[CoinRow] = []
         self._new: dict[str, list[CoinRow]] = {}
 
-    def match(self, asked: Asked) -> Match:
-        """Name all that is known. `asked` is empty at first; another matcher gets answers about what is missing."""
-        self._found += [_spent(each) for each in self._books.spends if each.in_force]
+    def match(self) -> Match:
+        """Name all that is known."""
+        self._found += [_spent(each) for each in self._books.spends if each.spender not in self._dead]
         for coin in self._books.coins:
             if coin.deposit is None and coin.txid in self._dead:
                 continue
-            if coin.held:
-                self._place_held(coin, asked)
+            if self._is_held(coin):
+                self._place_held(coin)
             elif coin.spent_by is not None and coin.spent_by not in self._dead:
                 self._place_spent(coin)
             else:
                 self._place_unlisted(coin)
-        self._explain_missing(asked)
+        self._explain_missing()
         found = _less_corrections(self._found, sum_corrected(self._books.corrections))
         return Match(account=self._compare(), findings=found, missing=self._missing)
 
-    def _place_held(self, coin: CoinRow, asked: Asked) -> None:
+    def _is_held(self, coin: CoinRow) -> bool:
+        """The change of a transaction that has replaced another, which bitcoind does not trust, is the wallet's too."""
+        return coin.held or (coin.listed and coin.txid in self._asked.spends)
+
+    def _place_held(self, coin: CoinRow) -> None:
         if coin.deposit is not None:
             if not coin.booked:
                 self._in_flight.append(("deposit", coin, -1))
         elif coin.recorded and not coin.gone:
             if not coin.own and not coin.opening:
                 self._found.append(_not_in_books(coin))
-        elif coin.txid in asked.spends:
+        elif coin.txid in self._asked.spends:
             self._new.setdefault(coin.txid, []).append(coin)
         elif (height := self._heights[coin.txid, coin.vout]) is None or height > self._seen_height:
             self._in_flight.append(("coin_not_recorded", coin, -1))
@@ -107,10 +126,10 @@ class Matcher:
         elif coin.booked or coin.opening or (coin.own and not coin.gone):
             self._missing.append(coin)
 
-    def _explain_missing(self, asked: Asked) -> None:
+    def _explain_missing(self) -> None:
         """Take out of the missing coins what is known of them."""
         by_point = {(each.txid, each.vout): each for each in self._missing}
-        for spender, points in asked.spends.items():
+        for spender, points in self._asked.spends.items():
             spent = [by_point.pop(point) for point in points if point in by_point]
             if spent or spender in self._new:
                 self._found.append(_spent(_as_row(spender, spent, self._new.get(spender, []))))
@@ -118,27 +137,27 @@ class Matcher:
         for point, coin in by_point.items():
             if coin.block_height is not None and coin.block_height > self._cut.tip.height:
                 self._in_flight.append(("coin_after_cut", coin, 1))
-            elif coin.txid in asked.sights:
-                self._explain(coin, asked.sights[coin.txid], unspent=asked.unspent[point], asked=asked)
+            elif point in self._asked.unspent:
+                self._explain(coin, self._asked.sights[coin.txid], unspent=self._asked.unspent[point])
             else:
                 self._missing.append(coin)
 
-    def _explain(self, coin: CoinRow, sight: Sight, *, unspent: bool, asked: Asked) -> None:
-        has_key = sight.known and asked.owned.get(coin.address or "", coin.address is None)
+    def _explain(self, coin: CoinRow, sight: Sight, *, unspent: bool) -> None:
+        has_key = sight.known and self._asked.owned.get(coin.address or "", coin.address is None)
         if sight.known and (sight.kind is SightKind.MEMPOOL or (sight.kind is SightKind.GONE and coin.booked)):
             self._in_flight.append(("deposit_left_chain" if coin.booked else "coin_left_chain", coin, 1))
         elif sight.known and sight.kind is SightKind.GONE:
             self._missing.append(coin)
-        elif unspent and has_key and depth(coin.block_height, self._cut.tip.height) < COINBASE_DEPTH:
-            self._in_flight.append(("coin_immature", coin, 1))
+        elif unspent and has_key:
+            self._in_flight.append(("coin_not_listed", coin, 1))
         elif unspent:
-            self._found.append(_without_key(coin, sight, owned=has_key))
+            self._found.append(_without_key(coin, sight))
         else:
             self._found.append(_spent_by_nobody(coin))
 
     def _compare(self) -> AccountComparison:
         held_sat = sum(each.amount_sat for each in self._cut.coins if each.confirmations > 0 or each.safe)
-        held_sat += sum(each.amount_sat for each in self._books.coins if each.held and not each.sure)
+        held_sat += sum(each.amount_sat for each in self._books.coins if self._is_held(each) and not each.sure)
         place_msat, in_flight = _msat(held_sat), _named(self._in_flight)
         return AccountComparison(
             account=HOT,
@@ -220,18 +239,12 @@ def _spent_by_nobody(coin: CoinRow) -> Finding:
 
 
 def _not_in_books(coin: CoinRow) -> Finding:
-    words = f"{coin.name} of {coin.amount_sat:,} sat came to {coin.address or 'the wallet'} and is neither deposit nor change"
+    words = f"{coin.name} of {coin.amount_sat:,} sat came to {coin.address or 'us'} and is neither deposit nor change"
     return _about(FindingKind.COIN_NOT_IN_BOOKS, coin, -coin.amount_sat, words)
 
 
-def _without_key(coin: CoinRow, sight: Sight, *, owned: bool) -> Finding:
-    why = (
-        "does not list it"
-        if owned
-        else "has no key for it"
-        if sight.known
-        else "does not know its transaction: it may lack the key, or a rescan"
-    )
+def _without_key(coin: CoinRow, sight: Sight) -> Finding:
+    why = "has no key for it" if sight.known else "does not know its transaction: it lacks the key, or a rescan"
     words = f"{coin.name} of {coin.amount_sat:,} sat is unspent, and the wallet {why}"
     return _about(FindingKind.COIN_WITHOUT_KEY, coin, coin.amount_sat, words)
 

@@ -29,10 +29,11 @@ from engine.contracts.reconciliation import HOT, ChainComparison, ChainReconcili
 from engine.ledger.database import Pool, snapshot
 
 _CUTS = 20
-_PAUSE_S = 0.25
 _ALIKE = 5
 """So many cuts in a row must leave the same while the pump is away."""
 _MOST_ASKED = 100
+_ROUNDS = 3
+"""An answer may show that a spend is not in force, and so that the coins which it spent are missing."""
 _BACK = 6
 """So many blocks before the cut the wallet's own transactions are listed, to name what spends a missing coin."""
 
@@ -61,9 +62,10 @@ class _Look:
 class ChainReconciliations(ChainReconciliationActivities):
     """Bound to one wallet of one bitcoind."""
 
-    def __init__(self, bitcoind: Bitcoind, pool: Pool) -> None:
+    def __init__(self, bitcoind: Bitcoind, pool: Pool, *, pause_s: float = 0.25) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
+        self._pause_s = pause_s
 
     @activity.defn
     async def compare_chain(self, comparison: ChainComparison) -> PlaceReport:
@@ -111,16 +113,21 @@ class ChainReconciliations(ChainReconciliationActivities):
             if len(before) == _CUTS:
                 alike = {each.outcome for each in before[-_ALIKE:]}
                 return look, look.clean or (len(alike) == 1 and not any(each.quiet for each in before[-_ALIKE:]))
-            await asyncio.sleep(_PAUSE_S)
+            await asyncio.sleep(self._pause_s)
 
     async def _look(self, wallet: str, since: datetime, explained: Sequence[NewCase]) -> _Look:
         cut = await self._bitcoind.read_coins()
         async with snapshot(self._pool) as conn:
             books = await read_books(conn, wallet, cut.coins, since)
         seen_height = await self._seen_height(cut, books)
-        match = Matcher(cut, books, seen_height).match(Asked())
-        if match.missing:
-            match = Matcher(cut, books, seen_height).match(await self._ask(cut, match.missing[:_MOST_ASKED]))
+        asked = Asked()
+        match = Matcher(cut, books, seen_height, asked).match()
+        for _ in range(_ROUNDS):
+            unknown = [each for each in match.missing if (each.txid, each.vout) not in asked.unspent]
+            if not unknown:
+                break
+            asked = asked.and_then(await self._ask(cut, unknown[:_MOST_ASKED]))
+            match = Matcher(cut, books, seen_height, asked).match()
         findings = match.findings
         left = matching.rests([match.account], findings)
         if left:

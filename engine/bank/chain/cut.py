@@ -1,8 +1,8 @@
 """What a reconciliation of the hot wallet reads from the books, in one snapshot: only what may make a difference.
 
 The coins that bitcoind lists are handed in, and compared here. Rows come back for coins that only one side has, for
-deposits that are not settled, and for what was spent or came in outside of the books. So the cost grows with the
-wallet's unspent coins and with recent events, not with history.
+deposits that are not settled, for coins of recent spends, and for what came in outside of the books. So the cost grows
+with the wallet's unspent coins and with recent events, not with history.
 """
 
 from collections.abc import Collection, Sequence
@@ -163,6 +163,9 @@ odd AS (
     UNION
     SELECT d.txid, d.vout FROM bank.deposits d WHERE {WATCHED}
     UNION
+    SELECT s.txid, s.vout FROM bank.coin_spends s
+     WHERE (NOT s.gone AND s.block_height IS NULL) OR s.block_height > (SELECT max(tip_height) FROM bank.chains) - 100
+    UNION
     SELECT c.txid, c.vout FROM bank.coins c
      WHERE NOT c.opening AND NOT c.gone AND (c.seen_at >= $6 OR c.txid = ANY($7))
        AND NOT EXISTS (SELECT FROM bank.deposits d WHERE d.txid = c.txid AND d.vout = c.vout)
@@ -175,7 +178,7 @@ SELECT o.txid, o.vout, coalesce(c.amount_sat, l.amount_sat, d.amount_sat) AS amo
   FROM odd o LEFT JOIN bank.coins c ON c.txid = o.txid AND c.vout = o.vout
   LEFT JOIN listed l ON l.txid = o.txid AND l.vout = o.vout
   LEFT JOIN bank.deposits d ON d.txid = o.txid AND d.vout = o.vout
- ORDER BY amount_sat DESC, o.txid, o.vout"""  # noqa: S608 - constants
+ WHERE num_nonnulls(c.txid, l.txid, d.txid) > 0 ORDER BY amount_sat DESC, o.txid, o.vout"""  # noqa: S608 - constants
 
 _SPENDS = """
 SELECT s.spender, sum(c.amount_sat)::bigint AS spent_sat,
