@@ -138,8 +138,8 @@ class Chain(Regtest):
         for wallet in (MINER, HOT, STRANGER):
             self.rpc().have_wallet(wallet)
         self.call("setmocktime", 0)
-        while self.mempool():
-            self.mine()
+        if waiting := self.mempool():
+            self.mine(txs=waiting)
 
     def close(self) -> None:
         """End the line and the node."""

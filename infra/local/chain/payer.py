@@ -6,10 +6,10 @@ often an address is paid, what replaces what. They have no lock time, which Bitc
 
 import math
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from infra.local.bitcoin_rpc import BitcoinRpc
 from infra.local.chain.block import Coin, bare_multisig, unsigned
@@ -32,16 +32,18 @@ class Sent:
         return f"{self.txid}:{self.vout}"
 
 
+class Rpc(Protocol):
+    """How the node is reached, or one of its wallets: `chain.rpc("hot").call("getbalances")`."""
+
+    def __call__(self, wallet: str | None = None) -> BitcoinRpc: ...
+
+
 class Payer:
     """One wallet of one node."""
 
-    def __init__(self, rpc: Callable[[str | None], BitcoinRpc], wallet: str) -> None:
-        self._rpc, self.payer = rpc, wallet
+    def __init__(self, rpc: Rpc, wallet: str) -> None:
+        self.rpc, self.payer = rpc, wallet
         self._turn = threading.RLock()
-
-    def rpc(self, wallet: str | None = None) -> BitcoinRpc:
-        """The node, or one of its wallets: `chain.rpc("hot").call("getbalances")`. Errors are `RpcError`."""
-        return self._rpc(wallet)
 
     def call(self, method: str, *params: object, wallet: str | None = None) -> Any:  # noqa: ANN401 - JSON
         """One call; raises `RpcError`."""
@@ -90,15 +92,16 @@ class Payer:
         """A transaction (hex) that spends the same coins elsewhere. Nobody has seen it yet."""
         return self._signed(sent.coins, [], fee_rate)
 
-    def return_(self, content: str) -> str:
-        """Broadcast a transaction once more; returns its txid. What is in the mempool already stays there."""
-        return self.send(content)
-
     def send(self, content: str) -> str:
-        """Broadcast a transaction, and wait until the wallets know of it; returns its txid."""
+        """Broadcast a transaction, perhaps once more, and wait until the wallets know of it; returns its txid.
+
+        What is in the mempool already stays there.
+        """
         txid = str(self.call("sendrawtransaction", content))
         self.sync()
         return txid
+
+    return_ = send
 
     def multisig(self, address: str, amount_sat: int, also_sat: int) -> Sent:
         """A payment to a bare 1-of-2 multisig with this address's key, and perhaps to the address; not broadcast."""
