@@ -23,7 +23,7 @@ from activities.chain import deposit, deposit_decision
 from activities.chain import pump as chain_pump
 from activities.chain.pool import PoolKeeper
 from activities.chain.wake import Waker
-from activities.reconciliation import place, reconciliation
+from activities.reconciliation import hot, place, reconciliation
 from activities.sending import sending
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
@@ -107,6 +107,7 @@ def onchain_activities(
             announcements=settings.bitcoind_zmq,
             keeper=keeper,
         ),
+        hot.ChainReconciliations(bitcoind, pool),
     )
 
 
