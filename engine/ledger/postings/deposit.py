@@ -101,6 +101,7 @@ def booked(  # noqa: PLR0913 - the facts of one event
             None,
             [(ids.deposits_pending if place == "pending" else ids.suspense_in, int(deposit.amount_msat))],
         )
+    counts_here = hold is None and owner in {account for account, msat in parts if msat}
     return Posting(
         ref=f"chain:{deposit.outpoint}:conf:{number}",
         template="deposit_credited" if place == "wallet" else "deposit_parked",
@@ -110,7 +111,7 @@ def booked(  # noqa: PLR0913 - the facts of one event
         metadata={"deposit": deposit.id, **fee_facts(charge)},
         legs=[debit(ids.hot, deposit.amount_msat), *(credit(account, msat) for account, msat in parts if msat)],
         relates_to=[] if hold is None else [hold],
-        counted=Counted(owner, counts) if owner is not None and counts and hold is None else None,
+        counted=Counted(owner, counts) if owner is not None and counts and counts_here else None,
     )
 
 
