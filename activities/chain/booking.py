@@ -21,7 +21,7 @@ from engine.domain.money import Msat
 from engine.ledger.book import Posting
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection
-from engine.ledger.postings.deposit import booked, dropped, reversal_ref, seen, taken_back
+from engine.ledger.postings.deposit import booked, dropped, seen, taken_back
 from engine.ledger.store import post_new_in_tx
 
 _ACTOR = "deposit"
@@ -152,25 +152,18 @@ class Booking:
         credited_msat = Msat(-sum(leg.amount_msat for leg in legs if leg.account_id == owner))
         ids = await self._ids.load(conn)
 
-        async def post(owner_pays_msat: Msat) -> None:
+        async def post(owner_pays_msat: Msat) -> str:
             posting = taken_back(row.deposited, ids, of=ref, legs=legs, owner=owner, owner_pays_msat=owner_pays_msat)
             await post_new_in_tx(conn, posting)
+            return posting.ref
 
+        repaid_msat = -sum(leg.amount_msat for leg in legs if leg.account_id == ids.loss)
         if payer is None or payer.status == "closed":
             await post(Msat(0))
-            return
-        # What this credit had repaid is owed again: it is a loss once more.
-        owed_msat = Msat(-sum(leg.amount_msat for leg in legs if leg.account_id == ids.loss))
-        if credited_msat == 0:
-            await post(Msat(0))
-        elif not await _takes_all(conn, payer, credited_msat, post):
+        elif repaid_msat or not await _takes_all(conn, payer, credited_msat, post):
             await _lock(conn, row)
             owner_pays_msat = min(credited_msat, await read_available_msat(conn, payer.ledger_account_id))
-            await post(owner_pays_msat)
-            owed_msat = Msat(owed_msat + credited_msat - owner_pays_msat)
-        if owed_msat:
-            await _lock(conn, row)
-            await _owe(conn, row, owed_msat, reversal_ref(ref))
+            await _owe(conn, row, Msat(repaid_msat + credited_msat - owner_pays_msat), await post(owner_pays_msat))
 
     async def _open_owner(self, conn: Connection, row: DepositRow) -> Payer | None:
         payer = await _payer(conn, row)
@@ -223,7 +216,7 @@ async def _is_taken(conn: Connection, posting: Posting, unless: tuple[str, ...])
 
 
 async def _takes_all(
-    conn: Connection, payer: Payer, credited_msat: Msat, post: Callable[[Msat], Awaitable[None]]
+    conn: Connection, payer: Payer, credited_msat: Msat, post: Callable[[Msat], Awaitable[str]]
 ) -> bool:
     """Whether all could be taken back from the owner. A payment may be quicker than a look at what is left."""
     while await read_available_msat(conn, payer.ledger_account_id) >= credited_msat:
