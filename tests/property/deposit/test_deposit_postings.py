@@ -147,7 +147,7 @@ def bookings(draw: st.DrawFn) -> tuple[int, Place, int, int]:
 
 @settings(deadline=None)
 @given(amounts, st.integers(1, 10**6))
-def test_what_is_seen_is_promised_to_its_owner_alone(amount: int, number: int) -> None:
+def test_an_incoming_deposit_is_promised_to_its_owner_alone(amount: int, number: int) -> None:
     made = postings.seen(IDS, deposit(amount), owner=ALICE, number=number, counts=COUNTS)
     assert moves(made) == {IDS.hot: amount, ALICE: -amount}
     assert made.counted is not None
@@ -201,7 +201,7 @@ def test_a_reversal_takes_all_out_of_the_hot_wallet_and_only_what_is_there_from_
 
 @settings(deadline=None)
 @given(amounts, st.sampled_from(PLACES[1:]), st.data())
-def test_what_is_released_leaves_its_place_whole(amount: int, place: Place, data: st.DataObject) -> None:
+def test_a_released_deposit_leaves_its_place_whole(amount: int, place: Place, data: st.DataObject) -> None:
     fee = data.draw(st.integers(0, amount))
     charge = Charge(fee_msat=Msat(fee), version=1, level=0)
     parked, moved_on = booked(place, amount), released(place, amount, charge)
