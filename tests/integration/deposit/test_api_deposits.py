@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from tests.helpers.deposit import Depositor
 
 from engine.ledger.checks import find_broken_rules
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, Json, User, is_problem, running_api
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration

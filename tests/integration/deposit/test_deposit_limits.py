@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.helpers.deposit import Depositor
 
 from engine.bank.limit import LimitBooks, counts_of, find_payer
 from engine.bank.rulebook import read_current, set_in_tx
@@ -16,6 +15,7 @@ from engine.domain.money import Msat
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, User, is_problem
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.limit import rulebook, set_limits, set_price, shown, used
 from tests.helpers.payer import Payers, running_payers
 

@@ -7,13 +7,13 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.helpers.deposit import Depositor
 
 from engine.domain.ids import DepositId
 from engine.ledger.checks import find_broken_rules
 from engine.views.balance import find_balance_then
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Api, User, running_api
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.helpers.deposit import Depositor
 
 from activities.correction import Corrections
 from engine.bank import invoice
@@ -28,6 +27,7 @@ from engine.ledger.store import post_in_tx
 from engine.views.balance import list_entries
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Api, User, running_api
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import NODE, Teller, open_teller
 
 pytestmark = pytest.mark.integration

@@ -9,13 +9,13 @@ import httpx
 import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
-from tests.helpers.deposit import Depositor
 
 from activities.reconciliation.reconciliation import Reconciliations
 from engine.contracts.reconciliation import AccountComparison, Finding, FindingKind, RunReport, RunStart
 from engine.domain.ids import ReconciliationId
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, running_api
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller, open_teller
 
 pytestmark = pytest.mark.integration
