@@ -19,7 +19,7 @@ from activities import (
     pump,
     quote,
 )
-from activities.chain import deposit
+from activities.chain import deposit, deposit_decision
 from activities.chain import pump as chain_pump
 from activities.chain.pool import PoolKeeper
 from activities.chain.wake import Waker
@@ -72,6 +72,7 @@ def payment_activities(
         correction.Corrections(pool),
         janitor.Janitor(pool, client),
         deposit.Deposits(pool, chart),
+        deposit_decision.DepositDecisions(pool, chart),
     )
 
 

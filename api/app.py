@@ -13,21 +13,47 @@ from fastapi import FastAPI
 
 import api.admin.limit
 import api.public.withdraw_link
-from api.admin import account_status, audit, correction, fee, forced_end, ledger, price, reconciliation
+from api.admin import (
+    account_status,
+    audit,
+    chain,
+    correction,
+    deposit_decision,
+    deposit_rules,
+    fee,
+    forced_end,
+    ledger,
+    price,
+    reconciliation,
+)
 from api.http import errors, openapi
 from api.http.admission import Admission
 from api.http.stranger_limit import Strangers
 from api.public import lnurl, tip
 from api.service.resources import open_resources
 from api.system import health, metrics, pages
-from api.user import account, address, batch, decode, invoice, limit, payment, quote, statement, wallet, withdraw_link
+from api.user import (
+    account,
+    address,
+    batch,
+    decode,
+    deposit,
+    invoice,
+    limit,
+    payment,
+    quote,
+    statement,
+    wallet,
+    withdraw_link,
+)
 from engine.settings import ApiSettings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
-    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, withdraw_link, limit),
+    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, deposit, withdraw_link, limit),
     api.admin.limit,
     *(account_status, ledger, fee, price, reconciliation, correction, forced_end, audit, health),
+    *(chain, deposit_rules, deposit_decision),
 )
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors

@@ -6,10 +6,13 @@
 
 The row says what the chain shows and what is booked. The pump writes the first and signals when the second must follow,
 again and again until it has. So the workflow needs no timer. When it is gone, the janitor or the pump begins it again.
+The update `decide` does what two operators have decided: it credits a deposit that no rule can credit, or gives a
+receivable up.
 Deposits that come in great number share `DepositPageWorkflow`, one for each step of a page.
 """
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows.children import start_child
 from workflows.patience import again, grown_long, in_books, side_by_side, until_done
@@ -17,13 +20,17 @@ from workflows.patience import again, grown_long, in_books, side_by_side, until_
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import search_attributes
     from engine.contracts.deposit import (
+        DecideDeposit,
         DepositActivities,
+        DepositApproval,
+        DepositDecisionActivities,
         DepositPage,
         DepositRef,
         DepositState,
         MovedPage,
         deposit_again,
     )
+    from engine.domain.correction import LONGEST_REASON
 
 _LISTED = 100
 
@@ -33,7 +40,8 @@ class DepositWorkflow:
     """One deposit. It ends when nothing is left to do; a deeper reorganisation begins another run."""
 
     @workflow.init
-    def __init__(self, _deposit: DepositRef) -> None:
+    def __init__(self, deposit: DepositRef) -> None:
+        self._deposit = deposit.deposit
         self._moved = False
 
     @workflow.run
@@ -49,15 +57,35 @@ class DepositWorkflow:
             _show(state)
             if state.ended:
                 await workflow.wait_condition(workflow.all_handlers_finished)
-                return state
+                if not self._moved:
+                    return state
             await workflow.wait_condition(lambda: self._moved)
-            if grown_long():
+            if grown_long() and workflow.all_handlers_finished():
                 workflow.continue_as_new(deposit)
 
     @workflow.signal
     def chain_moved(self) -> None:
         """The pump has written something down that the books must follow."""
         self._moved = True
+
+    @workflow.update
+    async def decide(self, approval: DepositApproval) -> str:
+        """A second operator approves: do what the first one has proposed. Returns when the books have it."""
+        try:
+            ref = await in_books(
+                DepositDecisionActivities.decide_deposit, DecideDeposit(deposit=self._deposit, approval=approval)
+            )
+        except ActivityError as refused:
+            raise refused.cause or refused from refused
+        self._moved = True
+        return ref
+
+    @decide.validator
+    def _check_approval(self, approval: DepositApproval) -> None:
+        if not (approval.decision.strip() and approval.operator.strip() and approval.key_id.strip()):
+            raise ApplicationError("an operator must give a decision, a name and a key", type="Invalid")
+        if len(approval.note) > LONGEST_REASON:
+            raise ApplicationError(f"a note has at most {LONGEST_REASON} characters", type="Invalid")
 
 
 @workflow.defn

@@ -119,7 +119,7 @@ class Booking:
         charge, repaid_msat = None, Msat(0)
         if owner is not None and place == "wallet":
             charge = await self._charge(conn, row, owner)
-            repaid_msat = await _repay(conn, row, Msat(row.amount_msat - charge.fee_msat))
+            repaid_msat = await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat))
         posting = booked(
             await self._ids.load(conn),
             row.deposited,
@@ -192,7 +192,7 @@ async def _payer(conn: Connection, row: DepositRow) -> Payer | None:
     return None if account is None else await find_payer(conn, account, wallet, None)
 
 
-async def _repay(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:
+async def repay_in_tx(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:
     """End the receivables of this deposit that its credit pays, each as a whole. Returns their sum."""
     repaid_msat = Msat(0)
     for owed in await receivable.list_open_in_tx(conn, row.id) if row.booked.confs else []:

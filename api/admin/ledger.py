@@ -130,6 +130,7 @@ class StoryOut(BaseModel):
     payment_ids: list[str]
     invoice_ids: list[str]
     correction_ids: list[str] = Field(description="Corrections and capital: who proposed, who approved, and why.")
+    deposit_ids: list[str]
     steps: list[StepOut]
 
 
@@ -178,6 +179,7 @@ async def tell_transfer(caller: Helper, resources: Res, ref: Ref) -> StoryOut:
         payment_ids=list(found.payment_ids),
         invoice_ids=list(found.invoice_ids),
         correction_ids=list(found.correction_ids),
+        deposit_ids=list(found.deposit_ids),
         steps=steps,
     )
 

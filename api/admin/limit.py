@@ -23,6 +23,7 @@ _EXAMPLE = {
         "0": {
             "internal": {"day_sat": 2_000_000},
             "lightning": {"day_sat": 1_000_000, "month_sat": 10_000_000, "day": {"USD": "1000.00"}},
+            "deposit": {"month_sat": 50_000_000},
         }
     },
     "max_fee_factor": 20,
@@ -33,8 +34,9 @@ class RulebookIn(Content):
     """The next version of the limits."""
 
     content: dict[str, Any] = Field(
-        description="By level and kind: `day_sat`, `week_sat`, `month_sat`, and per window amounts in other "
-        "currencies. `max_fee_factor` (20 by default): how many times the usual routing cap a payer may allow."
+        description="By level and kind (`internal`, `lightning`, `deposit`): `day_sat`, `week_sat`, `month_sat`, and "
+        "per window amounts in other currencies. `max_fee_factor` (20 by default): how many times the usual routing "
+        "cap a payer may allow."
     )
     note: Annotated[Text, Field(min_length=1, max_length=1000, pattern=r"\S")] = Field(
         description="Why; kept for ever."

@@ -36,7 +36,7 @@ from engine.domain.destination import (
 )
 from engine.domain.errors import Invalid, no_such
 from engine.domain.ids import WalletId
-from engine.domain.limit import Kind
+from engine.domain.limit import PaymentKind
 from engine.domain.lnurl import address_path
 from engine.domain.money import Msat
 from engine.domain.username import is_username
@@ -85,7 +85,7 @@ class Resolved:
         return f"{node[:6]}…" if node else self.text
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> PaymentKind:
         """The kind of a payment to it, by which limits are counted."""
         return "internal" if self.is_internal else "lightning"
 

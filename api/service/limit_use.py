@@ -1,4 +1,4 @@
-"""How much of its limits an account has used, and how much may still leave it. The use case, for any door.
+"""How much of its limits an account has used, and how much may still leave it or come in. The use case, for any door.
 
 The books count and refuse in the transaction that holds or moves the money; here it is only shown.
 """
@@ -22,19 +22,24 @@ _KEY = "api_key"
 class LimitOut(BaseModel):
     """One limit and how much of it is used."""
 
-    kind: str = Field(description="internal, lightning, or api_key: what this key may spend", examples=["lightning"])
+    kind: str = Field(
+        description="internal, lightning: payments that leave; deposit: what comes in on chain; api_key: what this key "
+        "may spend",
+        examples=["lightning"],
+    )
     window: Window = Field(description="the last 24 hours, 7 days or 30 days")
     window_s: int = Field(examples=[86_400])
     limit_msat: int = Field(examples=[1_000_000_000])
     used_msat: int = Field(
-        description="What has left, fees included, plus what pending payments hold. Failed payments do not count.",
+        description="What has left, fees included, plus what pending payments hold. Failed payments do not count. Of "
+        "deposits: what has been credited, plus what is incoming.",
         examples=[250_000],
     )
     remaining_msat: int = Field(description="Never below zero, even after a limit was lowered.", examples=[999_750_000])
 
 
 class FiatLimitOut(BaseModel):
-    """One limit in another currency. Each payment counts at the price of its time."""
+    """One limit in another currency. Each payment and each deposit counts at the price of its time."""
 
     kind: str = Field(examples=["lightning"])
     window: Window
@@ -46,7 +51,7 @@ class FiatLimitOut(BaseModel):
 
 
 class LimitsOut(BaseModel):
-    """Every limit that applies to payments with this key. Anything not named is not limited."""
+    """Every limit that applies to payments with this key and to deposits. Anything not named is not limited."""
 
     items: list[LimitOut | FiatLimitOut]
     max_fee_factor: int = Field(

@@ -3,7 +3,8 @@
     read, receive, send   an app or a user: see the account, make invoices, pay
     support               helps users: finds accounts, locks and unlocks them
     treasury              moves the bank's own money, and sets prices
-    finance               answers for the books: reads and corrects them, ends payments, sets fees and limits
+    finance               answers for the books: reads and corrects them, ends payments, decides about deposits, sets
+                          fees, limits and depths
     admin                 everything that any role may; opens and closes accounts, and makes and revokes all their keys
 
 An operation for operators names a line of `MAY` where it is declared: `Depends(needs_role(*MAY["read the books"]))`.
@@ -31,6 +32,10 @@ Power: TypeAlias = Literal[
     "set fees",
     "set limits",
     "set prices",
+    "see the chain",
+    "rescan the chain",
+    "set deposit rules",
+    "decide about deposits",
 ]
 
 MAY: Mapping[Power, tuple[Role, ...]] = {
@@ -48,5 +53,9 @@ MAY: Mapping[Power, tuple[Role, ...]] = {
     "set fees": ("finance",),
     "set limits": ("finance",),
     "set prices": ("treasury",),
+    "see the chain": ("support", "treasury", "finance"),
+    "rescan the chain": ("treasury", "finance"),
+    "set deposit rules": ("finance",),
+    "decide about deposits": ("finance",),
 }
 """The roles of which one is enough; `admin` is enough for every line."""

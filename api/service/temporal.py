@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from temporalio.client import (
     Client,
@@ -33,13 +33,15 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
 from engine.contracts import update_failure
-from engine.contracts.workflow_start import WorkflowStart, start_workflow
+from engine.contracts.workflow_start import WorkflowStart, start_workflow, tell_or_start_workflow
 from engine.domain.errors import InvariantBroken, NotFound, Unavailable
 
 R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
 
+Workflow: TypeAlias = str | WorkflowStart[Any]
+"""A workflow that exists, by its id, or one that is started if it does not run."""
 CALL_LIMIT = timedelta(seconds=5)
 """The timeout of one call. The SDK repeats the call until START_LIMIT_S has passed."""
 START_LIMIT_S = 12
@@ -125,7 +127,7 @@ async def read_input(handle: WorkflowHandle[Any, Any], kind: type[T]) -> tuple[T
 
 async def tell(
     client: Client,
-    workflow_id: str,
+    workflow: Workflow,
     update: UpdateMethodMultiParam[[Any, W], Any],
     word: W,
     *,
@@ -133,13 +135,18 @@ async def tell(
 ) -> None:
     """Send an operator's decision to a workflow. Returns when the workflow has carried it out.
 
-    Raises ApplicationError when the workflow refuses, NotFound when it does not run, and Unavailable when Temporal does
-    not answer or the update was lost: the same update again finds what became of the first.
+    A workflow that is named by its start is started if it does not run. Raises ApplicationError when the workflow
+    refuses, NotFound when one that is named by its id does not run, and Unavailable when Temporal does not answer or
+    the update was lost: the same update again finds what became of the first.
     """
+    workflow_id = workflow if isinstance(workflow, str) else workflow.id
     try:
         with _asked(workflow_id):
             async with asyncio.timeout(limit_s):
-                await client.get_workflow_handle(workflow_id).execute_update(update, word)
+                if isinstance(workflow, str):
+                    await client.get_workflow_handle(workflow_id).execute_update(update, word)
+                else:
+                    await tell_or_start_workflow(client, workflow, update, word)
     except WorkflowUpdateFailedError as failed:
         if not isinstance(failed.cause, ApplicationError):
             raise

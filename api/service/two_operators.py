@@ -97,21 +97,22 @@ async def reject(resources: Resources, caller: Caller, read: Read[P], carry_out:
 
 async def tell(
     resources: Resources,
-    workflow_id: str,
+    workflow: temporal.Workflow,
     update: UpdateMethodMultiParam[[Any, W], Any],
     decision: W,
     *,
     limit_s: float,
     refusals: Mapping[str, Callable[[str], EngineError]],
 ) -> None:
-    """Let the proposal's workflow carry a decision out. If the workflow has ended, do nothing: the row tells.
+    """Let the proposal's workflow carry a decision out.
 
+    If a workflow that is named by its id has ended, do nothing: the row tells. One named by its start is started again.
     Raises Forbidden (`own_proposal`), the refusal of the workflow by its code, and Unavailable when Temporal does not
     answer in time: the decision may stand then, and is carried out later.
     """
     try:
         with suppress(NotFound):
-            await temporal.tell(resources.temporal, workflow_id, update, decision, limit_s=limit_s)
+            await temporal.tell(resources.temporal, workflow, update, decision, limit_s=limit_s)
     except ApplicationError as refusal:
         code = _code(refusal)
         if code == "own_proposal":

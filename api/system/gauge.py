@@ -7,6 +7,7 @@ from prometheus_client.registry import Collector
 
 from engine.views.metrics import Figures
 
+_DEPOSITS = ("pending", "credited", "reversed", "below_minimum", "held", "unattributed")
 _STATUSES = ("clean", "explained", "differs", "incomplete")
 
 
@@ -24,6 +25,8 @@ class BookGauges(Collector):
         yield GaugeMetricFamily("millrace_books_up", "1 while Postgres answers.", value=int(self._figures is not None))
         if self._figures is not None:
             yield from _of_books(self._figures)
+            yield from _of_chains(self._figures)
+            yield from _of_deposits(self._figures)
             yield from _of_reconciliation(self._figures)
 
 
@@ -39,6 +42,30 @@ def _of_books(figures: Figures) -> Iterator[Metric]:
     yield per_node("node_inbound_msat", "What the node could receive.", "inbound_msat")
     yield _gauge("rulebook_version", "The version in force.", "name", figures.rulebooks)
     yield GaugeMetricFamily("millrace_held_msat", "Held for payments in flight.", value=figures.held_msat)
+
+
+def _of_chains(figures: Figures) -> Iterator[Metric]:
+    chains = figures.chains
+    yield _gauge("chain_height", "The last block that was followed.", "wallet", {c.wallet: c.height for c in chains})
+    ages = {chain.wallet: chain.report_age_s for chain in chains}
+    yield _gauge("chain_report_age_seconds", "Since the pump last reported.", "wallet", ages)
+    reasons = {chain.problem: 1 for chain in chains if chain.problem is not None}
+    yield _gauge("chain_problem", "1 while bitcoind cannot be followed, by reason.", "reason", reasons)
+
+
+def _of_deposits(figures: Figures) -> Iterator[Metric]:
+    """A status that no deposit has is 0, so that an alert ends."""
+    found = {each.status: each for each in figures.deposits}
+    counts = {status: found[status].count if status in found else 0 for status in _DEPOSITS}
+    sums = {status: found[status].amount_msat if status in found else 0 for status in _DEPOSITS}
+    yield _gauge("deposits", "Watched, or waiting for an operator.", "status", counts)
+    yield _gauge("deposits_msat", "The sum of these deposits.", "status", sums)
+    oldest_s = found["pending"].oldest_s if "pending" in found else 0
+    yield GaugeMetricFamily("millrace_deposit_oldest_pending_seconds", "Age of the oldest; 0: none.", value=oldest_s)
+    yield GaugeMetricFamily("millrace_deposits_incoming_msat", "Shown as incoming.", value=figures.incoming_msat)
+    owed = figures.receivables
+    yield GaugeMetricFamily("millrace_receivables", "Receivables that are open.", value=owed.count)
+    yield GaugeMetricFamily("millrace_receivables_msat", "What users owe by them.", value=owed.amount_msat)
 
 
 def _of_reconciliation(figures: Figures) -> Iterator[Metric]:

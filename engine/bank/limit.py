@@ -1,4 +1,5 @@
-"""What the bank reads when somebody wants to pay: whose money, which limits and caps are in force, how much is used.
+"""What the bank reads when somebody wants to pay, or is paid on chain: whose money, which limits and caps are in force,
+how much is used.
 
 The ledger counts under the lock of the balance row and refuses there (`ledger.count_up`); nothing here decides. One
 statement reads the payer and the version of the rulebook in force. The content of a version never changes, so each
@@ -132,10 +133,11 @@ async def counts_of(
     total_msat: Msat,
     prices_micro: Mapping[str, int],
 ) -> list[Count]:
-    """What a payment counts at these prices, and the maxima in force for it.
+    """What a payment or a deposit counts at these prices, and the maxima in force for it.
 
-    `total_msat` is all that the payment may take: amount, routing cap and our fee, as held or moved with it. Raises
-    Refused (`price_unavailable`) when there never was a price in a currency of its limits.
+    `total_msat` is all that a payment may take: amount, routing cap and our fee, as held or moved with it. Of a deposit
+    it is the amount, and the payer is its owner, without a key. Raises Refused (`price_unavailable`) when there never
+    was a price in a currency of its limits.
     """
     book = await books.get(conn, payer.limits_version)
     if missing := sorted(book.currencies(payer.level, kind) - set(prices_micro)):

@@ -9,7 +9,7 @@ from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.deposit import DepositStatus
-from engine.domain.ids import AccountId, DepositId, Txid
+from engine.domain.ids import AccountId, DepositDecisionId, DepositId, Txid
 from engine.domain.money import Sat
 
 MAX_DEPOSITS = 256
@@ -80,6 +80,37 @@ class DepositActivities(ABC):
     @abstractmethod
     async def advance_deposits(self, page: DepositPage) -> MovedPage:
         """As `advance_deposit` for each, in one transaction; leave alone what needs an operator."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositApproval:
+    """A second operator approves what a first one has proposed about a deposit."""
+
+    decision: DepositDecisionId
+    operator: AccountId
+    key_id: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecideDeposit:
+    """Carry an approved decision out."""
+
+    deposit: DepositId
+    approval: DepositApproval
+
+
+class DepositDecisionActivities(ABC):
+    """One transaction, and safe to repeat: a second call finds what the first did."""
+
+    @activity.defn
+    @abstractmethod
+    async def decide_deposit(self, decide: DecideDeposit) -> str:
+        """Do what was proposed, and mark it as done. Returns the reference of the posting; empty when nothing moved.
+
+        Raises Refused: `decision_made` for a decision that has ended otherwise, `own_proposal`, `payee_closed`, and
+        `deposit_not_waiting` when the deposit has changed meanwhile. The decision stays open then, but for the first.
+        """
 
 
 def deposit_start(

@@ -1,15 +1,18 @@
-"""Limits: how much may leave an account within rolling windows. Pure.
+"""Limits: how much may leave an account, and come into it on chain, within rolling windows. Pure.
 
     kind                counts                                          in
     internal            what payments to our users take                 msat
     lightning           what payments over Lightning take               msat
+    deposit             what deposits bring                             msat
     internal:USD, …     the same at the price of its moment             millionths of the currency
     api_key:<key id>    what one key spends, over all kinds             msat
 
 The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
 kind or a window that an entry does not name has no limit there. A payment takes its amount and all that may be paid on
 top, routing cap and our fee: otherwise fees would escape every limit. What was held and not paid is given back when the
-payment ends. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap (`routing_cap.py`).
+payment ends. A deposit counts its amount when it is first seen, and what its owner was credited once it is booked. One
+that exceeds a limit is not refused: it is held for an operator. The ledger counts and refuses (`Count`). The rulebook
+also bounds the routing cap (`routing_cap.py`).
 """
 
 import re
@@ -31,7 +34,9 @@ from engine.domain.money import (
 )
 from engine.domain.routing_cap import DEFAULT_MAX_FEE_FACTOR, HIGHEST_MAX_FEE_FACTOR
 
-Kind = Literal["internal", "lightning", "deposit"]
+PaymentKind = Literal["internal", "lightning"]
+"""How money leaves."""
+Kind = Literal[PaymentKind, "deposit"]
 Window = Literal["day", "week", "month"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -86,7 +91,7 @@ class LimitBook:
         return self.levels[max(entries)] if entries else ()
 
     def currencies(self, level: int, kind: Kind) -> set[str]:
-        """In which currencies such a payment is limited, so that a price is needed."""
+        """In which currencies such a movement is limited, so that a price is needed."""
         return {limit.currency for limit in self.of_level(level) if limit.kind == kind and limit.currency}
 
     def all_currencies(self) -> set[str]:
@@ -100,7 +105,7 @@ class LimitBook:
 def level_counts(
     book: LimitBook, level: int, kind: Kind, total_msat: Msat, prices_micro: Mapping[str, int]
 ) -> list[Count]:
-    """What a payment of this total counts towards the limits of its account's level.
+    """What a payment or a deposit of this total counts towards the limits of its account's level.
 
     Needs the price of each of `currencies`, however old. The first count is the total, in msat: from it the ledger
     knows that what is not paid in the end must be given back (`ledger.count_down`).
@@ -139,19 +144,19 @@ def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int |
     limit, used, asked = (int(fields[name]) for name in ("limit", "used", "asked"))
     if kind != _KEY and of_what:
         named = {"limit": fiat_text(limit), "used": fiat_text(used), "asked": fiat_text(asked), "currency": of_what}
-        detail = (
-            f"At most {named['limit']} {of_what} of {kind} payments a {window}, fees included; "
-            f"{named['used']} are used, and this payment may take {named['asked']}."
-        )
+        detail = _sentence(kind, window, f"{named['limit']} {of_what}", named["used"], named["asked"])
         return "limit_exceeded", detail, {"kind": kind, "window": window, **named}
     in_msat: dict[str, str | int | None] = {"limit_msat": limit, "used_msat": used, "asked_msat": asked}
-    who = "by this key" if kind == _KEY else f"of {kind} payments"
-    detail = (
-        f"At most {limit:,} msat {who} a {window}, fees included; "
-        f"{used:,} are used, and this payment may take {asked:,}."
-    )
+    detail = _sentence(kind, window, f"{limit:,} msat", f"{used:,}", f"{asked:,}")
     code = "spend_limit_exceeded" if kind == _KEY else "limit_exceeded"
     return code, detail, {"kind": kind, "window": window, **in_msat}
+
+
+def _sentence(kind: str, window: Window, limit: str, used: str, asked: str) -> str:
+    if kind == "deposit":
+        return f"At most {limit} of deposits a {window}; {used} have come in, and this deposit brings {asked}."
+    who = "by this key" if kind == _KEY else f"of {kind} payments"
+    return f"At most {limit} {who} a {window}, fees included; {used} are used, and this payment may take {asked}."
 
 
 def window_name(window_s: int) -> Window:

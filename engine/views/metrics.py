@@ -1,4 +1,5 @@
-"""Figures of the books for whoever watches: what is in flight, what is held, how the last reconciliation ended.
+"""Figures of the books for whoever watches: what is in flight, what is held, what comes in, how the last
+reconciliation ended.
 
 Cheap enough to be asked every few seconds, whatever the history: each is read from an index of what is open, or from a
 handful of rows. All are of one snapshot. Amounts are in msat, ages in whole seconds by the clock of the database.
@@ -27,10 +28,44 @@ class NodeFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChainFigures:
+    """The chain, as the pump of this wallet last wrote it down."""
+
+    wallet: str
+    height: int
+    report_age_s: int
+    problem: str | None
+    """Why bitcoind cannot be followed now; None while it is followed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DepositFigures:
+    """Deposits of one status that are still watched, or that wait for an operator."""
+
+    status: str
+    count: int
+    amount_msat: int
+    oldest_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receivables:
+    """What users owe of deposits that were taken back after they had spent them."""
+
+    count: int
+    amount_msat: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     """The books at one moment."""
 
     nodes: list[NodeFigures]
+    chains: list[ChainFigures]
+    deposits: list[DepositFigures]
+    incoming_msat: int
+    """The sum of all deposits that are shown as incoming."""
+    receivables: Receivables
     held_msat: int
     """The sum of all users' holds, promised to the network."""
     rulebooks: Mapping[str, int]
@@ -53,6 +88,29 @@ _HELD = """
 SELECT -s.held FROM ledger.accounts a CROSS JOIN LATERAL ledger.sums_at(a.id, 'infinity') s
  WHERE a.code = 'liab:outbox'"""
 
+_CHAINS = """
+SELECT wallet, tip_height AS height, problem,
+       greatest(0, extract(epoch FROM clock_timestamp() - reported_at))::bigint AS report_age_s
+  FROM bank.chains ORDER BY wallet"""
+
+# Two indexes have the few rows that are counted. Deposits that are deep, or dropped, are most, and are not read.
+_DEPOSITS = """
+SELECT status, count(*) AS count, (sum(amount_sat) * 1000)::bigint AS amount_msat,
+       greatest(0, extract(epoch FROM clock_timestamp() - min(created_at)))::bigint AS oldest_s
+  FROM (SELECT status, amount_sat, created_at FROM bank.deposits WHERE final_at IS NULL AND status <> 'dropped'
+        UNION ALL
+        SELECT status, amount_sat, created_at FROM bank.deposits
+         WHERE final_at IS NOT NULL AND status IN ('held', 'unattributed')) d
+ GROUP BY status ORDER BY status"""
+
+_INCOMING = """
+SELECT s.held FROM ledger.accounts a CROSS JOIN LATERAL ledger.sums_at(a.id, 'infinity') s
+ WHERE a.code = 'asset:hot'"""
+
+_RECEIVABLES = """
+SELECT count(*) AS count, coalesce(sum(amount_msat), 0)::bigint AS amount_msat
+  FROM bank.receivables WHERE status = 'open'"""
+
 _RULEBOOKS = "SELECT name, max(version) AS version FROM bank.rulebooks GROUP BY name ORDER BY name"
 
 
@@ -62,6 +120,10 @@ async def read_figures(conn: Connection) -> Figures:
         async with conn.transaction(isolation="repeatable_read", readonly=True):
             return Figures(
                 nodes=[NodeFigures(**row) for row in await conn.fetch(_NODES)],
+                chains=[ChainFigures(**row) for row in await conn.fetch(_CHAINS)],
+                deposits=[DepositFigures(**row) for row in await conn.fetch(_DEPOSITS)],
+                incoming_msat=await conn.fetchval(_INCOMING),
+                receivables=next(Receivables(**row) for row in await conn.fetch(_RECEIVABLES)),
                 held_msat=await conn.fetchval(_HELD),
                 rulebooks={row["name"]: row["version"] for row in await conn.fetch(_RULEBOOKS)},
                 reconciliation=await read_reconciliation_figures(conn),

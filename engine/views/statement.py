@@ -61,8 +61,8 @@ SELECT coalesce($2, least(b.opened_at, $3)) AS begins_at, coalesce($3, greatest(
   LEFT JOIN ledger.entries o ON o.account_id = b.id AND o.layer = 0 AND o.version = v.opening
   LEFT JOIN ledger.entries c ON c.account_id = b.id AND c.layer = 0 AND c.version = greatest(v.closing, v.opening)"""
 
-# The reference tells what a movement was: see the tables of payment.py and invoice.py. Each part reads one row by key,
-# and the limits keep the planner from reading whole tables for it.
+# The reference tells what a movement was: see the tables of payment.py, receipt.py and deposit.py. Each part reads one
+# row by key, and the limits keep the planner from reading whole tables for it.
 _MOVEMENTS = """
 SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS transfer,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN 'payment'
@@ -71,14 +71,15 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
             WHEN t.external_ref LIKE 'wd:%' OR t.external_ref LIKE 'batch:%' THEN 'withdrawal'
             ELSE 'adjustment' END AS kind,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.fee_msat
-            WHEN p.id IS NULL AND i.id IS NOT NULL THEN i.service_fee_msat ELSE 0 END AS fee_msat,
+            WHEN p.id IS NULL AND i.id IS NOT NULL THEN i.service_fee_msat
+            WHEN d.id IS NOT NULL THEN coalesce((t.metadata ->> 'fee_msat')::bigint, 0) ELSE 0 END AS fee_msat,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.destination
             WHEN p.id IS NOT NULL THEN coalesce('@' || a.username, 'wallet:' || p.wallet_id)
-            WHEN i.id IS NOT NULL THEN 'lightning' END AS counterparty,
+            WHEN i.id IS NOT NULL THEN 'lightning' WHEN d.id IS NOT NULL THEN d.address END AS counterparty,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.memo
             ELSE coalesce(i.memo, p.memo, t.description) END AS memo,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.id
-            ELSE coalesce(i.id, p.id, t.metadata ->> 'correction') END AS reference
+            ELSE coalesce(i.id, p.id, d.id, t.metadata ->> 'correction') END AS reference
   FROM (SELECT e.version, e.posted_at, e.transfer_id, x.normal * e.amount AS amount_msat,
                x.normal * e.balance_after AS balance_msat
           FROM ledger.entries e JOIN ledger.accounts x ON x.id = e.account_id
@@ -93,6 +94,7 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
   LEFT JOIN LATERAL (SELECT username FROM bank.accounts WHERE id = p.account_id LIMIT 1) a ON true
   LEFT JOIN LATERAL (SELECT id, memo, service_fee_msat FROM bank.invoices
                       WHERE payment_hash = h.hash AND e.amount_msat > 0 LIMIT 1) i ON true
+  LEFT JOIN LATERAL (SELECT id, address FROM bank.deposits WHERE id = t.metadata ->> 'deposit' LIMIT 1) d ON true
  ORDER BY e.version"""
 
 

@@ -2,9 +2,11 @@
 
 A hold and its settlement are two transfers with one history, and so are a settlement and its reversal. Whichever of
 them is asked for, the same links are followed, up to 100 transfers. Other holds that the same transfer resolved are not
-part of it. The two transfers of a correction have one history, too.
+part of it. The two transfers of a correction have one history, too, and so have all transfers of a deposit, however
+often it was taken back and credited again.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,6 +16,7 @@ from engine.ledger.database import Connection, translated
 from engine.views.balance import EntryRow
 
 MAX_STEPS = 100
+_DEPOSIT_REF = re.compile(r"chain:(?P<txid>[0-9a-f]{64}):(?P<vout>\d{1,9}):")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class Story:
     payment_ids: Sequence[str]
     invoice_ids: Sequence[str]
     correction_ids: Sequence[str]
+    deposit_ids: Sequence[str]
 
 
 _STEPS = """
@@ -92,18 +96,38 @@ _CORRECTIONS = """
 SELECT DISTINCT c.id FROM ledger.transfers t JOIN bank.corrections c ON c.id = t.metadata ->> 'correction'
  WHERE t.id = ANY($1) ORDER BY c.id"""
 
+_DEPOSITS = """
+SELECT DISTINCT d.id FROM ledger.transfers t JOIN bank.deposits d ON d.id = t.metadata ->> 'deposit'
+ WHERE t.id = ANY($1) ORDER BY d.id"""
+
+# Nothing links the second hold of a deposit to the first. The row counts them, so every reference can be named.
+_OF_DEPOSIT = """
+WITH one AS (
+       SELECT id, greatest(holds, confs) AS times FROM bank.deposits WHERE id IN (
+              SELECT id FROM bank.deposits WHERE txid = $1 AND vout = $2
+              UNION SELECT deposit_id FROM bank.deposit_outpoints WHERE txid = $1 AND vout = $2)),
+     outpoints AS (
+       SELECT d.txid, d.vout FROM bank.deposits d JOIN one ON one.id = d.id
+       UNION SELECT o.txid, o.vout FROM bank.deposit_outpoints o JOIN one ON one.id = o.deposit_id)
+SELECT format('chain:%s:%s:%s', o.txid, o.vout, w.word) AS ref
+  FROM one CROSS JOIN outpoints o CROSS JOIN LATERAL generate_series(1, least(one.times, $3)) n
+ CROSS JOIN LATERAL (VALUES
+       (CASE n WHEN 1 THEN 'seen' ELSE 'seen:' || n END), (CASE n WHEN 1 THEN 'drop' ELSE 'drop:' || n END),
+       ('conf:' || n), ('release:' || n), ('reorg:' || n), ('reorg:' || n || ':release')) w(word)"""
+
 
 async def find_story(conn: Connection, ref: str) -> Story | None:
     """The history of the transfer with this reference, in one snapshot; None when there is none."""
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, _together(ref))
+            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, [*_together(ref), *await _of_deposit(conn, ref)])
             ids = [row["id"] for row in rows]
             entries = await conn.fetch(_ENTRIES, ids)
             payments = await conn.fetch(_PAYMENTS, ids)
             invoices = await conn.fetch(_INVOICES, ids)
             corrections = await conn.fetch(_CORRECTIONS, ids)
-    if not rows:
+            deposits = await conn.fetch(_DEPOSITS, ids)
+    if all(row["ref"] != ref for row in rows):
         return None
     legs: dict[int, list[EntryRow]] = {}
     for entry in entries:
@@ -119,6 +143,7 @@ async def find_story(conn: Connection, ref: str) -> Story | None:
         payment_ids=[row["id"] for row in payments],
         invoice_ids=[row["id"] for row in invoices],
         correction_ids=[row["id"] for row in corrections],
+        deposit_ids=[row["id"] for row in deposits],
     )
 
 
@@ -128,3 +153,11 @@ def _together(ref: str) -> list[str]:
         if ref.startswith("corr:") and ref.endswith(half):
             return [ref, ref.removesuffix(half) + other]
     return [ref]
+
+
+async def _of_deposit(conn: Connection, ref: str) -> list[str]:
+    """The references that the transfers of a deposit may have, whichever of them is asked for."""
+    found = _DEPOSIT_REF.match(ref)
+    if found is None:
+        return []
+    return [row["ref"] for row in await conn.fetch(_OF_DEPOSIT, found["txid"], int(found["vout"]), MAX_STEPS)]

@@ -77,6 +77,12 @@ _ROWS = (
               10000, at, 'settled', at + interval '1 h', at - interval '1 s', at FROM events""",
     """INSERT INTO bank.idempotency_keys (account_id, key, body_hash, resource_id)
        SELECT 'acct_g' || u, 'g' || i, sha256('body'), 'pay_g' || lpad(i::text, 21, '0') FROM events""",
+    """INSERT INTO bank.deposits (id, txid, vout, address, wallet_id, account_id, amount_sat, status, sight,
+           block_height, block_hash, required, deep, conf_ref, confs, place, workflow_id, created_at, credited_at,
+           final_at)
+       SELECT 'dep_g' || lpad(i::text, 21, '0'), received, 0, 'bcrt1qg' || u, 'wal_g' || u, 'acct_g' || u, 10000,
+              'credited', 'mined', i, paid, 1, 6, 'chain:' || received || ':0:conf:1', 1, 'wallet', 'deposit-g' || i,
+              at, at, at FROM events""",
     "SELECT setval(pg_get_serial_sequence('ledger.entries', 'seq'), 10 * max(i) + 9) FROM events",
     "SELECT setval(pg_get_serial_sequence('ledger.transfers', 'id'), 3 * max(i) + 2) FROM events",
     "DROP TABLE events",

@@ -12,7 +12,7 @@ ONLY_IN = {
     "start_workflow": ("engine/contracts/workflow_start.py",),
     "execute_workflow": (),
     "start_update_with_start_workflow": (),
-    "execute_update_with_start_workflow": (),
+    "execute_update_with_start_workflow": ("engine/contracts/workflow_start.py",),
     "ScheduleActionStartWorkflow": ("activities/bootstrap.py",),
     "start_child_workflow": ("workflows/children.py",),
     "execute_child_workflow": (),

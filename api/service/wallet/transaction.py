@@ -28,7 +28,7 @@ class TransactionOut(BaseModel):
     counterparty: str | None
     created_at: datetime
     settled_at: datetime | None
-    reference: str = Field(description="The id of the payment or invoice.")
+    reference: str = Field(description="The id of the payment, invoice, deposit or correction.")
 
 
 async def list_transactions(

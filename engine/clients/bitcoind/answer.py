@@ -71,7 +71,9 @@ class WalletEntry:
     """The output is on a change address of the wallet, whoever has paid it."""
     coinbase: bool
     confirmations: int
-    """0: in no block. Negative: a conflicting transaction is in a block, this deep."""
+    """0: in no block. Negative: a conflicting transaction is in a block, this deep. bitcoind then lists the transaction
+    only if it is the wallet's own.
+    """
     block: Block | None
     conflicts: tuple[str, ...]
     """Transactions of the wallet or of the mempool that spend the same coins. Foreign ones in blocks are not told."""
@@ -102,7 +104,9 @@ class Sight:
     block: Block | None = None
     """The block of a mined one."""
     known: bool = True
-    """Whether the wallet has the transaction. A wallet forgets none: it has not seen it, or it is another wallet."""
+    """Whether the wallet has the transaction. A wallet forgets none. So it has never seen this one, or it is not the
+    wallet that it was, such as an older copy: `GONE` then proves nothing.
+    """
 
 
 class BranchState(StrEnum):
@@ -150,6 +154,6 @@ def satoshi(amount: object) -> int:
     """Whole satoshi of an amount in bitcoin, exact. Raises InvariantBroken for a fraction or what is no number."""
     if isinstance(amount, (int, Decimal)) and not isinstance(amount, bool):
         shifted = Decimal(amount).scaleb(_PLACES)
-        if shifted == shifted.to_integral_value():
+        if shifted.is_finite() and shifted == shifted.to_integral_value():
             return int(shifted)
     raise InvariantBroken("bitcoind has told an amount that is not whole satoshi", code=UNFORESEEN)

@@ -28,7 +28,7 @@ from engine.clients.bitcoind.descriptor import ChangeReader
 from engine.clients.bitcoind.fault import Reason, RpcFault, unavailable, words
 from engine.clients.bitcoind.node import BATCH, Node
 from engine.clients.bitcoind.rpc import Rpc
-from engine.domain.errors import OutcomeUnknown
+from engine.domain.errors import EngineError, OutcomeUnknown
 
 __all__ = [
     "Bitcoind",
@@ -65,11 +65,11 @@ class Bitcoind(Node):
     async def list_since(self, block_hash: str) -> Listing:
         """All outputs in blocks after this one and in no block, up to the tip of the wallet; "" lists everything.
 
-        A block on a branch that was left counts from where the branches part. A transaction is not listed if its
-        conflict lies deeper than the block: `look_up` tells. Raises Unavailable (`behind`) when the node does not know
-        the block.
+        A block on a branch that was left counts from where the branches part. What came in is not listed any more once
+        a block holds a conflicting transaction: `look_up` tells. Raises Unavailable (`behind`) when the node does not
+        know the block.
         """
-        params = (block_hash, 1, True, False, True)  # one confirmation, watch-only, no `removed`, with change
+        params = (block_hash, 1, None, False, True)  # one confirmation, no `removed`, with change
         try:
             told = await self._rpc.call("listsinceblock", *params, wallet=self._wallet, timeout_s=_LISTING_S)
         except RpcFault as fault:
@@ -88,7 +88,8 @@ class Bitcoind(Node):
         """Where each transaction is now.
 
         What is in no block is looked for in the mempool; and if it is not there either, in the blocks once more,
-        because a block may have taken it meanwhile.
+        because a block may have taken it meanwhile. What the wallet does not know (`known` is False) is found in a
+        block only if the node has a transaction index: without one, GONE proves nothing.
         """
         found = await self._sights(list(dict.fromkeys(txids)))
         in_no_block = [txid for txid, sight in found.items() if sight.kind is SightKind.MEMPOOL]
@@ -97,12 +98,13 @@ class Bitcoind(Node):
         for txid, sight in (await self._sights(missing)).items():
             gone = Sight(kind=SightKind.GONE, known=sight.known)
             found[txid] = gone if sight.kind is SightKind.MEMPOOL else sight
-        return found
+        unseen = [txid for txid, sight in found.items() if sight.kind is SightKind.GONE and not sight.known]
+        return found | await self._indexed(unseen)
 
     async def read_spends(self, txids: Iterable[str]) -> dict[str, list[Outpoint]]:
         """The outputs that each of these transactions spends. One that the wallet does not know is absent."""
         asked = list(dict.fromkeys(txids))
-        params = [(txid, True, True) for txid in asked]
+        params = [(txid, None, True) for txid in asked]
         answers = await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
         return {
             txid: [(coin["txid"], coin["vout"]) for coin in answer["decoded"]["vin"] if "txid" in coin]
@@ -167,28 +169,36 @@ class Bitcoind(Node):
         """Have the wallet read all blocks from this height again: hours on a long chain. It may be repeated.
 
         Raises Unavailable: `busy` while a rescan runs, also one whose caller is gone; `pruned` when the blocks are
-        gone; `behind` when the height is above the tip; `cut_off` when it was stopped.
+        gone; `behind` when the node has not got that far; `cut_off` when it was stopped.
         """
         try:
-            told = await self._rpc.call(
+            await self._rpc.call(
                 "rescanblockchain", from_height, wallet=self._wallet, timeout_s=_RESCAN_S, repeat=False
             )
         except OutcomeUnknown as error:
             raise unavailable(Reason.CUT_OFF, error.detail) from None
         except RpcFault as fault:
-            if fault.code == faults.MISC and "pruned" in fault.message:
-                raise unavailable(Reason.PRUNED, f"bitcoind cannot rescan: {words(fault.message)}") from None
-            if fault.code == faults.INVALID_PARAMETER:
-                raise unavailable(Reason.BEHIND, f"bitcoind has no block at height {from_height}.") from None
-            raise faults.translation("rescanblockchain", fault) from None
-        if told.get("stop_height") is None:
-            raise unavailable(Reason.CUT_OFF, "The rescan was stopped before its end.")
+            raise _why_not_rescanned(fault, from_height) from None
 
     async def _sights(self, txids: Sequence[str]) -> dict[str, Sight]:
         """By the wallet alone; MEMPOOL stands for whatever is in no block."""
         params = [(txid,) for txid in txids]
         answers = await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
         return {txid: _sight(answer) for txid, answer in zip(txids, answers, strict=True)}
+
+    async def _indexed(self, txids: Sequence[str]) -> dict[str, Sight]:
+        """Those of these transactions that the node's index finds in the active chain."""
+        answers = await self._each("getrawtransaction", [(txid, 1) for txid in txids], none_for=faults.NOT_FOUND)
+        hashes = {
+            txid: answer["blockhash"]
+            for txid, answer in zip(txids, answers, strict=True)
+            if answer is not None and answer.get("confirmations", 0) > 0
+        }
+        headers = await self._each("getblockheader", [(found,) for found in hashes.values()])
+        return {
+            txid: Sight(kind=SightKind.MINED, block=Block(height=header["height"], hash=header["hash"]), known=False)
+            for txid, header in zip(hashes, headers, strict=True)
+        }
 
     async def _locked_coins(self, locked: Sequence[Outpoint]) -> list[Coin]:
         outputs = await self._each("gettxout", [(txid, vout, True) for txid, vout in locked])
@@ -209,6 +219,19 @@ class Bitcoind(Node):
             for ((txid, vout), output), own in zip(unspent, known, strict=True)
             if owned[output["scriptPubKey"].get("address", "")]
         ]
+
+
+def _why_not_rescanned(fault: RpcFault, from_height: int) -> EngineError:
+    said = words(fault.message)
+    if fault.code == faults.INVALID_PARAMETER:
+        return unavailable(Reason.BEHIND, f"bitcoind has no block at height {from_height}.")
+    if fault.code == faults.MISC and "aborted" in said:
+        return unavailable(Reason.CUT_OFF, "The rescan was stopped before its end.")
+    if fault.code == faults.MISC and "pruned" in said:
+        return unavailable(Reason.PRUNED, f"bitcoind cannot rescan from {from_height}: {said}")
+    if fault.code == faults.MISC and "assumeutxo" in said:
+        return unavailable(Reason.BEHIND, f"bitcoind cannot rescan from {from_height}: {said}")
+    return faults.translation("rescanblockchain", fault)
 
 
 def _entry(row: Any, change: frozenset[Outpoint]) -> WalletEntry:  # noqa: ANN401 - JSON

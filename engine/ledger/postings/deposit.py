@@ -7,8 +7,8 @@
                                                                       · Dr hot A · Cr user A−B−R · Cr fees B · Cr loss R
     below the minimum, above a limit    chain:<outpoint>:conf:<k>     Dr hot A · Cr deposits pending A
     for nobody                          chain:<outpoint>:conf:<k>     Dr hot A · Cr suspense A
-    released by two operators           chain:<outpoint>:release:<k>  Dr deposits pending or suspense A · Cr user A−B
-                                                                      · Cr fees B
+    released by two operators           chain:<outpoint>:release:<k>  Dr deposits pending or suspense A · Cr user A−B−R
+                                                                      · Cr fees B · Cr loss R
     taken back by a reorganisation      chain:<outpoint>:reorg:<k>    conf:<k> inverted; of the user's part R is a loss
     the same, after a release           …:reorg:<k>:release           release:<k> inverted; likewise
 
@@ -115,12 +115,24 @@ def booked(  # noqa: PLR0913 - the facts of one event
 
 
 def released(
-    ids: ChartIds, deposit: Deposited, *, place: Place, owner: int, charge: Charge | None, number: int, actor: str
+    ids: ChartIds,
+    deposit: Deposited,
+    *,
+    place: Place,
+    owner: int,
+    charge: Charge | None,
+    repaid_msat: Msat = Msat(0),
+    number: int,
+    actor: str,
 ) -> Posting:
-    """Two operators have decided whose it is: it moves on to a wallet, which pays our fee."""
+    """Two operators have decided whose it is: it moves on to a wallet, which pays our fee and repays a receivable."""
     fee_msat = charge.fee_msat if charge else Msat(0)
     source = ids.deposits_pending if place == "pending" else ids.suspense_in
-    parts = [(owner, deposit.amount_msat - fee_msat), (ids.deposit_fees, fee_msat)]
+    parts = [
+        (owner, deposit.amount_msat - fee_msat - repaid_msat),
+        (ids.deposit_fees, fee_msat),
+        (ids.loss, repaid_msat),
+    ]
     return Posting(
         ref=f"chain:{deposit.outpoint}:release:{number}",
         template="deposit_released",

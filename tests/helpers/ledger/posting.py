@@ -3,12 +3,14 @@
 from typing import Any
 
 from engine.domain.correction import THROUGH, Correction
+from engine.domain.deposit import Outpoint
 from engine.domain.fee import Charge
-from engine.domain.ids import CorrectionId, NodeName, PaymentHash, PaymentId
+from engine.domain.ids import CorrectionId, DepositId, NodeName, PaymentHash, PaymentId, Txid
 from engine.domain.money import Msat
 from engine.domain.payment import Payment
 from engine.ledger.book import Posting
 from engine.ledger.chart import ChartIds
+from engine.ledger.postings.deposit import Deposited
 from engine.ledger.postings.node import adopted
 from engine.ledger.postings.payment import settled
 from engine.ledger.postings.receipt import credited
@@ -103,3 +105,12 @@ def correction(**changed: Any) -> Correction:
         "workflow_id": "correction/corr_1",
     }
     return Correction(**known | changed)
+
+
+def deposit(amount_msat: int = 50_000_000) -> Deposited:
+    return Deposited(
+        id=DepositId("dep_1"),
+        outpoint=Outpoint(txid=Txid("ef" * 32), vout=1),
+        amount_msat=Msat(amount_msat),
+        workflow_id="deposit-1",
+    )

@@ -26,7 +26,7 @@ from engine.ledger.chart import Chart
 from engine.ledger.checks import find_broken_rules
 from engine.ledger.closing import close_in_tx
 from engine.ledger.database import Pool, open_pool, transaction
-from engine.views import balance
+from engine.views import balance, metrics
 from tests.fixtures.postgres import Database, copy_of_template
 from tests.helpers.api import ADMIN, Api, bearer, running_api
 from tests.helpers.history import KEY, NODE, write_history
@@ -146,6 +146,10 @@ def asking(api: Api, since: datetime) -> dict[str, Operation]:
         "wallet": get("/v1/wallets/wal_g0"),
         "payments": get("/v1/payments"),
         "invoices": get("/v1/invoices"),
+        "deposits": get("/v1/deposits"),
+        "deposits of a wallet": get("/v1/deposits", wallet_id="wal_g0"),
+        "deposits to an address": get("/v1/deposits", address="bcrt1qg7"),
+        "a deposit": get(f"/v1/deposits/dep_g{10:021}"),
         "transactions": get("/v1/wallets/wal_g0/transactions"),
         "transactions, third page": turn_to_the_third_page,
         "transactions in": get("/v1/wallets/wal_g0/transactions", direction="in"),
@@ -199,6 +203,7 @@ def tending(pool: Pool) -> dict[str, Operation]:
         "tend": read(lambda conn: node.report_room(conn, name, *[Msat(1_000_000_000)] * 3)),
         "cut and counterparts": read(lambda conn: reconciliation.read_counterparts(conn, name, recently, some)),
         "due holds": read(balance.list_due_holds),
+        "figures": read(metrics.read_figures),
     }
 
 

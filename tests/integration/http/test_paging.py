@@ -42,6 +42,11 @@ INSERT INTO bank.corrections (id, kind, debit, credit, amount_msat, reason, stat
        workflow_id, created_at, expires_at, decided_at, ended_at)
 SELECT id, 'correction', $1, $2, 1, 'x', 'posted', 'a', 'b', 'w', at, at, at, at
   FROM unnest($3::text[], $4::timestamptz[]) t(id, at)"""
+_DEPOSITS = """
+INSERT INTO bank.deposits (id, account_id, wallet_id, txid, vout, address, amount_sat, status, sight, required, deep,
+       workflow_id, created_at)
+SELECT id, $1, $2, encode(sha256((id || $1)::bytea), 'hex'), 0, 'x', 1, 'pending', 'mempool', 1, 6, 'w', at
+  FROM unnest($3::text[], $4::timestamptz[]) t(id, at)"""
 _OTHERS = {
     "/v1/withdraw-links": """
 INSERT INTO bank.withdraw_links (id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, created_at)
@@ -76,7 +81,13 @@ QUERIES: dict[str, dict[str, str]] = {
 }
 """So that only the rows of the test are listed."""
 LISTS = [
-    *("/v1/payments", "/v1/invoices", "/v1/wallets/{wallet}/transactions", "/v1/wallets/{wallet}/statement"),
+    *(
+        "/v1/payments",
+        "/v1/invoices",
+        "/v1/deposits",
+        "/v1/wallets/{wallet}/transactions",
+        "/v1/wallets/{wallet}/statement",
+    ),
     *("/v1/admin/corrections", *_OTHERS),
 ]
 _UNPAGED = {"/v1/wallets"}
@@ -139,13 +150,15 @@ async def fill(api: Api, rows: Rows, user: User, path: str) -> int:
             await teller.receive(user, amount_msat)
         return 7
     if path.endswith("transactions"):
-        return await fill_wallet(rows, user, [(kind, place % 3) for kind in range(5) for place in range(4)])
+        return await fill_wallet(rows, user, [(kind, place % 3) for kind in range(6) for place in range(4)])
     before = 1 if path.endswith("api-keys") else 0
     statement, who = _OTHERS.get(path, ""), (user.id, user.wallet_id)
     if path == "/v1/payments":
         await rows.write(_PAYMENTS, *who, None, ids=IDS, times=times)
     elif path == "/v1/invoices":
         await rows.write(_RECEIVED, *who, ids=IDS, times=times)
+    elif path == "/v1/deposits":
+        await rows.write(_DEPOSITS, *who, ids=IDS, times=times)
     elif path == "/v1/admin/corrections":
         await rows.conn.execute("DELETE FROM bank.corrections")
         await rows.write(_CORRECTIONS, "x", "y", ids=IDS, times=times)
@@ -155,7 +168,7 @@ async def fill(api: Api, rows: Rows, user: User, path: str) -> int:
 
 
 async def fill_wallet(rows: Rows, user: User, wanted: Sequence[tuple[int, int]]) -> int:
-    """Transactions of the wallet, each of one of five kinds and at one of the times."""
+    """Transactions of the wallet, each of one of six kinds and at one of the times."""
     mine, other = user.wallet_id, "wal_of_another"
     writers: list[tuple[str, tuple[Any, ...]]] = [
         (_PAYMENTS, (user.id, mine, None)),
@@ -163,6 +176,7 @@ async def fill_wallet(rows: Rows, user: User, wanted: Sequence[tuple[int, int]])
         (_RECEIVED, (user.id, mine)),
         (_CORRECTIONS, (f"liab:user:{mine}", "suspense:in")),
         (_CORRECTIONS, ("suspense:in", f"liab:user:{mine}")),
+        (_DEPOSITS, (user.id, mine)),
     ]
     for place, (kind, time) in enumerate(wanted):
         statement, who = writers[kind]
@@ -224,7 +238,7 @@ async def test_a_list_given_whole_has_a_bound(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(wanted=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 2)), min_size=1, max_size=9))
+@given(wanted=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=9))
 async def test_transactions_of_any_kinds_are_each_given_once(
     api: Api, rows: Rows, wanted: list[tuple[int, int]]
 ) -> None:

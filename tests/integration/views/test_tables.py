@@ -29,6 +29,15 @@ from engine.views.table.bank import (
     WithdrawClaim,
     WithdrawLinkRow,
 )
+from engine.views.table.chain import (
+    Chain,
+    ChainBlock,
+    Coin,
+    CoinOrigin,
+    DepositOutpoint,
+    DepositRow,
+    ReceivableRow,
+)
 from engine.views.table.operator import (
     Agreement,
     AuditLine,
@@ -75,6 +84,13 @@ TABLES = [
     PriceRow,
     WithdrawLinkRow,
     WithdrawClaim,
+    Chain,
+    ChainBlock,
+    DepositRow,
+    DepositOutpoint,
+    ReceivableRow,
+    Coin,
+    CoinOrigin,
     DepositAddress,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}

@@ -18,7 +18,7 @@ from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus, Refusal
 from engine.domain.errors import Refused
 from engine.views.balance import ReconciliationFigures
-from engine.views.metrics import Figures, NodeFigures
+from engine.views.metrics import ChainFigures, DepositFigures, Figures, NodeFigures, Receivables
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +37,10 @@ FIGURES = Figures(
             open_invoices=1,
         )
     ],
+    chains=[ChainFigures(wallet="hot", height=900_000, report_age_s=2, problem="behind")],
+    deposits=[DepositFigures(status="pending", count=2, amount_msat=3_000, oldest_s=60)],
+    incoming_msat=3_000,
+    receivables=Receivables(count=1, amount_msat=9),
     held_msat=21,
     rulebooks={"fees": 1},
     reconciliation=ReconciliationFigures(
