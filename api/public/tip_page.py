@@ -138,15 +138,15 @@ def _waiting(name: str, invoice: InvoiceOut, amount: str, on_chain: TipAddress |
         bolt11=invoice.bolt11,
         uri=uri or f"lightning:{invoice.bolt11}",
         qr=uri_qr_code(uri) if uri else qr_code(invoice.bolt11),
-        on_chain=Markup("") if on_chain is None else _address_to_pay(on_chain),
+        on_chain=Markup("") if on_chain is None else _address_to_pay(on_chain, Msat(invoice.amount_msat or 0)),
         left_ms=str((invoice.expires_at - datetime.now(UTC)) // timedelta(milliseconds=1)),
         verify=f"/lnurlp/{name}/verify/{invoice.payment_hash}",
     )
 
 
-def _address_to_pay(on_chain: TipAddress) -> Markup:
-    address = on_chain.address
-    return filled(_ON_CHAIN, address=address, uri=write_uri(address), minimum=f"{max(1, on_chain.minimum_sat):,}")
+def _address_to_pay(on_chain: TipAddress, amount_msat: Msat | None = None) -> Markup:
+    uri = write_uri(on_chain.address, amount_sat=None if amount_msat is None else msat_to_sat_floor(amount_msat))
+    return filled(_ON_CHAIN, address=on_chain.address, uri=uri, minimum=f"{max(1, on_chain.minimum_sat):,}")
 
 
 def _page(name: str, content: Markup, *, head: Markup | None = None, status: int = 200) -> HTMLResponse:

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from api.service.address.address import read_rules
 from api.service.invoice.payee import Payee
 from api.service.resources import Resources
 from engine.bank.chain.address import NONE_READY, Wanted, find_current, give_in_tx
+from engine.bank.chain.deposit_rules import read_deposit_rules
 from engine.domain.errors import Unavailable
 from engine.domain.money import Sat
 from engine.ledger.database import transaction
@@ -23,7 +23,7 @@ class TipAddress:
 async def find_tip_address(resources: Resources, payee: Payee) -> TipAddress | None:
     """The user's address for tips. None when the pool is empty: the user is then paid over Lightning alone."""
     async with resources.reading() as conn:
-        minimum_sat = (await read_rules(conn)).minimum_sat
+        minimum_sat = (await read_deposit_rules(conn)).minimum_sat
         current = await find_current(conn, payee.wallet_id, "tip")
     if current is None:
         current = await _give(resources, payee)

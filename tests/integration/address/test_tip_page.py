@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from engine.domain.bip21 import read_uri
 from tests.fixtures.postgres import Database
-from tests.helpers.address import fill_pool
+from tests.helpers.address.pool import fill_pool
 from tests.helpers.api import Api, running_api
 
 pytestmark = pytest.mark.integration
@@ -43,7 +43,8 @@ async def test_both_ways_are_offered_in_one_uri(api: Api) -> None:
     assert uris(form) == [f"bitcoin:{made[0]}"]
     assert "at least 1,000 sat" in form.text
     path, page = await ask(api, 5_000)
-    both = read_uri(uris(page)[0])
+    both, alone = (read_uri(each) for each in uris(page))
+    assert (alone.address, alone.amount_sat, alone.lightning) == (made[0], 5_000, None)
     assert (both.address, both.amount_sat) == (made[0], 5_000)
     assert f"lightning:{both.lightning}" in page.text
     assert uris(await api.http.get(path)) == uris(page)
