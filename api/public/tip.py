@@ -16,7 +16,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from api.access import get_resources
 from api.http.form import read_form
-from api.public import tip_page
+from api.public import tip_offer, tip_page
 from api.service.address.tip import find_tip_address
 from api.service.invoice.node import InvoiceOrder
 from api.service.invoice.payee import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, find_payee, strangers_memo
@@ -36,8 +36,9 @@ Res = Annotated[Resources, Depends(get_resources)]
 async def show_form(resources: Res, username: str) -> HTMLResponse:
     """The user's page."""
     payee = await find_payee(resources, username)
-    on_chain = await find_tip_address(resources, payee)
-    return tip_page.form_page(payee, resources.settings, on_chain)
+    on_chain = tip_offer.beside_form(await find_tip_address(resources, payee))
+    settings = resources.settings
+    return tip_page.form_page(payee, domain=settings.domain, public_url=settings.public_url, on_chain=on_chain)
 
 
 @router.post("/pay/{username}")
@@ -61,7 +62,7 @@ async def show_invoice(resources: Res, username: str, payment_hash: str) -> HTML
     payee = await find_payee(resources, username)
     invoice, _preimage = await show_for_public(resources, payee.account_id, payment_hash)
     on_chain = await find_tip_address(resources, payee) if invoice.status == "open" else None
-    return tip_page.invoice_page(payee.name, invoice, on_chain)
+    return tip_page.invoice_page(payee.name, invoice, tip_offer.beside_invoice(invoice, on_chain))
 
 
 def _amount(text: str) -> Msat:

@@ -15,16 +15,13 @@ from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 
 from api.http.errors import in_public_words
-from api.http.markup import Markup, filled, qr_code, source, uri_qr_code
-from api.service.address.answer import both_ways
-from api.service.address.tip import TipAddress
+from api.http.markup import Markup, filled, qr_code, source
+from api.public.tip_offer import Offer
 from api.service.invoice.answer import InvoiceOut
 from api.service.invoice.payee import MIN_RECEIVED_MSAT, Payee
-from engine.domain.bip21 import write_uri
 from engine.domain.errors import EngineError
 from engine.domain.lnurl import COMMENT_LENGTH, address_path, write_lnurl
-from engine.domain.money import Msat, msat_to_sat_floor, sat_to_msat
-from engine.settings import ApiSettings
+from engine.domain.money import Msat, msat_to_sat_floor
 
 _LOOK_EVERY_S = 5
 
@@ -71,7 +68,6 @@ _FORM = Template(f"""<form method="post">
 <p>Or pay <strong>$address</strong> from your wallet:</p>
 $qr
 $on_chain""")
-_ON_CHAIN = Template("""<p>Or on chain, at least $minimum sat: <a href="$uri"><code>$address</code></a></p>""")
 _OPEN = Template("""<p data-verify="$verify" data-left-ms="$left_ms">$amount sat</p>
 <p role="status">Waiting for the payment.</p>$warning
 <a href="$uri">$qr</a><p><a href="lightning:$bolt11"><code>$bolt11</code></a></p>$on_chain""")
@@ -106,47 +102,39 @@ class PageRoute(APIRoute):
         return answer
 
 
-def form_page(payee: Payee, settings: ApiSettings, on_chain: TipAddress | None) -> HTMLResponse:
+def form_page(payee: Payee, *, domain: str, public_url: str, on_chain: Markup) -> HTMLResponse:
     """The user's page, where a payer says how much."""
     content = filled(
         _FORM,
-        address=f"{payee.name}@{settings.domain}",
+        address=f"{payee.name}@{domain}",
         min_sat=str(msat_to_sat_floor(MIN_RECEIVED_MSAT)),
         max_sat=str(msat_to_sat_floor(payee.most_msat)),
-        qr=qr_code(write_lnurl(settings.public_url + address_path(payee.name))),
-        on_chain=Markup("") if on_chain is None else _address_to_pay(on_chain),
+        qr=qr_code(write_lnurl(public_url + address_path(payee.name))),
+        on_chain=on_chain,
     )
     return _page(payee.name, content)
 
 
-def invoice_page(name: str, invoice: InvoiceOut, on_chain: TipAddress | None) -> HTMLResponse:
-    """The invoice to pay, with the address where its amount can be credited on chain; or how it ended."""
+def invoice_page(name: str, invoice: InvoiceOut, offer: Offer) -> HTMLResponse:
+    """The invoice to pay, or how it ended."""
     amount = f"{msat_to_sat_floor(Msat(invoice.amount_msat or 0)):,}"
     if invoice.status in _ENDS:
         return _page(name, filled(_ENDED, amount=amount, name=name, sentence=_ENDS[invoice.status]))
-    if on_chain is not None and (invoice.amount_msat or 0) < sat_to_msat(on_chain.minimum_sat):
-        on_chain = None
-    return _page(name, _waiting(name, invoice, amount, on_chain), head=Markup(_RELOAD))
+    return _page(name, _waiting(name, invoice, amount, offer), head=Markup(_RELOAD))
 
 
-def _waiting(name: str, invoice: InvoiceOut, amount: str, on_chain: TipAddress | None) -> Markup:
-    uri = None if on_chain is None else both_ways(on_chain.address, invoice.bolt11, invoice.amount_msat)
+def _waiting(name: str, invoice: InvoiceOut, amount: str, offer: Offer) -> Markup:
     return filled(
         _OPEN,
         amount=amount,
         warning=Markup("") if invoice.warning is None else filled(_WARNING, sentence=invoice.warning.detail),
         bolt11=invoice.bolt11,
-        uri=uri or f"lightning:{invoice.bolt11}",
-        qr=uri_qr_code(uri) if uri else qr_code(invoice.bolt11),
-        on_chain=Markup("") if on_chain is None else _address_to_pay(on_chain, Msat(invoice.amount_msat or 0)),
+        uri=offer.uri,
+        qr=offer.qr,
+        on_chain=offer.on_chain,
         left_ms=str((invoice.expires_at - datetime.now(UTC)) // timedelta(milliseconds=1)),
         verify=f"/lnurlp/{name}/verify/{invoice.payment_hash}",
     )
-
-
-def _address_to_pay(on_chain: TipAddress, amount_msat: Msat | None = None) -> Markup:
-    uri = write_uri(on_chain.address, amount_sat=None if amount_msat is None else msat_to_sat_floor(amount_msat))
-    return filled(_ON_CHAIN, address=on_chain.address, uri=uri, minimum=f"{max(1, on_chain.minimum_sat):,}")
 
 
 def _page(name: str, content: Markup, *, head: Markup | None = None, status: int = 200) -> HTMLResponse:
