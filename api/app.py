@@ -32,12 +32,25 @@ from api.http.stranger_limit import Strangers
 from api.public import lnurl, tip
 from api.service.resources import open_resources
 from api.system import health, metrics, pages
-from api.user import account, batch, decode, deposit, invoice, limit, payment, quote, statement, wallet, withdraw_link
+from api.user import (
+    account,
+    address,
+    batch,
+    decode,
+    deposit,
+    invoice,
+    limit,
+    payment,
+    quote,
+    statement,
+    wallet,
+    withdraw_link,
+)
 from engine.settings import ApiSettings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
-    *(account, wallet, statement, payment, batch, quote, decode, invoice, deposit, withdraw_link, limit),
+    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, deposit, withdraw_link, limit),
     api.admin.limit,
     *(account_status, ledger, fee, price, reconciliation, correction, forced_end, audit, health),
     *(chain, deposit_rules, deposit_decision),

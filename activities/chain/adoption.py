@@ -1,12 +1,12 @@
 """Adopts the hot wallet: what it holds becomes the bank's capital, once, and the chain is followed from that tip on."""
 
 from engine.bank.chain import cursor
-from engine.bank.chain.opening import OpeningCoin, add_coins_in_tx
+from engine.bank.chain.coin import SeenCoin, adopt_in_tx
 from engine.clients.bitcoind.chain import Bitcoind, Coin, CoinCut
 from engine.clients.bitcoind.health import explain
-from engine.domain.deposit import Block, Outpoint
+from engine.domain.deposit import Block
 from engine.domain.errors import Unavailable
-from engine.domain.ids import BlockHash, Txid
+from engine.domain.ids import BlockHash
 from engine.domain.money import Sat, sat_to_msat
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, borrowed, transaction
@@ -52,7 +52,7 @@ class Adoption:
         async with transaction(self._pool) as conn:
             if not await cursor.adopt_in_tx(conn, wallet, network=self._network, blocks=blocks, work=work):
                 return False
-            await add_coins_in_tx(conn, [_opening(cut, coin) for coin in coins])
+            await adopt_in_tx(conn, [_opening(cut, coin) for coin in coins])
             total_sat = Sat(sum(coin.amount_sat for coin in coins))
             posting = adopted(await self._ids.load(conn), wallet, sat_to_msat(total_sat))
             if posting is not None:
@@ -60,10 +60,12 @@ class Adoption:
         return True
 
 
-def _opening(cut: CoinCut, coin: Coin) -> OpeningCoin:
-    return OpeningCoin(
-        outpoint=Outpoint(txid=Txid(coin.txid), vout=coin.vout),
-        amount_sat=Sat(coin.amount_sat),
+def _opening(cut: CoinCut, coin: Coin) -> SeenCoin:
+    return SeenCoin(
+        txid=coin.txid,
+        vout=coin.vout,
+        amount_sat=coin.amount_sat,
         address=coin.address,
+        change=False,
         block_height=cut.tip.height - coin.confirmations + 1,
     )

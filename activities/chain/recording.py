@@ -4,14 +4,14 @@ What the wallet lists is written as it is. What was written above the fork, or w
 is looked up by itself: `listsinceblock` is silent about a transaction whose conflict lies deeper than its cursor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from activities.chain.look import Look
-from engine.bank.chain import cursor, due, sighting
+from engine.bank.chain import coin, cursor, due, sighting
 from engine.bank.chain.cursor import Chain
 from engine.bank.rulebook import read_current
-from engine.clients.bitcoind.chain import Bitcoind, WalletEntry
+from engine.clients.bitcoind.chain import Bitcoind, SightKind, WalletEntry
 from engine.clients.bitcoind.chain import Sight as NodeSight
 from engine.contracts import workflow_ids
 from engine.domain.deposit import Block, DepositRules, Outpoint, Sight, parse_rules
@@ -39,6 +39,15 @@ class _Places:
         return None if found is None else place(found)
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What was looked up beside the listing."""
+
+    places: _Places
+    unsettled: set[str]
+    spends: Mapping[str, Sequence[tuple[str, int]]]
+
+
 class Recorder:
     """Bound to one wallet."""
 
@@ -50,20 +59,25 @@ class Recorder:
         """Write it. `whole` also looks up what waits in the mempool. Raises Unavailable (`pump_overtaken`)."""
         mined = {entry.txid for entry in look.entries if entry.block is not None}
         async with borrowed(self._pool) as conn:
-            unsettled = await sighting.list_unsettled_txids(conn, look.fork.height) - mined
+            unsettled = await sighting.list_unsettled_txids(conn, look.fork.height)
+            unsettled = (unsettled | await coin.list_unsettled_txids(conn, look.fork.height)) - mined
             waiting = {entry.txid for entry in look.entries if entry.block is None and entry.confirmations >= 0}
             known = await sighting.list_known_txids(conn, waiting)
             rules = parse_rules((await read_current(conn, "deposits")).content)
         moved = whole or look.tip != chain.tip or look.fork != chain.tip
         asked = (waiting - known) | (unsettled | waiting if moved else set())
         places = _Places(await self._bitcoind.look_up(sorted(asked)))
-        await self._write(chain, epoch, look, places, unsettled, rules)
+        spends = await self._bitcoind.read_spends(sorted({each.txid for each in look.entries if not each.incoming}))
+        await self._write(chain, epoch, look, _Seen(places, unsettled, spends), rules)
 
-    async def _write(
-        self, chain: Chain, epoch: int, look: Look, places: _Places, unsettled: set[Txid], rules: DepositRules
-    ) -> None:
+    async def _write(self, chain: Chain, epoch: int, look: Look, seen: _Seen, rules: DepositRules) -> None:
+        places = seen.places
         outputs = _outputs(look.entries, places)
-        watched = [_watched(txid, places.known[txid]) for txid in sorted(unsettled) if txid in places.known]
+        watched = [_watched(txid, places.known[txid]) for txid in sorted(seen.unsettled) if txid in places.known]
+        coins, spends = _coins(chain, look.entries, places), _spends(look.entries, seen)
+        lost = {txid for txid, found in places.known.items() if found.block is None}
+        gone = {entry.txid for entry in look.entries if entry.confirmations < 0}
+        gone |= {txid for txid, found in places.known.items() if found.kind is SightKind.GONE}
         async with transaction(self._pool) as conn:
             await cursor.move_in_tx(
                 conn,
@@ -75,6 +89,7 @@ class Recorder:
                 rescanned=chain.rescan_from,
             )
             await sighting.record_in_tx(conn, outputs, watched, rules=rules, alone_at_most=ALONE_AT_MOST)
+            await coin.record_in_tx(conn, coins, spends, unmined=sorted(lost - gone), gone=sorted(gone))
             await due.finish_shared_in_tx(conn, look.tip.height)
 
 
@@ -108,9 +123,47 @@ def _outputs(entries: Sequence[WalletEntry], places: _Places) -> list[sighting.S
     return outputs
 
 
-def _watched(txid: Txid, found: NodeSight) -> sighting.Watched:
+def _coins(chain: Chain, entries: Sequence[WalletEntry], places: _Places) -> list[coin.SeenCoin]:
+    """What the wallet has, also its change. A rescan lists what it had before it was adopted: that is no news."""
+    return [
+        coin.SeenCoin(
+            txid=entry.txid,
+            vout=entry.vout,
+            amount_sat=entry.amount_sat,
+            address=entry.address,
+            change=entry.change,
+            block_height=None if entry.block is None else entry.block.height,
+        )
+        for entry in entries
+        if entry.incoming and _is_alive(entry, places) and not _is_old(chain, entry)
+    ]
+
+
+def _spends(entries: Sequence[WalletEntry], seen: _Seen) -> list[coin.SeenSpend]:
+    heights = {
+        entry.txid: None if entry.block is None else entry.block.height
+        for entry in entries
+        if not entry.incoming and _is_alive(entry, seen.places)
+    }
+    return [
+        coin.SeenSpend(txid=txid, outpoint=outpoint, block_height=height)
+        for txid, height in heights.items()
+        for outpoint in seen.spends.get(txid, ())
+    ]
+
+
+def _is_alive(entry: WalletEntry, places: _Places) -> bool:
+    where = places.of(entry)
+    return where is not None and where[0] is not Sight.GONE
+
+
+def _is_old(chain: Chain, entry: WalletEntry) -> bool:
+    return chain.rescan_from is not None and entry.block is not None and entry.block.height <= chain.adopted_height
+
+
+def _watched(txid: str, found: NodeSight) -> sighting.Watched:
     sight, block = place(found)
-    return sighting.Watched(txid=txid, sight=sight, block=block)
+    return sighting.Watched(txid=Txid(txid), sight=sight, block=block)
 
 
 def _block(height: int, block_hash: str) -> Block:

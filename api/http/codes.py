@@ -116,6 +116,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "request_head_too_large": (431, "The request line and headers are too large"),
     "internal_error": (500, "Something went wrong on our side"),
     "node_unavailable": (503, "No Lightning node is available"),
+    "no_address_ready": (503, "No address is ready"),
     "price_unavailable": (503, "No fresh price is available"),
     "destination_unavailable": (503, "The destination does not answer"),
     "temporarily_unavailable": (503, "Temporarily unavailable"),

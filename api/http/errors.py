@@ -27,6 +27,7 @@ _PUBLIC_DETAIL = {
     "internal_error": "An error on our side has been recorded. It does not tell the outcome: repeat the request with "
     "the same Idempotency-Key, or read the resource.",
     "node_unavailable": "No Lightning node can take this now. Nothing has happened. Try again soon.",
+    "no_address_ready": "No address is ready at the moment. Nothing has happened. Try again soon.",
     "price_unavailable": "A limit in another currency applies, and there is no fresh price for it. Nothing has "
     "happened. Try again later, with the same Idempotency-Key.",
     "destination_unavailable": "The server of this destination did not answer as LNURL requires. Nothing has "

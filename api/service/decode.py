@@ -18,8 +18,8 @@ class DecodedOut(BaseModel):
     """What a destination is. Expired invoices are decoded too, and say so."""
 
     kind: Literal["bolt11", "internal", "lnurl", "keysend"] = Field(
-        description="an invoice, a user or wallet of this bank, somebody outside who is asked for an invoice, or a "
-        "node that is paid without one"
+        description="an invoice, a user, wallet or address of this bank, somebody outside who is asked for an invoice, "
+        "or a node that is paid without one"
     )
     destination: str = Field(description="In its canonical form.")
     own: bool = Field(description="Whether the payment stays within this bank: at once, and without a routing fee.")
@@ -49,7 +49,7 @@ async def decode(resources: Resources, destination: str) -> DecodedOut:
             destination=resolved.text,
             own=resolved.is_internal,
             network=resources.settings.bitcoin_network,
-            amount_msat=None,
+            amount_msat=resolved.asked_msat,
             payee=resolved.payee_node,
             username=resolved.username,
             expired=False,

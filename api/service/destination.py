@@ -6,7 +6,8 @@
 
 A lightning address or LNURL of our own domain names one of our users. The server of any other one is asked for its
 offer, and `resolve_to_pay` asks it for the invoice, which is then paid like any invoice. A node's public key is paid
-without an invoice (keysend), where the settings allow it.
+without an invoice (keysend), where the settings allow it. An on-chain address of one of our wallets is paid in the
+books, like that wallet.
 """
 
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from engine.domain.destination import (
     LightningAddress,
     Lnurl,
     NodeKey,
+    OnChain,
     Username,
     WalletRef,
     read_destination,
@@ -46,7 +48,7 @@ class Resolved:
     """What a destination names: an invoice, a wallet of the bank, or both for an invoice of the bank."""
 
     text: str
-    """The destination as text: invoice, LNURL and address in lower case, `@name` or `wallet:<id>` as given."""
+    """The destination as text: invoice, LNURL and lightning address in lower case, `@name` or `wallet:<id>` as given."""
     invoice: bolt11.Bolt11 | None = None
     known: OwnInvoice | None = None
     """The row of an invoice of the bank, in place of the parsed invoice."""
@@ -59,13 +61,15 @@ class Resolved:
     """What the payee of an offer shows to the payer after the payment (LUD-09, LUD-10)."""
     payee_node: str | None = None
     """The public key of a node that is paid without an invoice."""
+    uri_msat: Msat | None = None
+    """The amount in the URI of an address."""
 
     @property
     def asked_msat(self) -> Msat | None:
         """The amount that the payee asks for; None when the payer chooses it."""
         if self.request is not None:
             return self.request.amount_msat
-        return self.offer.fixed_msat if self.offer else None
+        return self.offer.fixed_msat if self.offer else self.uri_msat
 
     @property
     def request(self) -> bolt11.Bolt11 | OwnInvoice | None:
@@ -97,7 +101,7 @@ async def resolve(resources: Resources, text: str) -> Resolved:
     The server of an address outside is asked for its offer: Unavailable (`destination_unavailable`) when it is away.
     """
     destination = as_internal(resources.settings, read_destination(text))
-    if isinstance(destination, Username | WalletRef):
+    if isinstance(destination, Username | WalletRef | OnChain):
         async with resources.reading() as conn:
             payees = await find_internal_payees(conn, [destination])
         if resolved := _resolve_internal(text, destination, payees):
@@ -153,6 +157,8 @@ async def _resolve_outside(resources: Resources, text: str, destination: Destina
             return Resolved(text=text.lower(), offer=await look_up_address(resources.web, name, domain))
         case Lnurl():
             return Resolved(text=destination.lnurl, offer=await look_up(resources.web, destination.url))
+        case OnChain():
+            raise destination.refusal(resources.settings.bitcoin_network)
         case Username():
             raise no_such("user")
         case WalletRef():
@@ -164,6 +170,8 @@ def _resolve_internal(text: str, destination: Destination, payees: InternalPayee
     wallet_id = payees.wallet_id(destination)
     if wallet_id is None:
         return None
+    if isinstance(destination, OnChain):
+        return Resolved(text=destination.address.text, wallet_id=wallet_id, uri_msat=destination.amount_msat)
     invoice = payees.invoice(destination)
     username = destination.name if isinstance(destination, Username) else None
     return Resolved(text=invoice.bolt11 if invoice else text, known=invoice, wallet_id=wallet_id, username=username)

@@ -1,4 +1,4 @@
-"""The payees within the bank: the users, wallets and invoices that destinations name.
+"""The payees within the bank: the users, wallets, invoices and addresses that destinations name.
 
 Most payments are internal, so many destinations are looked up in one call. An invoice is known by its payment hash and
 must be letter by letter the invoice that was made for that hash: nobody can put another amount or description around
@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from engine.bank.chain.address import find_owners
 from engine.clients import bolt11
-from engine.domain.destination import Destination, Invoice, Username, WalletRef
+from engine.domain.destination import Destination, Invoice, OnChain, Username, WalletRef
 from engine.domain.errors import Invalid
 from engine.domain.ids import PaymentHash, WalletId
 from engine.domain.money import Msat
@@ -30,12 +31,13 @@ class OwnInvoice:
 
 @dataclass(frozen=True, slots=True)
 class InternalPayees:
-    """The users, wallets and invoices that some destinations name."""
+    """The users, wallets, invoices and addresses that some destinations name."""
 
     users: Mapping[str, WalletId]
     wallets: frozenset[WalletId]
     invoices: Mapping[str, OwnInvoice]
     """By their text."""
+    addresses: Mapping[str, WalletId]
 
     def invoice(self, destination: Destination | None) -> OwnInvoice | None:
         """The invoice that the destination is, letter by letter, all in lower or all in upper case."""
@@ -51,21 +53,25 @@ class InternalPayees:
                 return self.users.get(destination.name.lower())
             case WalletRef():
                 return destination.wallet_id if destination.wallet_id in self.wallets else None
+            case OnChain():
+                return self.addresses.get(destination.address.text)
             case _:
                 invoice = self.invoice(destination)
                 return invoice.wallet_id if invoice else None
 
 
 async def find_internal_payees(conn: Connection, destinations: Sequence[Destination | None]) -> InternalPayees:
-    """The payees of all these destinations, in at most three statements: one for each kind."""
+    """The payees of all these destinations, in at most one statement for each kind."""
     names = {each.name.lower() for each in destinations if isinstance(each, Username)}
     wallets = {each.wallet_id for each in destinations if isinstance(each, WalletRef)}
     hashes = {bolt11.find_payment_hash(each.bolt11) for each in destinations if isinstance(each, Invoice)} - {None}
+    addresses = {each.address.text for each in destinations if isinstance(each, OnChain)}
     with translated():
         return InternalPayees(
             await _find_users(conn, names) if names else {},
             await _find_wallets(conn, wallets) if wallets else frozenset(),
             await _find_invoices(conn, hashes) if hashes else {},
+            await find_owners(conn, list(addresses)) if addresses else {},
         )
 
 

@@ -1,6 +1,7 @@
 """Bech32 (BIP 173): a prefix, and words of five bits with a checksum. Invoices and LNURLs are written in it.
 
-Callers set length limits: BIP 173's 90 characters are for addresses only.
+Addresses of witness version 1 and above have another checksum (bech32m, BIP 350). Callers set length limits: BIP 173's
+90 characters are for addresses only.
 """
 
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ WORD_BITS = 5
 
 _VALUE_OF = {character: value for value, character in enumerate(CHARSET)}
 CHECKSUM_WORDS = 6
+_BECH32, _BECH32M = 1, 0x2BC830A3
 _GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 
 
@@ -24,8 +26,11 @@ def _mixed(top: int) -> int:
 _STEP = [_mixed(top) for top in range(32)]
 
 
-def read(text: str) -> tuple[str, list[int]]:
-    """The prefix, in lower case, and the words without the checksum. Raises ValueError with the reason."""
+def read(text: str, *, modified: bool = False) -> tuple[str, list[int]]:
+    """The prefix, in lower case, and the words without the checksum. Raises ValueError with the reason.
+
+    `modified` asks for bech32m.
+    """
     if not text.isascii() or (text != text.lower() and text != text.upper()):
         raise ValueError("its letters must be all lower or all upper case")
     prefix, separator, data = text.lower().rpartition("1")
@@ -35,14 +40,14 @@ def read(text: str) -> tuple[str, list[int]]:
         words = [_VALUE_OF[character] for character in data]
     except KeyError:
         raise ValueError("it has a character that bech32 does not use") from None
-    if _polymod(prefix, words) != 1:
+    if _polymod(prefix, words) != (_BECH32M if modified else _BECH32):
         raise ValueError("its checksum is wrong (was it copied whole?)")
     return prefix, words[:-CHECKSUM_WORDS]
 
 
-def write(prefix: str, words: Sequence[int]) -> str:
+def write(prefix: str, words: Sequence[int], *, modified: bool = False) -> str:
     """The text, in lower case. `prefix` must be in lower case too."""
-    checksum = _polymod(prefix, [*words, *[0] * CHECKSUM_WORDS]) ^ 1
+    checksum = _polymod(prefix, [*words, *[0] * CHECKSUM_WORDS]) ^ (_BECH32M if modified else _BECH32)
     tail = [checksum >> WORD_BITS * place & 31 for place in reversed(range(CHECKSUM_WORDS))]
     return f"{prefix}1{''.join(CHARSET[word] for word in [*words, *tail])}"
 

@@ -2,29 +2,31 @@
 
 lnbc… lntb… lntbs… lnbcrt…      Invoice      with or without `lightning:`, in lower or in upper case
 bitcoin:…?lightning=lnbc…       Invoice      BIP 21 with a Lightning part
+bitcoin:<address>?amount=…      OnChain      BIP 21 without one, or an address alone
 lnurl1…                         Lnurl        likewise, also as the Lightning part
 name@domain                     LightningAddress
 @name                           Username
 wallet:<id>                     WalletRef
 02… 03… (66 hex digits)         NodeKey      a Lightning node, paid without an invoice (keysend)
-an address, bitcoin:<address>   refused with `use_withdrawals`
 lno1…                           refused: not supported yet
 anything else                   refused with `invalid_destination`
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from engine.domain import bip21
+from engine.domain.address import Address, looks_like_address, read_address
 from engine.domain.errors import Invalid
 from engine.domain.ids import WalletId
-from engine.domain.lnurl import read_address, read_lnurl
+from engine.domain.lnurl import read_address as read_lightning_address
+from engine.domain.lnurl import read_lnurl
+from engine.domain.money import Msat, sat_to_msat
 from engine.domain.username import is_username
 
 MAX_LENGTH = 10_000
 """Room for the longest invoice inside a BIP 21 URI."""
 
-_BECH32_ADDRESS = re.compile(r"(bc|tb|bcrt)1[02-9ac-hj-np-z]{6,87}")
-_BASE58_ADDRESS = re.compile(r"[123mn][1-9A-HJ-NP-Za-km-z]{24,39}")
 _NODE_KEY = re.compile(r"0[23][0-9a-f]{64}")
 _WALLET_ID = re.compile(r"[0-9A-Za-z_-]{1,100}")
 
@@ -74,26 +76,39 @@ class NodeKey:
     pubkey: str
 
 
-Destination = Invoice | NodeKey | Username | WalletRef | LightningAddress | Lnurl
+@dataclass(frozen=True, slots=True)
+class OnChain:
+    """An address of the chain. Where it is one of ours, the payment stays within the books."""
+
+    address: Address
+    amount_msat: Msat | None = None
+    """The amount that its URI names."""
+
+    def refusal(self, network: str) -> Invalid:
+        """Why it is not paid where it is none of ours: `wrong_network` or `use_withdrawals`."""
+        if network not in self.address.networks:
+            return Invalid(f"This address is not on {network}.", code="wrong_network")
+        return Invalid("This is an on-chain address: use POST /v1/withdrawals for it.", code="use_withdrawals")
+
+
+Destination = OnChain | Invoice | NodeKey | Username | WalletRef | LightningAddress | Lnurl
 
 
 def read_destination(text: str) -> Destination:
-    """Tell what the text names. Raises Invalid: `use_withdrawals` or `invalid_destination`."""
+    """Tell what the text names. Raises Invalid: `invalid_destination`."""
     if len(text) > MAX_LENGTH:
         raise _invalid(f"A destination has at most {MAX_LENGTH} characters.")
     scheme, colon, rest = text.partition(":")
-    if colon and scheme.lower() == "lightning":
-        return _lightning(rest)
-    if colon and scheme.lower() == "bitcoin":
-        return _bip21(rest)
+    if colon and scheme.lower() in _OF_SCHEME:
+        return _OF_SCHEME[scheme.lower()](rest)
     if text.startswith(("wallet:", "@")):
         return _ours(text)
     if "@" in text:
-        return LightningAddress(*read_address(text))
+        return LightningAddress(*read_lightning_address(text))
     if _NODE_KEY.fullmatch(text.lower()):
         return NodeKey(text.lower())
-    if _is_address(text):
-        raise _use_withdrawals()
+    if looks_like_address(text):
+        return _on_chain(text)
     return _lightning(text)
 
 
@@ -122,28 +137,23 @@ def _lightning(text: str) -> Destination:
     return Invoice(text)
 
 
-def _bip21(text: str) -> Destination:
-    """BIP 21: parameters it requires (`req-…`) and we do not know make the whole URI invalid."""
-    _address, _, query = text.partition("?")
-    parameters = [parameter.partition("=") for parameter in query.split("&")]
-    if any(name.lower().startswith("req-") for name, _, _ in parameters):
-        raise _invalid("This bitcoin: URI requires something that we do not know.")
-    lightning = [value for name, _, value in parameters if name.lower() == "lightning"]
-    if not lightning:
-        raise _use_withdrawals()
-    if len(lightning) > 1:
-        raise _invalid("This bitcoin: URI has two lightning parts.")
-    return _lightning(lightning[0])
+def _bip21(rest: str) -> Destination:
+    uri = bip21.read_uri(bip21.SCHEME + rest)
+    if uri.lightning is not None:
+        return _lightning(uri.lightning)
+    on_chain, amount_sat = _on_chain(uri.address), uri.amount_sat
+    return replace(on_chain, amount_msat=None if amount_sat is None else sat_to_msat(amount_sat))
 
 
-def _is_address(text: str) -> bool:
-    uniform = text in {text.lower(), text.upper()}
-    return bool((uniform and _BECH32_ADDRESS.fullmatch(text.lower())) or _BASE58_ADDRESS.fullmatch(text))
-
-
-def _use_withdrawals() -> Invalid:
-    return Invalid("This is an on-chain address: use POST /v1/withdrawals for it.", code="use_withdrawals")
+def _on_chain(text: str) -> OnChain:
+    try:
+        return OnChain(read_address(text))
+    except ValueError as error:
+        raise _invalid(f"This is not a bitcoin address: {error}.") from None
 
 
 def _invalid(detail: str) -> Invalid:
     return Invalid(detail, code="invalid_destination")
+
+
+_OF_SCHEME = {"lightning": _lightning, "bitcoin": _bip21}

@@ -9,12 +9,14 @@ Every method returns when the node has done it and its wallets know. All block; 
 """
 
 import shutil
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from infra.local.bitcoin_rpc import HOT, MINER
+from infra.local.bitcoin_rpc import HOT, MINER, RpcError
 from infra.local.network import FIRST_BLOCKS
 from tests.fixtures.chain_line import ChainLine
 from tests.fixtures.chain_node import ChainNode
@@ -80,10 +82,11 @@ class Chain(Payer):
         lost by `kill`. Returns the hashes.
         """
         address = self.address(MINER)
-        if txs is None:
-            hashes = list(self.call("generatetoaddress", blocks, address))
-        else:
-            hashes = [str(self.call("generateblock", address, list(txs))["hash"])]
+        with self._turn:
+            if txs is None:
+                hashes = list(self.call("generatetoaddress", blocks, address))
+            else:
+                hashes = [str(self.call("generateblock", address, list(txs))["hash"])]
         self._settle(flush=flush)
         return hashes
 
@@ -92,6 +95,24 @@ class Chain(Payer):
         (found,) = self.call("generatetoaddress", 1, address)
         self._settle()
         return str(self.call("getblock", found)["tx"][0])
+
+    @contextmanager
+    def mining(self, pause_s: float = 0.1) -> Iterator[None]:
+        """Blocks come one by one for the length of the block, also before and after the node was away."""
+        over = threading.Event()
+
+        def work() -> None:
+            while not over.wait(pause_s):
+                with suppress(OSError, RpcError):
+                    self.mine()
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        try:
+            yield
+        finally:
+            over.set()
+            worker.join()
 
     def bare_multisig(self, address: str, amount_sat: int, *, also_sat: int = 0) -> Sent:
         """Mine a payment to a bare 1-of-2 multisig with this address's key, and in output 1 perhaps to the address."""
@@ -181,11 +202,13 @@ class Chain(Payer):
         gone = {txid, *self.call("getmempooldescendants", txid)}
         stay = sorted(all_entries.keys() - gone, key=lambda each: int(all_entries[each]["ancestorcount"]))
         content, contents = self._hex(txid), [self._hex(each) for each in stay]
-        self.call("setmocktime", int(time.time()) + _EXPIRY_S)
-        try:
-            self.pay(self.address(STRANGER), 100_000)
-        finally:
-            self.call("setmocktime", 0)
+        address = self.address(STRANGER)
+        with self._turn:  # nobody mines meanwhile
+            self.call("setmocktime", int(time.time()) + _EXPIRY_S)
+            try:
+                self.pay(address, 100_000)
+            finally:
+                self.call("setmocktime", 0)
         for each in contents:
             self.send(each)
         return content
@@ -223,12 +246,15 @@ class Chain(Payer):
         shutil.copy(copy, file)
         self.start()
 
-    def other_chain(self) -> None:
-        """Replace the node by one of the same network with other blocks and fresh wallets, at the same address."""
+    def other_chain(self, *flags: str) -> None:
+        """Replace the node by one of the same network with other blocks and fresh wallets, at the same address.
+
+        With `-prune=1 -txindex=0 -fastprune` it can be pruned: `pruneblockchain` keeps at least 288 blocks.
+        """
         self.stop()
         assert self._own_data is None
         self._own_data = self.node.data.rename(self.node.folder / "own-data")
-        self.start()
+        self.start(*flags)
         self.prepare()
 
     def own_chain(self) -> None:
@@ -263,7 +289,11 @@ class Chain(Payer):
         """Whatever a test did: the node runs on its own chain, with the right time, nothing in the mempool."""
         self.line.reset()
         self.own_chain()
+        if self.node.flags:
+            self.stop()
         self.start()
+        for wallet in (MINER, HOT, STRANGER):
+            self.rpc().have_wallet(wallet)
         self.call("setmocktime", 0)
         while self.mempool():
             self.mine()

@@ -39,7 +39,7 @@ class Payer:
 
     def __init__(self, node: ChainNode) -> None:
         self.node = node
-        self._turn = threading.Lock()
+        self._turn = threading.RLock()
 
     def rpc(self, wallet: str | None = None) -> BitcoinRpc:
         """The node, or one of its wallets: `chain.rpc("hot").call("getbalances")`. Errors are `RpcError`."""

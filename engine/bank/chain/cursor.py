@@ -27,6 +27,8 @@ class Chain:
     tip: Block
     work: str
     """The chain work of the tip: 64 hex digits, to be compared as text."""
+    adopted_height: int
+    """The tip at the adoption."""
     epoch: int
     rescan_from: int | None
 
@@ -35,7 +37,8 @@ async def find_chain(conn: Connection, wallet: str) -> Chain | None:
     """The wallet's chain. None before the wallet is adopted."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work, epoch, rescan_from
+            """SELECT network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work, epoch, rescan_from,
+                      adopted_height
                  FROM bank.chains WHERE wallet = $1""",
             wallet,
         )
@@ -47,6 +50,7 @@ async def find_chain(conn: Connection, wallet: str) -> Chain | None:
         anchor=Block(height=row["anchor_height"], hash=BlockHash(row["anchor_hash"])),
         tip=Block(height=row["tip_height"], hash=BlockHash(row["tip_hash"])),
         work=row["tip_work"],
+        adopted_height=row["adopted_height"],
         epoch=row["epoch"],
         rescan_from=row["rescan_from"],
     )
@@ -63,8 +67,9 @@ async def adopt_in_tx(conn: Connection, wallet: str, *, network: str, blocks: Se
     """Write the wallet's row and its first blocks: from the anchor to the tip. False when it was adopted before."""
     with translated():
         added: str | None = await conn.fetchval(
-            """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work)
-               VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING RETURNING wallet""",
+            """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work,
+                                       adopted_height)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $5) ON CONFLICT DO NOTHING RETURNING wallet""",
             wallet,
             network,
             blocks[0].height,

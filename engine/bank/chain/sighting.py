@@ -60,7 +60,7 @@ _KNOWN = """SELECT id, txid, vout, address, sight, block_hash, conf_ref IS NOT N
   FROM bank.deposits d WHERE {which} ORDER BY id FOR UPDATE"""
 
 
-async def list_unsettled_txids(conn: Connection, above: int) -> set[Txid]:
+async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
     """The transactions whose place may have changed: mined above this height, or not mined and not given up."""
     with translated():
         rows = await conn.fetch(
@@ -69,7 +69,7 @@ async def list_unsettled_txids(conn: Connection, above: int) -> set[Txid]:
                       WHERE sight = 'mempool' OR (sight = 'gone' AND (conf_ref IS NOT NULL OR hold_ref IS NOT NULL))""",
             above,
         )
-    return {Txid(row["txid"]) for row in rows}
+    return {row["txid"] for row in rows}
 
 
 async def list_known_txids(conn: Connection, txids: Iterable[str]) -> set[str]:
@@ -90,7 +90,9 @@ async def record_in_tx(
     """Write what was seen. Returns how many deposits are new. If those are many, they share their workflows."""
     known = await _find_known_in_tx(conn, outputs)
     past = await _find_past_in_tx(conn, [each for each in outputs if _key(each) not in known])
-    unknown = [each for each in outputs if _key(each) not in known and each.sight is not Sight.GONE]
+    alive = [each for each in outputs if _key(each) not in known and each.sight is not Sight.GONE]
+    older = await _find_older(conn, alive)
+    unknown = [each for each in alive if _key(each) not in older]
     rivals = await _find_rivals_in_tx(conn, unknown)
     replaced: list[tuple[_Known, SeenOutput]] = []
     new: list[tuple[SeenOutput, _Known | None]] = []
@@ -142,6 +144,22 @@ async def _find_past_in_tx(conn: Connection, outputs: Sequence[SeenOutput]) -> d
         )
     rows = {row.id: row for row in await _read_in_tx(conn, "id = ANY($1)", [each["deposit_id"] for each in past])}
     return {(each["txid"], each["vout"]): rows[each["deposit_id"]] for each in past}
+
+
+async def _find_older(conn: Connection, outputs: Sequence[SeenOutput]) -> set[tuple[str, int]]:
+    """Those that the wallet had received before it was adopted: capital, and no deposits. A rescan lists them again."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT o.txid, o.vout
+                 FROM unnest($1::text[], $2::int[], $3::text[], $4::int[]) o(txid, vout, address, height)
+                WHERE EXISTS (SELECT FROM bank.coins c WHERE (c.txid, c.vout) = (o.txid, o.vout) AND c.opening)
+                   OR (o.height <= (SELECT min(adopted_height) FROM bank.chains)
+                       AND NOT EXISTS (SELECT FROM bank.addresses a WHERE a.address = o.address))""",
+            *_columns(outputs),
+            [each.address for each in outputs],
+            [None if each.block is None else each.block.height for each in outputs],
+        )
+    return {(row["txid"], row["vout"]) for row in rows}
 
 
 async def _find_rivals_in_tx(conn: Connection, outputs: Sequence[SeenOutput]) -> dict[tuple[str, str], _Known]:

@@ -150,6 +150,6 @@ def satoshi(amount: object) -> int:
     """Whole satoshi of an amount in bitcoin, exact. Raises InvariantBroken for a fraction or what is no number."""
     if isinstance(amount, (int, Decimal)) and not isinstance(amount, bool):
         shifted = Decimal(amount).scaleb(_PLACES)
-        if shifted == shifted.to_integral_value():
+        if shifted.is_finite() and shifted == shifted.to_integral_value():
             return int(shifted)
     raise InvariantBroken("bitcoind has told an amount that is not whole satoshi", code=UNFORESEEN)

@@ -28,7 +28,7 @@ from engine.clients.bitcoind.descriptor import ChangeReader
 from engine.clients.bitcoind.fault import Reason, RpcFault, unavailable, words
 from engine.clients.bitcoind.node import BATCH, Node
 from engine.clients.bitcoind.rpc import Rpc
-from engine.domain.errors import OutcomeUnknown
+from engine.domain.errors import EngineError, OutcomeUnknown
 
 __all__ = [
     "Bitcoind",
@@ -69,7 +69,7 @@ class Bitcoind(Node):
         conflict lies deeper than the block: `look_up` tells. Raises Unavailable (`behind`) when the node does not know
         the block.
         """
-        params = (block_hash, 1, True, False, True)  # one confirmation, watch-only, no `removed`, with change
+        params = (block_hash, 1, None, False, True)  # one confirmation, no `removed`, with change
         try:
             told = await self._rpc.call("listsinceblock", *params, wallet=self._wallet, timeout_s=_LISTING_S)
         except RpcFault as fault:
@@ -102,7 +102,7 @@ class Bitcoind(Node):
     async def read_spends(self, txids: Iterable[str]) -> dict[str, list[Outpoint]]:
         """The outputs that each of these transactions spends. One that the wallet does not know is absent."""
         asked = list(dict.fromkeys(txids))
-        params = [(txid, True, True) for txid in asked]
+        params = [(txid, None, True) for txid in asked]
         answers = await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
         return {
             txid: [(coin["txid"], coin["vout"]) for coin in answer["decoded"]["vin"] if "txid" in coin]
@@ -167,22 +167,16 @@ class Bitcoind(Node):
         """Have the wallet read all blocks from this height again: hours on a long chain. It may be repeated.
 
         Raises Unavailable: `busy` while a rescan runs, also one whose caller is gone; `pruned` when the blocks are
-        gone; `behind` when the height is above the tip; `cut_off` when it was stopped.
+        gone; `behind` when the node has not got that far; `cut_off` when it was stopped.
         """
         try:
-            told = await self._rpc.call(
+            await self._rpc.call(
                 "rescanblockchain", from_height, wallet=self._wallet, timeout_s=_RESCAN_S, repeat=False
             )
         except OutcomeUnknown as error:
             raise unavailable(Reason.CUT_OFF, error.detail) from None
         except RpcFault as fault:
-            if fault.code == faults.MISC and "pruned" in fault.message:
-                raise unavailable(Reason.PRUNED, f"bitcoind cannot rescan: {words(fault.message)}") from None
-            if fault.code == faults.INVALID_PARAMETER:
-                raise unavailable(Reason.BEHIND, f"bitcoind has no block at height {from_height}.") from None
-            raise faults.translation("rescanblockchain", fault) from None
-        if told.get("stop_height") is None:
-            raise unavailable(Reason.CUT_OFF, "The rescan was stopped before its end.")
+            raise _why_not_rescanned(fault, from_height) from None
 
     async def _sights(self, txids: Sequence[str]) -> dict[str, Sight]:
         """By the wallet alone; MEMPOOL stands for whatever is in no block."""
@@ -209,6 +203,19 @@ class Bitcoind(Node):
             for ((txid, vout), output), own in zip(unspent, known, strict=True)
             if owned[output["scriptPubKey"].get("address", "")]
         ]
+
+
+def _why_not_rescanned(fault: RpcFault, from_height: int) -> EngineError:
+    said = words(fault.message)
+    if fault.code == faults.INVALID_PARAMETER:
+        return unavailable(Reason.BEHIND, f"bitcoind has no block at height {from_height}.")
+    if fault.code == faults.MISC and "aborted" in said:
+        return unavailable(Reason.CUT_OFF, "The rescan was stopped before its end.")
+    if fault.code == faults.MISC and "pruned" in said:
+        return unavailable(Reason.PRUNED, f"bitcoind cannot rescan from {from_height}: {said}")
+    if fault.code == faults.MISC and "assumeutxo" in said:
+        return unavailable(Reason.BEHIND, f"bitcoind cannot rescan from {from_height}: {said}")
+    return faults.translation("rescanblockchain", fault)
 
 
 def _entry(row: Any, change: frozenset[Outpoint]) -> WalletEntry:  # noqa: ANN401 - JSON

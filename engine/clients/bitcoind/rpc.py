@@ -17,10 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from engine.clients.bitcoind import fault as faults
-from engine.clients.bitcoind.credential import Credential
+from engine.clients.bitcoind.credential import Address, Credential
 from engine.clients.bitcoind.fault import Reason, RpcFault, outcome_unknown, unavailable, words
 from engine.clients.bitcoind.line import (
     BROKEN,
@@ -48,13 +48,10 @@ class Rpc:
 
     def __init__(self, url: str, auth_file: Path | None = None, *, threads: int = 8) -> None:
         """`url` may hold percent-encoded `user:password`. `auth_file` holds them in bitcoind's cookie format and is
-        preferred while it exists.
+        preferred while it exists. Raises ValueError for a URL without meaning.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("bitcoind's URL must begin with http:// or https:// and name a host")
-        self._secure, self._host, self._port = parts.scheme == "https", parts.hostname, parts.port or 8332
-        self._credential = Credential(parts, auth_file)
+        address = Address(url)
+        self._address, self._credential = address, Credential(address, auth_file)
         self._local = threading.local()
         self._lines: list[Line] = []
         self._flights: set[Flight] = set()
@@ -201,7 +198,7 @@ class Rpc:
     def _own_line(self) -> Line:
         line: Line | None = getattr(self._local, "line", None)
         if line is None:
-            line = (SecureLine if self._secure else Line)(self._host, self._port)
+            line = (SecureLine if self._address.secure else Line)(self._address.host, self._address.port)
             self._local.line = line
             self._lines.append(line)
         line.authorization = self._credential.authorization()

@@ -8,14 +8,18 @@ CREATE TABLE bank.chains(
   tip_hash      text NOT NULL CHECK (tip_hash ~ '^[0-9a-f]{64}$'),
   tip_work      text NOT NULL CHECK (tip_work ~ '^[0-9a-f]{64}$'),
   epoch         bigint NOT NULL DEFAULT 0,
+  adopted_height int NOT NULL CHECK (adopted_height >= anchor_height),
   rescan_from   int CHECK (rescan_from >= 0),
+  scan_from     int CHECK (scan_from >= 0),
   problem       text,
   report        jsonb NOT NULL DEFAULT '{}',
   reported_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   adopted_at    timestamptz NOT NULL DEFAULT clock_timestamp());
 COMMENT ON COLUMN bank.chains.anchor_hash IS 'the lowest block that was remembered at the adoption';
+COMMENT ON COLUMN bank.chains.adopted_height IS 'the tip at the adoption: what the wallet had received until then is capital, and no deposit';
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
+COMMENT ON COLUMN bank.chains.scan_from IS 'bitcoind''s wallet must read the blocks again from this height: it has lost some';
 COMMENT ON COLUMN bank.chains.problem IS 'why bitcoind cannot be followed now: unreachable, behind, other_network …';
 
 -- The blocks that the pump has followed, the youngest 2,016: where a reorganisation forks off is found among them.
@@ -139,8 +143,10 @@ CREATE TABLE bank.coins(
   spent_by     text CHECK (spent_by ~ '^[0-9a-f]{64}$'),
   spent_height int,
   gone         boolean NOT NULL DEFAULT false,
+  opening      boolean NOT NULL DEFAULT false,
   seen_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
   PRIMARY KEY (txid, vout));
+COMMENT ON COLUMN bank.coins.opening IS 'in the wallet when it was adopted: the house''s own';
 CREATE INDEX coins_unspent ON bank.coins(txid, vout) WHERE spent_by IS NULL AND NOT gone;
 CREATE INDEX coins_mined ON bank.coins(block_height) WHERE block_height IS NOT NULL;
 CREATE INDEX coins_spent_by ON bank.coins(spent_by) WHERE spent_by IS NOT NULL;

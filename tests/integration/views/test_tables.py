@@ -7,6 +7,7 @@ from sqlalchemy.dialects import postgresql
 
 from engine.views import audit, correction, forced_end, reconciliation, transaction
 from engine.views.page import Listing
+from engine.views.table.address import DepositAddress
 from engine.views.table.bank import (
     ApiKey,
     BankAccount,
@@ -90,6 +91,7 @@ TABLES = [
     ReceivableRow,
     Coin,
     CoinOrigin,
+    DepositAddress,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 

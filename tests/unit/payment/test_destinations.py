@@ -12,6 +12,7 @@ from engine.domain.destination import (
     LightningAddress,
     Lnurl,
     NodeKey,
+    OnChain,
     Username,
     WalletRef,
     read_destination,
@@ -66,10 +67,18 @@ def test_each_kind_is_told_by_its_shape(text: str, destination: Destination) -> 
         "bitcoin:bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4?amount=0.1&label=x",
     ],
 )
-def test_an_on_chain_address_points_to_withdrawals(text: str) -> None:
-    with pytest.raises(Invalid) as refused:
-        read_destination(text)
-    assert refused.value.code == "use_withdrawals"
+def test_an_on_chain_address_that_is_not_ours_points_to_withdrawals(text: str) -> None:
+    found = read_destination(text)
+    assert isinstance(found, OnChain)
+    (network, *_others) = found.address.networks
+    assert found.refusal(network).code == "use_withdrawals"
+    assert found.refusal("another").code == "wrong_network"
+
+
+def test_a_uri_says_how_much() -> None:
+    found = read_destination("bitcoin:BC1QW508D6QEJXTDG4Y5R3ZARVARY0C5XW7KV8F3T4?amount=0.1&label=x")
+    assert isinstance(found, OnChain)
+    assert (found.address.text, found.amount_msat) == ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", 10**10)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +108,12 @@ def test_an_on_chain_address_points_to_withdrawals(text: str) -> None:
         ("bitcoin:?lightning=lnbc1a&lightning=lnbc1b", "two lightning parts"),
         ("bitcoin:?req-pop=x&lightning=lnbc1a", "requires"),
         ("bitcoin:?lightning=", "none of"),
+        ("bitcoin:", "not a bitcoin address"),
+        ("bitcoin:bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5", "checksum"),
+        ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5", "checksum"),
+        ("1RustyRX2oai4EYYDpQGWvEL62BBGqN9U", "checksum"),
+        ("bitcoin:bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4?amount=1.5.5", "no amount"),
+        ("bitcoin:bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4?amount=1&amount=1", "two amount"),
         ("@", "username"),
         ("@a b", "username"),
         ("@3bob", "username"),
