@@ -149,7 +149,17 @@ async def test_a_search_for_nothing_finds_nothing_and_a_bad_one_is_refused(carol
     for text in ("e" * 64, f"{'e' * 64}:999999999", "bcrt1qnobody", "dep_0000", "3P14159f73E4gFr7JterCCQh9QjiTjiZrG"):
         found = await get(carol, f"{CHAIN}/search", q=text)
         assert [name for name, rows in found.items() if rows] == [], text
-    for text in ("", " ", "x", "a b c d e", "e" * 65 + ":1", f"{'e' * 64}:-1", f"{'e' * 64}:9999999999", "\0" * 9, "é" * 9):
+    for text in (
+        "",
+        " ",
+        "x",
+        "a b c d e",
+        "e" * 65 + ":1",
+        f"{'e' * 64}:-1",
+        f"{'e' * 64}:9999999999",
+        "\0" * 9,
+        "é" * 9,
+    ):
         is_problem(await carol.get(f"{CHAIN}/search", q=text), 422, "invalid_request")
     is_problem(await carol.get(f"{CHAIN}/search", q="a" * 121), 422, "invalid_request")
     is_problem(await carol.get(f"{CHAIN}/search"), 422, "invalid_request")
@@ -185,9 +195,7 @@ async def test_a_rescan_is_asked_for_once(api: Api, depositor: Depositor, carol:
     for body in ({"height": 100}, {"height": -1}, {"height": 2**31}, {"height": True}, {"wallet": "HOT"}):
         refused = await carol.post(f"{CHAIN}/rescan", {"height": 1, "reason": "x", **body})
         is_problem(refused, 422, "invalid_request")
-    is_problem(
-        await carol.post(f"{CHAIN}/rescan", {"height": 1, "reason": "x", "wallet": "cold"}), 404, "not_found"
-    )
+    is_problem(await carol.post(f"{CHAIN}/rescan", {"height": 1, "reason": "x", "wallet": "cold"}), 404, "not_found")
 
 
 async def test_the_rules_of_deposits_have_versions(carol: User) -> None:
@@ -200,14 +208,15 @@ async def test_the_rules_of_deposits_have_versions(carol: User) -> None:
         assert (answer.status_code, answer.json()["version"], answer.json()["content"]) == (200, 2, content)
     other = await carol.http.put(RULES, json={**body, "note": "otherwise"}, headers=carol.headers)
     is_problem(other, 409, "version_conflict")
-    for wrong in (
+    wrongs: list[Json] = [
         {},
         {"confirmations": []},
         {"confirmations": [{"confirmations": 0}]},
         {"confirmations": [{"up_to_sat": 5, "confirmations": 3}, {"confirmations": 1}]},
         {"confirmations": [{"confirmations": 1}], "deep": 0},
         {"confirmations": [{"confirmations": 1}], "depth": 6},
-    ):
+    ]
+    for wrong in wrongs:
         answer = await carol.http.put(RULES, json={"content": wrong, "note": "x", "version": 3}, headers=carol.headers)
         is_problem(answer, 422, "invalid_request")
     assert (await get(carol, RULES))["version"] == 2

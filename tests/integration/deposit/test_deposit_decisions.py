@@ -12,10 +12,12 @@ import pytest_asyncio
 
 from activities.chain.deposit_decision import DepositDecisions
 from engine.bank.audit import find_proposer_key
+from engine.bank.chain.coin import SeenCoin, record_in_tx
 from engine.contracts.deposit import DecideDeposit, DepositApproval
 from engine.domain.errors import EngineError
 from engine.domain.ids import AccountId, DepositDecisionId, DepositId
 from engine.ledger.chart import Chart
+from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Json, User, is_problem
 from tests.helpers.deposit import Depositor
@@ -82,6 +84,24 @@ class Desk:
         (found,) = (await self.carol.get("/v1/admin/chain/search", q=deposit)).json()["receivables"]
         assert isinstance(found, dict)
         return found
+
+    async def has_coin(self, deposit: str) -> None:
+        """As the pump records it."""
+        found = await self.deposit(deposit)
+        coin = SeenCoin(
+            txid=found["txid"],
+            vout=found["vout"],
+            amount_sat=found["amount_sat"],
+            address=found["address"],
+            change=False,
+            block_height=found["block_height"],
+        )
+        async with transaction(self.payers.pool) as conn:
+            await record_in_tx(conn, [coin], [], unmined=[], gone=[])
+
+    async def origins(self, deposit: str) -> list[str]:
+        (coin,) = (await self.carol.get("/v1/admin/chain/search", q=deposit)).json()["coins"]
+        return list(coin["origins"])
 
     async def held(self, height: int = 100) -> DepositId:
         found = await self.depositor.see(self.alice, AMOUNT_SAT, over_limit=True)
@@ -154,8 +174,11 @@ async def test_a_deposit_below_the_minimum_is_released_even_when_it_lies_deep(de
 
 async def test_two_operators_attribute_what_is_nobodys(desk: Desk) -> None:
     deposit = await desk.unattributed()
+    await desk.has_coin(deposit)
+    assert await desk.origins(deposit) == ["unknown"]
     decision = await desk.proposed(deposit, "attribute", wallet_id=desk.alice.wallet_id)
     await desk.carry_out(decision)
+    assert await desk.origins(deposit) == [desk.alice.id]
     assert await desk.alice.available() == (AMOUNT_SAT - FEE_SAT) * SAT
     found = await desk.deposit(deposit)
     assert (found["account_id"], found["wallet_id"], found["place"]) == (
@@ -172,9 +195,9 @@ async def test_what_a_deposit_does_not_need_is_refused(desk: Desk) -> None:
     waiting = await desk.depositor.see(desk.alice, AMOUNT_SAT)
     credited = await desk.depositor.see(desk.alice, AMOUNT_SAT)
     await desk.depositor.book(credited, 100)
-    wallet_id = desk.alice.wallet_id
+    named: Json = {"wallet_id": desk.alice.wallet_id}
     for deposit, kind, more in (
-        (held, "attribute", {"wallet_id": wallet_id}),
+        (held, "attribute", named),
         (held, "forgive", {}),
         (unattributed, "release", {}),
         (waiting, "release", {}),
@@ -183,7 +206,7 @@ async def test_what_a_deposit_does_not_need_is_refused(desk: Desk) -> None:
         is_problem(await desk.propose(deposit, kind, **more), 409, "deposit_not_waiting")
     for deposit, kind, more in (
         (unattributed, "attribute", {}),
-        (held, "release", {"wallet_id": wallet_id}),
+        (held, "release", named),
         (held, "release", {"reason": " "}),
         (held, "give", {}),
     ):
@@ -334,9 +357,7 @@ async def test_an_account_that_is_closed_meanwhile_gets_nothing(desk: Desk) -> N
     bob = await desk.payers.api.open_account()
     deposit = await desk.unattributed()
     decision = await desk.proposed(deposit, "attribute", wallet_id=bob.wallet_id)
-    closed = await desk.payers.api.http.patch(
-        f"/v1/admin/accounts/{bob.id}", json={"status": "closed"}, headers=ADMIN
-    )
+    closed = await desk.payers.api.http.patch(f"/v1/admin/accounts/{bob.id}", json={"status": "closed"}, headers=ADMIN)
     assert closed.status_code == 200, closed.text
     assert await desk.refusal_of(decision) == "payee_closed"
     assert (await desk.show(decision))["status"] == "proposed"
@@ -362,5 +383,3 @@ async def test_both_operators_stand_in_the_audit_trail(desk: Desk) -> None:
     assert lines[0]["detail"]["ref"] == (await desk.show(decision))["ref"]
     async with desk.payers.pool.acquire() as conn:
         assert await find_proposer_key(conn, decision["id"]) == lines[1]["key_id"]
-
-
