@@ -69,8 +69,9 @@ class Depositor:
         address: str = "bcrt1qsomebody",
         below_minimum: bool = False,
         over_limit: bool = False,
+        height: int | None = None,
     ) -> DepositId:
-        """In the mempool. `over_limit`: as if it exceeded a limit."""
+        """In the mempool, or first of all in a block. `over_limit`: as if it exceeded a limit."""
         found, number = DepositId(new_id("dep")), next(_numbers)
         async with transaction(self.pool) as conn:
             await conn.execute(
@@ -88,6 +89,8 @@ class Depositor:
                 over_limit,
                 f"deposit-{number}",
             )
+            if height is not None:
+                await conn.execute(_PLACE, found, "mined", height)
         await self.deposits.advance_deposit(DepositRef(deposit=found))
         return found
 

@@ -1,8 +1,9 @@
 """The pool of addresses: made by bitcoind's wallet, written down, and watched for as long as the books exist."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from engine.domain.errors import InvariantBroken
 from engine.ledger.database import Connection, change_any, change_one, translated
 
 
@@ -15,10 +16,12 @@ class MadeAddress:
     made_height: int
 
 
-async def count_ready(conn: Connection) -> int:
-    """How many addresses can be given."""
+async def count_ready(conn: Connection, most: int) -> int:
+    """How many addresses can be given, counted up to `most`."""
     with translated():
-        count: int = await conn.fetchval("SELECT count(*) FROM bank.addresses WHERE wallet_id IS NULL")
+        count: int = await conn.fetchval(
+            "SELECT count(*) FROM (SELECT FROM bank.addresses WHERE wallet_id IS NULL LIMIT $1) ready", most
+        )
     return count
 
 
@@ -55,7 +58,7 @@ async def list_last(conn: Connection) -> list[MadeAddress]:
 
 
 async def list_made(conn: Connection, *, below: str | None, limit: int) -> list[MadeAddress]:
-    """A page of all addresses, in the order of their text, which is none. `below` is the last one of the page before."""
+    """A page of all addresses, ordered by their text. `below` is the last one of the page before."""
     with translated():
         rows = await conn.fetch(
             """SELECT address, hd_index, made_height FROM bank.addresses
@@ -66,10 +69,23 @@ async def list_made(conn: Connection, *, below: str | None, limit: int) -> list[
     return [MadeAddress(**row) for row in rows]
 
 
+async def find_oldest_coin(conn: Connection) -> tuple[str, int] | None:
+    """The txid and height of the oldest output in a block that the books have, spent or not."""
+    with translated():
+        row = await conn.fetchrow(
+            """SELECT txid, block_height FROM bank.coins WHERE block_height IS NOT NULL
+                ORDER BY block_height, txid LIMIT 1"""
+        )
+    return None if row is None else (row["txid"], row["block_height"])
+
+
 async def find_scan(conn: Connection, wallet: str) -> int | None:
     """The height from which bitcoind's wallet must read the blocks again; None where it need not."""
     with translated():
-        height: int | None = await conn.fetchval("SELECT scan_from FROM bank.chains WHERE wallet = $1", wallet)
+        row = await conn.fetchrow("SELECT scan_from FROM bank.chains WHERE wallet = $1", wallet)
+    if row is None:
+        raise InvariantBroken(f"addresses are made for the wallet {wallet} before it was adopted")
+    height: int | None = row["scan_from"]
     return height
 
 
@@ -93,7 +109,3 @@ async def note_scan(conn: Connection, wallet: str, height: int) -> None:
         height,
     )
 
-
-def lowest(made: Sequence[MadeAddress]) -> int:
-    """The tip before which nothing can have been paid to any of these."""
-    return min(each.made_height for each in made)

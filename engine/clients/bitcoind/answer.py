@@ -71,7 +71,9 @@ class WalletEntry:
     """The output is on a change address of the wallet, whoever has paid it."""
     coinbase: bool
     confirmations: int
-    """0: in no block. Negative: a conflicting transaction is in a block, this deep."""
+    """0: in no block. Negative: a conflicting transaction is in a block, this deep. bitcoind then lists the transaction
+    only if it is the wallet's own.
+    """
     block: Block | None
     conflicts: tuple[str, ...]
     """Transactions of the wallet or of the mempool that spend the same coins. Foreign ones in blocks are not told."""
@@ -102,7 +104,9 @@ class Sight:
     block: Block | None = None
     """The block of a mined one."""
     known: bool = True
-    """Whether the wallet has the transaction. A wallet forgets none: it has not seen it, or it is another wallet."""
+    """Whether the wallet has the transaction. A wallet forgets none. So it has never seen this one, or it is not the
+    wallet that it was, such as an older copy: `GONE` then proves nothing.
+    """
 
 
 class BranchState(StrEnum):

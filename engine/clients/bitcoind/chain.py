@@ -65,9 +65,9 @@ class Bitcoind(Node):
     async def list_since(self, block_hash: str) -> Listing:
         """All outputs in blocks after this one and in no block, up to the tip of the wallet; "" lists everything.
 
-        A block on a branch that was left counts from where the branches part. A transaction is not listed if its
-        conflict lies deeper than the block: `look_up` tells. Raises Unavailable (`behind`) when the node does not know
-        the block.
+        A block on a branch that was left counts from where the branches part. What came in is not listed any more once
+        a block holds a conflicting transaction: `look_up` tells. Raises Unavailable (`behind`) when the node does not
+        know the block.
         """
         params = (block_hash, 1, None, False, True)  # one confirmation, no `removed`, with change
         try:
@@ -88,7 +88,8 @@ class Bitcoind(Node):
         """Where each transaction is now.
 
         What is in no block is looked for in the mempool; and if it is not there either, in the blocks once more,
-        because a block may have taken it meanwhile.
+        because a block may have taken it meanwhile. What the wallet does not know (`known` is False) is found in a
+        block only if the node has a transaction index: without one, GONE proves nothing.
         """
         found = await self._sights(list(dict.fromkeys(txids)))
         in_no_block = [txid for txid, sight in found.items() if sight.kind is SightKind.MEMPOOL]
@@ -97,7 +98,8 @@ class Bitcoind(Node):
         for txid, sight in (await self._sights(missing)).items():
             gone = Sight(kind=SightKind.GONE, known=sight.known)
             found[txid] = gone if sight.kind is SightKind.MEMPOOL else sight
-        return found
+        unseen = [txid for txid, sight in found.items() if sight.kind is SightKind.GONE and not sight.known]
+        return found | await self._indexed(unseen)
 
     async def read_spends(self, txids: Iterable[str]) -> dict[str, list[Outpoint]]:
         """The outputs that each of these transactions spends. One that the wallet does not know is absent."""
@@ -183,6 +185,20 @@ class Bitcoind(Node):
         params = [(txid,) for txid in txids]
         answers = await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
         return {txid: _sight(answer) for txid, answer in zip(txids, answers, strict=True)}
+
+    async def _indexed(self, txids: Sequence[str]) -> dict[str, Sight]:
+        """Those of these transactions that the node's index finds in the active chain."""
+        answers = await self._each("getrawtransaction", [(txid, 1) for txid in txids], none_for=faults.NOT_FOUND)
+        hashes = {
+            txid: answer["blockhash"]
+            for txid, answer in zip(txids, answers, strict=True)
+            if answer is not None and answer.get("confirmations", 0) > 0
+        }
+        headers = await self._each("getblockheader", [(found,) for found in hashes.values()])
+        return {
+            txid: Sight(kind=SightKind.MINED, block=Block(height=header["height"], hash=header["hash"]), known=False)
+            for txid, header in zip(hashes, headers, strict=True)
+        }
 
     async def _locked_coins(self, locked: Sequence[Outpoint]) -> list[Coin]:
         outputs = await self._each("gettxout", [(txid, vout, True) for txid, vout in locked])

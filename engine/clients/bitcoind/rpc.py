@@ -20,19 +20,19 @@ from typing import Any
 from urllib.parse import quote
 
 from engine.clients.bitcoind import fault as faults
-from engine.clients.bitcoind.credential import Address, Credential
-from engine.clients.bitcoind.fault import Reason, RpcFault, outcome_unknown, unavailable, words
-from engine.clients.bitcoind.line import (
+from engine.clients.bitcoind.connection import (
     BROKEN,
     MEANINGLESS,
     Call,
-    Exchange,
-    Flight,
+    CancelToken,
+    Connection,
     HttpRefusal,
-    Line,
-    SecureLine,
+    Proxy,
+    TlsConnection,
     TooLarge,
 )
+from engine.clients.bitcoind.credential import Address, Credential
+from engine.clients.bitcoind.fault import Reason, RpcFault, outcome_unknown, unavailable, words
 from engine.domain.errors import OutcomeUnknown, Unavailable
 
 __all__ = ["Rpc", "RpcFault"]
@@ -40,7 +40,7 @@ __all__ = ["Rpc", "RpcFault"]
 _log = logging.getLogger(__name__)
 _UNAUTHORIZED, _FORBIDDEN, _OVERLOADED = 401, 403, 503
 
-Work = Callable[[Line, float], Any]
+Work = Callable[[Connection, float], Any]
 
 
 class Rpc:
@@ -53,18 +53,18 @@ class Rpc:
         address = Address(url)
         self._address, self._credential = address, Credential(address, auth_file)
         self._local = threading.local()
-        self._lines: list[Line] = []
-        self._flights: set[Flight] = set()
+        self._connections: list[Connection] = []
+        self._tokens: set[CancelToken] = set()
         self._loading = asyncio.Lock()
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="bitcoind")
 
     async def close(self) -> None:
         """End all calls and connections. A repeat does nothing."""
-        for flight in self._flights:
-            flight.end()
+        for token in self._tokens:
+            token.cancel()
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
-        for line in self._lines:
-            line.close()
+        for connection in self._connections:
+            connection.close()
 
     async def call(
         self, method: str, *params: object, wallet: str | None = None, timeout_s: float = 30, repeat: bool = True
@@ -97,8 +97,8 @@ class Rpc:
         deadline = time.monotonic() + timeout_s
         name = f"{calls[0][0]} and others" if len({method for method, _ in calls}) > 1 else calls[0][0]
 
-        def work(line: Line, left_s: float) -> Any:  # noqa: ANN401 - JSON
-            return Exchange(line, _path(wallet), "", left_s).ask_all(calls)
+        def work(connection: Connection, left_s: float) -> Any:  # noqa: ANN401 - JSON
+            return Proxy(connection, _path(wallet), "", left_s).ask_all(calls)
 
         async def ask_all() -> list[Any | RpcFault]:
             answers: list[Any | RpcFault] = await self._send(work, name, deadline, repeat=repeat)
@@ -108,7 +108,8 @@ class Rpc:
             return answers
 
         answers = await ask_all()
-        if wallet is not None and all(_is_not_loaded(each) for each in answers):
+        not_loaded = [_is_not_loaded(each) for each in answers]
+        if wallet is not None and (any(not_loaded) if repeat else all(not_loaded)):
             await self._load(wallet, deadline)
             answers = await ask_all()
         return answers
@@ -116,8 +117,8 @@ class Rpc:
     async def _ask(
         self, method: str, params: Sequence[object], wallet: str | None, deadline: float, *, repeat: bool
     ) -> Any:  # noqa: ANN401 - JSON
-        def work(line: Line, left_s: float) -> Any:  # noqa: ANN401 - JSON
-            return Exchange(line, _path(wallet), method, left_s).ask(params)
+        def work(connection: Connection, left_s: float) -> Any:  # noqa: ANN401 - JSON
+            return Proxy(connection, _path(wallet), method, left_s).ask(params)
 
         try:
             return await self._send(work, method, deadline, repeat=repeat)
@@ -151,74 +152,75 @@ class Rpc:
             with faults.translated("listwalletdir"):
                 stored = await self._ask("listwalletdir", (), None, deadline, repeat=True)
             if wallet not in [each["name"] for each in stored["wallets"]]:
-                return unavailable(Reason.WALLET_MISSING, f"bitcoind has no wallet {wallet}: restore it from a backup.")
+                return unavailable(Reason.WALLET_MISSING, f"bitcoind has no wallet {wallet}; restore a backup: {said}")
         return unavailable(Reason.WALLET_NOT_LOADED, f"bitcoind cannot load the wallet {wallet}: {said}")
 
     # From here on: one request, on a thread
 
     async def _send(self, work: Work, name: str, deadline: float, *, repeat: bool) -> Any:  # noqa: ANN401 - JSON
-        flight = Flight()
-        self._flights.add(flight)
+        token = CancelToken()
+        self._tokens.add(token)
         try:
             async with asyncio.timeout(max(0, deadline - time.monotonic())):
                 return await asyncio.get_running_loop().run_in_executor(
-                    self._executor, partial(self._fly, work, flight, name, deadline, repeat=repeat)
+                    self._executor, partial(self._run, work, token, name, deadline, repeat=repeat)
                 )
         except TimeoutError:
-            raise _unanswered(flight, Reason.TIMED_OUT, name, repeat=repeat) from None
+            raise _unanswered(token, Reason.TIMED_OUT, name, repeat=repeat) from None
         finally:
-            flight.end()
-            self._flights.discard(flight)
+            token.cancel()
+            self._tokens.discard(token)
 
-    def _fly(self, work: Work, flight: Flight, name: str, deadline: float, *, repeat: bool) -> Any:  # noqa: ANN401
+    def _run(self, work: Work, token: CancelToken, name: str, deadline: float, *, repeat: bool) -> Any:  # noqa: ANN401
         """On a thread: the call, and what may be repeated of it. The caller's own limit ends it early."""
         repeats_left = int(repeat)
         reread = False
         while True:
-            line = self._own_line()
+            connection = self._own_connection()
             try:
-                return _use(line, work, flight, deadline)
+                return _use(connection, work, token, deadline)
             except HttpRefusal as refusal:
-                if refusal.status == _UNAUTHORIZED and not reread and self._credential.has_changed(line.authorization):
-                    reread = True
-                    continue
-                raise _refusal(name, refusal) from None
+                if refusal.status != _UNAUTHORIZED or reread:
+                    raise _refusal(name, refusal) from None
+                if not self._credential.has_changed(connection.authorization):
+                    raise _refusal(name, refusal) from None
+                reread = True
             except TooLarge:
                 raise unavailable(Reason.CUT_OFF, f"The answer of bitcoind to {name} is too large.") from None
             except TimeoutError:
-                raise _unanswered(flight, Reason.TIMED_OUT, name, repeat=repeat) from None
+                raise _unanswered(token, Reason.TIMED_OUT, name, repeat=repeat) from None
             except (*BROKEN, *MEANINGLESS) as error:
-                if not flight.sent and isinstance(error, MEANINGLESS):
+                if not token.sent and isinstance(error, MEANINGLESS):
                     raise  # the call itself is wrong: nothing was sent
-                if flight.sent and repeats_left and time.monotonic() < deadline and not flight.ended:
+                if token.sent and repeats_left and time.monotonic() < deadline and not token.cancelled:
                     repeats_left -= 1
                     continue
-                raise _unanswered(flight, Reason.CUT_OFF, name, repeat=repeat, why=error) from None
+                raise _unanswered(token, Reason.CUT_OFF, name, repeat=repeat, why=error) from None
 
-    def _own_line(self) -> Line:
-        line: Line | None = getattr(self._local, "line", None)
-        if line is None:
-            line = (SecureLine if self._address.secure else Line)(self._address.host, self._address.port)
-            self._local.line = line
-            self._lines.append(line)
-        line.authorization = self._credential.authorization()
-        return line
+    def _own_connection(self) -> Connection:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = (TlsConnection if self._address.secure else Connection)(self._address.host, self._address.port)
+            self._local.connection = connection
+            self._connections.append(connection)
+        connection.authorization = self._credential.authorization()
+        return connection
 
 
-def _use(line: Line, work: Work, flight: Flight, deadline: float) -> Any:  # noqa: ANN401 - JSON
-    """One try. The line stays open only after an answer of bitcoind."""
+def _use(connection: Connection, work: Work, token: CancelToken, deadline: float) -> Any:  # noqa: ANN401 - JSON
+    """One try. The connection stays open only after an answer of bitcoind."""
     left_s = max(0.001, deadline - time.monotonic())
     try:
-        line.begin(flight, left_s)
-        result = work(line, left_s)
+        connection.begin(token, left_s)
+        result = work(connection, left_s)
     except RpcFault:
-        flight.leave()
+        token.detach()
         raise
     except BaseException:
-        flight.leave()
-        line.close()
+        token.detach()
+        connection.close()
         raise
-    flight.leave()
+    token.detach()
     return result
 
 
@@ -248,14 +250,14 @@ def _refusal(name: str, refusal: HttpRefusal) -> Unavailable:
 
 
 def _unanswered(
-    flight: Flight, reason: Reason, name: str, *, repeat: bool, why: BaseException | None = None
+    token: CancelToken, reason: Reason, name: str, *, repeat: bool, why: BaseException | None = None
 ) -> Unavailable | OutcomeUnknown:
     """No answer. Only the kind of a connection's error is told: its text may hold an answer."""
     kind = f" ({type(why).__name__})" if why is not None else ""
-    if not flight.sent and reason is not Reason.TIMED_OUT:
+    if not token.sent and reason is not Reason.TIMED_OUT:
         return unavailable(Reason.UNREACHABLE, f"bitcoind cannot be reached for {name}{kind}.")
     sentence = {
         Reason.TIMED_OUT: f"bitcoind did not answer {name} in time.",
         Reason.CUT_OFF: f"bitcoind's answer to {name} was cut off{kind}.",
     }[reason]
-    return unavailable(reason, sentence) if repeat or not flight.sent else outcome_unknown(sentence)
+    return unavailable(reason, sentence) if repeat or not token.sent else outcome_unknown(sentence)

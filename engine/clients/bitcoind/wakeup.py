@@ -42,17 +42,18 @@ class Wakeup:
             self._socket.set(zmq.TCP_KEEPALIVE_IDLE, _IDLE_S)
             for topic in _TOPICS:
                 self._socket.subscribe(topic)
-            self._socket.connect(self._url)
+            try:
+                self._socket.connect(self._url)
+            except zmq.ZMQError:
+                self._close()
+                raise
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Disconnect."""
-        if self._socket is not None:
-            self._socket.close()
-        if self._context is not None:
-            self._context.term()
+        self._close()
 
     async def wait(self, timeout_s: float) -> bool:
         """Return True at an announcement since the last call, and False after this time. Raises nothing."""
@@ -66,3 +67,9 @@ class Wakeup:
                 break
             await self._socket.recv_multipart()
         return True
+
+    def _close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+        if self._context is not None:
+            self._context.term()

@@ -16,8 +16,6 @@ CREATE INDEX coin_spends_seen ON bank.coin_spends(seen_at);
 CREATE INDEX coin_spends_in_mempool ON bank.coin_spends(spender) WHERE block_height IS NULL AND NOT gone;
 CREATE INDEX coin_spends_mined ON bank.coin_spends(block_height) WHERE block_height IS NOT NULL;
 
-ALTER TABLE bank.coins ADD COLUMN opening boolean NOT NULL DEFAULT false;
-COMMENT ON COLUMN bank.coins.opening IS 'was in the wallet at the adoption: the house''s own, booked as capital';
 CREATE INDEX coins_in_mempool ON bank.coins(txid) WHERE block_height IS NULL AND NOT gone;
 CREATE INDEX coins_seen ON bank.coins(seen_at) WHERE NOT opening;
 CREATE INDEX deposits_left_chain ON bank.deposits(id) WHERE conf_ref IS NOT NULL AND sight <> 'mined';

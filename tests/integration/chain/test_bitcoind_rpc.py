@@ -6,12 +6,11 @@ import hmac
 import http.client
 import logging
 import secrets
+from collections.abc import Awaitable
 from urllib.parse import quote
 
 import pytest
 
-from engine.clients.bitcoind.fault import ALREADY_LOADED
-from engine.clients.bitcoind.line import Line
 from engine.clients.bitcoind.rpc import Rpc, RpcFault
 from engine.domain.errors import EngineError, Unavailable
 from tests.helpers.bitcoind_client import opened, reason_of, succeeds
@@ -60,9 +59,9 @@ async def test_an_error_of_bitcoind_leaves_the_connection_open(chain: Chain) -> 
         with pytest.raises(RpcFault, match="Block height out of range") as raised:
             await rpc.call("getblockhash", 10**9, repeat=False)
         assert raised.value.code == -8
-        connected = rpc._lines[0].sock
+        connected = rpc._connections[0].sock
         assert await rpc.call("getblockcount", repeat=False) == chain.height()
-        assert rpc._lines[0].sock is connected
+        assert rpc._connections[0].sock is connected
 
 
 async def test_calls_go_on_after_a_restart_in_their_midst(chain: Chain) -> None:
@@ -100,10 +99,10 @@ async def test_a_connection_that_was_idle_for_too_long_is_made_anew(chain: Chain
     chain.restart("-rpcservertimeout=1")
     async with opened(chain.url, chain.auth_file, threads=1) as rpc:
         await rpc.call("getblockcount")
-        closed = rpc._lines[0].sock
+        closed = rpc._connections[0].sock
         await asyncio.to_thread(closed.recv, 1)  # ends when bitcoind closes the connection
         assert await rpc.call("getblockcount", repeat=False) == chain.height()
-        assert rpc._lines[0].sock is not closed
+        assert rpc._connections[0].sock is not closed
 
 
 async def test_the_cookie_of_the_next_start_is_read(chain: Chain) -> None:
@@ -159,9 +158,9 @@ async def test_an_overloaded_node_is_busy(chain: Chain) -> None:
         assert await succeeds(rpc) == chain.height()
 
 
-async def reason_or_none(call: "asyncio.Future[object] | object") -> str | None:
+async def reason_or_none(call: Awaitable[object]) -> str | None:
     try:
-        await call  # type: ignore[misc] # any awaitable
+        await call
     except Unavailable as error:
         return str(error.fields["reason"])
     return None
@@ -196,21 +195,3 @@ async def test_no_log_at_any_level_shows_a_secret(
     out, err = capsys.readouterr()
     texts = [caplog.text, out, err, str(raised.value), repr(raised.value), str(refused.value), repr(rpc)]
     assert not [text for text in texts if passphrase in text or password in text]
-
-
-async def test_a_line_that_bitcoind_has_left_is_noticed_before_a_call(chain: Chain) -> None:
-    """The line's own check: without it the call would be sent into nowhere."""
-    async with opened(chain.url, chain.auth_file, threads=1) as rpc:
-        await rpc.call("getblockcount")
-        (line,) = rpc._lines
-        assert isinstance(line, Line)
-        chain.stop()
-        chain.start()
-        assert await rpc.call("getblockcount", repeat=False) == chain.height()
-
-
-async def test_a_loaded_wallet_need_not_be_loaded(chain: Chain) -> None:
-    async with opened(chain.url, chain.auth_file) as rpc:
-        with pytest.raises(RpcFault) as raised:
-            await rpc.call("loadwallet", "hot")
-        assert raised.value.code == ALREADY_LOADED

@@ -15,7 +15,8 @@ from engine.contracts.reconciliation import AccountComparison, Finding, FindingK
 from engine.domain.ids import ReconciliationId
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, running_api
-from tests.helpers.teller import open_teller
+from tests.helpers.deposit import Depositor
+from tests.helpers.teller import Teller, open_teller
 
 pytestmark = pytest.mark.integration
 
@@ -84,6 +85,42 @@ async def test_a_difference_and_its_case_are_told(api: Api) -> None:
     assert found["millrace_reconciliation_status", "clean"] == 0
     assert found["millrace_cases_open", FindingKind.PAYMENT_NOT_IN_BOOKS.value] == 1
     assert found["millrace_reconciliation_age_seconds",] < 60
+
+
+async def test_the_chain_and_what_waits_on_it_are_told(api: Api) -> None:
+    depositor, user = Depositor(api.resources.pool), await api.open_account()
+    await depositor.reach(100, problem="behind")
+    old = await depositor.see(user, 1_000)
+    await depositor.see(user, 2_000)
+    held, deep, lost, gone = [await depositor.see(user, 3_000, over_limit=over) for over in (True, False, False, False)]
+    for each in (held, deep, lost):
+        await depositor.book(each, 99)
+    await depositor.drop(gone)
+    await api.database.execute(
+        "UPDATE bank.deposits SET created_at = created_at - interval '1 hour' WHERE id = $1", old
+    )
+    await api.database.execute("UPDATE bank.deposits SET final_at = now() WHERE id = ANY($1)", [held, deep])
+    payee = await api.open_account()
+    await Teller(api.resources.pool).pay_user(user, payee, 5_000_000)
+    assert await depositor.take_back(lost) == 2_000_000
+    found = await scrape(api)
+    assert found["millrace_chain_height", "hot"] == 101
+    assert found["millrace_chain_report_age_seconds", "hot"] < 60
+    assert ("millrace_chain_problem", "behind") not in found
+    counts = {status: found["millrace_deposits", status] for status in ("pending", "credited", "reversed", "held")}
+    assert counts == {"pending": 2, "credited": 0, "reversed": 1, "held": 1}
+    assert found["millrace_deposits", "unattributed"] == found["millrace_deposits_msat", "credited"] == 0
+    assert found["millrace_deposits_msat", "pending"] == found["millrace_deposits_incoming_msat",] == 3_000_000
+    assert found["millrace_deposits_msat", "held"] == 3_000_000
+    assert 3_600 <= found["millrace_deposit_oldest_pending_seconds",] < 3_700
+    assert (found["millrace_receivables",], found["millrace_receivables_msat",]) == (1, 2_000_000)
+
+
+async def test_why_the_chain_cannot_be_followed_is_told(api: Api) -> None:
+    assert ("millrace_chain_height", "hot") not in await scrape(api)
+    await Depositor(api.resources.pool).reach(7, problem="unreachable")
+    api.app.state.metrics._read_at, api.app.state.metrics_page = float("-inf"), None
+    assert (await scrape(api))["millrace_chain_problem", "unreachable"] == 1
 
 
 async def test_figures_are_kept_for_some_seconds(api: Api) -> None:

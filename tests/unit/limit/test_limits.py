@@ -161,5 +161,11 @@ def test_the_books_no_is_said_in_the_callers_words() -> None:
     in_usd = {"limit": "5.00", "used": "4.00", "asked": "1.000001", "currency": "USD"}
     assert (code, fields) == ("limit_exceeded", {"kind": "internal", "window": "week", **in_usd})
     assert "5.00 USD" in detail
+    code, detail, fields = exceeded({**facts, "kind": "deposit"})
+    assert (code, fields) == ("limit_exceeded", {"kind": "deposit", "window": "week", **in_msat})
+    assert detail == (
+        "At most 5,000,000 msat of deposits a week; 4,000,000 have come in, and this deposit brings 1,000,001."
+    )
+    assert exceeded({**facts, "kind": "deposit:USD"})[1].startswith("At most 5.00 USD of deposits a week; 4.00 have")
     with pytest.raises(InvariantBroken):
         exceeded({**facts, "kind": "internal", "window_s": 60})

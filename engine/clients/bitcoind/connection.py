@@ -2,8 +2,8 @@
 
 The library writes the request and reads the answer's meaning. Around it this module adds what it lacks:
 
-* A total limit of time. A socket's own time-out starts again with each byte. So each call has a `Flight`, and whoever
-  waits for the call ends it there: the socket is shut down, which wakes the thread at once.
+* A total limit of time. A socket's own time-out starts again with each byte. So each call has a `CancelToken`, and
+  whoever waits for the call ends it there: the socket is shut down, which wakes the thread at once.
 * A limit of size, before and while an answer is read.
 * Batches, which the library cannot read from nodes ≥ 28.
 * Silence. The library writes whole requests, passphrases included, to a logger of its own at DEBUG. It gets one that
@@ -51,63 +51,63 @@ class TooLarge(Exception):
     """The answer exceeds `MAX_ANSWER_BYTES`. It has not been read."""
 
 
-class Flight:
-    """One call on its way. Another thread may end it."""
+class CancelToken:
+    """One call, which another thread may cancel."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._socket: socket.socket | None = None
-        self._ended = False
+        self._cancelled = False
         self.sent = False
         """Whether any of the last try's request may have reached bitcoind."""
 
-    def board(self, connected: socket.socket) -> None:
-        """The call uses this socket from now on. Raises ConnectionAbortedError if the flight has been ended."""
+    def attach(self, connected: socket.socket) -> None:
+        """The call uses this socket from now on. Raises ConnectionAbortedError if the call has been cancelled."""
         with self._lock:
-            if self._ended:
+            if self._cancelled:
                 raise ConnectionAbortedError
             self._socket, self.sent = connected, True
 
-    def leave(self) -> None:
+    def detach(self) -> None:
         """The call is over, and the socket may serve another one."""
         with self._lock:
             self._socket = None
 
     @property
-    def ended(self) -> bool:
+    def cancelled(self) -> bool:
         """Whether nobody waits for the call any more."""
-        return self._ended
+        return self._cancelled
 
-    def end(self) -> None:
+    def cancel(self) -> None:
         """Break the connection if the call still uses it. A repeat does nothing."""
         with self._lock:
-            self._ended = True
+            self._cancelled = True
             if self._socket is not None:
                 _shut_down(self._socket)
 
 
-class Line(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection):
     """A connection that one thread uses, for one call at a time. It connects by itself."""
 
     debuglevel = 0  # http.client would print the Authorization header
     authorization = ""
-    _flight = Flight()
+    _token = CancelToken()
 
-    def begin(self, flight: Flight, timeout_s: float) -> None:
+    def begin(self, token: CancelToken, timeout_s: float) -> None:
         """The next call is this one. A connection that bitcoind has closed meanwhile is made anew."""
-        self._flight = flight
-        flight.sent = False
+        self._token = token
+        token.sent = False
         self.timeout = min(timeout_s, _CONNECT_S)
         if self.sock is not None and _is_readable(self.sock):
             self.close()
         if self.sock is not None:
             self.sock.settimeout(timeout_s)
-            flight.board(self.sock)
+            token.attach(self.sock)
 
     def connect(self) -> None:
-        """As HTTPConnection. Raises ConnectionAbortedError if the flight has been ended meanwhile."""
+        """As HTTPConnection. Raises ConnectionAbortedError if the call has been cancelled meanwhile."""
         super().connect()
-        self._flight.board(self.sock)
+        self._token.attach(self.sock)
 
     def request(
         self,
@@ -118,26 +118,26 @@ class Line(http.client.HTTPConnection):
         *,
         encode_chunked: bool = False,
     ) -> None:
-        """As HTTPConnection, with the line's own credentials."""
+        """As HTTPConnection, with the connection's own credentials."""
         own = {**headers, "Authorization": self.authorization}
         super().request(method, url, body, own, encode_chunked=encode_chunked)
 
 
-class SecureLine(Line, http.client.HTTPSConnection):
+class TlsConnection(Connection, http.client.HTTPSConnection):
     """The same over TLS, for a bitcoind behind a proxy."""
 
 
-class Exchange(authproxy.AuthServiceProxy):  # type: ignore[misc] # published without types
-    """Requests over a line to one path; their answers come back as JSON, with Decimal for numbers with a point.
+class Proxy(authproxy.AuthServiceProxy):  # type: ignore[misc] # published without types
+    """Requests over a connection to one path; their answers come back as JSON, with Decimal for numbers with a point.
 
     Both kinds raise HttpRefusal, TooLarge, ValueError for what is not JSON-RPC, and any error of the socket or of
-    http.client. After each of these the line must be closed.
+    http.client. After each of these the connection must be closed.
     """
 
-    def __init__(self, line: Line, path: str, method: str, timeout_s: float) -> None:
-        host = f"[{line.host}]" if ":" in line.host else line.host
-        super().__init__(f"http://-:-@{host}:{line.port}{path}", method, timeout_s, line)
-        self._line, self._path = line, path
+    def __init__(self, connection: Connection, path: str, method: str, timeout_s: float) -> None:
+        host = f"[{connection.host}]" if ":" in connection.host else connection.host
+        super().__init__(f"http://-:-@{host}:{connection.port}{path}", method, timeout_s, connection)
+        self._connection, self._path = connection, path
 
     def ask(self, params: Sequence[object]) -> Any:  # noqa: ANN401 - JSON
         """One call. Raises RpcFault when bitcoind answers with an error."""
@@ -152,7 +152,7 @@ class Exchange(authproxy.AuthServiceProxy):  # type: ignore[misc] # published wi
             {"version": "1.1", "id": number, "method": method, "params": list(params)}
             for number, (method, params) in enumerate(calls)
         ]
-        self._line.request("POST", self._path, json.dumps(requests))
+        self._connection.request("POST", self._path, json.dumps(requests))
         answers = self._get_response()
         if isinstance(answers, dict):
             _raise_fault(answers.get("error"))
@@ -163,8 +163,8 @@ class Exchange(authproxy.AuthServiceProxy):  # type: ignore[misc] # published wi
 
     def _get_response(self) -> Any:  # noqa: ANN401 - JSON
         """The library reads each answer by this method."""
-        answer = self._line.getresponse()
-        if answer.getheader("Content-Type") != "application/json":
+        answer = self._connection.getresponse()
+        if (answer.getheader("Content-Type") or "").partition(";")[0].strip() != "application/json":
             raise HttpRefusal(answer.status, answer.reason)
         return json.loads(_read(answer), parse_float=Decimal, parse_constant=_no_constant)
 

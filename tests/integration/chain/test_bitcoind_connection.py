@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from engine.clients.bitcoind import line as lines
+from engine.clients.bitcoind import connection as connections
 from engine.clients.bitcoind.rpc import Rpc
 from engine.domain.errors import OutcomeUnknown
 from tests.fixtures.chain_line import Mode
@@ -124,7 +124,7 @@ async def test_closing_ends_calls(chain: Chain) -> None:
 
 
 async def test_too_large_an_answer_is_not_read(chain: Chain, rpc: Rpc, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MAX_ANSWER_BYTES", 200)
+    monkeypatch.setattr(connections, "MAX_ANSWER_BYTES", 200)
     assert await reason_of(rpc.call("getblockchaininfo")) == "cut_off"
     assert await rpc.call("getblockcount") == chain.height()
 
