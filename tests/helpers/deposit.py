@@ -29,8 +29,8 @@ INSERT INTO bank.deposits (id, txid, vout, address, wallet_id, account_id, amoun
 VALUES ($1, $2, $3, $4, $5, $6, $7, CASE WHEN $8 THEN 'below_minimum' ELSE 'pending' END, 'mempool', $9, $10, $8, $11,
         $12)"""
 _CHAIN = """
-INSERT INTO bank.chains (wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work)
-VALUES ('hot', 'regtest', 0, repeat('0', 64), 0, repeat('0', 64), repeat('0', 64)) ON CONFLICT DO NOTHING"""
+INSERT INTO bank.chains (wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work, adopted_height)
+VALUES ('hot', 'regtest', 0, repeat('0', 64), 0, repeat('0', 64), repeat('0', 64), 0) ON CONFLICT DO NOTHING"""
 _PLACE = """
 UPDATE bank.deposits SET sight = $2, block_height = $3::int,
        block_hash = CASE WHEN $3::int IS NOT NULL THEN repeat('b', 64) END

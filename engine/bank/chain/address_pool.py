@@ -108,4 +108,3 @@ async def note_scan(conn: Connection, wallet: str, height: int) -> None:
         wallet,
         height,
     )
-

@@ -95,7 +95,8 @@ async def working(environment: WorkflowEnvironment, books: FakeBooks) -> AsyncIt
     )
     deposit = DepositId(f"dep_{uuid4().hex}")
     async with worker:
-        yield deposit_start(deposit, f"deposit-{deposit}", txid=Txid(TXID), amount_sat=Sat(1000), account=None)
+        start = deposit_start(deposit, f"deposit-{deposit}", txid=Txid(TXID), amount_sat=Sat(1000), account=None)
+        yield replace(start, result=DepositState)
 
 
 async def tell(environment: WorkflowEnvironment, start: Start, approval: DepositApproval = DAVE) -> None:
@@ -108,7 +109,7 @@ async def test_a_deposit_that_waits_is_credited_and_its_workflow_ends(skipping_t
         handle = await start_workflow(skipping_temporal.client, start)
         await books.looked.wait()
         await tell(skipping_temporal, start)
-        assert (await handle.result())["status"] == "credited"
+        assert (await handle.result()).status == "credited"
         known = (await handle.describe()).typed_search_attributes
         assert (known.get(search_attributes.STATUS), known.get(search_attributes.NEEDS_OPERATOR)) == ("credited", False)
     assert [asked.split()[0] for asked in books.asked] == ["advance", "decide", "advance"]
@@ -118,7 +119,7 @@ async def test_a_workflow_that_has_ended_begins_again_for_the_decision(skipping_
     books = FakeBooks(OVER)
     async with working(skipping_temporal, books) as start:
         handle = await start_workflow(skipping_temporal.client, start)
-        assert (await handle.result())["status"] == "below_minimum"
+        assert (await handle.result()).status == "below_minimum"
         for _ in range(2):  # the second finds it ended once more
             await tell(skipping_temporal, start)
             await skipping_temporal.client.get_workflow_handle(start.id).result()
@@ -135,14 +136,16 @@ async def test_a_refusal_reaches_the_operator_and_the_workflow_goes_on(skipping_
         assert refused.value.details[0]["code"] == "deposit_not_waiting"
         books.refuses = False
         await tell(skipping_temporal, start)
-        assert (await handle.result())["status"] == "credited"
+        assert (await handle.result()).status == "credited"
 
 
 async def test_a_decision_waits_for_books_that_are_away(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks(HELD, away=2)
     async with working(skipping_temporal, books) as start:
         await tell(skipping_temporal, start)
-        assert (await skipping_temporal.client.get_workflow_handle(start.id).result())["status"] == "credited"
+        assert (
+            await skipping_temporal.client.get_workflow_handle(start.id, result_type=DepositState).result()
+        ).status == "credited"
 
 
 async def test_operators_who_approve_at_once_are_all_answered(skipping_temporal: WorkflowEnvironment) -> None:
