@@ -157,12 +157,13 @@ class Booking:
             await post_new_in_tx(conn, posting)
             return posting.ref
 
-        if payer is None or credited_msat == 0 or payer.status == "closed":
+        repaid_msat = -sum(leg.amount_msat for leg in legs if leg.account_id == ids.loss)
+        if payer is None or payer.status == "closed":
             await post(Msat(0))
-        elif not await _takes_all(conn, payer, credited_msat, post):
+        elif repaid_msat or not await _takes_all(conn, payer, credited_msat, post):
             await _lock(conn, row)
             owner_pays_msat = min(credited_msat, await read_available_msat(conn, payer.ledger_account_id))
-            await _owe(conn, row, Msat(credited_msat - owner_pays_msat), await post(owner_pays_msat))
+            await _owe(conn, row, Msat(repaid_msat + credited_msat - owner_pays_msat), await post(owner_pays_msat))
 
     async def _open_owner(self, conn: Connection, row: DepositRow) -> Payer | None:
         payer = await _payer(conn, row)

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Self
 
 from infra.local import environment
-from infra.local.bitcoin_rpc import BitcoinRpc
+from infra.local.bitcoin_rpc import MINER, BitcoinRpc
+from infra.local.chain.regtest import Regtest
 from infra.local.commands import ROOT, why_over
 from infra.local.home import Home, ProcessState
 from infra.local.parts.store import Failed
@@ -196,9 +197,13 @@ class Stack:
     def _exact(self, name: str) -> str:
         return name if name in self.home.read_state().processes else f"{name}-1"
 
-    def bitcoin(self) -> BitcoinRpc:
-        """bitcoind, with all rights."""
-        return BitcoinRpc(environment.bitcoind_url(self.home, with_credentials=True))
+    def bitcoin(self, wallet: str | None = None) -> BitcoinRpc:
+        """Give bitcoind, or a wallet of it, with all rights."""
+        return BitcoinRpc(environment.bitcoind_url(self.home, with_credentials=True), wallet=wallet)
+
+    def chain(self) -> Regtest:
+        """The chain in the hands of its miner, who also pays: replacements, reorganisations, evictions."""
+        return Regtest(self.bitcoin, MINER)
 
     def mine(self, blocks: int = 1) -> list[str]:
         """Mine to the miner's wallet; the blocks are on disk when this returns. Returns their hashes."""

@@ -110,7 +110,7 @@ def booked(  # noqa: PLR0913 - the facts of one event
         metadata={"deposit": deposit.id, **fee_facts(charge)},
         legs=[debit(ids.hot, deposit.amount_msat), *(credit(account, msat) for account, msat in parts if msat)],
         relates_to=[] if hold is None else [hold],
-        counted=Counted(owner, counts) if owner is not None and counts and hold is None else None,
+        counted=_counted(owner, counts, parts) if hold is None else None,
     )
 
 
@@ -167,6 +167,13 @@ def taken_back(
         legs=[Leg(account, msat) for account, msat in inverted.items() if msat],
         relates_to=[of],
     )
+
+
+def _counted(owner: int | None, counts: Sequence[Count], parts: Sequence[tuple[int, int]]) -> Counted | None:
+    """Nothing counts where nothing comes in: our fee may take all."""
+    if owner is None or not counts or (owner, 0) in parts:
+        return None
+    return Counted(owner, counts)
 
 
 def reversal_ref(ref: str) -> str:

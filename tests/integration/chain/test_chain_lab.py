@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from infra.local.bitcoin_rpc import RpcError
-from tests.helpers.chain import Chain
-from tests.helpers.chain_payer import STRANGER, Sent, satoshi
+from infra.local.chain.payer import Sent, satoshi
+from infra.local.parts.store import Failed
+from tests.helpers.chain import STRANGER, Chain
 
 pytestmark = pytest.mark.integration
 
@@ -248,7 +249,7 @@ def test_a_block_of_chosen_transactions_leaves_the_others_waiting(chain: Chain) 
 def test_a_chain_with_an_invalid_block_is_refused(chain: Chain) -> None:
     sent: Sent = chain.pay(chain.address(), 50_000)
     tip, (mined,) = chain.tip(), chain.mine()
-    with pytest.raises(AssertionError, match="invalid"):
+    with pytest.raises(Failed, match="invalid"):
         chain.extend(tip, [[sent.hex, chain.double_spend(sent)], []])
     assert chain.tip() == mined
 

@@ -1,4 +1,4 @@
-"""The wallet `stranger`: it pays, pays another way instead, and makes what no ordinary wallet makes.
+"""A wallet that is not the bank's: it pays, pays another way instead, and makes what no ordinary wallet makes.
 
 Its transactions are put together here and signed by the node, so that each choice is the test's: which coins, how
 often an address is paid, what replaces what. They have no lock time, which Bitcoin Knots might not relay.
@@ -9,18 +9,16 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol
 
 from infra.local.bitcoin_rpc import BitcoinRpc
-from tests.fixtures.chain_node import ChainNode
-from tests.helpers.chain_block import Coin, bare_multisig, unsigned
-
-STRANGER = "stranger"
+from infra.local.chain.block import Coin, bare_multisig, unsigned
+from infra.local.parts.store import Failed
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A transaction of `stranger`, and the output in question. `payments` are its outputs without the change."""
+    """A transaction of the payer, and the output in question. `payments` are its outputs without the change."""
 
     txid: str
     vout: int
@@ -34,18 +32,20 @@ class Sent:
         return f"{self.txid}:{self.vout}"
 
 
-class Payer:
-    """What `stranger` does on one node."""
+class Rpc(Protocol):
+    """How the node is reached, or one of its wallets: `chain.rpc("hot").call("getbalances")`."""
 
-    def __init__(self, node: ChainNode) -> None:
-        self.node = node
+    def __call__(self, wallet: str | None = None) -> BitcoinRpc: ...
+
+
+class Payer:
+    """One wallet of one node."""
+
+    def __init__(self, rpc: Rpc, wallet: str) -> None:
+        self.rpc, self.payer = rpc, wallet
         self._turn = threading.RLock()
 
-    def rpc(self, wallet: str | None = None) -> BitcoinRpc:
-        """The node, or one of its wallets: `chain.rpc("hot").call("getbalances")`. Errors are `RpcError`."""
-        return self.node.rpc(wallet)
-
-    def call(self, method: str, *params: object, wallet: str | None = None) -> Any:
+    def call(self, method: str, *params: object, wallet: str | None = None) -> Any:  # noqa: ANN401 - JSON
         """One call; raises `RpcError`."""
         return self.rpc(wallet).call(method, *params)
 
@@ -92,22 +92,23 @@ class Payer:
         """A transaction (hex) that spends the same coins elsewhere. Nobody has seen it yet."""
         return self._signed(sent.coins, [], fee_rate)
 
-    def return_(self, content: str) -> str:
-        """Broadcast a transaction once more; returns its txid. What is in the mempool already stays there."""
-        return self.send(content)
-
     def send(self, content: str) -> str:
-        """Broadcast a transaction, and wait until the wallets know of it; returns its txid."""
+        """Broadcast a transaction, perhaps once more, and wait until the wallets know of it; returns its txid.
+
+        What is in the mempool already stays there.
+        """
         txid = str(self.call("sendrawtransaction", content))
         self.sync()
         return txid
+
+    return_ = send
 
     def multisig(self, address: str, amount_sat: int, also_sat: int) -> Sent:
         """A payment to a bare 1-of-2 multisig with this address's key, and perhaps to the address; not broadcast."""
         wallets = self.call("listwallets")
         infos = [self.call("getaddressinfo", address, wallet=wallet) for wallet in wallets]
         key = next(info["pubkey"] for info in infos if info["ismine"])
-        other = self.call("getaddressinfo", self.address(STRANGER), wallet=STRANGER)["pubkey"]
+        other = self.call("getaddressinfo", self.address(self.payer), wallet=self.payer)["pubkey"]
         outputs = [(bare_multisig([key, other]), amount_sat)]
         payments = [("", amount_sat)]
         if also_sat:
@@ -125,10 +126,10 @@ class Payer:
             found.append(Coin(each["txid"], each["vout"], satoshi(each["amount"]), each["scriptPubKey"]))
             if sum(coin.amount_sat for coin in found) > amount_sat + len(found) * 100_000:
                 return tuple(found)
-        raise AssertionError(f"stranger has no {amount_sat} sat")
+        raise Failed(f"The wallet {self.payer} has no {amount_sat} sat.")
 
     def _unspent(self) -> Iterable[dict[str, Any]]:
-        return [each for each in self.call("listunspent", 0, wallet=STRANGER) if each["safe"]]
+        return [each for each in self.call("listunspent", 0, wallet=self.payer) if each["safe"]]
 
     def _outputs(self, payments: Iterable[tuple[str, int]]) -> list[tuple[bytes, int]]:
         return [(self.script(address), amount_sat) for address, amount_sat in payments]
@@ -146,7 +147,7 @@ class Payer:
         replaceable: bool = True,
     ) -> str:
         """A whole transaction with change; signed twice, since its size says its fee."""
-        change = self.script(self.address(STRANGER))
+        change = self.script(self.address(self.payer))
         left_sat = sum(coin.amount_sat for coin in coins) - sum(amount_sat for _, amount_sat in outputs)
 
         spent = [
@@ -161,8 +162,9 @@ class Payer:
 
         def sign(change_sat: int) -> str:
             made = unsigned(coins, [*outputs, (change, change_sat)], replaceable=replaceable)
-            signed = self.call("signrawtransactionwithwallet", made, spent, wallet=STRANGER)
-            assert signed["complete"], signed
+            signed = self.call("signrawtransactionwithwallet", made, spent, wallet=self.payer)
+            if not signed["complete"]:
+                raise Failed(f"The wallet {self.payer} cannot sign: {signed['errors']}.")
             return str(signed["hex"])
 
         size = self.call("decoderawtransaction", sign(left_sat))["vsize"]
