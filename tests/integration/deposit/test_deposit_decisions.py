@@ -326,6 +326,8 @@ async def test_a_second_release_repays_what_the_first_left(desk: Desk) -> None:
     await desk.carry_out(await desk.proposed(deposit, "release"))
     assert (await desk.receivable(deposit))["status"] == "repaid"
     assert (await desk.balance("exp:loss"), await desk.alice.available()) == (0, 0)
+    assert await desk.depositor.take_back(deposit) == (900 - FEE_SAT) * SAT
+    assert (await desk.balance("asset:hot"), await desk.alice.available()) == (0, 0)
 
 
 async def test_two_operators_forgive_a_receivable_and_the_account_stays_locked(desk: Desk) -> None:
