@@ -30,6 +30,8 @@ from engine.ledger.database import Pool, borrowed
 _POLL_S = 1.0
 _LEAST_PAUSE_S = 0.1
 """Announcements come many at a time."""
+_SECOND_LOOK_S = 0.3
+"""After an announcement: the wallet may learn of the transaction later than whoever is subscribed."""
 _REST = 4
 """A look that takes long is followed by a pause of so many times its length, at most `_LONGEST_PAUSE_S`."""
 _LONGEST_PAUSE_S = 10
@@ -90,7 +92,8 @@ class ChainPump(ChainPumpActivities):
 
     async def _follow(self, wallet: str, epoch: int) -> None:
         now = asyncio.get_running_loop().time
-        whole_at = reported_at = -_WHOLE_EVERY_S - now()
+        whole_at = reported_at = now() - _WHOLE_EVERY_S
+        announced = False
         async with Wakeup(self._announcements) as wakeup:
             while True:
                 began = now()
@@ -103,8 +106,8 @@ class ChainPump(ChainPumpActivities):
                     await self._report(wallet, epoch, look)
                     reported_at = began
                 await asyncio.sleep(_LEAST_PAUSE_S)
-                pause_s = min(_LONGEST_PAUSE_S, max(_POLL_S, _REST * (now() - began)))
-                await wakeup.wait(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began)))
+                announced = await wakeup.wait(pause_s)
 
     async def _look(self, wallet: str) -> tuple[Chain, Look]:
         async with borrowed(self._pool) as conn:
