@@ -190,7 +190,7 @@ async def test_two_operators_attribute_what_is_nobodys(desk: Desk) -> None:
     assert (own["id"], own["status"]) == (deposit, "credited")
 
 
-async def test_what_a_deposit_does_not_need_is_refused(desk: Desk) -> None:
+async def test_a_decision_that_a_deposit_does_not_need_is_refused(desk: Desk) -> None:
     held, unattributed = await desk.held(), await desk.unattributed()
     waiting = await desk.depositor.see(desk.alice, AMOUNT_SAT)
     credited = await desk.depositor.see(desk.alice, AMOUNT_SAT)
@@ -258,7 +258,7 @@ async def test_the_api_does_not_say_done_while_temporal_is_away(desk: Desk) -> N
     is_problem(await desk.dave.post(f"{PATH}/{decision['id']}/reject", {"reason": "no"}), 409, "decision_made")
 
 
-async def test_of_two_approvals_at_once_one_counts(desk: Desk) -> None:
+async def test_one_of_two_approvals_at_once_counts(desk: Desk) -> None:
     erin = await desk.payers.api.open_account(scopes=("finance",))
     decision = await desk.proposed(await desk.held(), "release")
 
