@@ -15,7 +15,7 @@ from engine.contracts.reconciliation import AccountComparison, Finding, FindingK
 from engine.domain.ids import ReconciliationId
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, running_api
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller, open_teller
 
 pytestmark = pytest.mark.integration
