@@ -3,9 +3,10 @@
 from decimal import Decimal
 from typing import Any
 
+from tests.helpers.chain_payer import STRANGER, satoshi
+
 from infra.local.bitcoin_rpc import HOT
 from tests.helpers.chain import Chain
-from tests.helpers.chain_payer import STRANGER, satoshi
 
 Outpoint = tuple[str, int]
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
+from tests.helpers.chain_payer import STRANGER
 
 from engine.contracts.reconciliation import RunStatus
 from engine.domain.errors import Unavailable
@@ -13,7 +14,6 @@ from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.postgres import Database
 from tests.helpers import hot_wallet
 from tests.helpers.chain import Chain
-from tests.helpers.chain_payer import STRANGER
 from tests.helpers.depositor import Depositors
 from tests.helpers.hot_reconciliation import HotReconciliation
 from tests.helpers.ledger.bank import run_as
