@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from tests.helpers.deposit import Depositor
 
-from activities.chain.deposit_decision import DepositDecisions
+from activities.deposit.decision import DepositDecisions
 from engine.bank.audit import find_proposer_key
 from engine.bank.chain.coin import SeenCoin, record_in_tx
 from engine.contracts.deposit import DecideDeposit, DepositApproval
