@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, Json, User, is_problem, running_api
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,7 @@ from engine.ledger.chart import Chart
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Json, User, is_problem
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.payer import Payers, running_payers
 
 pytestmark = pytest.mark.integration
