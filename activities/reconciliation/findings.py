@@ -41,6 +41,17 @@ def place_moving(node: str, accounts: list[AccountComparison]) -> Finding:
     )
 
 
+def wallet_moving(wallet: str, account: AccountComparison) -> Finding:
+    """A wallet of bitcoind of which no two cuts agreed."""
+    return Finding(
+        kind=FindingKind.PLACE_MOVING,
+        account=account.account,
+        subject=wallet,
+        amount_msat=0,
+        detail=f"{wallet} was never at rest for the length of a cut; the last one: {account.difference_msat:,} msat",
+    )
+
+
 def broken_rules(messages: Sequence[str]) -> list[Finding]:
     """One finding for each rule and subject. Amounts do not name it: they may change with every payment."""
     found: dict[str, Finding] = {}

@@ -11,6 +11,7 @@ from temporalio import activity
 from activities.heartbeat import heartbeats
 from activities.reconciliation.findings import as_case, broken_rules, loose_hold, open_case
 from engine.bank.audit import Act, record_in_tx
+from engine.bank.chain.cut import list_wallets
 from engine.bank.limit import prune_counters_in_tx
 from engine.bank.reconciliation import (
     begin_in_tx,
@@ -55,10 +56,10 @@ class Reconciliations(ReconciliationActivities):
     async def begin_run(self, start: RunStart) -> RunPlan:
         async with transaction(self._pool) as conn:
             begun = await begin_in_tx(conn, start.run, start.workflow_id)
-            nodes = await list_nodes(conn)
+            plan = RunPlan(nodes=await list_nodes(conn), wallets=await list_wallets(conn))
             if begun and start.asked_by is not None:
                 await record_in_tx(conn, _act("reconciliation.start", start.run, start.asked_by, start.key_id))
-        return RunPlan(nodes=nodes)
+        return plan
 
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:

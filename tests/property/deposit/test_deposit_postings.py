@@ -38,7 +38,12 @@ def released(place: Place, amount_msat: int = 50_000_000, charge: Charge | None 
 
 def taken_back(of: Posting, owner_pays_msat: int, owner: int | None = ALICE) -> Posting:
     return postings.taken_back(
-        deposit(), IDS, of=of.ref, legs=of.legs, owner=owner, owner_pays_msat=Msat(owner_pays_msat)
+        deposit(),
+        IDS,
+        of=of.ref,
+        settled={leg.account_id: leg.amount_msat for leg in of.legs},
+        owner=owner,
+        owner_pays_msat=Msat(owner_pays_msat),
     )
 
 
