@@ -26,9 +26,11 @@ from temporalio.service import RPCError
 
 import worker
 from activities import bootstrap, heartbeat
-from activities.chain import deposit, pump, recording, wake
+from activities.chain import chain as pump
+from activities.chain import recording, wake
+from activities.chain.registry import Onchain
+from activities.deposit import deposit
 from engine.clients.announcements import Announcer
-from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.rpc import Rpc
 from engine.domain.errors import EngineError
 from engine.ledger.database import Connection, Pool, transaction
@@ -73,11 +75,10 @@ def run(told: Told) -> None:
 
 async def _work(settings: WorkerSettings) -> None:
     pool, client = await worker._connect(settings, [])
-    rpc = Rpc(settings.bitcoind_url.get_secret_value(), settings.bitcoind_auth_file)
     announcer = Announcer(settings.redis_url.get_secret_value())
     workers = [
         worker._payments_worker(client, pool, [], announcer, settings),
-        worker._onchain_worker(client, pool, Bitcoind(rpc, settings.hot_wallet), settings),
+        worker._onchain_worker(client, pool, Onchain(settings)),
     ]
     async with asyncio.TaskGroup() as tasks:
         for each in workers:
@@ -145,7 +146,7 @@ def _plan_crash(file: Path) -> None:
 
     replace(recording, "transaction", mortal("record"))
     replace(deposit, "transaction", mortal("advance"))
-    start = wake.start_workflow
+    start: Any = vars(wake)["start_workflow"]
 
     async def mortal_start(*asked: Any, **more: Any) -> Any:
         if at("wake before start"):
