@@ -92,6 +92,12 @@ async def write_down(owner: asyncpg.Connection, addresses: dict[str, int], heigh
     )
 
 
+async def scans(owner: asyncpg.Connection) -> tuple[int | None, int | None]:
+    """From where the wallet must read the blocks again, and from where the pump must look again."""
+    (row,) = await owner.fetch("SELECT scan_from, rescan_from FROM bank.chains")
+    return row["scan_from"], row["rescan_from"]
+
+
 def lists(chain: Chain, txid: str, wallet: str = HOT) -> bool:
     """Whether the wallet has the transaction."""
     found = chain.call("listsinceblock", "", 1, True, wallet=wallet)["transactions"]
@@ -163,8 +169,7 @@ async def test_an_older_copy_of_the_wallet_finds_what_was_paid_at_index_3000(
         kept = keeper(bitcoind, pool)
         await kept.check()
         assert all(lists(chain, each.txid) for each in paid)
-        row = await owner.fetchrow("SELECT scan_from, rescan_from FROM bank.chains")
-        assert tuple(row) == (None, max(0, height - 144))
+        assert await scans(owner) == (None, max(0, height - 144))
         await kept.check()  # a repeat finds nothing to do
         assert await bitcoind.knows([addresses[-1]]) == {addresses[-1]: True}
 
@@ -248,7 +253,7 @@ async def test_a_scan_that_was_interrupted_is_done_again(chain: Chain, pool: Poo
     await owner.execute("UPDATE bank.chains SET scan_from = 5, rescan_from = 90")
     async with wallet_of(chain) as bitcoind:
         await keeper(bitcoind, pool).check()
-    assert tuple(await owner.fetchrow("SELECT scan_from, rescan_from FROM bank.chains")) == (None, 5)
+    assert await scans(owner) == (None, 5)
 
 
 async def test_a_wallet_with_other_keys_needs_an_operator(chain: Chain, pool: Pool, owner: asyncpg.Connection) -> None:
