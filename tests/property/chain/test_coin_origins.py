@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 
 from engine.bank.chain.coin import (
-    UNKNOWN,
     SeenCoin,
     SeenSpend,
     list_unlinked,
@@ -21,6 +20,7 @@ from engine.bank.chain.coin import (
     record_opening_in_tx,
 )
 from engine.domain.ids import AccountId
+from engine.domain.provenance import UNKNOWN
 from engine.ledger.database import Connection, Pool, open_pool
 from tests.fixtures.postgres import Database
 from tests.helpers.hot_wallet.coin import give_addresses
