@@ -13,6 +13,7 @@ a single deposit come one after the other. What the chain shows may change meanw
 from temporalio import activity
 
 from activities.chain.booking import Booking
+from activities.chain.reversing import reverse
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
 from engine.bank.chain.receivable import list_open_in_tx
@@ -32,6 +33,7 @@ class Deposits(DepositActivities):
 
     def __init__(self, pool: Pool, ids: Chart) -> None:
         self._pool = pool
+        self._ids = ids
         self._booking = Booking(ids)
 
     @activity.defn
@@ -89,7 +91,7 @@ class Deposits(DepositActivities):
                 case Step.BOOK:
                     row = await self._booking.book(conn, row)
                 case Step.REVERSE:
-                    row = await self._booking.reverse(conn, row)
+                    row = await reverse(conn, self._ids, row)
                 case Step.FINISH:
                     row = row.now_booked(final_at=row.now)
         raise InvariantBroken(f"{row.id} does not come to rest in the books: {row.facts}")

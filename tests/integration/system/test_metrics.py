@@ -16,7 +16,7 @@ from engine.domain.ids import ReconciliationId
 from tests.fixtures.postgres import Database
 from tests.helpers.address.pool import fill_pool
 from tests.helpers.api import Api, running_api
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller, open_teller
 
 pytestmark = pytest.mark.integration
