@@ -50,7 +50,7 @@ SELECT id, $1, $2, encode(sha256((id || $1)::bytea), 'hex'), 0, 'x', 1, 'pending
 _OTHERS = {
     "/v1/addresses": """
 INSERT INTO bank.addresses (address, hd_index, made_height, account_id, wallet_id, purpose, given_at)
-SELECT 'an_address_' || id, 1, 1, $1, $2, 'api', at""",
+SELECT 'address__' || id, 1, 1, $1, $2, 'api', at""",
     "/v1/withdraw-links": """
 INSERT INTO bank.withdraw_links (id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, created_at)
 SELECT id, $1, $2, (SELECT id FROM bank.api_keys WHERE account_id = $1 LIMIT 1), 1, 1, 1, at""",
