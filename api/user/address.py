@@ -23,6 +23,7 @@ Read = Annotated[Caller, Depends(needs("read"))]
 Key = Annotated[str | None, Depends(optional_key)]
 Res = Annotated[Resources, Depends(get_resources)]
 
+
 class NewAddressIn(Content):
     """The wallet that deposits are credited to."""
 

@@ -87,8 +87,8 @@ async def record_in_tx(
     """
     touched = await _leave_in_tx(conn, unmined, gone)
     seen = {(each.txid, each.vout): each for each in coins if each.amount_sat > 0}
-    new = await _see_coins_in_tx(conn, list(seen.values()))
     moved, spenders = await _see_spends_in_tx(conn, {(each.outpoint, each.txid): each for each in spends}.values())
+    new = await _see_coins_in_tx(conn, list(seen.values()))
     await _settle_in_tx(conn, touched | set(new) | moved)
     await retrace_in_tx(conn, {txid for txid, _vout in new} | spenders)
 
@@ -191,13 +191,22 @@ async def _leave_in_tx(conn: Connection, unmined: Sequence[str], gone: Sequence[
 
 
 async def _see_coins_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> list[tuple[str, int]]:
-    """Returns those that were not recorded before."""
+    """Returns those that were not recorded before.
+
+    Left out is what the wallet had received and spent before its adoption, which a rescan lists again.
+    """
     if not coins:
         return []
     with translated():
         rows = await conn.fetch(
             """INSERT INTO bank.coins AS c (txid, vout, amount_sat, address, change, block_height)
                SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
+                             n(txid, vout, amount_sat, address, change, block_height)
+                WHERE coalesce(n.block_height > (SELECT min(adopted_height) FROM bank.chains), true)
+                   OR EXISTS (SELECT FROM bank.addresses a WHERE a.address = n.address)
+                   OR EXISTS (SELECT FROM bank.coins k WHERE k.txid = n.txid AND k.vout = n.vout)
+                   OR EXISTS (SELECT FROM bank.coin_spends s JOIN bank.coins i ON i.txid = s.txid AND i.vout = s.vout
+                               WHERE s.spender = n.txid)
                ON CONFLICT (txid, vout) DO UPDATE SET block_height = excluded.block_height, gone = false
                 WHERE c.gone OR c.block_height IS DISTINCT FROM excluded.block_height
                RETURNING txid, vout, xmax = 0 AS is_new""",

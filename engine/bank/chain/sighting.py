@@ -216,9 +216,11 @@ async def _replace_in_tx(conn: Connection, replaced: Sequence[tuple[_Known, Seen
         conn,
         len(replaced),
         """UPDATE bank.deposits d SET txid = r.txid, vout = r.vout, amount_sat = r.amount_sat, required = r.required,
-               deep = r.deep, below_minimum = r.below, sight = r.sight, block_height = r.height, block_hash = r.hash,
+               deep = r.deep, below_minimum = r.below AND d.wallet_id IS NOT NULL, sight = r.sight,
+               block_height = r.height, block_hash = r.hash,
                status = CASE WHEN d.status IN ('pending', 'below_minimum')
-                             THEN CASE WHEN r.below THEN 'below_minimum' ELSE 'pending' END ELSE d.status END
+                             THEN CASE WHEN r.below AND d.wallet_id IS NOT NULL THEN 'below_minimum' ELSE 'pending' END
+                             ELSE d.status END
           FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::int[], $6::int[], $7::boolean[], $8::text[],
                       $9::int[], $10::text[])
                r(id, txid, vout, amount_sat, required, deep, below, sight, height, hash) WHERE d.id = r.id""",

@@ -85,10 +85,10 @@ CREATE TABLE bank.deposits(
   CHECK (num_nulls(wallet_id, account_id) IN (0, 2)),
   CHECK ((sight = 'mined') = (block_height IS NOT NULL) AND num_nulls(block_height, block_hash) IN (0, 2)),
   CHECK ((conf_ref IS NULL) = (place IS NULL)),
-  CHECK (hold_ref IS NULL OR conf_ref IS NULL),
+  CHECK (hold_ref IS NULL OR (conf_ref IS NULL AND status <> 'dropped')),
   CHECK (release_ref IS NULL OR conf_ref IS NOT NULL),
   CHECK (final_at IS NULL OR conf_ref IS NOT NULL),
-  CHECK ((status IN ('credited', 'held', 'unattributed')) = (conf_ref IS NOT NULL AND NOT (below_minimum AND release_ref IS NULL))),
+  CHECK ((status IN ('credited', 'held', 'unattributed')) = (conf_ref IS NOT NULL AND NOT (below_minimum AND place = 'pending' AND release_ref IS NULL))),
   CHECK (fee_msat = 0 OR (fee_version IS NOT NULL AND fee_level IS NOT NULL)));
 COMMENT ON COLUMN bank.deposits.required IS 'the depth at which it is credited, by the rulebook at first sight';
 COMMENT ON COLUMN bank.deposits.hold_ref IS 'the open hold that shows it as incoming';

@@ -73,6 +73,13 @@ SELECT id, 'broken_rule', coalesce($1, $2::text), id, 1, 'x', '[]', 'r', 'r', at
     "/v1/admin/decisions": """
 INSERT INTO bank.decisions (id, payment_id, payment_end, fee_msat, reason, proposed_by, created_at)
 SELECT id, id, 'failed', 0, coalesce($1, $2::text), 'a', at""",
+    "/v1/admin/deposits": """
+INSERT INTO bank.deposits (id, txid, vout, address, amount_sat, status, sight, required, deep, workflow_id, created_at)
+SELECT 'op' || id, encode(sha256((id || 'op')::bytea), 'hex'), 0, coalesce($1, $2::text), 1, 'reversed', 'gone', 1, 6,
+       'w', at""",
+    "/v1/admin/deposit-decisions": """
+INSERT INTO bank.deposit_decisions (id, deposit_id, kind, amount_msat, reason, proposed_by, created_at)
+SELECT id, id, 'release', 1, coalesce($1, $2::text), 'a', at""",
     "/v1/admin/audit": """
 INSERT INTO bank.audit (id, at, operator, key_id, action, account_id, detail)
 SELECT row_number() OVER (ORDER BY at) + (SELECT coalesce(max(id), 0) FROM bank.audit), at, 'a', 'k', 'made.up',
@@ -81,6 +88,7 @@ SELECT row_number() OVER (ORDER BY at) + (SELECT coalesce(max(id), 0) FROM bank.
 QUERIES: dict[str, dict[str, str]] = {
     "/v1/admin/accounts": {"level": "9"},
     "/v1/admin/audit": {"action": "made.up"},
+    "/v1/admin/deposits": {"status": "reversed"},
 }
 """So that only the rows of the test are listed."""
 LISTS = [

@@ -23,7 +23,7 @@ from engine.bank.chain.coin import (
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, Pool, open_pool
 from tests.fixtures.postgres import Database
-from tests.helpers.coin import give_addresses
+from tests.helpers.hot_wallet.coin import give_addresses
 
 pytestmark = pytest.mark.property
 
@@ -112,7 +112,9 @@ async def pool(ledger_db: Database) -> AsyncIterator[Pool]:
 
 async def tell(conn: Connection, world: World, txs: list[Tx]) -> None:
     """Record these transactions where they are now, in pieces and in any order."""
-    pieces: list[SeenCoin | SeenSpend] = [each for tx in txs for each in (*world.coins_of(tx), *world.spends_of(tx))]
+    pieces: list[SeenCoin | SeenSpend] = []
+    for tx in txs:
+        pieces += [*world.coins_of(tx), *world.spends_of(tx)]
     world.chance.shuffle(pieces)
     while pieces:
         size = world.chance.randint(1, len(pieces))
