@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.helpers.deposit import Depositor
 
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, Json, User, is_problem, running_api
+from tests.helpers.ledger.deposit import Depositor
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from tests.helpers.deposit import Depositor
 
 from activities.chain.deposit_decision import DepositDecisions
 from engine.bank.audit import find_proposer_key
@@ -21,6 +20,7 @@ from engine.ledger.chart import Chart
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Json, User, is_problem
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.payer import Payers, running_payers
 
 pytestmark = pytest.mark.integration
