@@ -1,7 +1,6 @@
 """The hot wallet against its account, without Temporal: a comparison, a whole run, and what operators do about it."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from temporalio.testing import ActivityEnvironment
@@ -25,7 +24,7 @@ from engine.domain.correction import CorrectionKind, CorrectionStatus
 from engine.domain.ids import AccountId, CaseId, CorrectionId, ReconciliationId, new_id
 from engine.domain.money import Msat
 from engine.ledger.chart import CAPITAL, HOT
-from tests.helpers.depositor import WALLET, Depositors
+from tests.helpers.deposit.depositor import WALLET, Depositors
 
 
 @dataclass
@@ -105,7 +104,3 @@ class HotReconciliation:
 def brief(finding: Finding) -> tuple[str, str, int]:
     assert finding.amount_msat % 1000 == 0
     return finding.kind.value, finding.subject, finding.amount_msat // 1000
-
-
-def kinds(findings: Sequence[tuple[str, str, int]]) -> set[str]:
-    return {kind for kind, _subject, _amount in findings}
