@@ -63,7 +63,7 @@ def broken_rules(messages: Sequence[str]) -> list[Finding]:
 
 
 def loose_hold(kind: FindingKind, loose: Loose) -> Finding:
-    """A hold or a cancellation that nothing in the bank explains."""
+    """A hold, a deposit or a cancellation that nothing in the bank explains."""
     suspect = Suspect(kind="reference", ref=loose.ref, amount_msat=loose.amount_msat, detail=loose.detail)
     detail = f"{loose.ref}: {loose.amount_msat:,} msat {loose.detail}"
     return Finding(kind=kind, account=BOOKS, subject=loose.ref, amount_msat=0, detail=detail, suspects=[suspect])

@@ -11,6 +11,7 @@ from temporalio import activity
 from activities.heartbeat import heartbeats
 from activities.reconciliation.findings import as_case, broken_rules, loose_hold, open_case
 from engine.bank.audit import Act, record_in_tx
+from engine.bank.chain.check import list_loose_deposits, list_not_as_booked
 from engine.bank.chain.cut import list_wallets
 from engine.bank.limit import prune_counters_in_tx
 from engine.bank.reconciliation import (
@@ -72,11 +73,16 @@ class Reconciliations(ReconciliationActivities):
             broken = await checks.find_broken_rules(conn)
             holds, payments = await list_loose_holds(conn)
             overdue = await list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
+            incoming, deposits = await list_loose_deposits(conn)
+            not_as_booked = await list_not_as_booked(conn)
         return [
             *broken_rules(broken),
             *(loose_hold(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
             *(loose_hold(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
             *(loose_hold(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
+            *(loose_hold(FindingKind.HOLD_WITHOUT_DEPOSIT, each) for each in incoming),
+            *(loose_hold(FindingKind.DEPOSIT_WITHOUT_HOLD, each) for each in deposits),
+            *(loose_hold(FindingKind.DEPOSIT_NOT_AS_BOOKED, each) for each in not_as_booked),
         ]
 
     async def _prune_counters(self) -> None:

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from activities.chain.deposit_decision import DepositDecisions
+from activities.deposit.decision import DepositDecisions
 from engine.bank.audit import find_proposer_key
 from engine.bank.chain.coin import SeenCoin, record_in_tx
 from engine.contracts.deposit import DecideDeposit, DepositApproval

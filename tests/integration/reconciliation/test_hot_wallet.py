@@ -11,11 +11,10 @@ from engine.contracts.reconciliation import RunStatus
 from engine.domain.errors import Unavailable
 from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.postgres import Database
-from tests.helpers import hot_wallet
-from tests.helpers.chain import Chain
-from tests.helpers.chain_payer import STRANGER
+from tests.helpers.chain import STRANGER, Chain
 from tests.helpers.depositor import Depositors
-from tests.helpers.hot_reconciliation import HotReconciliation
+from tests.helpers.hot_wallet import by_hand
+from tests.helpers.hot_wallet.comparison import HotReconciliation
 from tests.helpers.ledger.bank import run_as
 
 pytestmark = pytest.mark.integration
@@ -88,7 +87,7 @@ async def test_coins_spent_by_hand_are_found_with_what_left(
     bank: Depositors, chain: Chain, hot: HotReconciliation
 ) -> None:
     first, second = await deposit(bank, 90_000), await deposit(bank, 60_000)
-    spender, left_sat = hot_wallet.spend(chain, [first, second], 100_000)
+    spender, left_sat = by_hand.spend(chain, [first, second], 100_000)
     planted = [("coin_spent", spender, left_sat)]
     assert 100_000 < left_sat < 102_000
     assert await hot.findings() == planted, "bitcoind alone knows of it"
@@ -99,7 +98,7 @@ async def test_coins_spent_by_hand_are_found_with_what_left(
     await bank.follow()
     assert await hot.findings() == planted
     (change,) = [each for each in (await bank.bitcoind.read_coins()).coins if each.txid == spender]
-    again, more_sat = hot_wallet.spend(chain, [(change.txid, change.vout)], 10_000)
+    again, more_sat = by_hand.spend(chain, [(change.txid, change.vout)], 10_000)
     both = sorted([*planted, ("coin_spent", again, more_sat)])
     await bank.follow()
     assert sorted(await hot.findings()) == both, "what spends the change of the first"
@@ -112,12 +111,12 @@ async def test_a_spend_by_hand_that_is_replaced_or_evicted_is_found_as_it_is(
     bank: Depositors, chain: Chain, hot: HotReconciliation
 ) -> None:
     coin = await deposit(bank, 90_000)
-    spender, left_sat = hot_wallet.spend(chain, [coin], 20_000)
+    spender, left_sat = by_hand.spend(chain, [coin], 20_000)
     await bank.follow()
     assert await hot.findings() == [("coin_spent", spender, left_sat)]
     bumped = chain.call("bumpfee", spender, wallet=HOT)["txid"]
     chain.sync()
-    more_sat = hot_wallet.left(chain, bumped)
+    more_sat = by_hand.left(chain, bumped)
     assert more_sat > left_sat
     assert await hot.findings() == [("coin_spent", bumped, more_sat)]
     await bank.follow()
@@ -131,14 +130,14 @@ async def test_a_spend_by_hand_that_is_replaced_or_evicted_is_found_as_it_is(
     await bank.follow()
     assert await hot.in_flight() == [("coin_not_listed", f"{coin[0]}:{coin[1]}", 90_000)], "the first still has it"
     for wallet in (HOT, STRANGER):  # a wallet that knows of one would send it again at its next start
-        hot_wallet.abandon(chain, wallet)
+        by_hand.abandon(chain, wallet)
     assert await hot.in_flight() == []
 
 
 async def test_a_coin_at_a_change_address_is_found_until_it_is_capital(
     bank: Depositors, chain: Chain, hot: HotReconciliation
 ) -> None:
-    sent = chain.pay(hot_wallet.change_address(chain), 70_000)
+    sent = chain.pay(by_hand.change_address(chain), 70_000)
     await bank.follow()
     assert await hot.in_flight() == []
     chain.mine()
@@ -190,7 +189,7 @@ async def test_locked_immature_and_worthless_outputs_are_no_difference(
 async def test_an_explained_spend_stays_explained_until_the_books_are_corrected(
     ledger_db: Database, bank: Depositors, chain: Chain, hot: HotReconciliation
 ) -> None:
-    spender, left_sat = hot_wallet.spend(chain, [await deposit(bank, 90_000)], 20_000)
+    spender, left_sat = by_hand.spend(chain, [await deposit(bank, 90_000)], 20_000)
     await bank.follow()
     assert await hot.run() is RunStatus.DIFFERS
     case = await hot.case()
@@ -209,14 +208,14 @@ async def test_an_explained_spend_stays_explained_until_the_books_are_corrected(
 async def test_an_old_explained_spend_is_carried_and_a_new_one_is_found_beside_it(
     ledger_db: Database, bank: Depositors, chain: Chain, hot: HotReconciliation
 ) -> None:
-    spender, left_sat = hot_wallet.spend(chain, [await deposit(bank, 90_000)], 20_000)
+    spender, left_sat = by_hand.spend(chain, [await deposit(bank, 90_000)], 20_000)
     await bank.follow()
     assert await hot.run() is RunStatus.DIFFERS
     await hot.explain(await hot.case())
     await forget(ledger_db)
     assert await hot.findings() == [("coin_spent", spender, left_sat)]
     assert await hot.run() is RunStatus.EXPLAINED
-    again, more_sat = hot_wallet.spend(chain, [await deposit(bank, 50_000)], 10_000)
+    again, more_sat = by_hand.spend(chain, [await deposit(bank, 50_000)], 10_000)
     await bank.follow()
     both = sorted([("coin_spent", spender, left_sat), ("coin_spent", again, more_sat)])
     assert sorted(await hot.findings()) == both
@@ -281,9 +280,9 @@ async def test_nothing_is_found_while_deposits_and_reorganisations_go_on(
             await bank.follow()
 
     async def compare() -> list[str]:
-        found = []
+        found: list[str] = []
         while not done.is_set():
-            found += [each.kind for each in (await hot.compare()).findings]
+            found += [each.kind.value for each in (await hot.compare()).findings]
         return found
 
     *_, found = await asyncio.gather(disturb(), follow(), compare())

@@ -10,11 +10,9 @@ row alone. So nothing is forgotten when the pump dies between any two of these, 
 
 import asyncio
 from dataclasses import asdict
-from typing import Protocol
 
 from temporalio import activity
 
-from activities.chain.adoption import Adoption
 from activities.chain.look import Look, Looker
 from activities.chain.recording import Recorder
 from activities.chain.wake import Waker
@@ -40,13 +38,6 @@ _WHOLE_EVERY_S = 10
 _REPORT_EVERY_S = 5
 
 
-class Keeper(Protocol):
-    """Keeps the pool of addresses full."""
-
-    async def tend(self) -> None:
-        """Run for ever."""
-
-
 class ChainPump(ChainPumpActivities):
     """Bound to one wallet of one bitcoind."""
 
@@ -58,21 +49,13 @@ class ChainPump(ChainPumpActivities):
         network: str,
         waker: Waker,
         announcements: str | None,
-        keeper: Keeper,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
         self._looker = Looker(bitcoind, network)
         self._recorder = Recorder(bitcoind, pool)
-        self._adoption = Adoption(bitcoind, pool, network)
         self._waker = waker
         self._announcements = announcements
-        self._keeper = keeper
-
-    @activity.defn
-    async def adopt_wallet(self, pump: ChainPumpInput) -> bool:
-        async with heartbeats():
-            return await self._adoption.adopt(pump.wallet)
 
     @activity.defn
     async def follow_chain(self, pump: ChainPumpInput) -> None:
@@ -84,11 +67,6 @@ class ChainPump(ChainPumpActivities):
             except EngineError as error:
                 await self._tell_problem(pump.wallet, epoch, error)
                 raise
-
-    @activity.defn
-    async def tend_pool(self, pump: ChainPumpInput) -> None:
-        async with heartbeats():
-            await self._keeper.tend()
 
     async def _follow(self, wallet: str, epoch: int) -> None:
         now = asyncio.get_running_loop().time

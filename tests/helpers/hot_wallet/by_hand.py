@@ -1,11 +1,10 @@
 """What somebody does by hand with the hot wallet, past the engine."""
 
 from decimal import Decimal
-from typing import Any
 
 from infra.local.bitcoin_rpc import HOT
-from tests.helpers.chain import Chain
-from tests.helpers.chain_payer import STRANGER, satoshi
+from infra.local.chain.payer import satoshi
+from tests.helpers.chain import STRANGER, Chain
 
 Outpoint = tuple[str, int]
 
@@ -22,13 +21,6 @@ def spend(chain: Chain, coins: list[Outpoint], amount_sat: int) -> tuple[str, in
     sent = chain.rpc(HOT).call("send", outputs=[{chain.address(STRANGER): btc(amount_sat)}], options=asked)
     chain.sync()
     return sent["txid"], left(chain, sent["txid"])
-
-
-def empty(chain: Chain) -> str:
-    """Send all that is in the wallet away; returns the txid."""
-    sent = chain.call("sendall", [chain.address(STRANGER)], wallet=HOT)
-    chain.sync()
-    return str(sent["txid"])
 
 
 def abandon(chain: Chain, wallet: str) -> None:
@@ -48,12 +40,6 @@ def left(chain: Chain, txid: str) -> int:
 def change_address(chain: Chain) -> str:
     """A new one of the wallet, which it means for its own change."""
     return str(chain.call("getrawchangeaddress", "bech32", wallet=HOT))
-
-
-def balance(chain: Chain) -> int:
-    """What the wallet has that is confirmed, or its own change."""
-    told: Any = chain.call("getbalances", wallet=HOT)
-    return satoshi(told["mine"]["trusted"])
 
 
 def btc(amount_sat: int) -> str:

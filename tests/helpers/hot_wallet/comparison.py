@@ -1,7 +1,6 @@
 """The hot wallet against its account, without Temporal: a comparison, a whole run, and what operators do about it."""
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from temporalio.testing import ActivityEnvironment
@@ -105,7 +104,3 @@ class HotReconciliation:
 def brief(finding: Finding) -> tuple[str, str, int]:
     assert finding.amount_msat % 1000 == 0
     return finding.kind.value, finding.subject, finding.amount_msat // 1000
-
-
-def kinds(findings: Sequence[tuple[str, str, int]]) -> set[str]:
-    return {kind for kind, _subject, _amount in findings}

@@ -12,8 +12,8 @@ a single deposit come one after the other. What the chain shows may change meanw
 
 from temporalio import activity
 
-from activities.chain.booking import Booking
-from activities.chain.reversing import reverse
+from activities.deposit.booking import Booking
+from activities.deposit.reversal import reverse
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
 from engine.bank.chain.receivable import list_open_in_tx

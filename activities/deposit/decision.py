@@ -7,7 +7,7 @@ the origin of its coin, decision and audit line are one transaction. A second ca
 
 from temporalio import activity
 
-from activities.chain.release import Release
+from activities.deposit.release import Release
 from engine.bank.audit import Act, record_in_tx
 from engine.bank.chain import receivable
 from engine.bank.chain.coin import retrace_in_tx
