@@ -4,7 +4,7 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeats
 from engine.bank.chain import cursor
-from engine.bank.chain.coin import SeenCoin, adopt_in_tx
+from engine.bank.chain.coin import SeenCoin, record_opening_in_tx
 from engine.clients.bitcoind.chain import Bitcoind, Coin, CoinCut
 from engine.clients.bitcoind.health import explain
 from engine.contracts.chain import AdoptionActivities, ChainPumpInput
@@ -61,7 +61,7 @@ class Adoption(AdoptionActivities):
         async with transaction(self._pool) as conn:
             if not await cursor.adopt_in_tx(conn, wallet, network=self._network, blocks=blocks, work=work):
                 return False
-            await adopt_in_tx(conn, [_opening(cut, coin) for coin in coins])
+            await record_opening_in_tx(conn, [_opening(cut, coin) for coin in coins])
             total_sat = Sat(sum(coin.amount_sat for coin in coins))
             posting = adopted(await self._ids.load(conn), wallet, sat_to_msat(total_sat))
             if posting is not None:

@@ -73,7 +73,7 @@ async def test_deposits_in_every_state_are_no_difference(
     assert await hot.in_flight() == []
 
 
-async def test_what_is_parked_is_no_difference(bank: Depositors, chain: Chain, hot: HotReconciliation) -> None:
+async def test_parked_deposits_are_no_difference(bank: Depositors, chain: Chain, hot: HotReconciliation) -> None:
     """Below the minimum, and to an address that is in nobody's books."""
     alice = await bank.user()
     chain.pay_many([(await bank.address(alice), 700), (chain.address(), 30_000)])
