@@ -13,8 +13,8 @@ from engine.domain.ids import AccountId, DepositDecisionId, DepositId, new_id
 from engine.ledger.database import transaction
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
-from tests.helpers.deposit.worker import Point
 from tests.helpers.deposit.depositor import Depositor
+from tests.helpers.deposit.worker import Point
 from workflows.deposit import DepositWorkflow
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
