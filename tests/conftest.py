@@ -13,6 +13,7 @@ pytest_plugins = [
     "tests.fixtures.hop",
     "tests.fixtures.temporal",
     "tests.fixtures.chain",
+    "tests.fixtures.hot_bank",
 ]
 
 _TESTS = Path(__file__).parent

@@ -12,9 +12,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from temporalio import activity
+
+from activities.heartbeat import heartbeats
 from engine.bank.chain import address_pool
 from engine.bank.chain.address_pool import MadeAddress
 from engine.clients.bitcoind.chain import Bitcoind
+from engine.contracts.chain import AddressPoolActivities, ChainPumpInput
 from engine.domain.errors import InvariantBroken, Unavailable
 from engine.ledger.database import Pool, borrowed
 
@@ -30,7 +34,7 @@ _REACH = 144
 """A block that pays an address may lie below the tip at which the address was made, after a reorganisation."""
 
 
-class PoolKeeper:
+class PoolKeeper(AddressPoolActivities):
     """Bound to one wallet of one bitcoind. Two of them do no harm."""
 
     def __init__(self, bitcoind: Bitcoind, pool: Pool, *, wallet: str, size: int, address_type: str) -> None:
@@ -39,6 +43,12 @@ class PoolKeeper:
         self._wallet = wallet
         self._size = size
         self._address_type = address_type
+
+    @activity.defn
+    async def tend_pool(self, pump: ChainPumpInput) -> None:
+        """As `tend`."""
+        async with heartbeats():
+            await self.tend()
 
     async def tend(self) -> None:
         """Run for ever. While bitcoind or PostgreSQL is away, try again each second.

@@ -24,15 +24,16 @@ class Waker:
         self._pool = pool
         self._client = client
         self._together = together
-        self._told: dict[DepositId, float] = {}
+        self._told: dict[tuple[DepositId, str], float] = {}
 
     async def wake(self, tip_height: int) -> None:
         """Wake the workflows of all that is due. Returns when Temporal has accepted them. A repeat is harmless."""
         now = asyncio.get_running_loop().time()
         async with borrowed(self._pool) as conn:
             due = await list_due(conn, tip_height, _MOST)
-        self._told = {each.id: self._told[each.id] for each in due if each.id in self._told}
-        new = [each for each in due if now - self._told.get(each.id, -_TOLD_AGAIN_AFTER_S) >= _TOLD_AGAIN_AFTER_S]
+        known = {(each.id, each.state): each for each in due}
+        self._told = {key: at for key, at in self._told.items() if key in known and now < at + _TOLD_AGAIN_AFTER_S}
+        new = [each for key, each in known.items() if key not in self._told]
         shared = [each.id for each in new if not each.alone]
         gate = asyncio.Semaphore(_SIDE_BY_SIDE)
 
@@ -52,4 +53,4 @@ class Waker:
             *(one(each) for each in new if each.alone),
             *(page(shared[at : at + self._together]) for at in range(0, len(shared), self._together)),
         )
-        self._told |= {each.id: now for each in new}
+        self._told |= {(each.id, each.state): now for each in new}

@@ -21,8 +21,8 @@ from itertools import pairwise
 from typing import Any, Literal, cast
 
 from engine.domain.errors import Invalid
-from engine.domain.ids import BlockHash, Txid
-from engine.domain.money import MAX_AMOUNT_MSAT, Sat, msat_to_sat_floor
+from engine.domain.ids import BlockHash, DepositId, Txid
+from engine.domain.money import MAX_AMOUNT_MSAT, Msat, Sat, msat_to_sat_floor
 
 COINBASE_DEPTH = 101
 """A coinbase output can be spent in the 101st block, its own counted (consensus: COINBASE_MATURITY is 100)."""
@@ -82,6 +82,16 @@ class Outpoint:
 
     def __str__(self) -> str:
         return f"{self.txid}:{self.vout}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deposited:
+    """The facts of a deposit that its postings share."""
+
+    id: DepositId
+    outpoint: Outpoint
+    amount_msat: Msat
+    workflow_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

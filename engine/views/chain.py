@@ -15,10 +15,12 @@ class ChainRow:
     network: str
     anchor_height: int
     anchor_hash: str
+    adopted_height: int
     tip_height: int
     tip_hash: str
     epoch: int
     rescan_from: int | None
+    scan_from: int | None
     problem: str | None
     report: dict[str, Any]
     reported_at: datetime
@@ -58,8 +60,8 @@ async def list_chains(conn: Connection) -> list[ChainRow]:
     """The chain of each wallet that is adopted."""
     with translated():
         rows = await conn.fetch(
-            """SELECT wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, epoch, rescan_from, problem,
-                      report, reported_at, adopted_at,
+            """SELECT wallet, network, anchor_height, anchor_hash, adopted_height, tip_height, tip_hash, epoch,
+                      rescan_from, scan_from, problem, report, reported_at, adopted_at,
                       extract(epoch FROM clock_timestamp() - reported_at)::bigint AS report_age_s
                  FROM bank.chains ORDER BY adopted_at, wallet"""
         )

@@ -26,7 +26,7 @@ class DepositFilter:
     address: str | None = None
 
 
-async def list_deposits(
+async def read_deposits(
     conn: Connection, account_id: AccountId, wanted: DepositFilter, after: Position, limit: int
 ) -> Slice[dict[str, Any]]:
     """One page of the account's deposits, the first seen last."""

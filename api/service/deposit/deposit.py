@@ -16,8 +16,7 @@ from engine.domain.ids import AccountId
 from engine.domain.money import msat_to_sat_floor, sat_to_msat
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection
-from engine.views import deposit as view
-from engine.views.deposit import DepositFilter
+from engine.views.deposit import DepositFilter, find_deposit, read_deposits
 
 DepositStatus = Literal["pending", "credited", "reversed", "dropped", "below_minimum", "held"]
 _STATUSES = (
@@ -61,7 +60,7 @@ async def list_deposits(
     """One page of the deposits of the caller's account, newest first."""
     caller.require("read")
     async with resources.reading() as conn:
-        found = await view.list_deposits(conn, caller.account_id, wanted, after, limit)
+        found = await read_deposits(conn, caller.account_id, wanted, after, limit)
         return Slice(await _shown(conn, caller.account_id, found.rows), found.following)
 
 
@@ -69,7 +68,7 @@ async def show_deposit(resources: Resources, caller: Caller, deposit_id: str) ->
     """One deposit of the caller's account. Raises NotFound."""
     caller.require("read")
     async with resources.reading() as conn:
-        row = await view.find_deposit(conn, caller.account_id, deposit_id)
+        row = await find_deposit(conn, caller.account_id, deposit_id)
         if row is None:
             raise no_such("deposit")
         (shown,) = await _shown(conn, caller.account_id, [row])

@@ -57,18 +57,15 @@ class FreeCoin:
     block_height: int | None
 
 
-async def adopt_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> int:
-    """Record the coins of the adoption, which descend from nobody. Returns how many are new; a repeat adds none."""
-    kept = [each for each in coins if each.amount_sat > 0]
-    with translated():
-        rows = await conn.fetch(
-            """INSERT INTO bank.coins(txid, vout, amount_sat, address, change, block_height, opening)
-               SELECT *, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
-               ON CONFLICT (txid, vout) DO NOTHING RETURNING txid""",
-            *_columns(kept),
-            timeout=_LONGEST_S,
-        )
-    return len(rows)
+async def record_opening_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> None:
+    """Record the coins of the adoption, which descend from nobody. A repeat adds none."""
+    await change_any(
+        conn,
+        """INSERT INTO bank.coins(txid, vout, amount_sat, address, change, block_height, opening)
+           SELECT *, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
+           ON CONFLICT (txid, vout) DO NOTHING""",
+        *_columns([each for each in coins if each.amount_sat > 0]),
+    )
 
 
 async def record_in_tx(
@@ -87,8 +84,8 @@ async def record_in_tx(
     """
     touched = await _leave_in_tx(conn, unmined, gone)
     seen = {(each.txid, each.vout): each for each in coins if each.amount_sat > 0}
-    new = await _see_coins_in_tx(conn, list(seen.values()))
     moved, spenders = await _see_spends_in_tx(conn, {(each.outpoint, each.txid): each for each in spends}.values())
+    new = await _see_coins_in_tx(conn, list(seen.values()))
     await _settle_in_tx(conn, touched | set(new) | moved)
     await retrace_in_tx(conn, {txid for txid, _vout in new} | spenders)
 
@@ -191,13 +188,22 @@ async def _leave_in_tx(conn: Connection, unmined: Sequence[str], gone: Sequence[
 
 
 async def _see_coins_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> list[tuple[str, int]]:
-    """Returns those that were not recorded before."""
+    """Returns those that were not recorded before.
+
+    Left out is what the wallet had received and spent before its adoption, which a rescan lists again.
+    """
     if not coins:
         return []
     with translated():
         rows = await conn.fetch(
             """INSERT INTO bank.coins AS c (txid, vout, amount_sat, address, change, block_height)
                SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
+                             n(txid, vout, amount_sat, address, change, block_height)
+                WHERE coalesce(n.block_height > (SELECT min(adopted_height) FROM bank.chains), true)
+                   OR EXISTS (SELECT FROM bank.addresses a WHERE a.address = n.address)
+                   OR EXISTS (SELECT FROM bank.coins k WHERE k.txid = n.txid AND k.vout = n.vout)
+                   OR EXISTS (SELECT FROM bank.coin_spends s JOIN bank.coins i ON i.txid = s.txid AND i.vout = s.vout
+                               WHERE s.spender = n.txid)
                ON CONFLICT (txid, vout) DO UPDATE SET block_height = excluded.block_height, gone = false
                 WHERE c.gone OR c.block_height IS DISTINCT FROM excluded.block_height
                RETURNING txid, vout, xmax = 0 AS is_new""",

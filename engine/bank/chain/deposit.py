@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from engine.domain.deposit import DepositStatus, Facts, Outpoint, Place, Sight
+from engine.domain.deposit import Deposited, DepositStatus, Facts, Outpoint, Place, Sight
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import AccountId, DepositId, Txid, WalletId
 from engine.domain.money import Msat, Sat, sat_to_msat
 from engine.ledger.database import Connection, change_rows, translated
-from engine.ledger.postings.deposit import Deposited
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,13 +34,17 @@ class Due:
     account_id: AccountId | None
     workflow_id: str
     alone: bool
+    state: str
+    """What the chain shows and what is booked: a workflow that was told of another state must be told again."""
 
 
 async def list_due(conn: Connection, tip_height: int, limit: int) -> list[Due]:
     """The deposits whose next step is due at this tip, the oldest first."""
     with translated():
         rows = await conn.fetch(
-            f"""SELECT d.id, d.txid, d.amount_sat, d.account_id, d.workflow_id, d.alone FROM bank.deposits d
+            f"""SELECT d.id, d.txid, d.amount_sat, d.account_id, d.workflow_id, d.alone,
+                       concat_ws(' ', d.txid, d.vout, d.sight, d.block_hash, d.hold_ref, d.conf_ref) AS state
+                  FROM bank.deposits d
                  WHERE {WATCHED} AND {IS_DUE} ORDER BY d.created_at, d.id LIMIT $2""",  # noqa: S608 - constant
             tip_height,
             limit,

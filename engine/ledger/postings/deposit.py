@@ -16,13 +16,11 @@
 `:seen:2`, and so on. A later credit of the same deposit repays R first. Pure: values and account ids in, postings out.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-from engine.domain.deposit import Outpoint, Place
+from engine.domain.deposit import Deposited, Outpoint, Place
 from engine.domain.errors import InvariantBroken
 from engine.domain.fee import Charge
-from engine.domain.ids import DepositId
 from engine.domain.limit import Count
 from engine.domain.money import Msat
 from engine.ledger.book import Counted, Leg, Posting, credit, debit
@@ -30,16 +28,6 @@ from engine.ledger.chart import ChartIds
 from engine.ledger.postings.fee_facts import fee_facts
 
 _ACTOR = "deposit"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deposited:
-    """The facts of a deposit that its postings share."""
-
-    id: DepositId
-    outpoint: Outpoint
-    amount_msat: Msat
-    workflow_id: str
 
 
 def hold_ref(outpoint: Outpoint, number: int) -> str:
@@ -145,13 +133,21 @@ def released(
 
 
 def taken_back(
-    deposit: Deposited, ids: ChartIds, *, of: str, legs: Sequence[Leg], owner: int | None, owner_pays_msat: Msat
+    deposit: Deposited,
+    ids: ChartIds,
+    *,
+    of: str,
+    settled: Mapping[int, int],
+    owner: int | None,
+    owner_pays_msat: Msat,
 ) -> Posting:
-    """A reorganisation has taken it out of the chain: the transfer `of`, with these legs, is inverted.
+    """A reorganisation has taken it out of the chain: the transfer `of` is inverted.
+
+    `settled` is what it has moved, by account: debit +, in msat.
 
     The owner gives back `owner_pays_msat`, at most what he was credited; the rest becomes a loss.
     """
-    inverted = {leg.account_id: -leg.amount_msat for leg in legs}
+    inverted = {account: -msat for account, msat in settled.items()}
     if owner is not None and owner in inverted:
         if not 0 <= owner_pays_msat <= inverted[owner]:
             raise InvariantBroken(f"{deposit.id}: {owner_pays_msat} msat cannot be taken back of {inverted[owner]}")
@@ -171,9 +167,8 @@ def taken_back(
 
 def _counted(owner: int | None, counts: Sequence[Count], parts: Sequence[tuple[int, int]]) -> Counted | None:
     """Nothing counts where nothing comes in: our fee may take all."""
-    if owner is None or not counts or (owner, 0) in parts:
-        return None
-    return Counted(owner, counts)
+    comes_in = any(account == owner and msat > 0 for account, msat in parts)
+    return Counted(owner, counts) if owner is not None and counts and comes_in else None
 
 
 def reversal_ref(ref: str) -> str:

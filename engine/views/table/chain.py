@@ -34,7 +34,9 @@ class Chain(SQLModel, table=True):
     tip_hash: str = text()
     tip_work: str = text()
     epoch: int = number()
+    adopted_height: int = small()
     rescan_from: int | None = small(nullable=True)
+    scan_from: int | None = small(nullable=True)
     problem: str | None = text(nullable=True)
     report: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     reported_at: datetime = moment()
@@ -136,6 +138,7 @@ class Coin(SQLModel, table=True):
     spent_by: str | None = text(nullable=True)
     spent_height: int | None = small(nullable=True)
     gone: bool = flag()
+    opening: bool = flag()
     seen_at: datetime = moment()
 
 
@@ -151,3 +154,39 @@ class CoinOrigin(SQLModel, table=True):
     txid: str = text(primary_key=True)
     vout: int = small(primary_key=True)
     account_id: str = text(primary_key=True)
+
+
+class CoinSpend(SQLModel, table=True):
+    """A transaction that was seen to spend an outpoint."""
+
+    __tablename__: ClassVar[Any] = "coin_spends"
+    __table_args__ = BANK
+
+    txid: str = text(primary_key=True)
+    vout: int = small(primary_key=True)
+    spender: str = text(primary_key=True)
+    block_height: int | None = small(nullable=True)
+    gone: bool = flag()
+    seen_at: datetime = moment()
+
+
+class DepositDecision(SQLModel, table=True):
+    """What two operators decide about a deposit."""
+
+    __tablename__: ClassVar[Any] = "deposit_decisions"
+    __table_args__ = BANK
+
+    id: str = text(primary_key=True)
+    deposit_id: str = text("bank.deposits.id")
+    kind: str = text()
+    wallet_id: str | None = text("bank.wallets.id", nullable=True)
+    receivable_id: str | None = text("bank.receivables.id", nullable=True)
+    amount_msat: int = number()
+    reason: str = text()
+    status: str = text()
+    proposed_by: str = text()
+    decided_by: str | None = text(nullable=True)
+    note: str | None = text(nullable=True)
+    ref: str | None = text(nullable=True, unique=True)
+    created_at: datetime = moment()
+    decided_at: datetime | None = moment(nullable=True)

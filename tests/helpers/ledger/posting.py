@@ -3,14 +3,13 @@
 from typing import Any
 
 from engine.domain.correction import THROUGH, Correction
-from engine.domain.deposit import Outpoint
+from engine.domain.deposit import Deposited, Outpoint
 from engine.domain.fee import Charge
 from engine.domain.ids import CorrectionId, DepositId, NodeName, PaymentHash, PaymentId, Txid
 from engine.domain.money import Msat
 from engine.domain.payment import Payment
 from engine.ledger.book import Posting
 from engine.ledger.chart import ChartIds
-from engine.ledger.postings.deposit import Deposited
 from engine.ledger.postings.node import adopted
 from engine.ledger.postings.payment import settled
 from engine.ledger.postings.receipt import credited

@@ -19,7 +19,7 @@ from engine.bank.chain.coin import (
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, Pool, open_pool
 from tests.fixtures.postgres import Database
-from tests.helpers.coin import give_addresses
+from tests.helpers.hot_wallet.coin import give_addresses
 
 pytestmark = pytest.mark.integration
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 from engine.ledger.checks import find_broken_rules
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, Json, User, is_problem, running_api
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration

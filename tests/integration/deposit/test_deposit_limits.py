@@ -15,7 +15,7 @@ from engine.domain.money import Msat
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, User, is_problem
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.limit import rulebook, set_limits, set_price, shown, used
 from tests.helpers.payer import Payers, running_payers
 
@@ -59,7 +59,7 @@ async def test_a_deposit_counts_from_its_first_sight_and_what_exceeds_is_held(
     assert await user.balance() == (14_001_000, 0)
 
 
-async def test_what_is_dropped_is_given_back_and_a_fee_does_not_count(bank: Payers, depositor: Depositor) -> None:
+async def test_a_dropped_deposit_is_given_back_and_a_fee_does_not_count(bank: Payers, depositor: Depositor) -> None:
     await set_limits(bank, {"0": {"deposit": {"month_sat": 10_000}}})
     user = await bank.api.open_account()
     gone = await depositor.see(user, 10_000)
@@ -84,7 +84,7 @@ async def test_a_deposit_that_is_credited_again_counts_once(bank: Payers, deposi
     assert await used(user, "deposit") == 8_000_000
 
 
-async def test_what_comes_in_does_not_count_towards_what_leaves(bank: Payers, depositor: Depositor) -> None:
+async def test_a_deposit_does_not_count_towards_what_leaves(bank: Payers, depositor: Depositor) -> None:
     await set_limits(bank, {"1": {"deposit": {"day_sat": 10}, "internal": {"day_sat": 1_000}}})
     user, payee = await bank.api.open_account(level=1), await bank.api.open_account()
     await bank.fund(user, 10**9)

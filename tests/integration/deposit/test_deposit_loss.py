@@ -13,7 +13,7 @@ from engine.ledger.checks import find_broken_rules
 from engine.views.balance import find_balance_then
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Api, User, running_api
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration
@@ -73,7 +73,7 @@ async def test_a_second_reversal_owes_again_what_the_second_credit_had_repaid(ap
     assert await user.balance() == (6_000_000, 0)
 
 
-async def test_what_the_second_credit_repaid_wholly_is_owed_again(api: Api, depositor: Depositor) -> None:
+async def test_a_second_credit_that_went_wholly_to_the_loss_is_owed_again(api: Api, depositor: Depositor) -> None:
     user, payee = await api.open_account(), await api.open_account()
     found = await depositor.see(user, 10_000)
     await depositor.book(found, 100)

@@ -27,6 +27,7 @@ from engine.ledger.store import post_in_tx
 from engine.views.balance import list_entries
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Api, User, running_api
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import NODE, Teller, open_teller
 
 pytestmark = pytest.mark.integration
@@ -151,6 +152,43 @@ async def test_the_page_shows_what_operators_enter_by_hand(story: Story) -> None
     await enter(story, CorrectionKind.CAPITAL, "asset:lnd:lnd-1:onchain", "equity:capital", 5_000_000)
     async with story.teller.pool.acquire() as conn:
         assert await find_broken_rules(conn) == []
+
+
+async def test_the_page_shows_a_deposit(story: Story) -> None:
+    depositor, alice = Depositor(story.teller.pool), story.alice
+    steps = [{"flat_msat": 500_000}]
+    assert json.dumps({"deposit": steps}) in PAGE
+    await depositor.charge(steps)
+    dropped = await depositor.see(alice, 50_000)
+    await depositor.drop(dropped)
+    found = await depositor.see(alice, 50_000)
+    await story.is_told(f"{await outpoint(story, found)}:seen")
+    await depositor.book(found, 100)
+    await story.is_told(f"{await outpoint(story, found)}:conf:1")
+    await story.teller.pay_user(alice, story.bob, 20_000_000)
+    assert await depositor.take_back(found) == 20_000_000
+    await story.is_told(f"{await outpoint(story, found)}:reorg:1")
+    await depositor.show_again(found)
+    await depositor.book(found, 101)
+    await story.is_told(f"{await outpoint(story, found)}:conf:2")
+    small, nobodys = await depositor.see(alice, 900, below_minimum=True), await depositor.see(None, 700)
+    for each in (small, nobodys):
+        await depositor.book(each, 102)
+        await story.is_told(f"{await outpoint(story, each)}:conf:1")
+    await depositor.release(small, to=alice)
+    await story.is_told(f"{await outpoint(story, small)}:release:1")
+    told = (await alice.get(f"/v1/wallets/{alice.wallet_id}/statement")).json()["movements"]
+    lines = [f"{each['kind']}{each['amount_msat']:>15,}{each['balance_msat']:>15,}" for each in told]
+    block = "\n".join(["```", *lines, "```"])
+    assert block in PAGE, block
+    async with story.teller.pool.acquire() as conn:
+        assert await find_broken_rules(conn) == []
+
+
+async def outpoint(story: Story, deposit: str) -> str:
+    row = await story.api.database.fetchrow("SELECT txid, vout FROM bank.deposits WHERE id = $1", deposit)
+    assert row is not None
+    return f"chain:{row['txid']}:{row['vout']}"
 
 
 async def enter(story: Story, kind: CorrectionKind, debit: str, credit: str, amount_msat: int) -> None:

@@ -13,7 +13,7 @@ from engine.ledger.checks import find_broken_rules
 from engine.views import beancount
 from tests.fixtures.postgres import Database
 from tests.helpers.api import ADMIN, Api, Json, User, is_problem, running_api
-from tests.helpers.deposit import Depositor
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller
 
 pytestmark = pytest.mark.integration

@@ -5,7 +5,7 @@ import pytest
 from sqlalchemy import ARRAY, Table
 from sqlalchemy.dialects import postgresql
 
-from engine.views import audit, correction, forced_end, reconciliation, transaction
+from engine.views import audit, correction, deposit_decision, forced_end, reconciliation, transaction
 from engine.views.page import Listing
 from engine.views.table.address import DepositAddress
 from engine.views.table.bank import (
@@ -34,6 +34,8 @@ from engine.views.table.chain import (
     ChainBlock,
     Coin,
     CoinOrigin,
+    CoinSpend,
+    DepositDecision,
     DepositOutpoint,
     DepositRow,
     ReceivableRow,
@@ -91,6 +93,8 @@ TABLES = [
     ReceivableRow,
     Coin,
     CoinOrigin,
+    CoinSpend,
+    DepositDecision,
     DepositAddress,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
@@ -148,6 +152,7 @@ async def test_every_table_has_its_class_and_the_view_its_columns(shared_ledger_
         (forced_end.DECISIONS, Decision),
         (reconciliation.RUNS, Reconciliation),
         (reconciliation.CASES, Case),
+        (deposit_decision.DEPOSIT_DECISIONS, DepositDecision),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

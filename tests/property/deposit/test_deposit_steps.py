@@ -104,7 +104,7 @@ def _longest(facts: Facts, so_far: int = 0) -> int:
 
 
 def _after(step: Step, facts: Facts) -> list[Facts]:
-    """All that this step can leave, as `activities/chain/booking.py` says it."""
+    """All that this step can leave, as `activities/deposit/booking.py` says it."""
     match step:
         case Step.HOLD:
             status = DepositStatus.REVERSED if facts.status is DepositStatus.REVERSED else _waiting(facts)

@@ -1,6 +1,6 @@
 """Moves a parked deposit to a wallet, because two operators have decided so. The caller has locked its row."""
 
-from activities.chain.booking import repay_in_tx
+from activities.deposit.booking import repay_in_tx
 from engine.bank.account.account import payee_closed
 from engine.bank.chain.deposit import DepositRow, write_booked_in_tx
 from engine.bank.chain.deposit_decision import DepositDecisionRow, find_owner_of

@@ -10,11 +10,9 @@ row alone. So nothing is forgotten when the pump dies between any two of these, 
 
 import asyncio
 from dataclasses import asdict
-from typing import Protocol
 
 from temporalio import activity
 
-from activities.chain.adoption import Adoption
 from activities.chain.look import Look, Looker
 from activities.chain.recording import Recorder
 from activities.chain.wake import Waker
@@ -30,19 +28,14 @@ from engine.ledger.database import Pool, borrowed
 _POLL_S = 1.0
 _LEAST_PAUSE_S = 0.1
 """Announcements come many at a time."""
+_SECOND_LOOK_S = 0.3
+"""After an announcement: the wallet may learn of the transaction later than whoever is subscribed."""
 _REST = 4
 """A look that takes long is followed by a pause of so many times its length, at most `_LONGEST_PAUSE_S`."""
 _LONGEST_PAUSE_S = 10
 _WHOLE_EVERY_S = 10
 """How often the transactions that wait in the mempool are looked up, when no block comes: one may have been evicted."""
 _REPORT_EVERY_S = 5
-
-
-class Keeper(Protocol):
-    """Keeps the pool of addresses full."""
-
-    async def tend(self) -> None:
-        """Run for ever."""
 
 
 class ChainPump(ChainPumpActivities):
@@ -56,21 +49,13 @@ class ChainPump(ChainPumpActivities):
         network: str,
         waker: Waker,
         announcements: str | None,
-        keeper: Keeper,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
         self._looker = Looker(bitcoind, network)
         self._recorder = Recorder(bitcoind, pool)
-        self._adoption = Adoption(bitcoind, pool, network)
         self._waker = waker
         self._announcements = announcements
-        self._keeper = keeper
-
-    @activity.defn
-    async def adopt_wallet(self, pump: ChainPumpInput) -> bool:
-        async with heartbeats():
-            return await self._adoption.adopt(pump.wallet)
 
     @activity.defn
     async def follow_chain(self, pump: ChainPumpInput) -> None:
@@ -83,14 +68,10 @@ class ChainPump(ChainPumpActivities):
                 await self._tell_problem(pump.wallet, epoch, error)
                 raise
 
-    @activity.defn
-    async def tend_pool(self, pump: ChainPumpInput) -> None:
-        async with heartbeats():
-            await self._keeper.tend()
-
     async def _follow(self, wallet: str, epoch: int) -> None:
         now = asyncio.get_running_loop().time
-        whole_at = reported_at = -_WHOLE_EVERY_S - now()
+        whole_at = reported_at = now() - _WHOLE_EVERY_S
+        announced = False
         async with Wakeup(self._announcements) as wakeup:
             while True:
                 began = now()
@@ -103,8 +84,8 @@ class ChainPump(ChainPumpActivities):
                     await self._report(wallet, epoch, look)
                     reported_at = began
                 await asyncio.sleep(_LEAST_PAUSE_S)
-                pause_s = min(_LONGEST_PAUSE_S, max(_POLL_S, _REST * (now() - began)))
-                await wakeup.wait(pause_s)
+                pause_s = min(_LONGEST_PAUSE_S, max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began)))
+                announced = await wakeup.wait(pause_s)
 
     async def _look(self, wallet: str) -> tuple[Chain, Look]:
         async with borrowed(self._pool) as conn:

@@ -13,7 +13,8 @@ which the row was written. What the chain shows may change meanwhile: the pump s
 
 from temporalio import activity
 
-from activities.chain.booking import Booking
+from activities.deposit.booking import Booking
+from activities.deposit.reversal import reverse
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
 from engine.bank.chain.receivable import list_open_in_tx
@@ -33,6 +34,7 @@ class Deposits(DepositActivities):
 
     def __init__(self, pool: Pool, ids: Chart) -> None:
         self._pool = pool
+        self._ids = ids
         self._booking = Booking(ids)
 
     @activity.defn
@@ -91,7 +93,7 @@ class Deposits(DepositActivities):
                 case Step.BOOK:
                     row = await self._booking.book(conn, row)
                 case Step.REVERSE:
-                    row = await self._booking.reverse(conn, row)
+                    row = await reverse(conn, self._ids, row)
                 case Step.FINISH:
                     row = row.now_booked(final_at=row.now)
         raise InvariantBroken(f"{row.id} does not come to rest in the books: {row.facts}")

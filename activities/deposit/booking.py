@@ -3,25 +3,19 @@
 The caller has locked the row, and writes it at the end of the same transaction.
 """
 
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-
-from engine.bank.account.account_status import change_in_tx
-from engine.bank.audit import Act, record_in_tx
 from engine.bank.chain import receivable
 from engine.bank.chain.deposit import DepositRow
-from engine.bank.chain.reversal import read_available_msat, read_legs
 from engine.bank.fee_schedule import FeeBook
 from engine.bank.limit import LimitBooks, Payer, counts_of, find_payer, read_prices_micro
 from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight
-from engine.domain.errors import InvariantBroken, Refused
+from engine.domain.errors import Refused
 from engine.domain.fee import Charge
 from engine.domain.limit import Count
 from engine.domain.money import Msat
 from engine.ledger.book import Posting
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection
-from engine.ledger.postings.deposit import booked, dropped, seen, taken_back
+from engine.ledger.postings.deposit import booked, dropped, seen
 from engine.ledger.store import post_new_in_tx
 
 _ACTOR = "deposit"
@@ -41,7 +35,7 @@ class Booking:
         status = DepositStatus.BELOW_MINIMUM if row.below_minimum else DepositStatus.PENDING
         if row.booked.status is DepositStatus.REVERSED:
             status = DepositStatus.REVERSED
-        owner = await self._open_owner(conn, row)
+        owner = await _open_owner(conn, row)
         if owner is None:
             return row.now_booked(status=status, wallet_id=None, account_id=None)
         if row.below_minimum:
@@ -70,7 +64,7 @@ class Booking:
 
     async def book(self, conn: Connection, row: DepositRow) -> DepositRow:
         """It is deep enough: credited, or parked where operators find it."""
-        owner = await self._open_owner(conn, row)
+        owner = await _open_owner(conn, row)
         if owner is None:
             row = row.now_booked(wallet_id=None, account_id=None)
             return await self._book_at(conn, row, None, "suspense", DepositStatus.UNATTRIBUTED)
@@ -88,24 +82,6 @@ class Booking:
                 if refused.code not in _OVER:
                     raise
         return await self._book_at(conn, row, owner, "pending", DepositStatus.HELD)
-
-    async def reverse(self, conn: Connection, row: DepositRow) -> DepositRow:
-        """A reorganisation has taken it out of the chain: the newest transfer is inverted first."""
-        for ref in (row.booked.release_ref, row.booked.conf_ref):
-            if ref is not None:
-                await self._take_back(conn, row, ref)
-        status = DepositStatus.REVERSED if row.booked.status is DepositStatus.CREDITED else DepositStatus.PENDING
-        if row.below_minimum and status is DepositStatus.PENDING:
-            status = DepositStatus.BELOW_MINIMUM
-        return row.now_booked(
-            status=status,
-            conf_ref=None,
-            place=None,
-            release_ref=None,
-            over_limit=row.booked.status is DepositStatus.HELD,
-            credited_at=None,
-            final_at=None,
-        )
 
     async def _book_at(
         self,
@@ -145,30 +121,6 @@ class Booking:
             alone=row.booked.alone or status in NEEDS_OPERATOR,
         )
 
-    async def _take_back(self, conn: Connection, row: DepositRow, ref: str) -> None:
-        legs = await read_legs(conn, ref)
-        payer = await _payer(conn, row)
-        owner = None if payer is None else payer.ledger_account_id
-        credited_msat = Msat(-sum(leg.amount_msat for leg in legs if leg.account_id == owner))
-        ids = await self._ids.load(conn)
-
-        async def post(owner_pays_msat: Msat) -> str:
-            posting = taken_back(row.deposited, ids, of=ref, legs=legs, owner=owner, owner_pays_msat=owner_pays_msat)
-            await post_new_in_tx(conn, posting)
-            return posting.ref
-
-        repaid_msat = -sum(leg.amount_msat for leg in legs if leg.account_id == ids.loss)
-        if payer is None or payer.status == "closed":
-            await post(Msat(0))
-        elif repaid_msat or not await _takes_all(conn, payer, credited_msat, post):
-            await _lock(conn, row)
-            owner_pays_msat = min(credited_msat, await read_available_msat(conn, payer.ledger_account_id))
-            await _owe(conn, row, Msat(repaid_msat + credited_msat - owner_pays_msat), await post(owner_pays_msat))
-
-    async def _open_owner(self, conn: Connection, row: DepositRow) -> Payer | None:
-        payer = await _payer(conn, row)
-        return None if payer is None or payer.status == "closed" else payer
-
     async def _counts(self, conn: Connection, row: DepositRow, owner: Payer) -> tuple[list[Count], bool]:
         """What it counts towards the limits, and whether it exceeds them for sure. A second credit counts nothing."""
         if row.booked.over_limit or row.booked.fee_version is not None:
@@ -187,10 +139,11 @@ class Booking:
         return await self._fees.charge(conn, "deposit", row.amount_msat, level=level, version=version)
 
 
-async def _payer(conn: Connection, row: DepositRow) -> Payer | None:
-    """The owner with the rules that are in force for him; also of a closed account."""
+async def _open_owner(conn: Connection, row: DepositRow) -> Payer | None:
+    """The owner with the rules that are in force for him, unless the account is closed."""
     account, wallet = row.booked.account_id, row.booked.wallet_id
-    return None if account is None else await find_payer(conn, account, wallet, None)
+    payer = None if account is None else await find_payer(conn, account, wallet, None)
+    return None if payer is None or payer.status == "closed" else payer
 
 
 async def repay_in_tx(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:
@@ -213,37 +166,3 @@ async def _is_taken(conn: Connection, posting: Posting, unless: tuple[str, ...])
             raise
         return False
     return True
-
-
-async def _takes_all(
-    conn: Connection, payer: Payer, credited_msat: Msat, post: Callable[[Msat], Awaitable[str]]
-) -> bool:
-    """Whether all could be taken back from the owner. A payment may be quicker than a look at what is left."""
-    while await read_available_msat(conn, payer.ledger_account_id) >= credited_msat:
-        try:
-            async with conn.transaction():
-                await post(credited_msat)
-        except Refused as refused:
-            if refused.code != "insufficient_funds":
-                raise
-        else:
-            return True
-    return False
-
-
-async def _lock(conn: Connection, row: DepositRow) -> None:
-    """Lock the owner's account: from now on nothing more leaves it, and what is left of it is certain."""
-    account = row.booked.account_id
-    if account is None:
-        raise InvariantBroken(f"{row.id} has no account to be locked")
-    for change in await change_in_tx(conn, account, status="locked", level=None):
-        act = Act(operator=_ACTOR, key_id="chain", action=change.action, account_id=account, subject=row.id)
-        await record_in_tx(conn, replace(act, detail={**change.detail, "why": "a reorganisation took a deposit back"}))
-
-
-async def _owe(conn: Connection, row: DepositRow, amount_msat: Msat, ref: str) -> None:
-    account, wallet = row.booked.account_id, row.booked.wallet_id
-    if account is not None and wallet is not None and amount_msat > 0:
-        await receivable.add_in_tx(
-            conn, deposit=row.id, account=account, wallet=wallet, amount_msat=amount_msat, ref=ref
-        )

@@ -1,0 +1,162 @@
+"""A worker process for deposits alone: the real activities and workflows, without Lightning nodes, and quicker to start.
+
+It is forked from a process that has loaded everything, so a test may kill it as often as it likes. Its waits are
+shorter than a real worker's, by `_hurry`; nothing else differs. It can die of itself at a chosen point:
+
+    record before commit    the pump has written a deposit, and nobody will see it
+    record after commit     facts are there, nobody was woken
+    wake before start       a step is due, and its workflow has not heard of it
+    wake after start        the workflow runs, the pump does not know it
+    advance before commit   the step is posted, and nobody will see it
+    advance after commit    the step is booked, Temporal does not know it
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from temporalio.service import RPCError
+
+import worker
+from activities import bootstrap, heartbeat
+from activities.chain import chain as pump
+from activities.chain import recording, wake
+from activities.chain.registry import Onchain
+from activities.deposit import deposit
+from engine.clients.announcements import Announcer
+from engine.clients.bitcoind.rpc import Rpc
+from engine.contracts import queues
+from engine.domain.errors import EngineError
+from engine.ledger.database import Connection, Pool, transaction
+from engine.settings import WorkerSettings
+from workflows import chain, policies
+
+Point = Literal[
+    "record before commit",
+    "record after commit",
+    "wake before start",
+    "wake after start",
+    "advance before commit",
+    "advance after commit",
+]
+_DEATH_SIGNAL = 1
+_LONG_S = 120
+_WRITES_A_DEPOSIT = "SELECT EXISTS(SELECT FROM bank.deposits WHERE xmin = pg_current_xact_id()::xid)"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a process is told. `crash` is a file that names the point where it is to die."""
+
+    settings: Mapping[str, str]
+    crash: Path
+    log: Path
+    rpc_limit_s: float = 3
+    """A call of bitcoind may take so long; a rescan may take its time."""
+
+
+def run(told: Told) -> None:
+    """The whole life of the process."""
+    ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    with told.log.open("ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+    os.environ.update(told.settings)
+    _hurry(told.rpc_limit_s)
+    _plan_crash(told.crash)
+    asyncio.run(_work(WorkerSettings()))
+
+
+async def _work(settings: WorkerSettings) -> None:
+    pool, client = await worker._connect(settings, [])
+    announcer = Announcer(settings.redis_url.get_secret_value())
+    workers = [
+        worker._payments_worker(client, pool, [], announcer, settings),
+        worker._onchain_worker(client, pool, Onchain(settings)),
+    ]
+    async with asyncio.TaskGroup() as tasks:
+        for each in workers:
+            tasks.create_task(each.run())
+        while True:
+            try:
+                await bootstrap.ensure_standing(client, pool, [], settings.hot_wallet)
+            except (RPCError, EngineError) as away:
+                print("cannot check what must exist:", away, flush=True)  # noqa: T201 - to the log
+            await asyncio.sleep(1)
+
+
+def _hurry(rpc_limit_s: float) -> None:
+    policies.PUMP["heartbeat_timeout"] = timedelta(seconds=1.5)
+    replace(heartbeat, "_EVERY_S", 0.4)
+    replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
+    replace(worker, "_STICKY", timedelta(seconds=0.5))
+    replace(chain, "_PAUSE", timedelta(seconds=1))
+    replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
+    replace(pump, "_REPORT_EVERY_S", 1)
+    replace(pump, "_WHOLE_EVERY_S", 1)
+    call, batch = Rpc.call, Rpc.batch
+
+    def brief(timeout_s: float) -> float:
+        return timeout_s if timeout_s > _LONG_S else min(timeout_s, rpc_limit_s)
+
+    async def brief_call(self: Rpc, *asked: Any, timeout_s: float = 30, **more: Any) -> Any:
+        return await call(self, *asked, timeout_s=brief(timeout_s), **more)
+
+    async def brief_batch(self: Rpc, *asked: Any, timeout_s: float = 60, **more: Any) -> Any:
+        return await batch(self, *asked, timeout_s=brief(timeout_s), **more)
+
+    replace(Rpc, "call", brief_call)
+    replace(Rpc, "batch", brief_batch)
+
+
+def replace(owner: Any, name: str, value: object) -> None:
+    assert hasattr(owner, name)
+    setattr(owner, name, value)
+
+
+def _plan_crash(file: Path) -> None:
+    def at(point: Point) -> bool:
+        return file.exists() and file.read_text() == point
+
+    def die() -> None:
+        file.unlink()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def mortal(name: Literal["record", "advance"]) -> Any:
+        before: Point = "record before commit" if name == "record" else "advance before commit"
+        after: Point = "record after commit" if name == "record" else "advance after commit"
+
+        @asynccontextmanager
+        async def mortal_transaction(pool: Pool) -> AsyncIterator[Connection]:
+            writes = False
+            async with transaction(pool) as conn:
+                yield conn
+                if at(before) or at(after):
+                    writes = await conn.fetchval(_WRITES_A_DEPOSIT)
+                if at(before) and writes:
+                    die()
+            if at(after) and writes:
+                die()
+
+        return mortal_transaction
+
+    replace(recording, "transaction", mortal("record"))
+    replace(deposit, "transaction", mortal("advance"))
+    start: Any = vars(wake)["start_workflow"]
+
+    async def mortal_start(*asked: Any, **more: Any) -> Any:
+        if at("wake before start"):
+            die()
+        started = await start(*asked, **more)
+        if at("wake after start"):
+            die()
+        return started
+
+    replace(wake, "start_workflow", mortal_start)
