@@ -49,7 +49,7 @@ async def test_a_node_that_has_lost_blocks_takes_no_money_back(hot: HotBank) -> 
     await hot.shows(kept, "credited", 60_000)
     await hot.shows(lost, "credited", 50_000)
     await asyncio.to_thread(hot.chain.kill)
-    await hot.problem("unreachable")
+    await hot.problem("unreachable", "cut_off")
     await asyncio.to_thread(hot.chain.start)
     assert await asyncio.to_thread(hot.chain.height) == height, "the node has kept what it should have lost"
     await hot.problem("behind")
