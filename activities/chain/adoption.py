@@ -4,12 +4,12 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeats
 from engine.bank.chain import cursor
-from engine.bank.chain.coin import SeenCoin, adopt_in_tx
+from engine.bank.chain.coin import SeenCoin, record_opening_in_tx
 from engine.clients.bitcoind.chain import Bitcoind, Coin, CoinCut
 from engine.clients.bitcoind.health import explain
 from engine.contracts.chain import AdoptionActivities, ChainPumpInput
 from engine.domain.deposit import Block
-from engine.domain.errors import InvariantBroken, Unavailable
+from engine.domain.errors import Unavailable
 from engine.domain.ids import BlockHash
 from engine.domain.money import Sat, sat_to_msat
 from engine.ledger.chart import Chart
@@ -61,8 +61,7 @@ class Adoption(AdoptionActivities):
         async with transaction(self._pool) as conn:
             if not await cursor.adopt_in_tx(conn, wallet, network=self._network, blocks=blocks, work=work):
                 return False
-            if await adopt_in_tx(conn, [_opening(cut, coin) for coin in coins]) != len(coins):
-                raise InvariantBroken(f"{wallet} is adopted, and some of its coins are in the books")
+            await record_opening_in_tx(conn, [_opening(cut, coin) for coin in coins])
             total_sat = Sat(sum(coin.amount_sat for coin in coins))
             posting = adopted(await self._ids.load(conn), wallet, sat_to_msat(total_sat))
             if posting is not None:

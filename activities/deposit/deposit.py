@@ -7,7 +7,8 @@
     finish    it lies deep
 
 The row is locked first and says what is booked. So a second call finds the first one's work, and calls of a page and of
-a single deposit come one after the other. What the chain shows may change meanwhile: the pump sees that a step is due.
+a single deposit come one after the other. The tip is read under that lock: an older tip could be higher than the one at
+which the row was written. What the chain shows may change meanwhile: the pump sees that a step is due.
 """
 
 from temporalio import activity
@@ -52,8 +53,9 @@ class Deposits(DepositActivities):
         alone: list[LeftAlone] = []
         moved: list[DepositRow] = []
         async with transaction(self._pool) as conn:
+            rows = await get_rows_in_tx(conn, page.deposits)
             tip_height = await read_tip_height(conn)
-            for row in await get_rows_in_tx(conn, page.deposits):
+            for row in rows:
                 try:
                     async with conn.transaction():
                         after = await self._advance(conn, row, tip_height)
@@ -71,8 +73,8 @@ class Deposits(DepositActivities):
 
     async def _advance_one(self, deposit: DepositId) -> DepositState:
         async with transaction(self._pool) as conn:
-            tip_height = await read_tip_height(conn)
             (row,) = await get_rows_in_tx(conn, [deposit])
+            tip_height = await read_tip_height(conn)
             after = await self._advance(conn, row, tip_height)
             if after is not row:
                 await write_booked_in_tx(conn, [after])

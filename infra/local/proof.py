@@ -8,15 +8,10 @@ Read at rest: while an HTLC is in flight a commitment fee may stand in the other
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
 
-from activities.reconciliation.coin import Asked, Matcher
-from engine.bank.chain.cut import list_wallets, read_books
-from engine.clients.bitcoind.chain import Bitcoind
-from engine.clients.bitcoind.rpc import Rpc
 from engine.clients.lnd.balance import NodeBalances
 from engine.clients.lnd.client import LndNode
 from engine.domain.ids import NodeName
@@ -24,6 +19,7 @@ from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules
 from engine.settings import NodeSettings
 from infra.local.home import BANK
+from infra.local.hot_proof import compare_hot_wallets
 from infra.local.stack import Stack
 
 
@@ -75,7 +71,10 @@ async def prove(stack: Stack) -> Proof:
                 (chart.onchain(NodeName(name)), held.onchain_msat),
             ):
                 accounts.append(AccountProof(code, await _settled_msat(conn, code), node_msat))
-        accounts += [await _ask_bitcoind(conn, wallet, told) for wallet in await list_wallets(conn)]
+        hot = await compare_hot_wallets(conn, told["MILLRACE_BITCOIND_URL"])
+        accounts += [
+            AccountProof(each.account, each.books_msat, each.books_msat - each.difference_msat) for each in hot
+        ]
         return Proof(broken_rules=await find_broken_rules(conn), accounts=accounts)
     finally:
         await conn.close()
@@ -93,19 +92,6 @@ async def _ask(name: NodeName, told: dict[str, str]) -> NodeBalances:
         return await node.read_balances()
     finally:
         await node.close()
-
-
-async def _ask_bitcoind(conn: asyncpg.Connection, wallet: str, told: dict[str, str]) -> AccountProof:
-    rpc = Rpc(told["MILLRACE_BITCOIND_URL"])
-    try:
-        cut = await Bitcoind(rpc, wallet).read_coins()
-        async with conn.transaction(isolation="repeatable_read", readonly=True):
-            books = await read_books(conn, wallet, cut.coins, datetime.fromtimestamp(0, UTC))
-    finally:
-        await rpc.close()
-    account = Matcher(cut, books, books.tip.height, Asked()).match().account
-    on_the_way_msat = sum(each.amount_msat for each in account.in_flight)
-    return AccountProof(account.account, account.books_msat, account.place_msat + on_the_way_msat)
 
 
 async def _settled_msat(conn: asyncpg.Connection, code: str) -> int:

@@ -57,18 +57,15 @@ class FreeCoin:
     block_height: int | None
 
 
-async def adopt_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> int:
-    """Record the coins of the adoption, which descend from nobody. Returns how many are new; a repeat adds none."""
-    kept = [each for each in coins if each.amount_sat > 0]
-    with translated():
-        rows = await conn.fetch(
-            """INSERT INTO bank.coins(txid, vout, amount_sat, address, change, block_height, opening)
-               SELECT *, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
-               ON CONFLICT (txid, vout) DO NOTHING RETURNING txid""",
-            *_columns(kept),
-            timeout=_LONGEST_S,
-        )
-    return len(rows)
+async def record_opening_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> None:
+    """Record the coins of the adoption, which descend from nobody. A repeat adds none."""
+    await change_any(
+        conn,
+        """INSERT INTO bank.coins(txid, vout, amount_sat, address, change, block_height, opening)
+           SELECT *, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
+           ON CONFLICT (txid, vout) DO NOTHING""",
+        *_columns([each for each in coins if each.amount_sat > 0]),
+    )
 
 
 async def record_in_tx(

@@ -1,7 +1,7 @@
 """A worker process for deposits alone: the real activities and workflows, without Lightning nodes, and quicker to start.
 
 It is forked from a process that has loaded everything, so a test may kill it as often as it likes. Its waits are
-shorter than a real worker's, by `_PATIENCE`; nothing else differs. It can die of itself at a chosen point:
+shorter than a real worker's, by `_hurry`; nothing else differs. It can die of itself at a chosen point:
 
     record before commit    the pump has written a deposit, and nobody will see it
     record after commit     facts are there, nobody was woken
@@ -32,6 +32,7 @@ from activities.chain.registry import Onchain
 from activities.deposit import deposit
 from engine.clients.announcements import Announcer
 from engine.clients.bitcoind.rpc import Rpc
+from engine.contracts import queues
 from engine.domain.errors import EngineError
 from engine.ledger.database import Connection, Pool, transaction
 from engine.settings import WorkerSettings
@@ -92,8 +93,10 @@ async def _work(settings: WorkerSettings) -> None:
 
 
 def _hurry(rpc_limit_s: float) -> None:
-    policies.PUMP["heartbeat_timeout"] = timedelta(seconds=2)
-    replace(heartbeat, "_EVERY_S", 0.5)
+    policies.PUMP["heartbeat_timeout"] = timedelta(seconds=1.5)
+    replace(heartbeat, "_EVERY_S", 0.4)
+    replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
+    replace(worker, "_STICKY", timedelta(seconds=0.5))
     replace(chain, "_PAUSE", timedelta(seconds=1))
     replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
     replace(pump, "_REPORT_EVERY_S", 1)

@@ -12,7 +12,7 @@ from engine.domain.errors import Unavailable
 from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import STRANGER, Chain
-from tests.helpers.deposit.depositor import Depositors
+from tests.helpers.depositor import Depositors
 from tests.helpers.hot_wallet import by_hand
 from tests.helpers.hot_wallet.comparison import HotReconciliation
 from tests.helpers.ledger.bank import run_as
@@ -73,7 +73,7 @@ async def test_deposits_in_every_state_are_no_difference(
     assert await hot.in_flight() == []
 
 
-async def test_a_parked_deposit_is_no_difference(bank: Depositors, chain: Chain, hot: HotReconciliation) -> None:
+async def test_parked_deposits_are_no_difference(bank: Depositors, chain: Chain, hot: HotReconciliation) -> None:
     """Below the minimum, and to an address that is in nobody's books."""
     alice = await bank.user()
     chain.pay_many([(await bank.address(alice), 700), (chain.address(), 30_000)])

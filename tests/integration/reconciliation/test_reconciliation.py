@@ -63,7 +63,8 @@ async def test_mixed_payments_leave_nothing_to_find(bank: Bank, shop: Outside) -
     assert (run["status"], run["findings"], run["broken_rules"], differences(run)) == ("clean", [], [], {}), run
     places = ["channels", "commit-escrow", "onchain"]
     assert [each["account"] for each in run["accounts"]] == [
-        f"asset:lnd:{node}:{place}" for node in ("lnd-1", "lnd-2") for place in places
+        *(f"asset:lnd:{node}:{place}" for node in ("lnd-1", "lnd-2") for place in places),
+        "asset:hot",
     ]
     listed = (await bank.http.get(PATH, headers=bank.admin)).json()["items"]
     assert listed[0] == run
