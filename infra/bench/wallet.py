@@ -135,7 +135,7 @@ async def restart_bitcoind(servers: Servers, settings: str | None = None) -> Non
 
 def _widen(node: Regtest, count: int) -> None:
     """Have the wallet derive its keys in one call: one by one takes longer. Raises Wrong."""
-    listed = node.call("listdescriptors", True, wallet=HOT)["descriptors"]
+    listed = node.rpc(HOT).call("listdescriptors", private=True)["descriptors"]
     (own,) = [each for each in listed if each["active"] and not each["internal"] and each["desc"].startswith("wpkh(")]
     wider = {
         "desc": own["desc"],
