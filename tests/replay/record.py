@@ -20,6 +20,7 @@ _ENDED_PAYMENT = 'WorkflowType = "PaymentWorkflow" AND ExecutionStatus = "Comple
 _PAYMENT = 'WorkflowType = "PaymentWorkflow" AND MillraceStatus = '
 _RECONCILIATION = 'WorkflowType = "ReconciliationWorkflow" AND MillraceStatus = '
 _CORRECTION = 'WorkflowType = "CorrectionWorkflow" AND MillraceStatus = '
+_DEPOSIT = 'WorkflowType = "DepositWorkflow" AND ExecutionStatus = "Completed"'
 _STORIES = {
     "payment-internal": (f'{_PAYMENT} "settled" AND PaymentHash IS NULL', "open_payment"),
     "payment-settled": (f'{_PAYMENT} "settled" AND PaymentHash IS NOT NULL', "send_payment"),
@@ -48,6 +49,8 @@ _STORIES = {
     "correction-refused": (f'{_CORRECTION} "refused"', "post_correction"),
     "correction-rejected": (f'{_CORRECTION} "rejected"', "decide_correction"),
     "reconciliation-case-explained": ('WorkflowType = "CaseWorkflow" AND MillraceStatus = "explained"', "resolve_case"),
+    "deposit-decided": (_DEPOSIT, "decide_deposit"),
+    "deposit-decided-anew": (f"{_DEPOSIT} AND AmountSat < 1000", "decide_deposit"),
 }
 """Per story: where to look, and the activity or signal that its history must have."""
 

@@ -7,7 +7,7 @@
 A look may be written any number of times, and in any pieces. Rows are locked in the order of their ids.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.domain.deposit import Block, DepositRules, Outpoint, Sight
@@ -49,6 +49,7 @@ class _Known:
     txid: str
     vout: int
     address: str
+    amount_sat: int
     sight: str
     block_hash: str | None
     is_booked: bool
@@ -56,7 +57,8 @@ class _Known:
     confs: int
 
 
-_KNOWN = """SELECT id, txid, vout, address, sight, block_hash, conf_ref IS NOT NULL AS is_booked, holds, confs
+_KNOWN = """
+SELECT id, txid, vout, address, amount_sat, sight, block_hash, conf_ref IS NOT NULL AS is_booked, holds, confs
   FROM bank.deposits d WHERE {which} ORDER BY id FOR UPDATE"""
 
 
@@ -99,11 +101,7 @@ async def record_in_tx(
     taken: set[DepositId] = set()
     for output in unknown:
         own = past.get(_key(output))
-        candidates = (
-            [own]
-            if own is not None
-            else [rivals[txid, output.address] for txid in output.conflicts if (txid, output.address) in rivals]
-        )
+        candidates = [own] if own is not None else _candidates(output, rivals)
         row = next((each for each in candidates if not each.is_booked and each.id not in taken), None)
         if row is None:
             new.append((output, own))
@@ -162,13 +160,21 @@ async def _find_older(conn: Connection, outputs: Sequence[SeenOutput]) -> set[tu
     return {(row["txid"], row["vout"]) for row in rows}
 
 
-async def _find_rivals_in_tx(conn: Connection, outputs: Sequence[SeenOutput]) -> dict[tuple[str, str], _Known]:
-    """The deposits whose transactions spend the same inputs, by transaction and address."""
-    txids = sorted({txid for each in outputs for txid in each.conflicts})
-    if not txids:
-        return {}
-    rows = await _read_in_tx(conn, "txid = ANY($1) AND sight <> 'mined'", txids)
-    return {(row.txid, row.address): row for row in rows}
+async def _find_rivals_in_tx(
+    conn: Connection, outputs: Sequence[SeenOutput]
+) -> Mapping[tuple[str, str], Sequence[_Known]]:
+    """The deposits whose transactions spend the same inputs, by transaction and address. None of them is alive."""
+    rivals: dict[tuple[str, str], list[_Known]] = {}
+    if txids := sorted({txid for each in outputs for txid in each.conflicts}):
+        for row in await _read_in_tx(conn, "txid = ANY($1)", txids):
+            rivals.setdefault((row.txid, row.address), []).append(row)
+    return rivals
+
+
+def _candidates(output: SeenOutput, rivals: Mapping[tuple[str, str], Sequence[_Known]]) -> list[_Known]:
+    """The deposits whose place this output may take. Of several to one address, the one with the same amount first."""
+    found = [row for txid in output.conflicts for row in rivals.get((txid, output.address), ())]
+    return sorted(found, key=lambda row: (row.amount_sat != output.amount_sat, row.vout != output.outpoint.vout))
 
 
 async def _read_in_tx(conn: Connection, which: str, *values: object) -> list[_Known]:

@@ -24,7 +24,7 @@ from engine.domain.correction import CorrectionKind, CorrectionStatus
 from engine.domain.ids import AccountId, CaseId, CorrectionId, ReconciliationId, new_id
 from engine.domain.money import Msat
 from engine.ledger.chart import CAPITAL, HOT
-from tests.helpers.depositor import WALLET, Depositors
+from tests.helpers.deposit.depositor import WALLET, Depositors
 
 
 @dataclass

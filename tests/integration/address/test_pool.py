@@ -137,6 +137,19 @@ async def test_the_keeper_goes_on_when_bitcoind_is_back(chain: Chain, pool: Pool
         assert not task.done()
 
 
+async def test_two_keepers_by_mistake_do_no_harm(chain: Chain, pool: Pool, owner: asyncpg.Connection) -> None:
+    async with wallet_of(chain) as one, wallet_of(chain) as other:
+        async with tended(keeper(one, pool, size=150)), tended(keeper(other, pool, size=150)):
+
+            async def is_full() -> bool:
+                return bool(await owner.fetchval("SELECT count(*) >= 150 FROM bank.addresses"))
+
+            await until(is_full)
+        assert await owner.fetchval("SELECT count(DISTINCT hd_index) = count(*) FROM bank.addresses")
+        rows = await owner.fetch("SELECT address FROM bank.addresses")
+        assert all((await one.knows([row["address"] for row in rows])).values())
+
+
 async def test_an_address_of_the_books_is_not_given_a_second_time(
     chain: Chain, pool: Pool, owner: asyncpg.Connection
 ) -> None:

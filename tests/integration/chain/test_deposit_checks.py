@@ -10,7 +10,7 @@ from activities.reconciliation.reconciliation import Reconciliations
 from engine.contracts.reconciliation import BooksCheck
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import Chain
-from tests.helpers.depositor import Depositors
+from tests.helpers.deposit.depositor import Depositors
 from tests.helpers.ledger.bank import run_as
 
 pytestmark = pytest.mark.integration

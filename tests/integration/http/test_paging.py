@@ -48,6 +48,9 @@ INSERT INTO bank.deposits (id, account_id, wallet_id, txid, vout, address, amoun
 SELECT id, $1, $2, encode(sha256((id || $1)::bytea), 'hex'), 0, 'x', 1, 'pending', 'mempool', 1, 6, 'w', at
   FROM unnest($3::text[], $4::timestamptz[]) t(id, at)"""
 _OTHERS = {
+    "/v1/addresses": """
+INSERT INTO bank.addresses (address, hd_index, made_height, account_id, wallet_id, purpose, given_at)
+SELECT 'address__' || id, 1, 1, $1, $2, 'api', at""",
     "/v1/withdraw-links": """
 INSERT INTO bank.withdraw_links (id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, created_at)
 SELECT id, $1, $2, (SELECT id FROM bank.api_keys WHERE account_id = $1 LIMIT 1), 1, 1, 1, at""",
@@ -199,7 +202,8 @@ def order(path: str, items: Sequence[dict[str, Any]]) -> list[Any]:
         return [-item["balance_msat"] for item in items]
     if path.endswith("audit"):
         return [item["id"] for item in items]
-    ids = [item["reference"] if path.endswith("transactions") else item["id"] for item in items]
+    name = {"transactions": "reference", "addresses": "address"}.get(path.rpartition("/")[2], "id")
+    ids = [item[name] for item in items]
     return [(datetime.fromisoformat(item["created_at"]), each) for item, each in zip(items, ids, strict=True)]
 
 

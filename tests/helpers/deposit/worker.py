@@ -1,7 +1,7 @@
 """A worker process for deposits alone: the real activities and workflows, without Lightning nodes, and quicker to start.
 
 It is forked from a process that has loaded everything, so a test may kill it as often as it likes. Its waits are
-shorter than a real worker's, by `_PATIENCE`; nothing else differs. It can die of itself at a chosen point:
+shorter than a real worker's, by `_hurry`; nothing else differs. It can die of itself at a chosen point:
 
     record before commit    the pump has written a deposit, and nobody will see it
     record after commit     facts are there, nobody was woken
@@ -9,6 +9,8 @@ shorter than a real worker's, by `_PATIENCE`; nothing else differs. It can die o
     wake after start        the workflow runs, the pump does not know it
     advance before commit   the step is posted, and nobody will see it
     advance after commit    the step is booked, Temporal does not know it
+    decide before commit    an approved decision is posted, and nobody will see it
+    decide after commit     it is carried out, and nobody was told
 """
 
 import asyncio
@@ -29,9 +31,10 @@ from activities import bootstrap, heartbeat
 from activities.chain import chain as pump
 from activities.chain import recording, wake
 from activities.chain.registry import Onchain
-from activities.deposit import deposit
+from activities.deposit import decision, deposit
 from engine.clients.announcements import Announcer
 from engine.clients.bitcoind.rpc import Rpc
+from engine.contracts import queues
 from engine.domain.errors import EngineError
 from engine.ledger.database import Connection, Pool, transaction
 from engine.settings import WorkerSettings
@@ -44,6 +47,8 @@ Point = Literal[
     "wake after start",
     "advance before commit",
     "advance after commit",
+    "decide before commit",
+    "decide after commit",
 ]
 _DEATH_SIGNAL = 1
 _LONG_S = 120
@@ -92,8 +97,10 @@ async def _work(settings: WorkerSettings) -> None:
 
 
 def _hurry(rpc_limit_s: float) -> None:
-    policies.PUMP["heartbeat_timeout"] = timedelta(seconds=2)
-    replace(heartbeat, "_EVERY_S", 0.5)
+    policies.PUMP["heartbeat_timeout"] = timedelta(seconds=1.5)
+    replace(heartbeat, "_EVERY_S", 0.4)
+    replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
+    replace(worker, "_STICKY", timedelta(seconds=0.5))
     replace(chain, "_PAUSE", timedelta(seconds=1))
     replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
     replace(pump, "_REPORT_EVERY_S", 1)
@@ -126,10 +133,7 @@ def _plan_crash(file: Path) -> None:
         file.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def mortal(name: Literal["record", "advance"]) -> Any:
-        before: Point = "record before commit" if name == "record" else "advance before commit"
-        after: Point = "record after commit" if name == "record" else "advance after commit"
-
+    def mortal(before: Point, after: Point) -> Any:
         @asynccontextmanager
         async def mortal_transaction(pool: Pool) -> AsyncIterator[Connection]:
             writes = False
@@ -144,8 +148,9 @@ def _plan_crash(file: Path) -> None:
 
         return mortal_transaction
 
-    replace(recording, "transaction", mortal("record"))
-    replace(deposit, "transaction", mortal("advance"))
+    replace(recording, "transaction", mortal("record before commit", "record after commit"))
+    replace(deposit, "transaction", mortal("advance before commit", "advance after commit"))
+    replace(decision, "transaction", mortal("decide before commit", "decide after commit"))
     start: Any = vars(wake)["start_workflow"]
 
     async def mortal_start(*asked: Any, **more: Any) -> Any:
