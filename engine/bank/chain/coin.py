@@ -1,4 +1,4 @@
-"""The hot wallet's coins, what spends them, and whose deposits each descends from (`engine/domain/provenance.py`).
+"""The hot wallet's coins, what spends them, and whose deposits each descends from (`provenance.py`).
 
 A transaction never changes its inputs. So origins do not depend on blocks: a reorganisation or a replacement changes
 which coins exist and which are spent, and a coin that comes back has its origins still. Coins and spends may be
@@ -8,10 +8,10 @@ recorded in any order and any number of times. What is recorded late is carried 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.bank.chain.provenance import UNKNOWN, Family, trace
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import AccountId, Txid
 from engine.domain.money import Sat
-from engine.domain.provenance import UNKNOWN, Family, trace
 from engine.ledger.database import Connection, change_any, translated
 
 _LONGEST_S = 60

@@ -19,8 +19,8 @@ from engine.bank.chain.coin import (
     record_in_tx,
     record_opening_in_tx,
 )
+from engine.bank.chain.provenance import UNKNOWN
 from engine.domain.ids import AccountId
-from engine.domain.provenance import UNKNOWN
 from engine.ledger.database import Connection, Pool, open_pool
 from tests.fixtures.postgres import Database
 from tests.helpers.hot_wallet.coin import give_addresses
