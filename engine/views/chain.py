@@ -61,7 +61,8 @@ async def list_chains(conn: Connection) -> list[ChainRow]:
     with translated():
         rows = await conn.fetch(
             """SELECT wallet, network, anchor_height, anchor_hash, adopted_height, tip_height, tip_hash, epoch,
-                      rescan_from, scan_from, problem, report, reported_at, adopted_at,
+                      rescan_from, scan_from, coalesce(problem, pool_problem) AS problem, report, reported_at,
+                      adopted_at,
                       extract(epoch FROM clock_timestamp() - reported_at)::bigint AS report_age_s
                  FROM bank.chains ORDER BY adopted_at, wallet"""
         )
