@@ -22,11 +22,12 @@ AMOUNTS = [500, 50_000, 70_000, 2_000_000, 150_000_000]
 """Below the minimum; small; with three confirmations; above the limits."""
 _WEIGHTS = {
     "pay": 6, "pay both": 2, "replace": 6, "steal": 2, "evict": 2, "send again": 4, "mine": 10, "mine other": 4,
-    "reorganise": 8, "leave": 1, "come back": 2, "look": 10, "book": 10, "book together": 6, "rescan": 1,
-    "spend": 6, "spend all": 4, "unlock": 2, "close": 2, "release": 4, "forgive": 1,
+    "reorganise": 8, "leave": 1, "come back": 2, "look": 10, "look meanwhile": 6, "rescan": 1, "book": 10,
+    "book together": 6, "spend": 6, "spend all": 4, "unlock": 2, "close": 2, "release": 4, "forgive": 1,
 }  # fmt: skip
 _STEPS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 _BLOCKS_BEFORE = 60
+_MEANWHILE = ["mine", "mine other", "reorganise", "reorganise", "come back", "replace", "steal", "evict", "send again"]
 Move = tuple[str, int, int]
 
 
@@ -135,6 +136,19 @@ class World:
 
     async def _look(self, _first: int, _second: int) -> None:
         await self.bank.look()
+
+    async def _look_meanwhile(self, first: int, second: int) -> None:
+        """The chain moves in the middle of the look; perhaps it is as before when the look is over."""
+        there = self.node.tip.hash
+
+        async def moves() -> None:
+            await self.take(_MEANWHILE[first % len(_MEANWHILE)], second, first)
+
+        def back() -> None:
+            if second % 2:
+                self.node.go_to(there)
+
+        await self.bank.look(meanwhile=moves, then=back)
 
     async def _book(self, _first: int, _second: int) -> None:
         await self.bank.advance()
