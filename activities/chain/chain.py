@@ -49,6 +49,7 @@ class ChainPump(ChainPumpActivities):
         network: str,
         waker: Waker,
         announcements: str | None,
+        address_pool: int,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
@@ -56,6 +57,7 @@ class ChainPump(ChainPumpActivities):
         self._recorder = Recorder(bitcoind, pool)
         self._waker = waker
         self._announcements = announcements
+        self._address_pool = address_pool
 
     @activity.defn
     async def follow_chain(self, pump: ChainPumpInput) -> None:
@@ -107,6 +109,7 @@ class ChainPump(ChainPumpActivities):
             "pruned_below": info.pruned_below,
             "warnings": info.warnings,
             "policy": asdict(await self._bitcoind.read_policy()),
+            "address_pool": self._address_pool,
         }
         async with borrowed(self._pool) as conn:
             await cursor.report(conn, wallet, epoch, problem=look.problem, facts=facts)

@@ -58,10 +58,18 @@ class PoolKeeper(AddressPoolActivities):
         while True:
             try:
                 await self.check()
+                await self._tell(None)
                 await self._fill()
             except Unavailable as away:
                 log.warning("the pool of addresses waits: %s", away)
+            except InvariantBroken as broken:
+                await self._tell(str(broken.fields.get("reason") or broken.code))
+                raise
             await asyncio.sleep(_PAUSE_S)
+
+    async def _tell(self, problem: str | None) -> None:
+        async with borrowed(self._pool) as conn:
+            await address_pool.tell_problem(conn, self._wallet, problem)
 
     async def check(self) -> None:
         """Make sure that the wallet watches every address of the books, and has seen what was paid to them.

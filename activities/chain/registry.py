@@ -32,6 +32,7 @@ class Onchain:
                 network=settings.bitcoin_network,
                 waker=wake.Waker(books, client, settings.deposits_together),
                 announcements=settings.bitcoind_zmq,
+                address_pool=settings.address_pool,
             ),
             pool.PoolKeeper(
                 bitcoind,

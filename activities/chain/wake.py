@@ -34,7 +34,7 @@ class Waker:
         known = {(each.id, each.state): each for each in due}
         self._told = {key: at for key, at in self._told.items() if key in known and now < at + _TOLD_AGAIN_AFTER_S}
         new = [each for key, each in known.items() if key not in self._told]
-        shared = [each.id for each in new if not each.alone]
+        shared = [each.id for each in sorted(new, key=lambda each: each.account_id or "") if not each.alone]
         gate = asyncio.Semaphore(_SIDE_BY_SIDE)
 
         async def one(each: Due) -> None:

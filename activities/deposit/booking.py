@@ -1,12 +1,15 @@
 """The steps of a deposit in the books. Each takes the row as it is, posts, and returns the row as it is then.
 
-The caller has locked the row, and writes it at the end of the same transaction.
+The caller has locked the row, and writes it at the end of the same transaction. It also says who the owner is, if the
+owner's account is open.
 """
+
+from collections.abc import Sequence
 
 from engine.bank.chain import receivable
 from engine.bank.chain.deposit import DepositRow
 from engine.bank.fee_schedule import FeeBook
-from engine.bank.limit import LimitBooks, Payer, counts_of, find_payer, read_prices_micro
+from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
 from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight
 from engine.domain.errors import Refused
 from engine.domain.fee import Charge
@@ -30,12 +33,11 @@ class Booking:
         self._fees = FeeBook()
         self._limits = LimitBooks()
 
-    async def hold(self, conn: Connection, row: DepositRow) -> DepositRow:
+    async def hold(self, conn: Connection, row: DepositRow, owner: Payer | None) -> DepositRow:
         """Show it as incoming. One that has no owner, or is below the minimum, is only pending again."""
         status = DepositStatus.BELOW_MINIMUM if row.below_minimum else DepositStatus.PENDING
         if row.booked.status is DepositStatus.REVERSED:
             status = DepositStatus.REVERSED
-        owner = await _open_owner(conn, row)
         if owner is None:
             return row.now_booked(status=status, wallet_id=None, account_id=None)
         if row.below_minimum:
@@ -62,9 +64,8 @@ class Booking:
             status = DepositStatus.DROPPED
         return row.now_booked(hold_ref=None, over_limit=False, status=status)
 
-    async def book(self, conn: Connection, row: DepositRow) -> DepositRow:
+    async def book(self, conn: Connection, row: DepositRow, owner: Payer | None) -> DepositRow:
         """It is deep enough: credited, or parked where operators find it."""
-        owner = await _open_owner(conn, row)
         if owner is None:
             row = row.now_booked(wallet_id=None, account_id=None)
             return await self._book_at(conn, row, None, "suspense", DepositStatus.UNATTRIBUTED)
@@ -74,6 +75,8 @@ class Booking:
         over_limit = row.booked.over_limit
         if row.booked.hold_ref is None:
             counts, over_limit = await self._counts(conn, row, owner)
+        if not counts and not over_limit:  # no limit can refuse it
+            return await self._book_at(conn, row, owner, "wallet", DepositStatus.CREDITED)
         if not over_limit:
             try:
                 async with conn.transaction():
@@ -139,11 +142,14 @@ class Booking:
         return await self._fees.charge(conn, "deposit", row.amount_msat, level=level, version=version)
 
 
-async def _open_owner(conn: Connection, row: DepositRow) -> Payer | None:
-    """The owner with the rules that are in force for him, unless the account is closed."""
-    account, wallet = row.booked.account_id, row.booked.wallet_id
-    payer = None if account is None else await find_payer(conn, account, wallet, None)
-    return None if payer is None or payer.status == "closed" else payer
+async def find_open_owners(conn: Connection, rows: Sequence[DepositRow]) -> list[Payer | None]:
+    """The owner of each deposit, with the rules that are in force. None: nobody's, or the account is closed."""
+    asked = {
+        row.id: (row.booked.account_id, row.booked.wallet_id, None) for row in rows if row.booked.account_id is not None
+    }
+    found = dict(zip(asked, await find_payers(conn, list(asked.values())), strict=True))
+    owners = [found.get(row.id) for row in rows]
+    return [None if owner is None or owner.status == "closed" else owner for owner in owners]
 
 
 async def repay_in_tx(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:

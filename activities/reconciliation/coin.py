@@ -34,6 +34,8 @@ class Asked:
     unspent: Mapping[Outpoint, bool] = field(default_factory=dict[Outpoint, bool])
     owned: Mapping[str, bool] = field(default_factory=dict[str, bool])
     """By address, whether the wallet has its key."""
+    hashes: Mapping[int, str | None] = field(default_factory=dict[int, str | None])
+    """Of the blocks at the heights where the coins are recorded."""
 
     def and_then(self, more: "Asked") -> "Asked":
         """Both together."""
@@ -42,6 +44,7 @@ class Asked:
             sights={**self.sights, **more.sights},
             unspent={**self.unspent, **more.unspent},
             owned={**self.owned, **more.owned},
+            hashes={**self.hashes, **more.hashes},
         )
 
     def list_gone(self) -> set[str]:
@@ -70,6 +73,7 @@ class Matcher:
             (each.txid, each.vout): cut.tip.height + 1 - each.confirmations if each.confirmations else None
             for each in cut.coins
         }
+        self._corrected = sum_corrected(books.corrections)
         self._dead = {each.spender for each in books.spends if not each.in_force} | asked.list_gone()
         self._in_flight: list[tuple[str, CoinRow, int]] = []
         self._found: list[Finding] = []
@@ -89,7 +93,7 @@ class Matcher:
             else:
                 self._place_unlisted(coin)
         self._explain_missing()
-        found = _less_corrections(self._found, sum_corrected(self._books.corrections))
+        found = _less_corrections(self._found, self._corrected)
         return Match(account=self._compare(), findings=found, missing=self._missing)
 
     def _is_held(self, coin: CoinRow) -> bool:
@@ -123,7 +127,7 @@ class Matcher:
             return
         if coin.booked and (coin.sight != SightKind.MINED or coin.block_height is None):
             self._in_flight.append(("deposit_left_chain", coin, 1))
-        elif coin.booked or coin.opening or (coin.own and not coin.gone):
+        elif _is_counted(coin) or (coin.name in self._corrected and not coin.gone):
             self._missing.append(coin)
 
     def _explain_missing(self) -> None:
@@ -144,7 +148,7 @@ class Matcher:
 
     def _explain(self, coin: CoinRow, sight: Sight, *, unspent: bool) -> None:
         has_key = sight.known and self._asked.owned.get(coin.address or "", coin.address is None)
-        if sight.known and (sight.kind is SightKind.MEMPOOL or (sight.kind is SightKind.GONE and coin.booked)):
+        if sight.kind is SightKind.MEMPOOL or self._has_left(coin, sight, unspent=unspent):
             self._in_flight.append(("deposit_left_chain" if coin.booked else "coin_left_chain", coin, 1))
         elif sight.known and sight.kind is SightKind.GONE:
             self._missing.append(coin)
@@ -154,6 +158,13 @@ class Matcher:
             self._found.append(_without_key(coin, sight))
         else:
             self._found.append(_spent_by_nobody(coin))
+
+    def _has_left(self, coin: CoinRow, sight: Sight, *, unspent: bool) -> bool:
+        """Whether its transaction is nowhere any more, which the pump has not recorded. A wallet may not know of it."""
+        if sight.known:
+            return sight.kind is SightKind.GONE and coin.booked
+        hashes, height = self._asked.hashes, coin.block_height
+        return not unspent and height is not None and hashes.get(height) != coin.block_hash
 
     def _compare(self) -> AccountComparison:
         held_sat = sum(each.amount_sat for each in self._cut.coins if each.confirmations > 0 or each.safe)
@@ -243,10 +254,15 @@ def _not_in_books(coin: CoinRow) -> Finding:
     return _about(FindingKind.COIN_NOT_IN_BOOKS, coin, -coin.amount_sat, words)
 
 
+def _is_counted(coin: CoinRow) -> bool:
+    """Whether the books have it without a correction: as a deposit, as capital, or as change of such coins."""
+    return coin.booked or coin.opening or (coin.own and not coin.gone)
+
+
 def _without_key(coin: CoinRow, sight: Sight) -> Finding:
     why = "has no key for it" if sight.known else "does not know its transaction: it lacks the key, or a rescan"
     words = f"{coin.name} of {coin.amount_sat:,} sat is unspent, and the wallet {why}"
-    return _about(FindingKind.COIN_WITHOUT_KEY, coin, coin.amount_sat, words)
+    return _about(FindingKind.COIN_WITHOUT_KEY, coin, coin.amount_sat if _is_counted(coin) else 0, words)
 
 
 def _about(kind: FindingKind, coin: CoinRow, amount_sat: int, words: str) -> Finding:

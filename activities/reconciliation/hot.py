@@ -53,6 +53,5 @@ class ChainReconciliations(ChainReconciliationActivities):
         if await self._bitcoind.get_header(chain.anchor.hash) is None:
             raise unavailable(
                 Reason.OTHER_NETWORK,
-                f"bitcoind does not know block {chain.anchor.hash}, from which the wallet is followed: it is on another "
-                "chain.",
+                f"bitcoind is on another chain: it does not know block {chain.anchor.hash} at {chain.anchor.height}.",
             )

@@ -114,10 +114,13 @@ class HotLooker:
         outgoing = {each.txid for each in listing.entries if not each.incoming and each.confirmations >= 0}
         sights = await self._bitcoind.look_up([*outgoing, *(each.txid for each in missing)])
         alive = [txid for txid in outgoing if sights[txid].kind is not SightKind.GONE]
+        heights = sorted({each.block_height for each in missing if each.block_height is not None})
+        hashes = await self._bitcoind.hashes_at(heights)
         points = [(each.txid, each.vout) for each in missing]
         return Asked(
             spends=await self._bitcoind.read_spends(alive),
             sights={txid: sights[txid] for txid, _vout in points},
             unspent=await self._bitcoind.is_unspent(points),
             owned=await self._bitcoind.knows([each.address for each in missing if each.address]),
+            hashes=dict(zip(heights, hashes, strict=True)),
         )

@@ -91,7 +91,7 @@ SELECT -s.held FROM ledger.accounts a CROSS JOIN LATERAL ledger.sums_at(a.id, 'i
  WHERE a.code = 'liab:outbox'"""
 
 _CHAINS = """
-SELECT wallet, tip_height AS height, problem,
+SELECT wallet, tip_height AS height, coalesce(problem, pool_problem) AS problem,
        greatest(0, extract(epoch FROM clock_timestamp() - reported_at))::bigint AS report_age_s
   FROM bank.chains ORDER BY wallet"""
 

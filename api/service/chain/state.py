@@ -80,7 +80,7 @@ class PoolOut(_Shown):
 
 
 class DepositFiguresOut(_Shown):
-    """The deposits of one status. Of the credited ones only those whose block does not lie deep yet."""
+    """The deposits of one status. Dropped ones are left out, and credited ones whose block lies deep."""
 
     status: str
     count: int

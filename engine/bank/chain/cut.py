@@ -35,6 +35,8 @@ class CoinRow:
     """Confirmed, or change of its own transactions that bitcoind trusts."""
     recorded: bool
     block_height: int | None
+    block_hash: str | None
+    """Of the block at this height, as the pump has followed the chain."""
     gone: bool
     opening: bool
     own: bool
@@ -117,6 +119,7 @@ async def read_books(conn: Connection, wallet: str, listed: Sequence[Coin], sinc
             [each.confirmations > 0 or each.safe for each in listed],
             since,
             named,
+            wallet,
             timeout=_LONGEST_S,
         )
         spends = await conn.fetch(_SPENDS, *points, since, named, _SHOWN, timeout=_LONGEST_S)
@@ -172,12 +175,14 @@ odd AS (
        AND NOT {_OWN.format(txid="c.txid")})
 SELECT o.txid, o.vout, coalesce(c.amount_sat, l.amount_sat, d.amount_sat) AS amount_sat,
        coalesce(c.address, l.address) AS address, l.txid IS NOT NULL AS listed, coalesce(l.held, false) AS held,
-       coalesce(l.sure, false) AS sure, c.txid IS NOT NULL AS recorded, c.block_height, coalesce(c.gone, false) AS gone,
+       coalesce(l.sure, false) AS sure, c.txid IS NOT NULL AS recorded, c.block_height,
+       b.hash AS block_hash, coalesce(c.gone, false) AS gone,
        coalesce(c.opening, false) AS opening, {_OWN.format(txid="o.txid")} AS own, c.spent_by, d.id AS deposit,
        d.conf_ref IS NOT NULL AS booked, d.sight
   FROM odd o LEFT JOIN bank.coins c ON c.txid = o.txid AND c.vout = o.vout
   LEFT JOIN listed l ON l.txid = o.txid AND l.vout = o.vout
   LEFT JOIN bank.deposits d ON d.txid = o.txid AND d.vout = o.vout
+  LEFT JOIN bank.blocks b ON b.wallet = $8 AND b.height = c.block_height
  WHERE num_nonnulls(c.txid, l.txid, d.txid) > 0 ORDER BY amount_sat DESC, o.txid, o.vout"""  # noqa: S608 - constants
 
 _SPENDS = """

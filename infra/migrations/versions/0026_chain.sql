@@ -12,6 +12,7 @@ CREATE TABLE bank.chains(
   rescan_from   int CHECK (rescan_from >= 0),
   scan_from     int CHECK (scan_from >= 0),
   problem       text,
+  pool_problem  text,
   report        jsonb NOT NULL DEFAULT '{}',
   reported_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   adopted_at    timestamptz NOT NULL DEFAULT clock_timestamp());
@@ -20,6 +21,7 @@ COMMENT ON COLUMN bank.chains.adopted_height IS 'the tip at the adoption: what t
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
 COMMENT ON COLUMN bank.chains.scan_from IS 'bitcoind''s wallet must read the blocks again from this height: it has lost some';
+COMMENT ON COLUMN bank.chains.pool_problem IS 'why no address can be made or watched: another wallet has taken the place of ours';
 COMMENT ON COLUMN bank.chains.problem IS 'why bitcoind cannot be followed now: unreachable, behind, other_network …';
 
 -- The blocks that the pump has followed, the youngest 2,016: where a reorganisation forks off is found among them.

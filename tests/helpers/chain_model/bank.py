@@ -23,7 +23,7 @@ from engine.bank.account.account_status import change_in_tx
 from engine.bank.chain import cursor
 from engine.bank.chain.deposit_decision import NewDepositDecision, propose_in_tx
 from engine.bank.chain.due import list_due
-from engine.bank.rulebook import read_current, set_in_tx
+from engine.bank.rulebook import Name, read_current, set_in_tx
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositPage, DepositRef
 from engine.domain.deposit import Block
@@ -87,10 +87,11 @@ class ModelBank:
             ]
             async with transaction(pool) as conn:
                 assert await cursor.adopt_in_tx(conn, WALLET, network="regtest", blocks=blocks, work="0" * 64)
-                for name, content in (
+                editions: tuple[tuple[Name, dict[str, Any]], ...] = (
                     ("fees", {"deposit": [{"flat_msat": 1_000 * FEE}]}),
                     ("limits", {"levels": {"0": {"deposit": {"day_sat": MOST}}}}),
-                ):
+                )
+                for name, content in editions:
                     version = (await read_current(conn, name)).version + 1
                     await set_in_tx(conn, name, content, version=version, note="test", set_by="test")
                 bank._epoch = await cursor.take_epoch(conn, WALLET)

@@ -9,6 +9,8 @@ shorter than a real worker's, by `_hurry`; nothing else differs. It can die of i
     wake after start        the workflow runs, the pump does not know it
     advance before commit   the step is posted, and nobody will see it
     advance after commit    the step is booked, Temporal does not know it
+    decide before commit    an approved decision is posted, and nobody will see it
+    decide after commit     it is carried out, and nobody was told
 """
 
 import asyncio
@@ -29,7 +31,7 @@ from activities import bootstrap, heartbeat
 from activities.chain import chain as pump
 from activities.chain import recording, wake
 from activities.chain.registry import Onchain
-from activities.deposit import deposit
+from activities.deposit import decision, deposit
 from engine.clients.announcements import Announcer
 from engine.clients.bitcoind.rpc import Rpc
 from engine.contracts import queues
@@ -45,6 +47,8 @@ Point = Literal[
     "wake after start",
     "advance before commit",
     "advance after commit",
+    "decide before commit",
+    "decide after commit",
 ]
 _DEATH_SIGNAL = 1
 _LONG_S = 120
@@ -129,10 +133,7 @@ def _plan_crash(file: Path) -> None:
         file.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def mortal(name: Literal["record", "advance"]) -> Any:
-        before: Point = "record before commit" if name == "record" else "advance before commit"
-        after: Point = "record after commit" if name == "record" else "advance after commit"
-
+    def mortal(before: Point, after: Point) -> Any:
         @asynccontextmanager
         async def mortal_transaction(pool: Pool) -> AsyncIterator[Connection]:
             writes = False
@@ -147,8 +148,9 @@ def _plan_crash(file: Path) -> None:
 
         return mortal_transaction
 
-    replace(recording, "transaction", mortal("record"))
-    replace(deposit, "transaction", mortal("advance"))
+    replace(recording, "transaction", mortal("record before commit", "record after commit"))
+    replace(deposit, "transaction", mortal("advance before commit", "advance after commit"))
+    replace(decision, "transaction", mortal("decide before commit", "decide after commit"))
     start: Any = vars(wake)["start_workflow"]
 
     async def mortal_start(*asked: Any, **more: Any) -> Any:

@@ -9,7 +9,7 @@ import pytest_asyncio
 from activities.chain.pool import PoolKeeper
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import Chain
-from tests.helpers.depositor import WALLET, Depositor, Depositors
+from tests.helpers.deposit.depositor import WALLET, Depositor, Depositors
 
 pytestmark = pytest.mark.integration
 

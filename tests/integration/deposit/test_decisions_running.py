@@ -107,5 +107,6 @@ async def test_the_state_of_the_chain_is_that_of_bitcoind(bank: Bank) -> None:
 
     wallet = await eventually(look, f"the chain to be shown at {height}")
     assert (wallet["problem"], wallet["lag_blocks"], wallet["network"]) == (None, 0, "regtest")
+    assert (await bank.http.get("/v1/admin/chain", headers=office.carol)).json()["pool"]["target"] > 0
     assert wallet["bitcoind"]["policy"]["min_relay_sat_per_kvb"] > 0
     assert wallet["tip"]["hash"] == await office.call("getblockhash", wallet["tip"]["height"])

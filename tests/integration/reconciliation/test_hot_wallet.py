@@ -12,7 +12,7 @@ from engine.domain.errors import Unavailable
 from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import STRANGER, Chain
-from tests.helpers.depositor import Depositors
+from tests.helpers.deposit.depositor import Depositors
 from tests.helpers.hot_wallet import by_hand
 from tests.helpers.hot_wallet.comparison import HotReconciliation
 from tests.helpers.ledger.bank import run_as

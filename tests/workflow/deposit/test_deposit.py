@@ -292,7 +292,7 @@ async def test_signals_that_come_for_ever_do_not_end_a_deposit(short_temporal: W
         while (await handle.describe()).run_id == first:
             tries = stage.books.tries
             await stage.begin()
-            await until(lambda tries=tries: stage.books.tries > tries)
+            await until(lambda tries=tries: stage.books.tries > tries)  # type: ignore[misc]
         stage.books.now = DEEP
         await stage.begin()
         assert await handle.result() == DEEP
