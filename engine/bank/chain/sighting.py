@@ -4,7 +4,7 @@
     the same output at another place (block, mempool, nowhere)              the row's facts
     another transaction with the same inputs that pays the same address     the same row, at its new outpoint
 
-A look may be written any number of times, and in any pieces. Rows are locked in the order of their ids.
+A look may be written any number of times, and in any pieces. All its rows are locked first, in the order of their ids.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,7 +62,16 @@ _Replaced = tuple[_Known, SeenOutput, _Known | None]
 
 _KNOWN = """
 SELECT id, txid, vout, address, amount_sat, sight, block_hash, conf_ref IS NOT NULL AS is_booked, holds, confs
-  FROM bank.deposits d WHERE {which} ORDER BY id FOR UPDATE"""
+  FROM bank.deposits d WHERE {which} ORDER BY id"""
+
+_LOCK = """
+SELECT FROM bank.deposits d
+ WHERE d.id IN (SELECT s.id FROM unnest($1::text[], $2::int[]) o(txid, vout) JOIN bank.deposits s USING (txid, vout)
+                UNION SELECT p.deposit_id FROM unnest($1::text[], $2::int[]) o(txid, vout)
+                        JOIN bank.deposit_outpoints p USING (txid, vout)
+                UNION SELECT r.id FROM bank.deposits r WHERE r.txid = ANY($3))
+ ORDER BY d.id FOR UPDATE"""
+"""All rows that a look can touch, in the order in which a page of deposits locks its own."""
 
 
 async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
@@ -93,6 +102,7 @@ async def record_in_tx(
     alone_at_most: int,
 ) -> int:
     """Write what was seen. Returns how many deposits are new. If those are many, they share their workflows."""
+    await _lock_in_tx(conn, outputs, watched)
     known = await _find_known_in_tx(conn, outputs)
     past = await _find_past_in_tx(conn, [each for each in outputs if _key(each) not in known])
     alive = [each for each in outputs if _key(each) not in known and each.sight is not Sight.GONE]
@@ -113,6 +123,13 @@ async def record_in_tx(
     await _insert_in_tx(conn, new, rules, alone=len(new) <= alone_at_most)
     await _watch_in_tx(conn, watched, taken)
     return len(new)
+
+
+async def _lock_in_tx(conn: Connection, outputs: Sequence[SeenOutput], watched: Sequence[Watched]) -> None:
+    named = {txid for each in outputs for txid in each.conflicts} | {each.txid for each in watched}
+    if outputs or named:
+        with translated():
+            await conn.fetch(_LOCK, *_columns(outputs), sorted(named))
 
 
 def _match(
