@@ -53,12 +53,14 @@ async def list_due(conn: Connection, tip_height: int, limit: int) -> list[Due]:
 
 
 async def finish_shared_in_tx(conn: Connection, tip_height: int) -> None:
-    """Leave alone the booked deposits that lie deep, of those that share their workflows."""
+    """Leave alone the booked deposits that lie deep, of those that share their workflows. Locks them by their ids."""
     await change_any(
         conn,
         """UPDATE bank.deposits SET final_at = clock_timestamp()
-            WHERE final_at IS NULL AND status <> 'dropped' AND conf_ref IS NOT NULL AND sight = 'mined' AND NOT alone
-              AND $1 - block_height + 1 >= deep""",
+            WHERE id IN (SELECT id FROM bank.deposits
+                          WHERE final_at IS NULL AND status <> 'dropped' AND conf_ref IS NOT NULL AND sight = 'mined'
+                            AND NOT alone AND $1 - block_height + 1 >= deep
+                          ORDER BY id FOR UPDATE)""",
         tip_height,
     )
 
