@@ -104,6 +104,7 @@ class Recorder:
             )
             await sighting.record_in_tx(conn, outputs, watched, rules=rules, alone_at_most=ALONE_AT_MOST)
             await coin.record_in_tx(conn, coins, spends, unmined=sorted(lost - gone), gone=sorted(gone))
+        async with transaction(self._pool) as conn:  # its rows are locked in an order of their own
             await due.finish_shared_in_tx(conn, look.tip.height)
 
 

@@ -7,7 +7,7 @@ async with ModelBank.open(dsn, node) as bank:
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
@@ -132,8 +132,18 @@ class ModelBank:
 
     # What the pump does
 
-    async def look(self, *, rescan_from: int | None = None) -> None:
-        """Compares the facts that are written down with the truth, and counts the rows."""
+    async def look(
+        self,
+        *,
+        rescan_from: int | None = None,
+        meanwhile: Callable[[], Awaitable[None]] | None = None,
+        then: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Compares the facts that are written down with the truth, and counts the rows.
+
+        `meanwhile` is what happens in the middle of a look, and `then` after it. What this look cannot know the next
+        one must see.
+        """
         if rescan_from is not None:
             await self.pool.execute("UPDATE bank.chains SET rescan_from = $1", rescan_from)
         async with self.pool.acquire() as conn:
@@ -141,6 +151,12 @@ class ModelBank:
             remembered = await cursor.list_blocks(conn, WALLET)
         assert chain is not None
         look = await self._looker.look(chain, remembered)
+        if meanwhile is not None:
+            await meanwhile()
+            await self._recorder.record(chain, self._epoch, look, whole=True)
+            then()
+            await self.look()
+            return
         await self._recorder.record(chain, self._epoch, look, whole=True)
         self.oracle.tip = self.node.tip.height
         self.oracle.seen = {txid: self.node.sight(txid) for txid in self.node.txs}
@@ -231,7 +247,7 @@ class ModelBank:
         amount = person.available * part // 100
         if not amount:
             return
-        with _refused("account_frozen") as refused:
+        with _refused("account_locked") as refused:
             async with transaction(self.pool) as conn:
                 capital = await get_account_id(conn, CAPITAL)
                 legs = [debit(person.ledger_account, 1_000 * amount), credit(capital, 1_000 * amount)]
@@ -277,7 +293,7 @@ class ModelBank:
         is_right = deposit.booked is not None or not self.oracle.is_alive(deposit)
         assert await self._decide(deposit, DepositDecisionKind.FORGIVE, owed=ReceivableId(found)) == is_right
         if is_right:
-            self.oracle.forgiven += deposit.owed.pop(0)
+            self.oracle.lost += deposit.owed.pop(0)
 
     async def _decide(
         self,

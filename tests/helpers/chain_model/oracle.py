@@ -69,7 +69,8 @@ class Oracle:
         self.deposits: dict[str, Deposit] = {}
         self.seen: dict[str, Sight] = {}
         self.tip = 0
-        self.forgiven = 0
+        self.lost = 0
+        """What nobody owes: forgiven, or spent by somebody whose account is closed."""
 
     def advance(self, deposit: Deposit) -> None:
         """The books follow the chain."""
@@ -109,7 +110,7 @@ class Oracle:
 
     def totals(self) -> Counter[str]:
         """Of the accounts of the house: debit +."""
-        totals = Counter({"exp:loss": self.forgiven + sum(sum(each.owed) for each in self.deposits.values())})
+        totals = Counter({"exp:loss": self.lost + sum(sum(each.owed) for each in self.deposits.values())})
         for each in self.booked():
             totals["asset:hot"] += each.amount
             if each.place == "wallet" or each.is_released:
@@ -161,8 +162,11 @@ class Oracle:
             return
         owner, repaid = deposit.owner, sum(booked.repaid)
         assert owner is not None
+        if not owner.is_open:
+            self.lost += booked.net + repaid
+            return
         paid_back = min(booked.net, owner.available)
         owner.available -= paid_back
         if owed := repaid + booked.net - paid_back:
             deposit.owed.append(owed)
-            owner.is_locked = owner.is_locked or owner.is_open
+            owner.is_locked = True

@@ -21,12 +21,13 @@ pytestmark = [pytest.mark.property, pytest.mark.timeout(600)]
 AMOUNTS = [500, 50_000, 70_000, 2_000_000, 150_000_000]
 """Below the minimum; small; with three confirmations; above the limits."""
 _WEIGHTS = {
-    "pay": 6, "pay both": 2, "replace": 6, "steal": 2, "evict": 2, "send again": 4, "mine": 10, "mine other": 4,
-    "reorganise": 8, "leave": 1, "come back": 2, "look": 10, "book": 10, "book together": 6, "rescan": 1,
-    "spend": 6, "spend all": 4, "unlock": 2, "close": 2, "release": 4, "forgive": 1,
+    "wait": 1, "pay": 6, "pay both": 2, "replace": 6, "steal": 2, "evict": 2, "send again": 4, "mine": 10, "mine other": 4,
+    "reorganise": 8, "leave": 1, "come back": 2, "look": 10, "look meanwhile": 6, "rescan": 1, "book": 10,
+    "book together": 6, "spend": 6, "spend all": 4, "unlock": 2, "close": 2, "release": 4, "forgive": 1,
 }  # fmt: skip
 _STEPS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 _BLOCKS_BEFORE = 60
+_MEANWHILE = ["mine", "mine other", "reorganise", "reorganise", "come back", "replace", "steal", "evict", "send again"]
 Move = tuple[str, int, int]
 
 
@@ -58,6 +59,9 @@ class World:
     async def rest(self) -> None:
         await self.bank.look()
         await self.bank.advance()
+
+    async def _wait(self, _first: int, _second: int) -> None:
+        """Nothing happens: what a shortened run is filled with."""
 
     async def _pay(self, first: int, second: int) -> None:
         self._begin([self.addresses[first % len(self.addresses)]], second)
@@ -136,6 +140,19 @@ class World:
     async def _look(self, _first: int, _second: int) -> None:
         await self.bank.look()
 
+    async def _look_meanwhile(self, first: int, second: int) -> None:
+        """The chain moves in the middle of the look; perhaps it is as before when the look is over."""
+        there = self.node.tip.hash
+
+        async def moves() -> None:
+            await self.take(_MEANWHILE[first % len(_MEANWHILE)], second, first)
+
+        def back() -> None:
+            if second % 2:
+                self.node.go_to(there)
+
+        await self.bank.look(meanwhile=moves, then=back)
+
     async def _book(self, _first: int, _second: int) -> None:
         await self.bank.advance()
 
@@ -195,11 +212,11 @@ class World:
         return deposits[number % len(deposits)] if deposits else None
 
 
-_MOVES = st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=60)
+_MOVES = st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 50), st.integers(0, 50)), min_size=25, max_size=80)
 
 
 @settings(
-    max_examples=40,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
