@@ -45,6 +45,7 @@ _STORIES = {
     "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),
     "reconciliation-clean": (f'{_RECONCILIATION} "clean"', "compare_node"),
     "reconciliation-differs": (f'{_RECONCILIATION} "differs"', "payment_not_in_books"),
+    "reconciliation-wallet": (f'{_RECONCILIATION} "clean"', "compare_chain"),
     "correction-posted": (f'{_CORRECTION} "posted"', "post_correction"),
     "correction-refused": (f'{_CORRECTION} "refused"', "post_correction"),
     "correction-rejected": (f'{_CORRECTION} "rejected"', "decide_correction"),
