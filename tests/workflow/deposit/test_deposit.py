@@ -334,7 +334,7 @@ def _left(deposits: list[DepositId]) -> Iterator[LeftAlone]:
         yield LeftAlone(deposit=deposit, workflow_id=f"deposit-{txid}-0", txid=txid, amount_sat=Sat(50_000))
 
 
-async def test_what_a_page_leaves_alone_gets_a_workflow_of_its_own(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_page_gives_what_it_leaves_alone_a_workflow_of_its_own(skipping_temporal: WorkflowEnvironment) -> None:
     deposits = [DepositId(f"dep_{number}") for number in range(100)]
     left = list(_left(deposits[:70]))
     books = FakeBooks(now=HELD, left_alone=left)
