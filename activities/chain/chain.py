@@ -81,13 +81,14 @@ class ChainPump(ChainPumpActivities):
                 whole = began - whole_at >= _WHOLE_EVERY_S
                 await self._recorder.record(chain, epoch, look, whole=whole)
                 whole_at = began if whole else whole_at
-                await self._waker.wake(look.tip.height)
+                busy = await self._waker.wake(look.tip.height)
                 if look.tip != chain.tip or began - reported_at >= _REPORT_EVERY_S:
                     await self._report(wallet, epoch, look)
                     reported_at = began
                 await asyncio.sleep(_LEAST_PAUSE_S)
-                pause_s = min(_LONGEST_PAUSE_S, max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began)))
-                announced = await wakeup.wait(pause_s)
+                if not busy:
+                    pause_s = max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began))
+                    announced = await wakeup.wait(min(_LONGEST_PAUSE_S, pause_s))
 
     async def _look(self, wallet: str) -> tuple[Chain, Look]:
         async with borrowed(self._pool) as conn:

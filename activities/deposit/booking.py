@@ -5,24 +5,33 @@ owner's account is open.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from engine.bank.chain import receivable
 from engine.bank.chain.deposit import DepositRow
 from engine.bank.fee_schedule import FeeBook
 from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
-from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight
+from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight, Step
 from engine.domain.errors import Refused
 from engine.domain.fee import Charge
 from engine.domain.limit import Count
 from engine.domain.money import Msat
 from engine.ledger.book import Posting
-from engine.ledger.chart import Chart
+from engine.ledger.chart import Chart, ChartIds
 from engine.ledger.database import Connection
 from engine.ledger.postings.deposit import booked, dropped, seen
 from engine.ledger.store import post_new_in_tx
 
 _ACTOR = "deposit"
 _OVER = ("limit_exceeded",)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A posting, and the row as it is once that is booked."""
+
+    posting: Posting
+    after: DepositRow
 
 
 class Booking:
@@ -33,6 +42,23 @@ class Booking:
         self._fees = FeeBook()
         self._limits = LimitBooks()
 
+    async def plan(self, conn: Connection, row: DepositRow, owner: Payer | None, step: Step) -> "Plan | None":
+        """The step as a single posting, which others may be booked together with. Books nothing.
+
+        None for all that is not usual: nobody's deposits, those below the minimum or above a limit, second credits.
+        """
+        if owner is None or row.below_minimum or row.booked.over_limit or row.booked.confs:
+            return None
+        ids, counts, over_limit = await self._ids.load(conn), list[Count](), False
+        if row.booked.hold_ref is None:
+            counts, over_limit = await self._counts(conn, row, owner)
+        if over_limit or step not in (Step.HOLD, Step.BOOK):
+            return None
+        if step is Step.HOLD:
+            return _held(ids, row, owner, counts)
+        charge = await self._charge(conn, row, owner)
+        return _booked(ids, row, owner, "wallet", DepositStatus.CREDITED, charge=charge, counts=counts)
+
     async def hold(self, conn: Connection, row: DepositRow, owner: Payer | None) -> DepositRow:
         """Show it as incoming. One that has no owner, or is below the minimum, is only pending again."""
         status = DepositStatus.BELOW_MINIMUM if row.below_minimum else DepositStatus.PENDING
@@ -42,17 +68,14 @@ class Booking:
             return row.now_booked(status=status, wallet_id=None, account_id=None)
         if row.below_minimum:
             return row.now_booked(status=status)
-        ids, number = await self._ids.load(conn), row.booked.holds + 1
+        ids = await self._ids.load(conn)
         counts, over_limit = await self._counts(conn, row, owner)
-
-        def posting(counts: list[Count]) -> Posting:
-            return seen(ids, row.deposited, owner=owner.ledger_account_id, number=number, counts=counts)
-
-        if over_limit or not await _is_taken(conn, posting(counts), unless=_OVER):
+        plan = _held(ids, row, owner, counts)
+        if over_limit or not await _is_taken(conn, plan.posting, unless=_OVER):
             over_limit = True
-            await post_new_in_tx(conn, posting([]))
-        ref = posting([]).ref
-        return row.now_booked(status=status, hold_ref=ref, holds=number, over_limit=over_limit)
+            plan = _held(ids, row, owner, [])
+            await post_new_in_tx(conn, plan.posting)
+        return plan.after.now_booked(status=status, over_limit=over_limit)
 
     async def drop(self, conn: Connection, row: DepositRow) -> DepositRow:
         """Nothing is incoming any more. If its transaction is gone, so is the deposit, until it comes back."""
@@ -99,30 +122,10 @@ class Booking:
         if owner is not None and place == "wallet":
             charge = await self._charge(conn, row, owner)
             repaid_msat = await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat))
-        posting = booked(
-            await self._ids.load(conn),
-            row.deposited,
-            place=place,
-            owner=None if owner is None else owner.ledger_account_id,
-            charge=charge,
-            repaid_msat=repaid_msat,
-            number=row.booked.confs + 1,
-            hold=row.booked.hold_ref,
-            counts=counts or (),
-        )
-        await post_new_in_tx(conn, posting)
-        return row.now_booked(
-            status=status,
-            conf_ref=posting.ref,
-            confs=row.booked.confs + 1,
-            hold_ref=None,
-            place=place,
-            credited_at=row.now if place == "wallet" else None,
-            fee_msat=charge.fee_msat if charge else Msat(0),
-            fee_version=charge and charge.version,
-            fee_level=charge and charge.level,
-            alone=row.booked.alone or status in NEEDS_OPERATOR,
-        )
+        ids = await self._ids.load(conn)
+        plan = _booked(ids, row, owner, place, status, charge=charge, repaid_msat=repaid_msat, counts=counts or ())
+        await post_new_in_tx(conn, plan.posting)
+        return plan.after
 
     async def _counts(self, conn: Connection, row: DepositRow, owner: Payer) -> tuple[list[Count], bool]:
         """What it counts towards the limits, and whether it exceeds them for sure. A second credit counts nothing."""
@@ -140,6 +143,49 @@ class Booking:
         if level is None or version is None:
             level, version = owner.level, owner.fees_version
         return await self._fees.charge(conn, "deposit", row.amount_msat, level=level, version=version)
+
+
+def _held(ids: ChartIds, row: DepositRow, owner: Payer, counts: Sequence[Count]) -> Plan:
+    number = row.booked.holds + 1
+    posting = seen(ids, row.deposited, owner=owner.ledger_account_id, number=number, counts=counts)
+    return Plan(posting, row.now_booked(status=DepositStatus.PENDING, hold_ref=posting.ref, holds=number))
+
+
+def _booked(
+    ids: ChartIds,
+    row: DepositRow,
+    owner: Payer | None,
+    place: Place,
+    status: DepositStatus,
+    *,
+    charge: Charge | None,
+    repaid_msat: Msat = Msat(0),
+    counts: Sequence[Count] = (),
+) -> Plan:
+    posting = booked(
+        ids,
+        row.deposited,
+        place=place,
+        owner=None if owner is None else owner.ledger_account_id,
+        charge=charge,
+        repaid_msat=repaid_msat,
+        number=row.booked.confs + 1,
+        hold=row.booked.hold_ref,
+        counts=counts,
+    )
+    after = row.now_booked(
+        status=status,
+        conf_ref=posting.ref,
+        confs=row.booked.confs + 1,
+        hold_ref=None,
+        place=place,
+        credited_at=row.now if place == "wallet" else None,
+        fee_msat=charge.fee_msat if charge else Msat(0),
+        fee_version=charge and charge.version,
+        fee_level=charge and charge.level,
+        alone=row.booked.alone or status in NEEDS_OPERATOR,
+    )
+    return Plan(posting, after)
 
 
 async def find_open_owners(conn: Connection, rows: Sequence[DepositRow]) -> list[Payer | None]:

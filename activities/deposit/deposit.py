@@ -27,6 +27,7 @@ from engine.domain.errors import EngineError, InvariantBroken, Refused, Unavaila
 from engine.domain.ids import DepositId
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.store import post_new_all_in_tx
 
 _MOST_STEPS = 8
 """Drop, hold, book, reverse and finish, from any state to any other. More would be a circle."""
@@ -58,10 +59,15 @@ class Deposits(DepositActivities):
         async with transaction(self._pool) as conn:
             rows = await get_rows_in_tx(conn, page.deposits)
             tip_height = await read_tip_height(conn)
-            for row, owner in await _with_owners(conn, rows):
+            owned = await _with_owners(conn, rows)
+            together = await self._book_together(conn, owned, tip_height)
+            for row, owner in owned:
                 try:
-                    async with conn.transaction():
-                        after = await self._advance(conn, row, owner, tip_height)
+                    if row.id in together:
+                        after = await self._advance(conn, together[row.id], owner, tip_height)
+                    else:
+                        async with conn.transaction():
+                            after = await self._advance(conn, row, owner, tip_height)
                 except Unavailable:
                     raise
                 except EngineError as error:
@@ -73,6 +79,27 @@ class Deposits(DepositActivities):
                     moved.append(after)
             await write_booked_in_tx(conn, moved)
         return MovedPage(moved=len(moved), left_alone=alone)
+
+    async def _book_together(
+        self, conn: Connection, owned: Sequence[tuple[DepositRow, Payer | None]], tip_height: int
+    ) -> dict[DepositId, DepositRow]:
+        """Book the usual steps in one call. Returns these rows as they are then; none when the books refuse one."""
+        plans = [
+            plan
+            for row, owner in owned
+            if (plan := await self._booking.plan(conn, row, owner, next_step(row.facts, tip_height)))
+        ]
+        if not plans:
+            return {}
+        try:
+            async with conn.transaction():
+                await post_new_all_in_tx(conn, [plan.posting for plan in plans])
+        except Unavailable:
+            raise
+        except EngineError as error:
+            activity.logger.info("a page is booked one by one: %s", error)
+            return {}
+        return {plan.after.id: plan.after for plan in plans}
 
     async def _advance_one(self, deposit: DepositId) -> DepositState:
         async with transaction(self._pool) as conn:

@@ -12,7 +12,6 @@ import pytest
 import pytest_asyncio
 
 from engine.bank.chain.coin import (
-    UNKNOWN,
     SeenCoin,
     SeenSpend,
     list_unlinked,
@@ -20,6 +19,7 @@ from engine.bank.chain.coin import (
     record_in_tx,
     record_opening_in_tx,
 )
+from engine.bank.chain.provenance import UNKNOWN
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, Pool, open_pool
 from tests.fixtures.postgres import Database
