@@ -56,7 +56,7 @@ _STORIES = {
     ),
     "deposit-page-left-alone": (
         'WorkflowType = "DepositPageWorkflow" AND ExecutionStatus = "Completed"',
-        "in a workflow of its own",
+        '"left_alone":[{',
     ),
     "chain-following": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "Running"', "follow_chain"),
     "chain-other-chain": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "other_chain"),
