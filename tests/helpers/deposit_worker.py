@@ -27,6 +27,7 @@ from temporalio.service import RPCError
 import worker
 from activities import bootstrap, heartbeat
 from activities.chain import deposit, pump, recording, wake
+from activities.chain import pool as keeping
 from engine.clients.announcements import Announcer
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.rpc import Rpc
@@ -97,6 +98,7 @@ def _hurry(rpc_limit_s: float) -> None:
     replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
     replace(worker, "_STICKY", timedelta(seconds=0.5))
     replace(chain, "_PAUSE", timedelta(seconds=1))
+    replace(keeping, "_CHECK_EVERY_S", 1)
     replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
     replace(pump, "_REPORT_EVERY_S", 1)
     replace(pump, "_WHOLE_EVERY_S", 1)
