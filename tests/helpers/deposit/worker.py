@@ -32,6 +32,7 @@ from activities.chain import chain as pump
 from activities.chain import recording, wake
 from activities.chain.registry import Onchain
 from activities.deposit import decision, deposit
+from activities.chain import pool as keeping
 from engine.clients.announcements import Announcer
 from engine.clients.bitcoind.rpc import Rpc
 from engine.contracts import queues
@@ -102,6 +103,7 @@ def _hurry(rpc_limit_s: float) -> None:
     replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
     replace(worker, "_STICKY", timedelta(seconds=0.5))
     replace(chain, "_PAUSE", timedelta(seconds=1))
+    replace(keeping, "_CHECK_EVERY_S", 1)
     replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
     replace(pump, "_REPORT_EVERY_S", 1)
     replace(pump, "_WHOLE_EVERY_S", 1)
