@@ -11,7 +11,7 @@ import pytest
 from infra.local.bitcoin_rpc import HOT, RpcError
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
-from tests.helpers.depositor import Depositor
+from tests.helpers.deposit.depositor import Depositor
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 

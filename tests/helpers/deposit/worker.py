@@ -29,10 +29,10 @@ from temporalio.service import RPCError
 import worker
 from activities import bootstrap, heartbeat
 from activities.chain import chain as pump
+from activities.chain import pool as keeping
 from activities.chain import recording, wake
 from activities.chain.registry import Onchain
 from activities.deposit import decision, deposit
-from activities.chain import pool as keeping
 from engine.clients.announcements import Announcer
 from engine.clients.bitcoind.rpc import Rpc
 from engine.contracts import queues
