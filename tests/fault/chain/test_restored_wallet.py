@@ -48,7 +48,8 @@ async def full(hot: HotBank) -> None:
     """Wait until the pool of addresses is."""
 
     async def look() -> bool | None:
-        return await hot.pool.fetchval("SELECT true FROM bank.addresses WHERE wallet_id IS NULL HAVING count(*) >= 30")
+        count: int = await hot.pool.fetchval("SELECT count(*) FROM bank.addresses WHERE wallet_id IS NULL")
+        return True if count >= 30 else None
 
     await eventually(look, "the pool to be full")
 

@@ -1,4 +1,4 @@
-"""A worker process for deposits alone: the real activities and workflows, without Lightning nodes, and quicker to start.
+"""A worker process for deposits alone: the real activities and workflows, no Lightning nodes, and quicker to start.
 
 It is forked from a process that has loaded everything, so a test may kill it as often as it likes. Its waits are
 shorter than a real worker's, by `_hurry`; nothing else differs. It can die of itself at a chosen point:
