@@ -86,9 +86,11 @@ class ChainPump(ChainPumpActivities):
                     await self._report(wallet, epoch, look)
                     reported_at = began
                 await asyncio.sleep(_LEAST_PAUSE_S)
-                if not busy:
-                    pause_s = max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began))
-                    announced = await wakeup.wait(min(_LONGEST_PAUSE_S, pause_s))
+                pause_s = max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began))
+                until, announced = now() + min(_LONGEST_PAUSE_S, pause_s), False
+                while not announced and (left_s := until - now()) > 0:
+                    announced = await wakeup.wait(min(left_s, _LEAST_PAUSE_S) if busy else left_s)
+                    busy = busy and await self._waker.wake(look.tip.height)
 
     async def _look(self, wallet: str) -> tuple[Chain, Look]:
         async with borrowed(self._pool) as conn:

@@ -32,6 +32,8 @@ FEW_ADDRESSES = 1_000
 MOST_S = 60.0
 """The goal for a crowd: from its block to the last credit."""
 MOST_SLOWER = 1.5
+BYSTANDERS = 16
+"""So many users pay each other and get no deposits; all others do."""
 PAYMENTS_PER_S = 10
 PAYMENT_MSAT = 1000
 _AMOUNT_SAT = 20_000
@@ -79,10 +81,11 @@ class Bank:
     def __init__(self, servers: Servers, people: People) -> None:
         self.servers, self.people = servers, people
         self.outsider = Outsider(servers)
+        self.bystanders, self.payees = people.everybody[:BYSTANDERS], people.everybody[BYSTANDERS:]
 
     async def crowd(self, size: int) -> Crowd:
         """Payments to so many addresses."""
-        owners = await list_owners(self.servers, self.people, size)
+        owners = await list_owners(self.servers, self.payees, size)
         sent = await asyncio.to_thread(self.outsider.sign, [(address, _AMOUNT_SAT) for address in owners])
         return Crowd(sent, owners)
 
@@ -163,7 +166,8 @@ class Lone(Contestant):
         return measured(took_ms, time.monotonic() - began)
 
     async def _deposit(self) -> list[float]:
-        bank, person = self._bank, self._bank.people.anybody()
+        bank = self._bank
+        person = random.choice(bank.payees)
         key = f"Bearer {person.key}"
         asked = await self._wire.ask("POST", "/v1/addresses", {"wallet_id": person.wallet_id}, Authorization=key)
         address = expect(asked)["address"]
@@ -175,7 +179,7 @@ class Lone(Contestant):
 
 
 class Bystander(Contestant):
-    """Payments to `@username` at a steady pace, each begun at its time whether or not the one before has ended.
+    """Payments between users without deposits, at a steady pace, each begun at its time whatever became of the last.
 
     With a crowd, they last until its last credit: once from its broadcast on, and once from its block.
     """
@@ -221,7 +225,7 @@ class Bystander(Contestant):
 
     async def _pay(self) -> None:
         wire = self._free.pop() if self._free else Wire(self._port)
-        payer, payee = random.sample(self._bank.people.everybody, 2)
+        payer, payee = random.sample(self._bank.bystanders, 2)
         to = f"@{payee.username}"
         await pay(wire, self._bank.people, payer, to, payee.number, amount_msat=PAYMENT_MSAT)
         self._free.append(wire)
@@ -279,7 +283,7 @@ def bystanders(bank: Bank, size: int) -> Contest:
 
 async def measure_memory(bank: Bank, meter: Meter, addresses: int) -> list[Fact]:
     """Megabytes with so many addresses, and how long it took to make them. bitcoind is measured after a restart."""
-    took_s = await give_addresses(bank.servers, bank.people, addresses)
+    took_s = await give_addresses(bank.servers, bank.payees, addresses)
     await eventually(bank.is_followed, "the pump to be at the tip")
     used = meter.memory_mb()
     when = f"with {addresses:,} addresses"

@@ -12,7 +12,7 @@ from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.rpc import Rpc
 from engine.domain import bech32
 from infra.bench.contest import Wrong
-from infra.bench.people import People
+from infra.bench.people import Person
 from infra.bench.servers import Servers
 from infra.local import environment
 from infra.local.bitcoin_rpc import HOT, MINER
@@ -65,14 +65,14 @@ class Outsider(Regtest):
         return [each for each in super()._unspent() if (each["txid"], each["vout"]) not in self._promised]
 
 
-async def give_addresses(servers: Servers, people: People, count: int) -> float:
-    """Make addresses until the books have so many, and give all of them to the users. Returns the seconds it took.
+async def give_addresses(servers: Servers, owners: Sequence[Person], count: int) -> float:
+    """Make addresses until the books have so many, and give all of them to these users. Returns the seconds it took.
 
     The wallet makes each of them as it makes those of the pool, so it has as much to remember. bitcoind is restarted
     before and after: meanwhile it does not wait for the disk, which would take most of the time.
     """
     began = time.monotonic()
-    wallets, accounts = zip(*[(person.wallet_id, person.account_id) for person in people.everybody], strict=True)
+    wallets, accounts = zip(*[(person.wallet_id, person.account_id) for person in owners], strict=True)
     connection = await asyncpg.connect(servers.dsn(environment.DATABASE))
     try:
         made: int = await connection.fetchval("SELECT count(*) FROM bank.addresses")
@@ -90,20 +90,20 @@ async def give_addresses(servers: Servers, people: People, count: int) -> float:
     return time.monotonic() - began
 
 
-async def list_owners(servers: Servers, people: People, count: int) -> Mapping[str, int]:
+async def list_owners(servers: Servers, owners: Sequence[Person], count: int) -> Mapping[str, int]:
     """So many addresses of these users, each with its owner's number. Raises Wrong when there are fewer."""
     connection = await asyncpg.connect(servers.dsn(environment.DATABASE))
     try:
         rows = await connection.fetch(
             "SELECT address, wallet_id FROM bank.addresses WHERE wallet_id = ANY($1) ORDER BY hd_index DESC LIMIT $2",
-            [person.wallet_id for person in people.everybody],
+            [person.wallet_id for person in owners],
             count,
         )
     finally:
         await connection.close()
     if len(rows) != count:
         raise Wrong(f"the users have {len(rows)} addresses and must have {count}")
-    numbers = {person.wallet_id: person.number for person in people.everybody}
+    numbers = {person.wallet_id: person.number for person in owners}
     return {row["address"]: numbers[row["wallet_id"]] for row in rows}
 
 
