@@ -23,9 +23,8 @@ from temporalio.service import RPCError
 from temporalio.worker import PollerBehaviorAutoscaling, UnsandboxedWorkflowRunner, Worker
 
 from activities import announcements, bootstrap, failures, metrics, registry
+from activities.chain.registry import Onchain
 from engine.clients.announcements import Announcer
-from engine.clients.bitcoind.chain import Bitcoind
-from engine.clients.bitcoind.rpc import Rpc
 from engine.contracts import queues
 from engine.contracts.converter import DATA_CONVERTER
 from engine.domain.errors import EngineError, Unavailable
@@ -67,11 +66,11 @@ async def main() -> None:
             stack.push_async_callback(channel.close)
         announcer = Announcer(settings.redis_url.get_secret_value())
         stack.push_async_callback(announcer.close)
-        rpc = Rpc(settings.bitcoind_url.get_secret_value(), settings.bitcoind_auth_file)
-        stack.push_async_callback(rpc.close)
+        onchain = Onchain(settings)
+        stack.push_async_callback(onchain.close)
         workers = [
             _payments_worker(client, pool, nodes, announcer, settings),
-            _onchain_worker(client, pool, Bitcoind(rpc, settings.hot_wallet), settings),
+            _onchain_worker(client, pool, onchain),
             *(_node_worker(client, pool, node, settings) for node in nodes),
         ]
         running = [asyncio.create_task(worker.run()) for worker in workers]
@@ -126,11 +125,11 @@ def _node_worker(client: Client, pool: Pool, node: registry.NodeClients, setting
     )
 
 
-def _onchain_worker(client: Client, pool: Pool, bitcoind: Bitcoind, settings: WorkerSettings) -> Worker:
+def _onchain_worker(client: Client, pool: Pool, onchain: Onchain) -> Worker:
     return Worker(
         client,
         task_queue=queues.ONCHAIN,
-        activities=registry.onchain_activities(client, pool, bitcoind, settings),
+        activities=registry.activities_of(*onchain.implementations(client, pool)),
         interceptors=[metrics.CountingInterceptor(), failures.FailureInterceptor()],
         activity_task_poller_behavior=PollerBehaviorAutoscaling(initial=1),
         graceful_shutdown_timeout=_NODE_GRACE,

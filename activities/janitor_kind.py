@@ -10,9 +10,7 @@ from temporalio.client import Client
 
 from engine.bank import payment, reconciliation
 from engine.bank.janitor import ACCEPTED, CASES, CORRECTIONS, DEPOSITS, PAYMENTS, RUNS, Shelf
-from engine.contracts.batch import BatchRequest, batch_start
-from engine.contracts.correction import Proposal, correction_start
-from engine.contracts.deposit import LeftAlone, deposit_again
+from engine.contracts import batch, correction, deposit
 from engine.contracts.payment import PaymentRequest, payment_start
 from engine.contracts.reconciliation import OpenCase, RunStatus, case_start
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
@@ -22,9 +20,9 @@ from engine.ledger.database import Pool, borrowed, transaction
 CALL_LIMIT = timedelta(seconds=10)
 """How long Temporal may take to answer one call."""
 
-_PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(BatchRequest)
-_PROPOSAL, _CASE = TypeAdapter(Proposal), TypeAdapter(OpenCase)
-_DEPOSIT = TypeAdapter(LeftAlone)
+_PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(batch.BatchRequest)
+_PROPOSAL, _CASE = TypeAdapter(correction.Proposal), TypeAdapter(OpenCase)
+_DEPOSIT = TypeAdapter(deposit.LeftAlone)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +63,7 @@ async def _begin_accepted(client: Client, _pool: Pool, facts: Mapping[str, Any])
     if facts["kind"] == "payment":
         await _begin(client, payment_start(_PAYMENT.validate_python(facts["request"])))
     else:
-        await _begin(client, batch_start(_BATCH.validate_python(facts["request"])))
+        await _begin(client, batch.batch_start(_BATCH.validate_python(facts["request"])))
 
 
 async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
@@ -87,7 +85,7 @@ async def _begin_correction(client: Client, _pool: Pool, facts: Mapping[str, Any
             "expires_at": facts["expires_at"],
         }
     )
-    await _begin(client, correction_start(proposal))
+    await _begin(client, correction.correction_start(proposal))
 
 
 async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
@@ -96,7 +94,9 @@ async def _begin_case(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> 
 
 
 async def _begin_deposit(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
-    await _begin(client, deposit_again(_DEPOSIT.validate_python({"deposit": facts["id"], **_without_id(facts)})))
+    await _begin(
+        client, deposit.deposit_again(_DEPOSIT.validate_python({"deposit": facts["id"], **_without_id(facts)}))
+    )
 
 
 async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:

@@ -19,18 +19,13 @@ from activities import (
     pump,
     quote,
 )
-from activities.chain import deposit, deposit_decision
-from activities.chain import pump as chain_pump
-from activities.chain.pool import PoolKeeper
-from activities.chain.wake import Waker
+from activities.deposit import decision, deposit
 from activities.reconciliation import place, reconciliation
 from activities.sending import sending
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
-from engine.clients.bitcoind.chain import Bitcoind
-from engine.clients.lnd.client import LndNode
-from engine.clients.lnd.history import LndHistory
-from engine.clients.lnd.route import LndRoutes
+from engine.clients.lnd import client as lnd
+from engine.clients.lnd import history, route
 from engine.domain.ids import NodeName
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool
@@ -42,13 +37,13 @@ class NodeClients:
 
     def __init__(self, name: NodeName, settings: NodeSettings, pool: Pool) -> None:
         self.name = name
-        self.node = LndNode(name, settings)
-        self.history = LndHistory(name, settings)
-        self.routes = LndRoutes(name, settings)
+        self.node = lnd.LndNode(name, settings)
+        self.history = history.LndHistory(name, settings)
+        self.routes = route.LndRoutes(name, settings)
         self.sending = sending.Sending(self.node, pool)
 
     @property
-    def channels(self) -> tuple[LndNode, LndHistory, LndRoutes]:
+    def channels(self) -> tuple[lnd.LndNode, history.LndHistory, route.LndRoutes]:
         """To be closed, each by itself."""
         return self.node, self.history, self.routes
 
@@ -72,7 +67,7 @@ def payment_activities(
         correction.Corrections(pool),
         janitor.Janitor(pool, client),
         deposit.Deposits(pool, chart),
-        deposit_decision.DepositDecisions(pool, chart),
+        decision.DepositDecisions(pool, chart),
     )
 
 
@@ -88,25 +83,6 @@ def node_activities(
         quote.Quotes(clients.routes),
         node.NodePositions(clients.node),
         place.PlaceReconciliations(clients.node, clients.history, pool, client),
-    )
-
-
-def onchain_activities(
-    client: Client, pool: Pool, bitcoind: Bitcoind, settings: WorkerSettings
-) -> list[Callable[..., Any]]:
-    """Those of the queue `onchain`: everything that calls bitcoind."""
-    keeper = PoolKeeper(
-        bitcoind, pool, wallet=settings.hot_wallet, size=settings.address_pool, address_type=settings.address_type
-    )
-    return activities_of(
-        chain_pump.ChainPump(
-            bitcoind,
-            pool,
-            network=settings.bitcoin_network,
-            waker=Waker(pool, client, settings.deposits_together),
-            announcements=settings.bitcoind_zmq,
-            keeper=keeper,
-        ),
     )
 
 

@@ -13,7 +13,7 @@ from workflows.policies import NODE, PUMP
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues, search_attributes
-    from engine.contracts.chain import ChainPumpActivities, ChainPumpInput
+    from engine.contracts.chain import AddressPoolActivities, AdoptionActivities, ChainPumpActivities, ChainPumpInput
 
 _PAUSE = timedelta(minutes=1)
 
@@ -27,14 +27,14 @@ class ChainPumpWorkflow:
         workflow.set_current_details(f"waiting for bitcoind, to adopt the wallet `{pump.wallet}`")
         queue = queues.ONCHAIN
         try:
-            await workflow.execute_activity_method(ChainPumpActivities.adopt_wallet, pump, task_queue=queue, **NODE)
+            await workflow.execute_activity_method(AdoptionActivities.adopt_wallet, pump, task_queue=queue, **NODE)
         except ActivityError:
             await _wait_for_mending(pump)
             workflow.continue_as_new(pump)
         workflow.set_current_details(f"following the chain for `{pump.wallet}`")
         streams = [
             workflow.start_activity_method(ChainPumpActivities.follow_chain, pump, task_queue=queue, **PUMP),
-            workflow.start_activity_method(ChainPumpActivities.tend_pool, pump, task_queue=queue, **PUMP),
+            workflow.start_activity_method(AddressPoolActivities.tend_pool, pump, task_queue=queue, **PUMP),
         ]
         await workflow.wait_condition(lambda: any(stream.done() for stream in streams))
         if any(stream.done() and stream.exception() is not None for stream in streams):

@@ -47,12 +47,8 @@ class DepositWorkflow:
     @workflow.run
     async def run(self, deposit: DepositRef) -> DepositState:
         while True:
-            self._moved = False
             state = await until_done(
-                "booking",
-                lambda: in_books(DepositActivities.advance_deposit, deposit),
-                renew=again(deposit),
-                mended=lambda: self._moved,
+                "booking", lambda: self._follow(deposit), renew=again(deposit), mended=lambda: self._moved
             )
             _show(state)
             if state.ended:
@@ -62,6 +58,11 @@ class DepositWorkflow:
             await workflow.wait_condition(lambda: self._moved)
             if grown_long() and workflow.all_handlers_finished():
                 workflow.continue_as_new(deposit)
+
+    async def _follow(self, deposit: DepositRef) -> DepositState:
+        """Each try answers the signals before it. A signal that comes meanwhile asks for another one."""
+        self._moved = False
+        return await in_books(DepositActivities.advance_deposit, deposit)
 
     @workflow.signal
     def chain_moved(self) -> None:

@@ -1,9 +1,10 @@
-"""Compares the books with every node, and opens a case for each difference, which waits until an operator explains it.
+"""Compares the books with every place, and opens a case for each difference, which waits for an operator's explanation.
 
     run ── books against themselves ─┐
-        ── each node against books ──┴─ stored ── a case for each new difference ── waits for an operator's `resolve`
+        ── each node against books ──┤
+        ── hot wallet against books ─┴─ stored ── a case for each new difference ── waits for an operator's `resolve`
 
-A run only reads. When a node is away, only its part of the run ends: the next run comes within the hour.
+A run only reads. When a place is away, only its part of the run ends: the next run comes within the hour.
 """
 
 import asyncio
@@ -20,8 +21,11 @@ from workflows.policies import RECONCILE
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues, search_attributes
     from engine.contracts.reconciliation import (
+        HOT,
         BooksCheck,
         CaseResolution,
+        ChainComparison,
+        ChainReconciliationActivities,
         Finding,
         FindingKind,
         NodeComparison,
@@ -61,8 +65,11 @@ class ReconciliationWorkflow:
             lambda: in_books(ReconciliationActivities.begin_run, start),
             renew=again(reconcile),
         )
-        workflow.set_current_details(f"comparing {', '.join(plan.nodes) or 'nothing but the books'}")
-        comparing = asyncio.gather(*(_compare_node(node, reconcile) for node in plan.nodes))
+        places = ", ".join([*plan.nodes, *plan.wallets])
+        workflow.set_current_details(f"comparing {places or 'nothing but the books'}")
+        comparing = asyncio.gather(
+            *(_compare_node(node, reconcile) for node in plan.nodes), *map(_compare_chain, plan.wallets)
+        )
         of_books, of_places = await _check_books(reconcile), await comparing
         report = RunReport(
             run=run,
@@ -161,6 +168,20 @@ async def _compare_node(node: NodeName, reconcile: Reconcile) -> PlaceReport:
         )
     except ActivityError as error:
         return PlaceReport(place=node, accounts=[], findings=[_unreachable(f"asset:lnd:{node}:", node, error)])
+
+
+async def _compare_chain(wallet: str) -> PlaceReport:
+    try:
+        return await workflow.execute_activity_method(
+            ChainReconciliationActivities.compare_chain,
+            ChainComparison(wallet=wallet),
+            task_queue=queues.ONCHAIN,
+            summary=f"{wallet} against its account",
+            schedule_to_close_timeout=_AWAY_AFTER,
+            **RECONCILE,
+        )
+    except ActivityError as error:
+        return PlaceReport(place=wallet, accounts=[], findings=[_unreachable(HOT, wallet, error)])
 
 
 def _unreachable(account: str, place: str, error: ActivityError) -> Finding:

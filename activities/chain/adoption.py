@@ -1,9 +1,13 @@
 """Adopts the hot wallet: what it holds becomes the bank's capital, once, and the chain is followed from that tip on."""
 
+from temporalio import activity
+
+from activities.heartbeat import heartbeats
 from engine.bank.chain import cursor
-from engine.bank.chain.coin import SeenCoin, adopt_in_tx
+from engine.bank.chain.coin import SeenCoin, record_opening_in_tx
 from engine.clients.bitcoind.chain import Bitcoind, Coin, CoinCut
 from engine.clients.bitcoind.health import explain
+from engine.contracts.chain import AdoptionActivities, ChainPumpInput
 from engine.domain.deposit import Block
 from engine.domain.errors import Unavailable
 from engine.domain.ids import BlockHash
@@ -17,7 +21,7 @@ _REMEMBERED_BEFORE = 100
 """So many blocks below the tip are remembered from the beginning: a reorganisation may reach below the adoption."""
 
 
-class Adoption:
+class Adoption(AdoptionActivities):
     """Bound to one bitcoind. The wallet is named with each call."""
 
     def __init__(self, bitcoind: Bitcoind, pool: Pool, network: str) -> None:
@@ -25,6 +29,11 @@ class Adoption:
         self._pool = pool
         self._network = network
         self._ids = Chart()
+
+    @activity.defn
+    async def adopt_wallet(self, pump: ChainPumpInput) -> bool:
+        async with heartbeats():
+            return await self.adopt(pump.wallet)
 
     async def adopt(self, wallet: str) -> bool:
         """Book the opening. False when it was done before. Raises Unavailable while the chain moves."""
@@ -52,7 +61,7 @@ class Adoption:
         async with transaction(self._pool) as conn:
             if not await cursor.adopt_in_tx(conn, wallet, network=self._network, blocks=blocks, work=work):
                 return False
-            await adopt_in_tx(conn, [_opening(cut, coin) for coin in coins])
+            await record_opening_in_tx(conn, [_opening(cut, coin) for coin in coins])
             total_sat = Sat(sum(coin.amount_sat for coin in coins))
             posting = adopted(await self._ids.load(conn), wallet, sat_to_msat(total_sat))
             if posting is not None:

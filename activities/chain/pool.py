@@ -12,9 +12,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
+from temporalio import activity
+
+from activities.heartbeat import heartbeats
 from engine.bank.chain import address_pool
 from engine.bank.chain.address_pool import MadeAddress
 from engine.clients.bitcoind.chain import Bitcoind
+from engine.contracts.chain import AddressPoolActivities, ChainPumpInput
 from engine.domain.errors import InvariantBroken, Unavailable
 from engine.ledger.database import Pool, borrowed
 
@@ -32,7 +36,7 @@ _REACH = 144
 """A block that pays an address may lie below the tip at which the address was made, after a reorganisation."""
 
 
-class PoolKeeper:
+class PoolKeeper(AddressPoolActivities):
     """Bound to one wallet of one bitcoind. Two of them do no harm."""
 
     def __init__(self, bitcoind: Bitcoind, pool: Pool, *, wallet: str, size: int, address_type: str) -> None:
@@ -42,6 +46,12 @@ class PoolKeeper:
         self._size = size
         self._address_type = address_type
 
+    @activity.defn
+    async def tend_pool(self, pump: ChainPumpInput) -> None:
+        """As `tend`."""
+        async with heartbeats():
+            await self.tend()
+
     async def tend(self) -> None:
         """Run for ever. While bitcoind or PostgreSQL is away, try again each second.
 
@@ -50,10 +60,18 @@ class PoolKeeper:
         while True:
             try:
                 await self.check()
+                await self._tell(None)
                 await self._fill()
             except Unavailable as away:
                 log.warning("the pool of addresses waits: %s", away)
                 await asyncio.sleep(_PAUSE_S)
+            except InvariantBroken as broken:
+                await self._tell(str(broken.fields.get("reason") or broken.code))
+                raise
+
+    async def _tell(self, problem: str | None) -> None:
+        async with borrowed(self._pool) as conn:
+            await address_pool.tell_problem(conn, self._wallet, problem)
 
     async def check(self) -> None:
         """Make sure that the wallet watches every address of the books, and has seen what was paid to them.

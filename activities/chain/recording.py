@@ -66,9 +66,23 @@ class Recorder:
             rules = parse_rules((await read_current(conn, "deposits")).content)
         moved = whole or look.tip != chain.tip or look.fork != chain.tip
         asked = (waiting - known) | (unsettled | waiting if moved else set())
-        places = _Places(await self._bitcoind.look_up(sorted(asked)))
+        places = _Places(await self._look_up(asked, look))
         spends = await self._bitcoind.read_spends(sorted({each.txid for each in look.entries if not each.incoming}))
         await self._write(chain, epoch, look, _Seen(places, unsettled, spends), rules)
+
+    async def _look_up(self, txids: set[str], look: Look) -> dict[str, NodeSight]:
+        """Where these transactions are.
+
+        A wallet that was restored may not know one that our rows have. Without a transaction index bitcoind cannot say
+        then where it is: the new blocks are read for it.
+        """
+        found = await self._bitcoind.look_up(sorted(txids))
+        doubtful = [txid for txid, sight in found.items() if sight.kind is SightKind.GONE and not sight.known]
+        if doubtful:
+            hashes = [block.hash for block in look.blocks]
+            mined = await self._bitcoind.find_in_blocks(doubtful, hashes)
+            found |= {txid: NodeSight(kind=SightKind.MINED, block=block) for txid, block in mined.items()}
+        return found
 
     async def _write(self, chain: Chain, epoch: int, look: Look, seen: _Seen, rules: DepositRules) -> None:
         places = seen.places
@@ -90,6 +104,7 @@ class Recorder:
             )
             await sighting.record_in_tx(conn, outputs, watched, rules=rules, alone_at_most=ALONE_AT_MOST)
             await coin.record_in_tx(conn, coins, spends, unmined=sorted(lost - gone), gone=sorted(gone))
+        async with transaction(self._pool) as conn:  # its rows are locked in an order of their own
             await due.finish_shared_in_tx(conn, look.tip.height)
 
 

@@ -15,6 +15,10 @@ _MOST = 20_000
 _SIDE_BY_SIDE = 16
 _TOLD_AGAIN_AFTER_S = 20
 """How long a workflow that was told has to book its step before it is told again."""
+_PAGES_AT_ONCE = 4
+"""So many pages are booked at a time. More would keep payments from the connections to PostgreSQL, and wait there."""
+_SLOW_AFTER_S = 5
+"""A page that takes longer no longer keeps the next one waiting: perhaps it waits for an operator."""
 
 
 class Waker:
@@ -26,15 +30,22 @@ class Waker:
         self._together = together
         self._told: dict[tuple[DepositId, str], float] = {}
 
-    async def wake(self, tip_height: int) -> None:
-        """Wake the workflows of all that is due. Returns when Temporal has accepted them. A repeat is harmless."""
+    async def wake(self, tip_height: int) -> bool:
+        """Wake the workflows of what is due. Returns when Temporal has accepted them. A repeat is harmless.
+
+        True: pages are booked now, and others may have to follow.
+        """
         now = asyncio.get_running_loop().time()
+        room = _PAGES_AT_ONCE * self._together
         async with borrowed(self._pool) as conn:
-            due = await list_due(conn, tip_height, _MOST)
+            due = await list_due(conn, tip_height, _MOST, room * (1 + _TOLD_AGAIN_AFTER_S // _SLOW_AFTER_S))
         known = {(each.id, each.state): each for each in due}
         self._told = {key: at for key, at in self._told.items() if key in known and now < at + _TOLD_AGAIN_AFTER_S}
         new = [each for key, each in known.items() if key not in self._told]
-        shared = [each.id for each in new if not each.alone]
+        waiting = [each for each in new if not each.alone]
+        in_work = sum(now < at + _SLOW_AFTER_S for key, at in self._told.items() if not known[key].alone)
+        chosen = waiting[: max(0, room - in_work)]
+        shared = [each.id for each in sorted(chosen, key=lambda each: each.account_id or "")]
         gate = asyncio.Semaphore(_SIDE_BY_SIDE)
 
         async def one(each: Due) -> None:
@@ -53,4 +64,5 @@ class Waker:
             *(one(each) for each in new if each.alone),
             *(page(shared[at : at + self._together]) for at in range(0, len(shared), self._together)),
         )
-        self._told |= {(each.id, each.state): now for each in new}
+        self._told |= {(each.id, each.state): now for each in (*chosen, *(each for each in new if each.alone))}
+        return in_work + len(chosen) > 0

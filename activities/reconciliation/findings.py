@@ -41,6 +41,17 @@ def place_moving(node: str, accounts: list[AccountComparison]) -> Finding:
     )
 
 
+def wallet_moving(wallet: str, account: AccountComparison) -> Finding:
+    """A wallet of bitcoind of which no two cuts agreed."""
+    return Finding(
+        kind=FindingKind.PLACE_MOVING,
+        account=account.account,
+        subject=wallet,
+        amount_msat=0,
+        detail=f"{wallet} was never at rest for the length of a cut; the last one: {account.difference_msat:,} msat",
+    )
+
+
 def broken_rules(messages: Sequence[str]) -> list[Finding]:
     """One finding for each rule and subject. Amounts do not name it: they may change with every payment."""
     found: dict[str, Finding] = {}
@@ -52,7 +63,7 @@ def broken_rules(messages: Sequence[str]) -> list[Finding]:
 
 
 def loose_hold(kind: FindingKind, loose: Loose) -> Finding:
-    """A hold or a cancellation that nothing in the bank explains."""
+    """A hold, a deposit or a cancellation that nothing in the bank explains."""
     suspect = Suspect(kind="reference", ref=loose.ref, amount_msat=loose.amount_msat, detail=loose.detail)
     detail = f"{loose.ref}: {loose.amount_msat:,} msat {loose.detail}"
     return Finding(kind=kind, account=BOOKS, subject=loose.ref, amount_msat=0, detail=detail, suspects=[suspect])

@@ -48,7 +48,7 @@ class PlaceReconciliations(PlaceReconciliationActivities):
             async with self._pool.acquire() as conn:
                 window = await lookback.read_window(conn, self._lnd.name)
                 agreed = await agreement.list_agreed_channels(conn, self._lnd.name)
-                explained = await lookback.list_explained(conn, self._lnd.name)
+                explained = await lookback.list_explained(conn, f"asset:lnd:{self._lnd.name}:")
             seen = await self._looker.look_often(window.since, agreed, explained)
             if seen.left and not seen.moving and window.since_explained < window.since:
                 seen = await self._looker.look_often(window.since_explained, agreed, [])

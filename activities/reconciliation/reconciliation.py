@@ -11,6 +11,8 @@ from temporalio import activity
 from activities.heartbeat import heartbeats
 from activities.reconciliation.findings import as_case, broken_rules, loose_hold, open_case
 from engine.bank.audit import Act, record_in_tx
+from engine.bank.chain.check import list_loose_deposits, list_not_as_booked
+from engine.bank.chain.cut import list_wallets
 from engine.bank.limit import prune_counters_in_tx
 from engine.bank.reconciliation import (
     begin_in_tx,
@@ -55,10 +57,10 @@ class Reconciliations(ReconciliationActivities):
     async def begin_run(self, start: RunStart) -> RunPlan:
         async with transaction(self._pool) as conn:
             begun = await begin_in_tx(conn, start.run, start.workflow_id)
-            nodes = await list_nodes(conn)
+            plan = RunPlan(nodes=await list_nodes(conn), wallets=await list_wallets(conn))
             if begun and start.asked_by is not None:
                 await record_in_tx(conn, _act("reconciliation.start", start.run, start.asked_by, start.key_id))
-        return RunPlan(nodes=nodes)
+        return plan
 
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:
@@ -71,11 +73,16 @@ class Reconciliations(ReconciliationActivities):
             broken = await checks.find_broken_rules(conn)
             holds, payments = await list_loose_holds(conn)
             overdue = await list_overdue_cancellations(conn, timedelta(seconds=check.stuck_after_s))
+            incoming, deposits = await list_loose_deposits(conn)
+            not_as_booked = await list_not_as_booked(conn)
         return [
             *broken_rules(broken),
             *(loose_hold(FindingKind.HOLD_WITHOUT_PAYMENT, each) for each in holds),
             *(loose_hold(FindingKind.PAYMENT_WITHOUT_HOLD, each) for each in payments),
             *(loose_hold(FindingKind.CANCELLATION_OVERDUE, each) for each in overdue),
+            *(loose_hold(FindingKind.HOLD_WITHOUT_DEPOSIT, each) for each in incoming),
+            *(loose_hold(FindingKind.DEPOSIT_WITHOUT_HOLD, each) for each in deposits),
+            *(loose_hold(FindingKind.DEPOSIT_NOT_AS_BOOKED, each) for each in not_as_booked),
         ]
 
     async def _prune_counters(self) -> None:

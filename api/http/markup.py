@@ -6,6 +6,7 @@ import html
 import io
 from functools import lru_cache
 from string import Template
+from typing import Any
 
 import segno
 
@@ -47,7 +48,8 @@ def qr_file(uri: str) -> bytes:
 @lru_cache(maxsize=1_024)
 def _drawn(pieces: tuple[str, ...], *, inline: bool) -> str:
     """An SVG. Drawing one takes 5 to 12 ms, so codes are cached."""
-    code = segno.make([(piece, None) for piece in pieces], error="l", micro=False)
+    segments: Any = [(piece, None) for piece in pieces]  # each in the encoding that is smallest for it
+    code = segno.make(segments, error="l", micro=False)
     if inline:
         return str(code.svg_inline(border=2, omitsize=True, svgclass=None, lineclass=None))
     file = io.BytesIO()

@@ -4,7 +4,8 @@
     POST /pay/<name>             makes the invoice and redirects to its page, so a reload makes no second invoice
     GET  /pay/<name>/<hash>      the invoice as a QR code, until it is paid or has expired
 
-`tip_page.py` writes the pages.
+Both pages also show the user's current address for payments on chain, and the second one offers both ways in one QR
+code. `tip_page.py` writes the pages.
 """
 
 import re
@@ -15,7 +16,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from api.access import get_resources
 from api.http.form import read_form
-from api.public import tip_page
+from api.public import tip_offer, tip_page
+from api.service.address.tip import find_tip_address
 from api.service.invoice.node import InvoiceOrder
 from api.service.invoice.payee import EXPIRY_S, MAX_RECEIVED_MSAT, MIN_RECEIVED_MSAT, find_payee, strangers_memo
 from api.service.invoice.public import make_for_public, show_for_public
@@ -34,7 +36,9 @@ Res = Annotated[Resources, Depends(get_resources)]
 async def show_form(resources: Res, username: str) -> HTMLResponse:
     """The user's page."""
     payee = await find_payee(resources, username)
-    return tip_page.form_page(payee, domain=resources.settings.domain, public_url=resources.settings.public_url)
+    on_chain = tip_offer.beside_form(await find_tip_address(resources, payee))
+    settings = resources.settings
+    return tip_page.form_page(payee, domain=settings.domain, public_url=settings.public_url, on_chain=on_chain)
 
 
 @router.post("/pay/{username}")
@@ -57,7 +61,8 @@ async def show_invoice(resources: Res, username: str, payment_hash: str) -> HTML
     """The invoice, or how it ended."""
     payee = await find_payee(resources, username)
     invoice, _preimage = await show_for_public(resources, payee.account_id, payment_hash)
-    return tip_page.invoice_page(payee.name, invoice)
+    on_chain = await find_tip_address(resources, payee) if invoice.status == "open" else None
+    return tip_page.invoice_page(payee.name, invoice, tip_offer.beside_invoice(invoice, on_chain))
 
 
 def _amount(text: str) -> Msat:

@@ -16,6 +16,7 @@ from fastapi.routing import APIRoute
 
 from api.http.errors import in_public_words
 from api.http.markup import Markup, filled, qr_code, source
+from api.public.tip_offer import Offer
 from api.service.invoice.answer import InvoiceOut
 from api.service.invoice.payee import MIN_RECEIVED_MSAT, Payee
 from engine.domain.errors import EngineError
@@ -65,18 +66,19 @@ _FORM = Template(f"""<form method="post">
 <input id="memo" name="memo" maxlength="{COMMENT_LENGTH}">
 <button>Show the invoice</button></form>
 <p>Or pay <strong>$address</strong> from your wallet:</p>
-$qr""")
+$qr
+$on_chain""")
 _OPEN = Template("""<p data-verify="$verify" data-left-ms="$left_ms">$amount sat</p>
 <p role="status">Waiting for the payment.</p>$warning
-<a href="lightning:$bolt11">$qr</a><p><code>$bolt11</code></p>""")
+<a href="$uri">$qr</a><p><a href="lightning:$bolt11"><code>$bolt11</code></a></p>$on_chain""")
 _ENDED = Template("""<p>$amount sat</p><p role="status">$sentence</p><p><a href="/pay/$name">Pay again</a></p>""")
 _WARNING = Template("""<p>$sentence</p>""")
 _REFUSED = Template("""<p role="status">$sentence</p>""")
 _RELOAD = f'<noscript><meta http-equiv="refresh" content="{_LOOK_EVERY_S}"></noscript>'
 _ENDS = {
     "settled": "Paid. Thank you!",
-    "expired": "This invoice has expired; nothing was paid.",
-    "cancelled": "This invoice was cancelled; nothing was paid.",
+    "expired": "This invoice has expired; nothing was paid over Lightning.",
+    "cancelled": "This invoice was cancelled; nothing was paid over Lightning.",
 }
 
 
@@ -100,7 +102,7 @@ class PageRoute(APIRoute):
         return answer
 
 
-def form_page(payee: Payee, *, domain: str, public_url: str) -> HTMLResponse:
+def form_page(payee: Payee, *, domain: str, public_url: str, on_chain: Markup) -> HTMLResponse:
     """The user's page, where a payer says how much."""
     content = filled(
         _FORM,
@@ -108,25 +110,28 @@ def form_page(payee: Payee, *, domain: str, public_url: str) -> HTMLResponse:
         min_sat=str(msat_to_sat_floor(MIN_RECEIVED_MSAT)),
         max_sat=str(msat_to_sat_floor(payee.most_msat)),
         qr=qr_code(write_lnurl(public_url + address_path(payee.name))),
+        on_chain=on_chain,
     )
     return _page(payee.name, content)
 
 
-def invoice_page(name: str, invoice: InvoiceOut) -> HTMLResponse:
+def invoice_page(name: str, invoice: InvoiceOut, offer: Offer) -> HTMLResponse:
     """The invoice to pay, or how it ended."""
     amount = f"{msat_to_sat_floor(Msat(invoice.amount_msat or 0)):,}"
     if invoice.status in _ENDS:
         return _page(name, filled(_ENDED, amount=amount, name=name, sentence=_ENDS[invoice.status]))
-    return _page(name, _waiting(name, invoice, amount), head=Markup(_RELOAD))
+    return _page(name, _waiting(name, invoice, amount, offer), head=Markup(_RELOAD))
 
 
-def _waiting(name: str, invoice: InvoiceOut, amount: str) -> Markup:
+def _waiting(name: str, invoice: InvoiceOut, amount: str, offer: Offer) -> Markup:
     return filled(
         _OPEN,
         amount=amount,
         warning=Markup("") if invoice.warning is None else filled(_WARNING, sentence=invoice.warning.detail),
         bolt11=invoice.bolt11,
-        qr=qr_code(invoice.bolt11),
+        uri=offer.uri,
+        qr=offer.qr,
+        on_chain=offer.on_chain,
         left_ms=str((invoice.expires_at - datetime.now(UTC)) // timedelta(milliseconds=1)),
         verify=f"/lnurlp/{name}/verify/{invoice.payment_hash}",
     )

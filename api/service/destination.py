@@ -48,7 +48,7 @@ class Resolved:
     """What a destination names: an invoice, a wallet of the bank, or both for an invoice of the bank."""
 
     text: str
-    """The destination as text: invoice, LNURL and lightning address in lower case, `@name` or `wallet:<id>` as given."""
+    """The destination as text: invoices, LNURLs and addresses in lower case, `@name` or `wallet:<id>` as given."""
     invoice: bolt11.Bolt11 | None = None
     known: OwnInvoice | None = None
     """The row of an invoice of the bank, in place of the parsed invoice."""

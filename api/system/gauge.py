@@ -51,6 +51,8 @@ def _of_chains(figures: Figures) -> Iterator[Metric]:
     yield _gauge("chain_report_age_seconds", "Since the pump last reported.", "wallet", ages)
     reasons = {chain.problem: 1 for chain in chains if chain.problem is not None}
     yield _gauge("chain_problem", "1 while bitcoind cannot be followed, by reason.", "reason", reasons)
+    if chains:
+        yield GaugeMetricFamily("millrace_address_pool", "Addresses that are ready.", value=figures.ready_addresses)
 
 
 def _of_deposits(figures: Figures) -> Iterator[Metric]:

@@ -1,4 +1,4 @@
-"""The door of on-chain addresses. The use cases are in api/service/address/address.py."""
+"""The door of on-chain addresses. The use cases are in api/service/address."""
 
 from typing import Annotated
 
@@ -12,7 +12,7 @@ from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.markup import qr_file
 from api.http.paging import Page, Paging, page_of, position
 from api.service.address import address as addresses
-from api.service.address.address import AddressOrder
+from api.service.address import read
 from api.service.address.answer import AddressOut
 from api.service.auth import Caller
 from api.service.resources import Resources
@@ -22,8 +22,6 @@ Receive = Annotated[Caller, Depends(needs("receive"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Key = Annotated[str | None, Depends(optional_key)]
 Res = Annotated[Resources, Depends(get_resources)]
-
-SVG = "image/svg+xml"
 
 
 class NewAddressIn(Content):
@@ -59,7 +57,7 @@ async def make_address(
 
     A wallet with very many addresses that nobody has paid gets its oldest unpaid address again.
     """
-    order = AddressOrder(**body.content.model_dump())
+    order = addresses.AddressOrder(**body.content.model_dump())
     made = await addresses.make_address(resources, caller, order, key=key, body_hash=body.hash)
     if made.is_replay:
         mark_replayed(response)
@@ -70,23 +68,23 @@ async def make_address(
 async def list_addresses(caller: Read, resources: Res, paging: Annotated[Paging, Query()]) -> Page[AddressOut]:
     """Scope: `read`. Newest first."""
     name = f"addresses {caller.account_id}"
-    found = await addresses.list_addresses(resources, caller, after=position(paging, name), limit=paging.limit)
+    found = await read.list_addresses(resources, caller, after=position(paging, name), limit=paging.limit)
     return page_of(found, name)
 
 
 @router.get("/v1/addresses/{address}", summary="Show an address", responses=problems("forbidden", "not_found"))
 async def show_address(caller: Read, resources: Res, address: PathId) -> AddressOut:
     """Scope: `read`."""
-    return await addresses.show_address(resources, caller, address)
+    return await read.show_address(resources, caller, address)
 
 
 @router.get(
     "/v1/addresses/{address}/qr.svg",
     summary="Draw an address as a QR code",
-    responses={200: {"content": {SVG: {"schema": {"type": "string"}}}}, **problems("forbidden", "not_found")},
-    response_class=Response,
+    responses=problems("forbidden", "not_found"),
+    response_class=Response,  # generators of clients know no SVG: its content is not described
 )
 async def draw_address(caller: Read, resources: Res, address: PathId) -> Response:
-    """Scope: `read`. The QR code of its payment URI, as SVG."""
-    found = await addresses.show_address(resources, caller, address)
-    return Response(qr_file(found.bip21), media_type=SVG)
+    """Scope: `read`. The QR code of its payment URI, as SVG (`image/svg+xml`)."""
+    found = await read.show_address(resources, caller, address)
+    return Response(qr_file(found.bip21), media_type="image/svg+xml")

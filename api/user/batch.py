@@ -27,7 +27,7 @@ class BatchItemIn(Content):
     """Whom to pay, and how much."""
 
     destination: DestinationText = Field(
-        description="`@username` (also as our lightning address), `wallet:<id>`, or an invoice of this bank."
+        description="`@username` (also as our lightning address), `wallet:<id>`, or an invoice or address of this bank."
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required if the destination names no amount.")
     memo: Memo | None = None

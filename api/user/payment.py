@@ -29,7 +29,8 @@ class NewPaymentIn(Content):
     wallet_id: Id
     destination: DestinationText = Field(
         description="A BOLT 11 invoice (also `lightning:…`, BIP 21 with `lightning=`), `name@domain`, an LNURL, "
-        "`@username`, `wallet:<id>`, or, where the bank allows it, a node's public key (keysend)."
+        "`@username`, `wallet:<id>`, an on-chain address of a user of this bank (also as `bitcoin:…`), or, where the "
+        "bank allows it, a node's public key (keysend)."
     )
     amount_msat: AmountMsat | None = Field(default=None, description="Required if the destination names no amount.")
     max_fee_msat: Annotated[int, Field(ge=0, le=MAX_AMOUNT_MSAT)] | None = Field(

@@ -49,12 +49,32 @@ async def read_window(conn: Connection, node: NodeName) -> Window:
     return Window(**row)
 
 
-async def list_explained(conn: Connection, node: NodeName) -> list[NewCase]:
-    """The differences on the node's accounts that stay and that an operator has explained."""
+async def read_wallet_window(conn: Connection, wallet: str) -> Window:
+    """How far a reconciliation of this wallet of bitcoind looks back."""
+    with translated():
+        row = await conn.fetchrow(
+            """WITH open AS (
+                   SELECT least(clock_timestamp(), (SELECT min(created_at) FROM bank.cases WHERE status = 'open'))
+                          - $2::interval AS since,
+                          (SELECT min(created_at) FROM bank.cases WHERE status = 'explained') - $2::interval
+                          AS explained)
+               SELECT greatest(c.adopted_at, o.since) AS since,
+                      greatest(c.adopted_at, least(o.since, o.explained)) AS since_explained, c.adopted_at
+                 FROM bank.chains c, open o WHERE c.wallet = $1""",
+            wallet,
+            _LOOK_BACK,
+        )
+    if row is None:
+        raise LookupError(wallet)
+    return Window(**row)
+
+
+async def list_explained(conn: Connection, accounts: str) -> list[NewCase]:
+    """The differences that stay and that an operator has explained, on the accounts whose codes begin like this."""
     with translated():
         rows = await conn.fetch(
             """SELECT kind, account, subject, amount_msat, detail, suspects FROM bank.cases
                 WHERE status = 'explained' AND amount_msat <> 0 AND starts_with(account, $1) ORDER BY created_at, id""",
-            f"asset:lnd:{node}:",
+            accounts,
         )
     return [NewCase(**row) for row in rows]

@@ -17,18 +17,26 @@ class ChainPumpInput:
     wallet: str
 
 
-class ChainPumpActivities(ABC):
-    """Long activities, on the queue `onchain`. They end only when cancelled, or when bitcoind cannot be followed."""
+class AdoptionActivities(ABC):
+    """Runs on the queue `onchain`."""
 
     @activity.defn
     @abstractmethod
     async def adopt_wallet(self, pump: ChainPumpInput) -> bool:
         """Book what is in the wallet as capital, once for ever. Returns whether this call did it."""
 
+
+class ChainPumpActivities(ABC):
+    """A long activity, on the queue `onchain`. It ends only when cancelled, or when bitcoind cannot be followed."""
+
     @activity.defn
     @abstractmethod
     async def follow_chain(self, pump: ChainPumpInput) -> None:
         """Write down blocks and deposits as bitcoind shows them, and start the workflows that move deposits on."""
+
+
+class AddressPoolActivities(ABC):
+    """A long activity, on the queue `onchain`. It ends only when cancelled, or when bitcoind is away."""
 
     @activity.defn
     @abstractmethod

@@ -2,13 +2,14 @@
 
     difference = books − place − in flight     per asset account; 0, or somebody must say why
 
-What is in flight is named item by item. A place is a Lightning node; a bitcoind wallet would give the same report.
+What is in flight is named item by item. A place is a Lightning node or a wallet of bitcoind.
 Nothing here moves money: a difference ends with an operator's explanation.
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final
 
 from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
@@ -17,6 +18,9 @@ from engine.contracts import queues, search_attributes, workflow_ids
 from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import AccountId, CaseId, NodeName, ReconciliationId
 from engine.domain.money import Msat, msat_to_sat_floor
+
+HOT: Final = "asset:hot"
+"""The account of the wallet of bitcoind."""
 
 
 class RunStatus(StrEnum):
@@ -47,6 +51,12 @@ class FindingKind(StrEnum):
     CHANNEL_CLOSED = "channel_closed"
     COMMITMENT_FEE_CHANGED = "commitment_fee_changed"
     CHANNEL_PART = "channel_part"
+    COIN_SPENT = "coin_spent"
+    COIN_NOT_IN_BOOKS = "coin_not_in_books"
+    COIN_WITHOUT_KEY = "coin_without_key"
+    HOLD_WITHOUT_DEPOSIT = "hold_without_deposit"
+    DEPOSIT_WITHOUT_HOLD = "deposit_without_hold"
+    DEPOSIT_NOT_AS_BOOKED = "deposit_not_as_booked"
     PLACE_UNREACHABLE = "place_unreachable"
     PLACE_MOVING = "place_moving"
 
@@ -140,9 +150,10 @@ class RunStart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """What the run must look at: the nodes that are in the books."""
+    """What the run must look at: the nodes and the wallets of bitcoind that are in the books."""
 
     nodes: list[NodeName]
+    wallets: list[str] = field(default_factory=list[str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +169,13 @@ class NodeComparison:
 
     node: NodeName
     stuck_after_s: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainComparison:
+    """Compare a wallet of bitcoind with its account."""
+
+    wallet: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +240,7 @@ class ReconciliationActivities(ABC):
     @activity.defn
     @abstractmethod
     async def check_books(self, check: BooksCheck) -> list[Finding]:
-        """Close the books, check every rule, and look for holds without payments and for overdue cancellations."""
+        """Close the books and check every rule. Look for payments and deposits that their postings contradict."""
 
     @activity.defn
     @abstractmethod
@@ -242,6 +260,15 @@ class PlaceReconciliationActivities(ABC):
     @abstractmethod
     async def compare_node(self, comparison: NodeComparison) -> PlaceReport:
         """Compare the node's accounts with the node at one moment, and name what is in flight and what differs."""
+
+
+class ChainReconciliationActivities(ABC):
+    """The side of bitcoind: runs on the queue `onchain`, and reads only."""
+
+    @activity.defn
+    @abstractmethod
+    async def compare_chain(self, comparison: ChainComparison) -> PlaceReport:
+        """Compare the wallet's coins with its account at one tip, and name what is in flight and what differs."""
 
 
 def case_start(case: OpenCase) -> WorkflowStart[CaseResolution]:

@@ -6,7 +6,6 @@ parameters are read in any case, because a QR code in upper case is smaller.
 
 import re
 from dataclasses import dataclass
-from urllib.parse import quote, unquote
 
 from engine.domain.errors import Invalid
 from engine.domain.money import MAX_AMOUNT_MSAT, Sat, msat_to_sat_floor
@@ -17,6 +16,10 @@ _SAT_PER_BTC = 10**_PLACES
 _AMOUNT = re.compile(r"([0-9]{1,8})(?:\.([0-9]{1,8}))?")
 _PAYABLE = ("amount", "lightning")
 _KNOWN = (*_PAYABLE, "label", "message")
+
+_UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+"""Characters that a URI holds as they are (RFC 3986)."""
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +64,7 @@ def read_uri(text: str) -> PaymentUri:
             found[name] = value
     for name in ("label", "message"):
         if name in found:
-            found[name] = unquote(found[name])
+            found[name] = _decoded(found[name])
     return PaymentUri(address=address, **found)
 
 
@@ -71,7 +74,7 @@ def write_uri(
     """The URI. `lightning` comes last, so that `qr_pieces` finds two long runs of capitals."""
     parameters = [
         *([] if amount_sat is None else [f"amount={btc_text(amount_sat)}"]),
-        *([] if label is None else [f"label={quote(label, safe='')}"]),
+        *([] if label is None else [f"label={_encoded(label)}"]),
         *([] if lightning is None else [f"lightning={lightning}"]),
     ]
     return SCHEME + address + ("?" + "&".join(parameters) if parameters else "")
@@ -93,6 +96,16 @@ def qr_pieces(uri: str) -> tuple[str, ...]:
     middle, lightning, invoice = (query_mark + query).partition("lightning=")
     pieces = (head.upper(), middle + lightning, invoice.upper())
     return tuple(piece for piece in pieces if piece)
+
+
+def _encoded(text: str) -> str:
+    return "".join(chr(byte) if byte in _UNRESERVED else f"%{byte:02X}" for byte in text.encode())
+
+
+def _decoded(text: str) -> str:
+    """What is no UTF-8 is replaced: it is for people to read."""
+    raw = _ESCAPED.sub(lambda found: bytes.fromhex(found[1].decode()), text.encode())
+    return raw.decode(errors="replace")
 
 
 def _invalid(detail: str) -> Invalid:

@@ -51,8 +51,12 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
         "Stop the workers and restore the right wallet. Deposits to these addresses are not seen until then.",
     ),
     "other_network": (
-        "bitcoind is on another network or another chain than the books.",
+        "bitcoind is on another network than the bank.",
         "Connect the worker to the right bitcoind. Nothing is booked from this one.",
+    ),
+    "other_chain": (
+        "bitcoind has none of the blocks that the bank remembers.",
+        "Connect the worker to the right bitcoind. If it is the right one, follow the runbook of deep reorganisations.",
     ),
     "pruned": (
         "bitcoind has pruned blocks that must be read again.",
@@ -63,9 +67,9 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
         "Check its peers and its clock, and wait until it has caught up.",
     ),
     "too_old": ("This version of bitcoind is not supported.", "Upgrade bitcoind to version 28 or newer."),
-    "too_deep": (
-        "A reorganisation reaches deeper than the blocks that the pump remembers.",
-        "Follow the runbook of deep reorganisations, then ask for a rescan from below the fork.",
+    "bitcoind_unforeseen": (
+        "bitcoind has answered with an error that the bank does not know.",
+        "Read the failed activity of the pump's workflow in the Temporal UI, and report the error.",
     ),
 }
 _UNKNOWN = ("bitcoind cannot be followed.", "Read the pump's workflow in the Temporal UI and the worker's log.")

@@ -19,7 +19,7 @@ Several postings in one transaction lock their accounts in the order of the call
 Postgres then ends one of them (Unavailable: repeat the whole transaction).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -35,6 +35,18 @@ _POST = """SELECT transfer_id, fresh FROM ledger.post(
 _POST_BATCH = """SELECT transfer_id, fresh, state, message, detail
     FROM ledger.post_batch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20,
                            $21)"""
+
+_POST_ALL = """SELECT p.fresh
+    FROM unnest($1::text[], $2::bytea[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                $9::text[], $10::text[], $11::text[], $12::date[], $13::timestamptz[], $14::bigint[], $15::text[],
+                $16::text[], $17::text[], $18::text[], $19::text[]) WITH ORDINALITY
+         AS x(ref, hash, template, phase, relates_to, accounts, amounts, actor, workflow_id, description, metadata,
+              effective_on, expires_at, counted, kinds, counts, max_kinds, windows, most, place),
+         LATERAL ledger.post(x.ref, x.hash, x.template, x.phase, x.relates_to::text[], x.accounts::bigint[],
+                             x.amounts::bigint[], x.actor, x.workflow_id, x.description, x.metadata::jsonb,
+                             x.effective_on, x.expires_at, x.counted, x.kinds::text[], x.counts::bigint[],
+                             x.max_kinds::text[], x.windows::int[], x.most::bigint[]) p
+   ORDER BY x.place"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +156,48 @@ async def post_batch_in_tx(conn: Connection, postings: Sequence[Posting]) -> lis
         else ruled(row["state"], row["message"], row["detail"])
         for row in rows
     ]
+
+
+async def post_new_all_in_tx(conn: Connection, postings: Sequence[Posting]) -> None:
+    """Book postings of any phase whose references nobody can have used, in this order and in one call: all or none.
+
+    Raises for the first that is refused, as `post_new_in_tx`. Callers that go on post inside a savepoint.
+    """
+    check_in_transaction(conn)
+    with translated():
+        rows = await conn.fetch(
+            _POST_ALL,
+            [posting.ref for posting in postings],
+            [posting.payload_hash for posting in postings],
+            [posting.template for posting in postings],
+            [posting.phase for posting in postings],
+            [_array(posting.relates_to) for posting in postings],
+            [_array(leg.account_id for leg in posting.legs) for posting in postings],
+            [_array(leg.amount_msat for leg in posting.legs) for posting in postings],
+            [posting.actor for posting in postings],
+            [posting.workflow_id for posting in postings],
+            [posting.description for posting in postings],
+            [orjson.dumps(dict(posting.metadata)).decode() for posting in postings],
+            [posting.effective_on for posting in postings],
+            [posting.expires_at for posting in postings],
+            *_columns(postings),
+        )
+    if len(rows) != len(postings):
+        raise InvariantBroken("ledger.post gave too few answers")
+    for posting, row in zip(postings, rows, strict=True):
+        if not row["fresh"]:
+            raise _not_new(posting)
+
+
+def _columns(postings: Sequence[Posting]) -> list[list[object]]:
+    """What `_counted` gives for each, side by side; lists as arrays."""
+    rows = [_counted(posting) for posting in postings]
+    return [[_array(each) if isinstance(each, list) else each for each in column] for column in zip(*rows, strict=True)]
+
+
+def _array(values: Iterable[object]) -> str:
+    """An array in PostgreSQL's own notation: `unnest` would flatten arrays of arrays. None of our values has quotes."""
+    return "{" + ",".join(f'"{value}"' for value in values) + "}"
 
 
 def _not_new(posting: Posting) -> InvariantBroken:

@@ -15,10 +15,12 @@ class ChainRow:
     network: str
     anchor_height: int
     anchor_hash: str
+    adopted_height: int
     tip_height: int
     tip_hash: str
     epoch: int
     rescan_from: int | None
+    scan_from: int | None
     problem: str | None
     report: dict[str, Any]
     reported_at: datetime
@@ -58,8 +60,9 @@ async def list_chains(conn: Connection) -> list[ChainRow]:
     """The chain of each wallet that is adopted."""
     with translated():
         rows = await conn.fetch(
-            """SELECT wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, epoch, rescan_from, problem,
-                      report, reported_at, adopted_at,
+            """SELECT wallet, network, anchor_height, anchor_hash, adopted_height, tip_height, tip_hash, epoch,
+                      rescan_from, scan_from, coalesce(problem, pool_problem) AS problem, report, reported_at,
+                      adopted_at,
                       extract(epoch FROM clock_timestamp() - reported_at)::bigint AS report_age_s
                  FROM bank.chains ORDER BY adopted_at, wallet"""
         )
@@ -78,13 +81,13 @@ async def count_addresses(conn: Connection) -> PoolFigures:
 
 
 async def count_deposits(conn: Connection) -> list[StatusFigures]:
-    """Deposits by status. Of the credited ones only those whose block does not lie deep yet."""
+    """Deposits by status, but dropped ones. Of the credited ones only those whose block does not lie deep yet."""
     with translated():
         rows = await conn.fetch(
             """SELECT status, count(*) AS count, sum(amount_sat)::bigint AS amount_sat FROM (
                    SELECT status, amount_sat FROM bank.deposits WHERE final_at IS NULL AND status = 'credited'
                    UNION ALL SELECT status, amount_sat FROM bank.deposits
-                    WHERE status IN ('pending', 'reversed', 'dropped', 'below_minimum', 'held', 'unattributed')) d
+                    WHERE status IN ('pending', 'reversed', 'below_minimum', 'held', 'unattributed')) d
                 GROUP BY status ORDER BY status"""
         )
     return [StatusFigures(**row) for row in rows]

@@ -66,6 +66,8 @@ class Figures:
     incoming_msat: int
     """The sum of all deposits that are shown as incoming."""
     receivables: Receivables
+    ready_addresses: int
+    """Addresses in the pool, which can be given."""
     held_msat: int
     """The sum of all users' holds, promised to the network."""
     rulebooks: Mapping[str, int]
@@ -89,7 +91,7 @@ SELECT -s.held FROM ledger.accounts a CROSS JOIN LATERAL ledger.sums_at(a.id, 'i
  WHERE a.code = 'liab:outbox'"""
 
 _CHAINS = """
-SELECT wallet, tip_height AS height, problem,
+SELECT wallet, tip_height AS height, coalesce(problem, pool_problem) AS problem,
        greatest(0, extract(epoch FROM clock_timestamp() - reported_at))::bigint AS report_age_s
   FROM bank.chains ORDER BY wallet"""
 
@@ -111,6 +113,8 @@ _RECEIVABLES = """
 SELECT count(*) AS count, coalesce(sum(amount_msat), 0)::bigint AS amount_msat
   FROM bank.receivables WHERE status = 'open'"""
 
+_READY_ADDRESSES = "SELECT count(*) FROM bank.addresses WHERE wallet_id IS NULL"
+
 _RULEBOOKS = "SELECT name, max(version) AS version FROM bank.rulebooks GROUP BY name ORDER BY name"
 
 
@@ -124,6 +128,7 @@ async def read_figures(conn: Connection) -> Figures:
                 deposits=[DepositFigures(**row) for row in await conn.fetch(_DEPOSITS)],
                 incoming_msat=await conn.fetchval(_INCOMING),
                 receivables=next(Receivables(**row) for row in await conn.fetch(_RECEIVABLES)),
+                ready_addresses=await conn.fetchval(_READY_ADDRESSES),
                 held_msat=await conn.fetchval(_HELD),
                 rulebooks={row["name"]: row["version"] for row in await conn.fetch(_RULEBOOKS)},
                 reconciliation=await read_reconciliation_figures(conn),

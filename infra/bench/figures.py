@@ -17,8 +17,11 @@ FOREIGN_LIMIT = 0.10
 CLIENT = "client"
 """The component that asks: never part of what an operation costs."""
 
-Measure = Literal["rate", "cpu", "p50", "p99", "p50 added"]
-"""Rates and CPU per operation, and milliseconds of one operation. *Added* is a difference, all others are ratios."""
+Measure = Literal["rate", "cpu", "p50", "p99", "p50 added", "whole"]
+"""Rates and CPU per operation, milliseconds of one operation, and the seconds until the last one of a turn has ended.
+
+*Added* is a difference, all others are ratios.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class Goal:
         """The unit after the figure."""
         if self.measure == "p50 added" or (self.beside is None and self.measure in ("p50", "p99")):
             return " ms"
+        if self.beside is None and self.measure == "whole":
+            return " s"
         return "" if self.beside is None else "×"
 
     def met_by(self, ratio: float) -> bool:
@@ -164,6 +169,7 @@ _READ: Mapping[Measure, Callable[[Turn], float | None]] = {
     "p50": lambda turn: turn.latency_ms,
     "p99": lambda turn: turn.p99_ms,
     "p50 added": lambda turn: turn.latency_ms,
+    "whole": lambda turn: turn.elapsed_s,
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from infra.bench import batch, books, flood, flow, history, idle, lightning, lnbits, pairs, people, processes
+from infra.bench import batch, books, deposits, flood, flow, history, idle, lightning, lnbits, pairs, people, processes
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
 from infra.bench.http import healthy
@@ -149,6 +149,18 @@ class Bench:
         finally:
             self._note(growth.contest(), lines)
 
+    async def deposits(self) -> None:
+        """What comes in on chain."""
+        bank = deposits.Bank(self.servers, await self.users())
+        size = deposits.QUICK if self.quick else deposits.WHOLE
+        self.say("deposits: memory with few addresses")
+        self.report.facts += await deposits.measure_memory(bank, self.meter, deposits.FEW_ADDRESSES)
+        await self.measure(deposits.lone(bank, size.lone), Pace(size.rounds, 0, (1,)))
+        self.say(f"deposits: making {size.addresses:,} addresses")
+        self.report.facts += await deposits.measure_memory(bank, self.meter, size.addresses)
+        await self.measure(deposits.crowds(bank, size.crowd), Pace(size.rounds, 0, (1,)))
+        await self.measure(deposits.bystanders(bank, size.crowd), Pace(size.rounds, deposits.ALONE_S, (1,)))
+
     async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
         """LNbits, started when it is first needed; or why it is not there."""
         if self._other is None:
@@ -174,6 +186,7 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "payments": Bench.payments,
     "batches": Bench.batches,
     "lightning": Bench.lightning,
+    "deposits": Bench.deposits,
     "flood": Bench.flood,
     "history": Bench.history,
     "standing": Bench.standing,

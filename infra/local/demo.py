@@ -9,18 +9,15 @@ import asyncio
 import secrets
 import signal
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-import httpx
 from rich.console import Console
 from rich.table import Table
 
 from infra.local.commands import ROOT
 from infra.local.demo_books import statement_table, tell_books
-from infra.local.demo_parts import DoesNotHold, Json, Line, User, expect, hold, opened, sat, until
+from infra.local.demo_chain import tell_chain
+from infra.local.demo_parts import Json, Story, User, expect, hold, opened, sat, until
 from infra.local.home import Home
 from infra.local.outside import Outside, outside
 from infra.local.parts.store import Failed
@@ -32,27 +29,10 @@ _FUNDS_MSAT = 100_000_000
 
 @dataclass
 class Demo:
-    """The story and what it has shown so far."""
+    """The steps, in order."""
 
     stack: Stack
-    console: Console
-    lines: list[Line] = field(default_factory=list)
-
-    @contextmanager
-    def step(self, title: str) -> Iterator[Line]:
-        """Show that it runs, time it, and note whether it holds. Later steps run even after one that does not."""
-        line = Line(title)
-        self.lines.append(line)
-        started = time.monotonic()
-        try:
-            with self.console.status(title):
-                yield line
-        except (DoesNotHold, httpx.HTTPError, TimeoutError, Failed) as error:
-            line.holds = False
-            line.stands = f"does not hold: {error}"
-        line.took_s = time.monotonic() - started
-        mark = "[green]✓[/]" if line.holds else "[red]✗[/]"
-        self.console.print(f"{mark} {title} [dim]{line.took_s:.1f} s[/]")
+    story: Story
 
     async def run(self) -> bool:
         """The whole story; True when every line holds."""
@@ -67,14 +47,15 @@ class Demo:
             await self._fail(alice, shop)
             await self._repeat(alice, bob)
             await self._kill_worker(alice, shop)
-            statement = await tell_books(self.step, told, alice, bob)
-            wallets = [(user.name, await user.wallet()) for user in (alice, bob)]
+            depositor = await tell_chain(self.story.step, self.stack, told, alice, bob)
+            statement = await tell_books(self.story.step, told, alice, bob)
+            wallets = [*[(user.name, await user.wallet()) for user in (alice, bob)], depositor]
         proof = await self._prove()
         self._show(wallets, statement, proof)
-        return proof.holds and all(line.holds for line in self.lines)
+        return proof.holds and all(line.holds for line in self.story.lines)
 
     async def _fund(self, alice: User, shop: Outside) -> None:
-        with self.step("an outside node pays alice's invoice") as line:
+        with self.story.step("an outside node pays alice's invoice") as line:
             invoice = await alice.invoice(_FUNDS_MSAT, "first deposit")
             await shop.pay(invoice["bolt11"])
             settled = await until(lambda: _settled(alice, f"/v1/invoices/{invoice['id']}"), "the receipt")
@@ -82,18 +63,18 @@ class Demo:
             line.moved, line.stands = sat(_FUNDS_MSAT), "settled: credited once, by its payment hash"
 
     async def _pay_inside(self, alice: User, bob: User) -> None:
-        with self.step(f"alice pays @{bob.name}") as line:
+        with self.story.step(f"alice pays @{bob.name}") as line:
             paid = expect(await alice.pay(f"@{bob.name}", amount_msat=20_000_000, memo="lunch"), 201)
             hold((paid["status"], paid["fee_msat"]) == ("settled", 0), "settled without a fee")
             line.moved, line.stands = sat(20_000_000), "settled in the ledger; no node was asked"
-        with self.step("alice pays an invoice of bob's") as line:
+        with self.story.step("alice pays an invoice of bob's") as line:
             invoice = await bob.invoice(5_000_000, "shoes")
             paid = expect(await alice.pay(invoice["bolt11"]), 201)
             hold((paid["kind"], paid["status"]) == ("internal", "settled"), "recognised as ours")
             line.moved, line.stands = sat(5_000_000), "settled in the ledger; the node's invoice is cancelled"
 
     async def _pay_outside(self, alice: User, shop: Outside) -> None:
-        with self.step("alice pays an outside invoice over Lightning") as line:
+        with self.story.step("alice pays an outside invoice over Lightning") as line:
             before = await alice.wallet()
             paid = expect(await alice.pay(await shop.invoice(30_000_000), max_fee_msat=100_000), 201)
             spent = 30_000_000 + paid["fee_msat"]
@@ -103,7 +84,7 @@ class Demo:
             line.stands = f"settled; of {sat(100_000)} held for fees the rest came back"
 
     async def _keep_quote(self, alice: User, shop: Outside) -> None:
-        with self.step("alice asks what a payment would cost, and pays it") as line:
+        with self.story.step("alice asks what a payment would cost, and pays it") as line:
             asked = {"wallet_id": alice.wallet_id, "destination": await shop.invoice(6_000_000)}
             quote = expect(await alice.call("POST", "/v1/payments/quote", asked), 200)
             hold(quote["fee_source"] == "probe", f"the way was tried, not known by {quote['fee_source']}")
@@ -113,7 +94,7 @@ class Demo:
             line.stands = f"settled; quoted by a probe: {sat(quote['fee_msat'])}"
 
     async def _pay_address(self, bob: User, shop: Outside) -> None:
-        with self.step("an outside wallet pays bob's lightning address") as line:
+        with self.story.step("an outside wallet pays bob's lightning address") as line:
             offer = expect(await bob.call("GET", f"/.well-known/lnurlp/{bob.name}"), 200)
             query = {"amount": "4000000", "comment": "for the music"}
             asked = expect(await bob.http.get(offer["callback"], params=query), 200)
@@ -122,7 +103,7 @@ class Demo:
             line.moved, line.stands = sat(4_000_000), "settled; the payer can verify it (LUD-21)"
 
     async def _withdraw_link(self, alice: User, shop: Outside) -> None:
-        with self.step("ten wallets claim a withdraw link of alice's, good for one, at once") as line:
+        with self.story.step("ten wallets claim a withdraw link of alice's, good for one, at once") as line:
             body = {"wallet_id": alice.wallet_id, "amount_msat": 2_000_000, "memo": "a gift"}
             link = expect(await alice.call("POST", "/v1/withdraw-links", body), 201)
             gifts = [expect(await alice.http.get(link["url"]), 200) for _ in range(10)]
@@ -135,7 +116,7 @@ class Demo:
             line.moved, line.stands = f"{sat(2_000_000)}, once", "one was paid; nine were told that it is used"
 
     async def _fail(self, alice: User, shop: Outside) -> None:
-        with self.step("alice pays an invoice that its payee has cancelled") as line:
+        with self.story.step("alice pays an invoice that its payee has cancelled") as line:
             before = await alice.wallet()
             held = await shop.hold_invoice(10_000_000)
             await shop.cancel(held.payment_hash)
@@ -145,7 +126,7 @@ class Demo:
             line.moved, line.stands = "0 sat", f"failed ({failed['failure']['code']}); all of it came back"
 
     async def _repeat(self, alice: User, bob: User) -> None:
-        with self.step("the same request twice, as after a lost answer") as line:
+        with self.story.step("the same request twice, as after a lost answer") as line:
             key = secrets.token_hex(8)
             first = await alice.pay(f"@{bob.name}", key=key, amount_msat=1_000_000)
             again = await alice.pay(f"@{bob.name}", key=key, amount_msat=1_000_000)
@@ -154,7 +135,7 @@ class Demo:
             line.moved, line.stands = f"{sat(1_000_000)}, once", "settled; the repeat got the first answer"
 
     async def _kill_worker(self, alice: User, shop: Outside) -> None:
-        with self.step("kill -9 the worker while a payment is in flight") as line:
+        with self.story.step("kill -9 the worker while a payment is in flight") as line:
             held = await shop.hold_invoice(7_000_000)
             pending = expect(await alice.pay(held.bolt11, wait_s=0), 202)
             await until(lambda: _accepted(shop, held.payment_hash), "the HTLC to reach the payee")
@@ -169,7 +150,7 @@ class Demo:
             )
 
     async def _prove(self) -> Proof:
-        with self.step("books against nodes") as line:
+        with self.story.step("books against nodes") as line:
             proof = await prove(self.stack)
             hold(proof.holds, proof.complaint())
             line.moved, line.stands = "", "every rule of the books kept; books − nodes = 0 msat"
@@ -177,7 +158,7 @@ class Demo:
 
     def _show(self, wallets: list[tuple[str, Json]], statement: Json | None, proof: Proof) -> None:
         story = Table("", "step", "what moved", "where it stands", "took", title="What happened")
-        for line in self.lines:
+        for line in self.story.lines:
             mark = "[green]✓[/]" if line.holds else "[red]✗[/]"
             story.add_row(mark, line.step, line.moved, line.stands, f"{line.took_s:.1f} s")
         people = Table("wallet", "available", "held", title="What the users have")
@@ -190,19 +171,19 @@ class Demo:
         for column in (*people.columns[1:], *books.columns[1:], story.columns[4]):
             column.justify = "right"
         told = [statement_table(statement)] if statement else []
-        self.console.print(story, *told, people, books)
+        self.story.console.print(story, *told, people, books)
 
     def show_links(self) -> None:
         """Where to look, and what to try next."""
         told = self.stack.environment()
-        self.console.print(f"API docs      {told['MILLRACE_API_URL']}/docs", highlight=False)
-        self.console.print(f"Temporal UI   {told['MILLRACE_TEMPORAL_UI_URL']}", highlight=False)
-        self.console.print(
+        self.story.console.print(f"API docs      {told['MILLRACE_API_URL']}/docs", highlight=False)
+        self.story.console.print(f"Temporal UI   {told['MILLRACE_TEMPORAL_UI_URL']}", highlight=False)
+        self.story.console.print(
             f"Metrics       {told['MILLRACE_API_URL']}/metrics: millrace_reconciliation_status, _difference_msat, "
             "millrace_cases_open",
             highlight=False,
         )
-        self.console.print('Try next      the tour in README.md, after: eval "$(./run env)"', highlight=False)
+        self.story.console.print('Try next      the tour in README.md, after: eval "$(./run env)"', highlight=False)
 
 
 async def _settled(user: User, path: str) -> Json | None:
@@ -228,7 +209,7 @@ async def main() -> int:
     with console.status("starting the stack (15 s; the very first time LND is built, which takes minutes)"):
         stack = Stack.running() if found else await asyncio.to_thread(Stack.start, home.folder)
     try:
-        demo = Demo(stack, console)
+        demo = Demo(stack, Story(console))
         holds = await demo.run()
         demo.show_links()
         if not found and sys.stdout.isatty():

@@ -1,13 +1,17 @@
-"""What the steps of the demo are made of: a user of the bank, a line of the table, checks."""
+"""What the steps of the demo are made of: a user of the bank, the story and its lines, checks."""
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import httpx
+from rich.console import Console
+
+from infra.local.parts.store import Failed
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -61,6 +65,30 @@ class Line:
 
 Step = Callable[[str], AbstractContextManager[Line]]
 """Begins a step of this title."""
+
+
+@dataclass
+class Story:
+    """What the demo has shown so far."""
+
+    console: Console
+    lines: list[Line] = field(default_factory=list[Line])
+
+    @contextmanager
+    def step(self, title: str) -> Iterator[Line]:
+        """Show that it runs, time it, and note whether it holds. Later steps run even after one that does not."""
+        line = Line(title)
+        self.lines.append(line)
+        started = time.monotonic()
+        try:
+            with self.console.status(title):
+                yield line
+        except (DoesNotHold, httpx.HTTPError, TimeoutError, Failed) as error:
+            line.holds = False
+            line.stands = f"does not hold: {error}"
+        line.took_s = time.monotonic() - started
+        mark = "[green]✓[/]" if line.holds else "[red]✗[/]"
+        self.console.print(f"{mark} {title} [dim]{line.took_s:.1f} s[/]")
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """The two questions that every test of money and the demo end with: do the books balance, and do the nodes agree?
 
-    books − nodes = 0   for each asset account of each of the bank's nodes, to the millisatoshi
+    books − nodes = 0      for each asset account of each of the bank's nodes, to the millisatoshi
+    books − bitcoind = 0   for the hot wallet at one height, without deposits that are not booked yet
 
 Read at rest: while an HTLC is in flight a commitment fee may stand in the other of two accounts of the same node.
 """
@@ -18,6 +19,7 @@ from engine.ledger import chart
 from engine.ledger.checks import find_broken_rules
 from engine.settings import NodeSettings
 from infra.local.home import BANK
+from infra.local.hot_proof import compare_hot_wallets
 from infra.local.stack import Stack
 
 
@@ -69,6 +71,10 @@ async def prove(stack: Stack) -> Proof:
                 (chart.onchain(NodeName(name)), held.onchain_msat),
             ):
                 accounts.append(AccountProof(code, await _settled_msat(conn, code), node_msat))
+        hot = await compare_hot_wallets(conn, told["MILLRACE_BITCOIND_URL"])
+        accounts += [
+            AccountProof(each.account, each.books_msat, each.books_msat - each.difference_msat) for each in hot
+        ]
         return Proof(broken_rules=await find_broken_rules(conn), accounts=accounts)
     finally:
         await conn.close()

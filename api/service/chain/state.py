@@ -62,8 +62,12 @@ class HotWalletOut(BaseModel):
     bitcoind: BitcoindOut
     rescan_from: int | None = Field(description="A rescan from this height was asked for and is not finished.")
     pump_epoch: int = Field(description="Counts the pumps. Each start of a pump takes the next number.")
+    scan_from: int | None = Field(description="bitcoind's wallet has lost blocks, and must read them from this height.")
     adopted_at: datetime
-    anchor: BlockOut = Field(description="The tip at the adoption. A bitcoind without it is on another chain.")
+    adopted_height: int = Field(
+        description="The tip at the adoption. What the wallet had received until then is capital, and no deposit."
+    )
+    anchor: BlockOut = Field(description="The lowest block that was remembered at the adoption.")
 
 
 class PoolOut(_Shown):
@@ -76,7 +80,7 @@ class PoolOut(_Shown):
 
 
 class DepositFiguresOut(_Shown):
-    """The deposits of one status. Of the credited ones only those whose block does not lie deep yet."""
+    """The deposits of one status. Dropped ones are left out, and credited ones whose block lies deep."""
 
     status: str
     count: int
@@ -141,7 +145,9 @@ def _wallet(chain: ChainRow) -> HotWalletOut:
         ),
         rescan_from=chain.rescan_from,
         pump_epoch=chain.epoch,
+        scan_from=chain.scan_from,
         adopted_at=chain.adopted_at,
+        adopted_height=chain.adopted_height,
         anchor=BlockOut(height=chain.anchor_height, hash=chain.anchor_hash),
     )
 

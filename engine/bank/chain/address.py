@@ -17,6 +17,8 @@ from engine.ledger.database import Connection, translated
 Purpose = Literal["api", "tip"]
 """Who shows it: the account that asked for it, or the account's public page."""
 
+NONE_READY = "no_address_ready"
+"""The code of an empty pool."""
 COLUMNS = "address, wallet_id, purpose, paid, given_at AS created_at"
 """What an account sees of its address."""
 
@@ -87,7 +89,7 @@ async def find_owners(conn: Connection, addresses: Sequence[str]) -> dict[str, W
 
 def none_ready() -> Unavailable:
     """The pool is empty: bitcoind is away, or addresses are asked for faster than it makes them."""
-    return Unavailable("the pool has no address", code="no_address_ready")
+    return Unavailable("the pool has no address", code=NONE_READY)
 
 
 async def _require_open_in_tx(conn: Connection, wanted: Wanted) -> None:

@@ -44,6 +44,16 @@ async def add_made(conn: Connection, wallet: str, made: Mapping[str, int]) -> in
     return len(rows)
 
 
+async def tell_problem(conn: Connection, wallet: str, problem: str | None) -> None:
+    """Write down why no address can be made or watched, for operators. None: all is well again."""
+    await change_any(
+        conn,
+        "UPDATE bank.chains SET pool_problem = $2 WHERE wallet = $1 AND pool_problem IS DISTINCT FROM $2",
+        wallet,
+        problem,
+    )
+
+
 async def list_last(conn: Connection) -> list[MadeAddress]:
     """The address with the highest index among segwit v0 addresses, and that among taproot addresses.
 

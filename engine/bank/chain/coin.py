@@ -1,9 +1,4 @@
-"""The hot wallet's coins, what spends them, and whose deposits each descends from.
-
-    a coin                                     descends from
-    whose transaction spends coins of ours     all that its inputs descend from, and the account of its address, if any
-    whose transaction spends none              the account of its address, else `UNKNOWN`
-    that the adoption found in the wallet      nobody: it is the house's own
+"""The hot wallet's coins, what spends them, and whose deposits each descends from (`provenance.py`).
 
 A transaction never changes its inputs. So origins do not depend on blocks: a reorganisation or a replacement changes
 which coins exist and which are spent, and a coin that comes back has its origins still. Coins and spends may be
@@ -13,13 +8,11 @@ recorded in any order and any number of times. What is recorded late is carried 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.bank.chain.provenance import UNKNOWN, Family, trace
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import AccountId, Txid
 from engine.domain.money import Sat
 from engine.ledger.database import Connection, change_any, translated
-
-UNKNOWN = "unknown"
-"""The origin of a deposit that is nobody's, and of a coin whose inputs are not recorded yet."""
 
 _LONGEST_S = 60
 """The time-out of a statement over many coins; others have seconds."""
@@ -57,18 +50,15 @@ class FreeCoin:
     block_height: int | None
 
 
-async def adopt_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> int:
-    """Record the coins of the adoption, which descend from nobody. Returns how many are new; a repeat adds none."""
-    kept = [each for each in coins if each.amount_sat > 0]
-    with translated():
-        rows = await conn.fetch(
-            """INSERT INTO bank.coins(txid, vout, amount_sat, address, change, block_height, opening)
-               SELECT *, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
-               ON CONFLICT (txid, vout) DO NOTHING RETURNING txid""",
-            *_columns(kept),
-            timeout=_LONGEST_S,
-        )
-    return len(rows)
+async def record_opening_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> None:
+    """Record the coins of the adoption, which descend from nobody. A repeat adds none."""
+    await change_any(
+        conn,
+        """INSERT INTO bank.coins(txid, vout, amount_sat, address, change, block_height, opening)
+           SELECT *, true FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
+           ON CONFLICT (txid, vout) DO NOTHING""",
+        *_columns([each for each in coins if each.amount_sat > 0]),
+    )
 
 
 async def record_in_tx(
@@ -87,8 +77,8 @@ async def record_in_tx(
     """
     touched = await _leave_in_tx(conn, unmined, gone)
     seen = {(each.txid, each.vout): each for each in coins if each.amount_sat > 0}
-    new = await _see_coins_in_tx(conn, list(seen.values()))
     moved, spenders = await _see_spends_in_tx(conn, {(each.outpoint, each.txid): each for each in spends}.values())
+    new = await _see_coins_in_tx(conn, list(seen.values()))
     await _settle_in_tx(conn, touched | set(new) | moved)
     await retrace_in_tx(conn, {txid for txid, _vout in new} | spenders)
 
@@ -102,8 +92,18 @@ async def retrace_in_tx(conn: Connection, txids: Collection[str]) -> None:
     if not txids:
         return
     with translated():
-        reached = await conn.fetch(_DESCENDANTS, sorted(txids), timeout=_LONGEST_S)
-        await conn.fetch(_RETRACE, [row["txid"] for row in reached], UNKNOWN, timeout=_LONGEST_S)
+        rows = await conn.fetch(_DESCENDANTS, sorted(txids), timeout=_LONGEST_S)
+    reached = [row["txid"] for row in rows]
+    traced = trace(await _read_family_in_tx(conn, reached))
+    new = {(*outpoint, account) for outpoint, accounts in traced.items() for account in accounts}
+    with translated():
+        rows = await conn.fetch(
+            "SELECT txid, vout, account_id FROM unnest($1::text[]) r(txid) JOIN bank.coin_origins USING (txid)",
+            reached,
+            timeout=_LONGEST_S,
+        )
+    old = {(row["txid"], row["vout"], row["account_id"]) for row in rows}
+    await _write_origins_in_tx(conn, new - old, old - new)
 
 
 async def list_unlinked(conn: Connection, account: AccountId, limit: int) -> list[FreeCoin]:
@@ -191,13 +191,22 @@ async def _leave_in_tx(conn: Connection, unmined: Sequence[str], gone: Sequence[
 
 
 async def _see_coins_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> list[tuple[str, int]]:
-    """Returns those that were not recorded before."""
+    """Returns those that were not recorded before.
+
+    Left out is what the wallet had received and spent before its adoption, which a rescan lists again.
+    """
     if not coins:
         return []
     with translated():
         rows = await conn.fetch(
             """INSERT INTO bank.coins AS c (txid, vout, amount_sat, address, change, block_height)
                SELECT * FROM unnest($1::text[], $2::int[], $3::bigint[], $4::text[], $5::boolean[], $6::int[])
+                             n(txid, vout, amount_sat, address, change, block_height)
+                WHERE coalesce(n.block_height > (SELECT min(adopted_height) FROM bank.chains), true)
+                   OR EXISTS (SELECT FROM bank.addresses a WHERE a.address = n.address)
+                   OR EXISTS (SELECT FROM bank.coins k WHERE k.txid = n.txid AND k.vout = n.vout)
+                   OR EXISTS (SELECT FROM bank.coin_spends s JOIN bank.coins i ON i.txid = s.txid AND i.vout = s.vout
+                               WHERE s.spender = n.txid)
                ON CONFLICT (txid, vout) DO UPDATE SET block_height = excluded.block_height, gone = false
                 WHERE c.gone OR c.block_height IS DISTINCT FROM excluded.block_height
                RETURNING txid, vout, xmax = 0 AS is_new""",
@@ -256,41 +265,50 @@ WITH RECURSIVE reached(txid) AS (
 SELECT txid FROM reached"""
 """These transactions and all that spend their outputs, through any number of generations."""
 
-_RETRACE = """
-WITH RECURSIVE affected AS MATERIALIZED (
-    SELECT txid, vout, address FROM bank.coins WHERE txid = ANY($1) AND NOT opening),
-reached AS MATERIALIZED (SELECT unnest($1::text[]) AS txid),
-inputs AS MATERIALIZED (
-    SELECT s.spender, s.txid, s.vout FROM reached r JOIN bank.coin_spends s ON s.spender = r.txid
-      JOIN bank.coins c ON (c.txid, c.vout) = (s.txid, s.vout)),
-paid AS MATERIALIZED (
-    SELECT a.txid, a.vout, o.account_id FROM affected a JOIN bank.addresses o ON o.address = a.address
-     WHERE o.account_id IS NOT NULL
-    UNION
-    SELECT a.txid, a.vout, d.account_id FROM affected a JOIN bank.deposits d ON (d.txid, d.vout) = (a.txid, a.vout)
-     WHERE d.account_id IS NOT NULL),
-known AS MATERIALIZED (
-    SELECT txid, vout, account_id FROM paid
-    UNION
-    SELECT a.txid, a.vout, $2 FROM affected a
-     WHERE NOT EXISTS (SELECT FROM inputs i WHERE i.spender = a.txid)
-       AND NOT EXISTS (SELECT FROM paid p WHERE (p.txid, p.vout) = (a.txid, a.vout))
-    UNION
-    SELECT a.txid, a.vout, o.account_id FROM affected a JOIN inputs i ON i.spender = a.txid
-      JOIN bank.coin_origins o ON (o.txid, o.vout) = (i.txid, i.vout)
-     WHERE NOT EXISTS (SELECT FROM reached r WHERE r.txid = i.txid)),
-flow(txid, vout, account_id) AS (
-    SELECT txid, vout, account_id FROM known
-    UNION
-    SELECT a.txid, a.vout, f.account_id FROM flow f JOIN inputs i ON (i.txid, i.vout) = (f.txid, f.vout)
-      JOIN affected a ON a.txid = i.spender),
-outdated AS (
-    DELETE FROM bank.coin_origins o USING reached r
-     WHERE o.txid = r.txid
-       AND NOT EXISTS (SELECT FROM flow f WHERE (f.txid, f.vout, f.account_id) = (o.txid, o.vout, o.account_id)))
-INSERT INTO bank.coin_origins(txid, vout, account_id) SELECT txid, vout, account_id FROM flow
+
+async def _read_family_in_tx(conn: Connection, txids: Sequence[str]) -> Family:
+    """What the origins of these transactions' outputs depend on."""
+    with translated():
+        coins = await conn.fetch(_PAID, txids, timeout=_LONGEST_S)
+        inputs = await conn.fetch(_INPUTS, txids, timeout=_LONGEST_S)
+    family, of_others = Family(), set[tuple[str, int]]()
+    for row in coins:
+        family.paid[row["txid"], row["vout"]] = {row["account"], row["owner"]} - {None}
+    for row in inputs:
+        outpoint = row["txid"], row["vout"]
+        family.inputs.setdefault(row["spender"], []).append(outpoint)
+        if outpoint not in family.paid:
+            of_others.add(outpoint)
+    family.known.update(await read_origins(conn, of_others))
+    return family
+
+
+async def _write_origins_in_tx(
+    conn: Connection, new: Collection[tuple[str, int, str]], outdated: Collection[tuple[str, int, str]]
+) -> None:
+    for rows, statement in ((outdated, _FORGET), (new, _ADD)):
+        if rows:
+            columns = [list(column) for column in zip(*sorted(rows), strict=True)]
+            await change_any(conn, statement, *columns)
+
+
+_PAID = """
+SELECT c.txid, c.vout, a.account_id AS account, d.account_id AS owner
+  FROM unnest($1::text[]) r(txid) JOIN bank.coins c ON c.txid = r.txid
+  LEFT JOIN bank.addresses a ON a.address = c.address
+  LEFT JOIN bank.deposits d ON d.txid = c.txid AND d.vout = c.vout WHERE NOT c.opening"""
+
+_INPUTS = """
+SELECT s.spender, s.txid, s.vout FROM unnest($1::text[]) r(txid) JOIN bank.coin_spends s ON s.spender = r.txid
+  JOIN bank.coins c ON c.txid = s.txid AND c.vout = s.vout"""
+
+_FORGET = """
+DELETE FROM bank.coin_origins o USING unnest($1::text[], $2::int[], $3::text[]) f(txid, vout, account_id)
+ WHERE o.txid = f.txid AND o.vout = f.vout AND o.account_id = f.account_id"""
+
+_ADD = """
+INSERT INTO bank.coin_origins(txid, vout, account_id) SELECT * FROM unnest($1::text[], $2::int[], $3::text[])
 ON CONFLICT DO NOTHING"""
-"""The origins of all outputs of these transactions, from their addresses and from inputs that are not among them."""
 
 
 def _columns(

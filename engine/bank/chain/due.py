@@ -24,6 +24,16 @@ IS_DUE = """CASE
     END""".replace("{depth}", "$1 - d.block_height + 1")
 
 
+_OF_ONE_KIND = f"""(
+    SELECT d.id, d.txid, d.amount_sat, d.account_id, d.workflow_id, d.alone,
+           concat_ws(' ', d.txid, d.vout, d.sight, d.block_hash, d.hold_ref, d.conf_ref) AS state
+      FROM bank.deposits d WHERE {WATCHED} AND {IS_DUE} AND {{kind}} ORDER BY d.created_at, d.id LIMIT {{most}})"""  # noqa: S608 - constant
+
+_DUE = (
+    f"{_OF_ONE_KIND.format(kind='d.alone', most='$2')} UNION ALL {_OF_ONE_KIND.format(kind='NOT d.alone', most='$3')}"
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """A deposit that must be moved on, and the facts of its workflow."""
@@ -38,27 +48,30 @@ class Due:
     """What the chain shows and what is booked: a workflow that was told of another state must be told again."""
 
 
-async def list_due(conn: Connection, tip_height: int, limit: int) -> list[Due]:
-    """The deposits whose next step is due at this tip, the oldest first."""
+async def list_due(conn: Connection, tip_height: int, limit: int, shared_limit: int | None = None) -> list[Due]:
+    """The deposits whose next step is due at this tip, the oldest first: those alone, then those that share workflows.
+
+    At most `limit` of each kind, or `shared_limit` of the second.
+    """
     with translated():
         rows = await conn.fetch(
-            f"""SELECT d.id, d.txid, d.amount_sat, d.account_id, d.workflow_id, d.alone,
-                       concat_ws(' ', d.txid, d.vout, d.sight, d.block_hash, d.hold_ref, d.conf_ref) AS state
-                  FROM bank.deposits d
-                 WHERE {WATCHED} AND {IS_DUE} ORDER BY d.created_at, d.id LIMIT $2""",  # noqa: S608 - constant
+            _DUE,
             tip_height,
             limit,
+            limit if shared_limit is None else shared_limit,
         )
     return [Due(**row) for row in rows]
 
 
 async def finish_shared_in_tx(conn: Connection, tip_height: int) -> None:
-    """Leave alone the booked deposits that lie deep, of those that share their workflows."""
+    """Leave alone the booked deposits that lie deep, of those that share their workflows. Locks them by their ids."""
     await change_any(
         conn,
         """UPDATE bank.deposits SET final_at = clock_timestamp()
-            WHERE final_at IS NULL AND status <> 'dropped' AND conf_ref IS NOT NULL AND sight = 'mined' AND NOT alone
-              AND $1 - block_height + 1 >= deep""",
+            WHERE id IN (SELECT id FROM bank.deposits
+                          WHERE final_at IS NULL AND status <> 'dropped' AND conf_ref IS NOT NULL AND sight = 'mined'
+                            AND NOT alone AND $1 - block_height + 1 >= deep
+                          ORDER BY id FOR UPDATE)""",
         tip_height,
     )
 

@@ -27,21 +27,19 @@ async def add_in_tx(
     wallet: WalletId,
     amount_msat: Msat,
     ref: str,
-) -> ReceivableId:
+) -> None:
     """Write that this much is owed since the reversal `ref`."""
-    receivable = ReceivableId(new_id("rcv"))
     await change_one(
         conn,
         """INSERT INTO bank.receivables(id, deposit_id, account_id, wallet_id, amount_msat, ref)
            VALUES ($1, $2, $3, $4, $5, $6)""",
-        receivable,
+        new_id("rcv"),
         deposit,
         account,
         wallet,
         amount_msat,
         ref,
     )
-    return receivable
 
 
 async def list_open_in_tx(conn: Connection, deposit: DepositId) -> list[Receivable]:
@@ -65,3 +63,13 @@ async def end_in_tx(conn: Connection, receivable: ReceivableId, status: str, *, 
         status,
         by,
     )
+
+
+async def repay_in_tx(conn: Connection, deposit: DepositId, most_msat: Msat) -> Msat:
+    """End the receivables of this deposit that its credit pays, each as a whole. Returns their sum."""
+    repaid_msat = Msat(0)
+    for owed in await list_open_in_tx(conn, deposit):
+        if repaid_msat + owed.amount_msat <= most_msat:
+            repaid_msat = Msat(repaid_msat + owed.amount_msat)
+            await end_in_tx(conn, owed.id, "repaid", by="deposit")
+    return repaid_msat

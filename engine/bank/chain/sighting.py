@@ -4,10 +4,10 @@
     the same output at another place (block, mempool, nowhere)              the row's facts
     another transaction with the same inputs that pays the same address     the same row, at its new outpoint
 
-A look may be written any number of times, and in any pieces. Rows are locked in the order of their ids.
+A look may be written any number of times, and in any pieces. All its rows are locked first, in the order of their ids.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.domain.deposit import Block, DepositRules, Outpoint, Sight
@@ -49,6 +49,7 @@ class _Known:
     txid: str
     vout: int
     address: str
+    amount_sat: int
     sight: str
     block_hash: str | None
     is_booked: bool
@@ -56,8 +57,21 @@ class _Known:
     confs: int
 
 
-_KNOWN = """SELECT id, txid, vout, address, sight, block_hash, conf_ref IS NOT NULL AS is_booked, holds, confs
-  FROM bank.deposits d WHERE {which} ORDER BY id FOR UPDATE"""
+_Replaced = tuple[_Known, SeenOutput, _Known | None]
+"""A deposit, the output that takes its place, and the deposit that had this outpoint before."""
+
+_KNOWN = """
+SELECT id, txid, vout, address, amount_sat, sight, block_hash, conf_ref IS NOT NULL AS is_booked, holds, confs
+  FROM bank.deposits d WHERE {which} ORDER BY id"""
+
+_LOCK = """
+SELECT FROM bank.deposits d
+ WHERE d.id IN (SELECT s.id FROM unnest($1::text[], $2::int[]) o(txid, vout) JOIN bank.deposits s USING (txid, vout)
+                UNION SELECT p.deposit_id FROM unnest($1::text[], $2::int[]) o(txid, vout)
+                        JOIN bank.deposit_outpoints p USING (txid, vout)
+                UNION SELECT r.id FROM bank.deposits r WHERE r.txid = ANY($3))
+ ORDER BY d.id FOR UPDATE"""
+"""All rows that a look can touch, in the order in which a page of deposits locks its own."""
 
 
 async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
@@ -88,28 +102,15 @@ async def record_in_tx(
     alone_at_most: int,
 ) -> int:
     """Write what was seen. Returns how many deposits are new. If those are many, they share their workflows."""
+    await _lock_in_tx(conn, outputs, watched)
     known = await _find_known_in_tx(conn, outputs)
     past = await _find_past_in_tx(conn, [each for each in outputs if _key(each) not in known])
     alive = [each for each in outputs if _key(each) not in known and each.sight is not Sight.GONE]
     older = await _find_older(conn, alive)
     unknown = [each for each in alive if _key(each) not in older]
     rivals = await _find_rivals_in_tx(conn, unknown)
-    replaced: list[tuple[_Known, SeenOutput]] = []
-    new: list[tuple[SeenOutput, _Known | None]] = []
-    taken: set[DepositId] = set()
-    for output in unknown:
-        own = past.get(_key(output))
-        candidates = (
-            [own]
-            if own is not None
-            else [rivals[txid, output.address] for txid in output.conflicts if (txid, output.address) in rivals]
-        )
-        row = next((each for each in candidates if not each.is_booked and each.id not in taken), None)
-        if row is None:
-            new.append((output, own))
-        else:
-            taken.add(row.id)
-            replaced.append((row, output))
+    replaced, new = _match(unknown, past, rivals)
+    taken = {row.id for row, _output, _past in replaced}
     await _replace_in_tx(conn, replaced, rules)
     await _move_in_tx(
         conn,
@@ -122,6 +123,34 @@ async def record_in_tx(
     await _insert_in_tx(conn, new, rules, alone=len(new) <= alone_at_most)
     await _watch_in_tx(conn, watched, taken)
     return len(new)
+
+
+async def _lock_in_tx(conn: Connection, outputs: Sequence[SeenOutput], watched: Sequence[Watched]) -> None:
+    named = {txid for each in outputs for txid in each.conflicts} | {each.txid for each in watched}
+    if outputs or named:
+        with translated():
+            await conn.fetch(_LOCK, *_columns(outputs), sorted(named))
+
+
+def _match(
+    unknown: Sequence[SeenOutput],
+    past: Mapping[tuple[str, int], _Known],
+    rivals: Mapping[tuple[str, str], Sequence[_Known]],
+) -> tuple[list[_Replaced], list[tuple[SeenOutput, _Known | None]]]:
+    """Which outputs take the place of a deposit, and which are new. One that is booked keeps its outpoint."""
+    replaced: list[_Replaced] = []
+    new: list[tuple[SeenOutput, _Known | None]] = []
+    taken: set[DepositId] = set()
+    for output in unknown:
+        own = past.get(_key(output))
+        candidates = [*([] if own is None else [own]), *_candidates(output, rivals)]
+        row = next((each for each in candidates if not each.is_booked and each.id not in taken), None)
+        if row is None:
+            new.append((output, own))
+        else:
+            taken.add(row.id)
+            replaced.append((row, output, own))
+    return replaced, new
 
 
 def _key(output: SeenOutput) -> tuple[str, int]:
@@ -162,13 +191,21 @@ async def _find_older(conn: Connection, outputs: Sequence[SeenOutput]) -> set[tu
     return {(row["txid"], row["vout"]) for row in rows}
 
 
-async def _find_rivals_in_tx(conn: Connection, outputs: Sequence[SeenOutput]) -> dict[tuple[str, str], _Known]:
-    """The deposits whose transactions spend the same inputs, by transaction and address."""
-    txids = sorted({txid for each in outputs for txid in each.conflicts})
-    if not txids:
-        return {}
-    rows = await _read_in_tx(conn, "txid = ANY($1) AND sight <> 'mined'", txids)
-    return {(row.txid, row.address): row for row in rows}
+async def _find_rivals_in_tx(
+    conn: Connection, outputs: Sequence[SeenOutput]
+) -> Mapping[tuple[str, str], Sequence[_Known]]:
+    """The deposits whose transactions spend the same inputs, by transaction and address. None of them is alive."""
+    rivals: dict[tuple[str, str], list[_Known]] = {}
+    if txids := sorted({txid for each in outputs for txid in each.conflicts}):
+        for row in await _read_in_tx(conn, "txid = ANY($1)", txids):
+            rivals.setdefault((row.txid, row.address), []).append(row)
+    return rivals
+
+
+def _candidates(output: SeenOutput, rivals: Mapping[tuple[str, str], Sequence[_Known]]) -> list[_Known]:
+    """The deposits whose place this output may take. Of several to one address, the one with the same amount first."""
+    found = [row for txid in output.conflicts for row in rivals.get((txid, output.address), ())]
+    return sorted(found, key=lambda row: (row.amount_sat != output.amount_sat, row.vout != output.outpoint.vout))
 
 
 async def _read_in_tx(conn: Connection, which: str, *values: object) -> list[_Known]:
@@ -200,8 +237,11 @@ async def _watch_in_tx(conn: Connection, watched: Sequence[Watched], taken: set[
     await _move_in_tx(conn, [(row, places[Txid(row.txid)].sight, places[Txid(row.txid)].block) for row in rows])
 
 
-async def _replace_in_tx(conn: Connection, replaced: Sequence[tuple[_Known, SeenOutput]], rules: DepositRules) -> None:
-    """Move the rows to their new outpoints, and keep the old ones: they may come back."""
+async def _replace_in_tx(conn: Connection, replaced: Sequence[_Replaced], rules: DepositRules) -> None:
+    """Move the rows to their new outpoints, and keep the old ones: they may come back.
+
+    Where another deposit had the outpoint, its postings are counted on: their references are taken.
+    """
     if not replaced:
         return
     await change_any(
@@ -209,25 +249,31 @@ async def _replace_in_tx(conn: Connection, replaced: Sequence[tuple[_Known, Seen
         """INSERT INTO bank.deposit_outpoints(txid, vout, deposit_id, amount_sat)
            SELECT txid, vout, id, amount_sat FROM bank.deposits WHERE id = ANY($1)
            ON CONFLICT (txid, vout) DO UPDATE SET deposit_id = excluded.deposit_id, replaced_at = clock_timestamp()""",
-        [row.id for row, _output in replaced],
+        [row.id for row, _output, _past in replaced],
     )
-    outputs = [output for _row, output in replaced]
+    outputs = [output for _row, output, _past in replaced]
     await change_rows(
         conn,
         len(replaced),
         """UPDATE bank.deposits d SET txid = r.txid, vout = r.vout, amount_sat = r.amount_sat, required = r.required,
-               deep = r.deep, below_minimum = r.below, sight = r.sight, block_height = r.height, block_hash = r.hash,
+               deep = r.deep, below_minimum = r.below AND d.wallet_id IS NOT NULL, sight = r.sight,
+               block_height = r.height, block_hash = r.hash, holds = GREATEST(d.holds, r.holds),
+               confs = GREATEST(d.confs, r.confs),
                status = CASE WHEN d.status IN ('pending', 'below_minimum')
-                             THEN CASE WHEN r.below THEN 'below_minimum' ELSE 'pending' END ELSE d.status END
+                             THEN CASE WHEN r.below AND d.wallet_id IS NOT NULL THEN 'below_minimum' ELSE 'pending' END
+                             ELSE d.status END
           FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::int[], $6::int[], $7::boolean[], $8::text[],
-                      $9::int[], $10::text[])
-               r(id, txid, vout, amount_sat, required, deep, below, sight, height, hash) WHERE d.id = r.id""",
-        [row.id for row, _output in replaced],
+                      $9::int[], $10::text[], $11::int[], $12::int[])
+               r(id, txid, vout, amount_sat, required, deep, below, sight, height, hash, holds, confs)
+         WHERE d.id = r.id""",
+        [row.id for row, _output, _past in replaced],
         *_columns(outputs),
         [output.amount_sat for output in outputs],
         *_by_rules(outputs, rules),
         [str(output.sight) for output in outputs],
         *_of_blocks([output.block for output in outputs]),
+        [0 if past is None or past.id == row.id else past.holds + 1 for row, _output, past in replaced],
+        [0 if past is None else past.confs for _row, _output, past in replaced],
     )
 
 

@@ -31,6 +31,8 @@ authproxy.EncodeDecimal = None  # it would send a Decimal as a float; now that i
 MAX_ANSWER_BYTES = 256 * 2**20
 _CONNECT_S = 10
 _CHUNK_BYTES = 2**20
+_LIBRARY_CODES = (-342, -343)
+"""Errors of the library, which have the shape of bitcoind's."""
 _JSON = {"Content-Type": "application/json"}
 BROKEN = (OSError, http.client.HTTPException)
 """What a socket and http.client raise for a connection that cannot be made or breaks."""
@@ -144,6 +146,8 @@ class Proxy(authproxy.AuthServiceProxy):  # type: ignore[misc] # published witho
         try:
             return self(*params)
         except authproxy.JSONRPCException as error:
+            if error.code in _LIBRARY_CODES:
+                raise ValueError("neither a result nor an error") from None
             _raise_fault(error.error)
 
     def ask_all(self, calls: Sequence[Call]) -> list[Any]:

@@ -84,6 +84,14 @@ class Node:
                 return state
         return BranchState.UNKNOWN
 
+    async def find_in_blocks(self, txids: Iterable[str], hashes: Sequence[str]) -> dict[str, Block]:
+        """Those of these transactions that the blocks with these hashes hold. It reads whole blocks: for a few."""
+        wanted, found = set(txids), dict[str, Block]()
+        for block in await self._each("getblock", [(each, 1) for each in hashes]):
+            place = Block(height=block["height"], hash=block["hash"])
+            found |= dict.fromkeys(wanted.intersection(block["tx"]), place)
+        return found
+
     async def is_unspent(self, outpoints: Iterable[Outpoint]) -> dict[Outpoint, bool]:
         """Whether each output exists and nobody spends it, in the active chain or in the mempool."""
         asked = list(dict.fromkeys(outpoints))

@@ -167,9 +167,8 @@ def taken_back(
 
 def _counted(owner: int | None, counts: Sequence[Count], parts: Sequence[tuple[int, int]]) -> Counted | None:
     """Nothing counts where nothing comes in: our fee may take all."""
-    if owner is None or not counts or (owner, 0) in parts:
-        return None
-    return Counted(owner, counts)
+    comes_in = any(account == owner and msat > 0 for account, msat in parts)
+    return Counted(owner, counts) if owner is not None and counts and comes_in else None
 
 
 def reversal_ref(ref: str) -> str:

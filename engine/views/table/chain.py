@@ -38,6 +38,7 @@ class Chain(SQLModel, table=True):
     rescan_from: int | None = small(nullable=True)
     scan_from: int | None = small(nullable=True)
     problem: str | None = text(nullable=True)
+    pool_problem: str | None = text(nullable=True)
     report: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
     reported_at: datetime = moment()
     adopted_at: datetime = moment()

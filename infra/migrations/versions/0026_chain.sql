@@ -12,6 +12,7 @@ CREATE TABLE bank.chains(
   rescan_from   int CHECK (rescan_from >= 0),
   scan_from     int CHECK (scan_from >= 0),
   problem       text,
+  pool_problem  text,
   report        jsonb NOT NULL DEFAULT '{}',
   reported_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
   adopted_at    timestamptz NOT NULL DEFAULT clock_timestamp());
@@ -20,6 +21,7 @@ COMMENT ON COLUMN bank.chains.adopted_height IS 'the tip at the adoption: what t
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
 COMMENT ON COLUMN bank.chains.scan_from IS 'bitcoind''s wallet must read the blocks again from this height: it has lost some';
+COMMENT ON COLUMN bank.chains.pool_problem IS 'why no address can be made or watched: another wallet has taken the place of ours';
 COMMENT ON COLUMN bank.chains.problem IS 'why bitcoind cannot be followed now: unreachable, behind, other_network …';
 
 -- The blocks that the pump has followed, the youngest 2,016: where a reorganisation forks off is found among them.
@@ -85,10 +87,10 @@ CREATE TABLE bank.deposits(
   CHECK (num_nulls(wallet_id, account_id) IN (0, 2)),
   CHECK ((sight = 'mined') = (block_height IS NOT NULL) AND num_nulls(block_height, block_hash) IN (0, 2)),
   CHECK ((conf_ref IS NULL) = (place IS NULL)),
-  CHECK (hold_ref IS NULL OR conf_ref IS NULL),
+  CHECK (hold_ref IS NULL OR (conf_ref IS NULL AND status <> 'dropped')),
   CHECK (release_ref IS NULL OR conf_ref IS NOT NULL),
   CHECK (final_at IS NULL OR conf_ref IS NOT NULL),
-  CHECK ((status IN ('credited', 'held', 'unattributed')) = (conf_ref IS NOT NULL AND NOT (below_minimum AND release_ref IS NULL))),
+  CHECK ((status IN ('credited', 'held', 'unattributed')) = (conf_ref IS NOT NULL AND NOT (below_minimum AND place = 'pending' AND release_ref IS NULL))),
   CHECK (fee_msat = 0 OR (fee_version IS NOT NULL AND fee_level IS NOT NULL)));
 COMMENT ON COLUMN bank.deposits.required IS 'the depth at which it is credited, by the rulebook at first sight';
 COMMENT ON COLUMN bank.deposits.hold_ref IS 'the open hold that shows it as incoming';

@@ -32,6 +32,7 @@ CREATE INDEX deposit_decisions_newest ON bank.deposit_decisions(created_at DESC,
 DROP INDEX IF EXISTS bank.deposits_by_state;
 CREATE INDEX deposits_newest ON bank.deposits(created_at DESC, id DESC);
 CREATE INDEX deposits_of_status ON bank.deposits(status, created_at DESC, id DESC);
+CREATE INDEX receivables_of_deposit ON bank.receivables(deposit_id, created_at DESC);
 
 GRANT SELECT, INSERT ON bank.deposit_decisions TO millrace_app;
 GRANT UPDATE (status, decided_by, note, decided_at, ref) ON bank.deposit_decisions TO millrace_app;

@@ -1,4 +1,4 @@
-"""Coins: every spend of one, and which of them were there at the adoption."""
+"""Coins: every transaction that spends one."""
 
 from infra.migrations.sql import execute_file
 

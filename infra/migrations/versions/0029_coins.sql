@@ -18,7 +18,6 @@ CREATE INDEX coin_spends_mined ON bank.coin_spends(block_height) WHERE block_hei
 
 CREATE INDEX coins_in_mempool ON bank.coins(txid) WHERE block_height IS NULL AND NOT gone;
 CREATE INDEX coins_seen ON bank.coins(seen_at) WHERE NOT opening;
-CREATE INDEX deposits_left_chain ON bank.deposits(id) WHERE conf_ref IS NOT NULL AND sight <> 'mined';
 
 GRANT SELECT, INSERT, UPDATE ON bank.coin_spends TO millrace_app;
 GRANT DELETE ON bank.coin_origins TO millrace_app;

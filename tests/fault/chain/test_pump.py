@@ -1,19 +1,18 @@
-"""The chain pump: on a block that was left, behind a node that has lost blocks, beside another pump, on another chain."""
+"""The chain pump on a block that was left, behind a node that has lost blocks, beside another one, on another chain."""
 
 import asyncio
 
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.chain.pool import PoolKeeper
-from activities.chain.pump import ChainPump
+from activities.chain.chain import ChainPump
 from activities.chain.wake import Waker
 from engine.contracts import workflow_ids
 from engine.contracts.chain import ChainPumpInput
 from engine.domain.errors import Unavailable
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
-from tests.helpers.depositor import WALLET
+from tests.helpers.deposit.depositor import WALLET
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
@@ -69,14 +68,13 @@ async def test_a_node_that_has_lost_blocks_takes_no_money_back(hot: HotBank) -> 
 async def test_two_pumps_by_mistake(hot: HotBank) -> None:
     """A second one takes over, the first is refused and takes over in its turn; nothing is doubled."""
     client = await hot.temporal()
-    keeper = PoolKeeper(hot.bitcoind, hot.pool, wallet=WALLET, size=10, address_type="bech32")
     second = ChainPump(
         hot.bitcoind,
         hot.pool,
         network="regtest",
         waker=Waker(hot.pool, client, 100),
         announcements=hot.chain.zmq,
-        keeper=keeper,
+        address_pool=10,
     )
     overtaken = 0
 
@@ -94,7 +92,7 @@ async def test_two_pumps_by_mistake(hot: HotBank) -> None:
         sent = await hot.pay(user, 20_000 + number)
         await hot.mine()
         if number % 2:
-            await asyncio.to_thread(lambda txid=sent.txid: hot.chain.reorg(1, without=[txid]))
+            await asyncio.to_thread(hot.chain.reorg, 1, without=[sent.txid])
             await hot.mine()
         await hot.shows(user, "credited", 20_000 + number)
 

@@ -12,7 +12,7 @@ from engine.contracts import workflow_ids
 from infra.local.bitcoin_rpc import HOT, RpcError
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
-from tests.helpers.depositor import Depositor
+from tests.helpers.deposit.depositor import Depositor
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
@@ -49,7 +49,8 @@ async def full(hot: HotBank) -> None:
     """Wait until the pool of addresses is."""
 
     async def look() -> bool | None:
-        return await hot.pool.fetchval("SELECT true FROM bank.addresses WHERE wallet_id IS NULL HAVING count(*) >= 30")
+        count: int = await hot.pool.fetchval("SELECT count(*) FROM bank.addresses WHERE wallet_id IS NULL")
+        return True if count >= 30 else None
 
     await eventually(look, "the pool to be full")
 

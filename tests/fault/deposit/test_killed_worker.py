@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.fixtures.hot_bank import HotBank
-from tests.helpers.deposit_worker import Point
+from tests.helpers.deposit.worker import Point
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 

@@ -16,7 +16,7 @@ from engine.domain.ids import Txid
 from infra.local.chain.payer import Sent
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
-from tests.helpers.depositor import WALLET, Depositor
+from tests.helpers.deposit.depositor import WALLET, Depositor
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
@@ -108,7 +108,8 @@ async def test_a_receivable_and_a_deposit_for_nobody_wait_for_operators_again(ho
     await hot.mine()
 
     async def parked() -> bool | None:
-        return await hot.pool.fetchval("SELECT status = 'unattributed' FROM bank.deposits WHERE txid = $1", nobodys.txid)
+        is_parked = "SELECT status = 'unattributed' FROM bank.deposits WHERE txid = $1"
+        return True if await hot.pool.fetchval(is_parked, nobodys.txid) else None
 
     await eventually(parked, "the deposit to be parked")
     for each in (sent, nobodys):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from activities.chain.deposit import Deposits
+from activities.deposit.deposit import Deposits
 from engine.bank.chain.deposit import get_rows_in_tx, write_booked_in_tx
 from engine.bank.fee_schedule import FeeBook
 from engine.bank.rulebook import read_current, set_in_tx

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from engine.domain.bip21 import read_uri
 from tests.fixtures.postgres import Database
-from tests.helpers.address import fill_pool
+from tests.helpers.address.pool import fill_pool
 from tests.helpers.api import Api, User, is_problem, running_api
 
 pytestmark = pytest.mark.integration
@@ -76,7 +76,7 @@ async def test_an_empty_pool_says_so_and_leaves_the_key_unused(api: Api) -> None
     assert (await user.post(PATH, body, key="one")).status_code == 201
 
 
-async def test_who_asks_for_thousands_leaves_enough_for_others(api: Api) -> None:
+async def test_a_user_who_asks_for_thousands_leaves_enough_for_others(api: Api) -> None:
     await fill_pool(api.database, 40)
     await api.database.execute(
         """INSERT INTO bank.rulebooks(name, version, content, note, set_by)
@@ -105,7 +105,7 @@ async def test_a_uri_with_an_invoice_offers_both_ways(api: Api) -> None:
         assert (again.json(), again.headers["Idempotency-Replayed"]) == (answer, "true")
 
 
-async def test_only_an_open_invoice_of_this_wallet_is_offered_beside(api: Api) -> None:
+async def test_an_invoice_is_offered_beside_if_it_is_open_and_of_this_wallet(api: Api) -> None:
     await fill_pool(api.database, 1)
     user, other = await api.open_account(), await api.open_account()
     foreign = await make_invoice(other)

@@ -15,7 +15,7 @@ from engine.domain.errors import NotFound, Refused, Unavailable
 from engine.domain.ids import AccountId, WalletId, new_id
 from engine.ledger.database import Pool, borrowed, open_pool, transaction
 from tests.fixtures.postgres import Database
-from tests.helpers.address import address_of, fill_pool
+from tests.helpers.address.pool import address_of, fill_pool
 
 pytestmark = pytest.mark.integration
 
@@ -144,7 +144,7 @@ async def test_a_closed_account_gets_none_and_a_locked_one_still_receives(
     assert refused.value.code == "account_locked"
 
 
-async def test_whoever_closes_an_account_waits_for_an_address_that_is_being_given(
+async def test_closing_an_account_waits_for_an_address_that_is_being_given(
     pool: Pool, owner: asyncpg.Connection
 ) -> None:
     await fill_pool(owner, 1)
@@ -168,11 +168,15 @@ async def test_an_address_in_the_making_is_skipped_and_comes_back_when_the_other
 ) -> None:
     made = await fill_pool(owner, 2)
     alice, bob = await open_wallet(pool), await open_wallet(pool)
-    with pytest.raises(RuntimeError):
+
+    async def dies() -> None:
         async with transaction(pool) as conn:
             row = await give_in_tx(conn, wanted(alice))
             assert row is not None
             assert row["address"] == made[0]
             assert await address(pool, wanted(bob)) == made[1]
             raise RuntimeError("the process dies")
+
+    with pytest.raises(RuntimeError):
+        await dies()
     assert await address(pool, wanted(alice)) == made[0]

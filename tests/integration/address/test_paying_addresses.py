@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fixtures.postgres import Database
-from tests.helpers.address import address_of, fill_pool
+from tests.helpers.address.pool import address_of, fill_pool
 from tests.helpers.api import User, is_problem
 from tests.helpers.payer import Payers, running_payers
 
@@ -51,7 +51,7 @@ async def test_our_own_address_is_an_internal_payment(bank: Payers) -> None:
         assert (quote["kind"], quote["fee_source"], quote["amount_msat"]) == ("internal", "exact", amount_msat or 5)
 
 
-async def test_what_an_address_cannot_be_paid_for(bank: Payers) -> None:
+async def test_a_payment_to_an_address_is_refused_with_its_reason(bank: Payers) -> None:
     alice, bob = await bank.api.open_account(), await bank.api.open_account()
     mine, his, free = await address_for(alice), await address_for(bob), address_of(49)
     uri = f"bitcoin:{his}?amount=0.00001"
@@ -76,7 +76,7 @@ async def test_what_an_address_cannot_be_paid_for(bank: Payers) -> None:
         is_problem(await alice.post("/v1/decode", {"destination": destination}), 422, "use_withdrawals")
 
 
-async def test_with_a_lightning_part_the_invoice_is_paid_as_before(bank: Payers) -> None:
+async def test_an_invoice_in_a_uri_is_paid_as_before(bank: Payers) -> None:
     alice, bob = await bank.api.open_account(), await bank.api.open_account()
     invoice = (await bob.post("/v1/invoices", {"wallet_id": bob.wallet_id, "amount_msat": 7_000})).json()
     made = await bob.post("/v1/addresses", {"wallet_id": bob.wallet_id, "invoice_id": invoice["id"]})

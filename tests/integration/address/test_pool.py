@@ -92,6 +92,12 @@ async def write_down(owner: asyncpg.Connection, addresses: dict[str, int], heigh
     )
 
 
+async def scans(owner: asyncpg.Connection) -> tuple[int | None, int | None]:
+    """From where the wallet must read the blocks again, and from where the pump must look again."""
+    (row,) = await owner.fetch("SELECT scan_from, rescan_from FROM bank.chains")
+    return row["scan_from"], row["rescan_from"]
+
+
 def lists(chain: Chain, txid: str, wallet: str = HOT) -> bool:
     """Whether the wallet has the transaction."""
     found = chain.call("listsinceblock", "", 1, True, wallet=wallet)["transactions"]
@@ -131,6 +137,19 @@ async def test_the_keeper_goes_on_when_bitcoind_is_back(chain: Chain, pool: Pool
         assert not task.done()
 
 
+async def test_two_keepers_by_mistake_do_no_harm(chain: Chain, pool: Pool, owner: asyncpg.Connection) -> None:
+    async with wallet_of(chain) as one, wallet_of(chain) as other:
+        async with tended(keeper(one, pool, size=150)), tended(keeper(other, pool, size=150)):
+
+            async def is_full() -> bool:
+                return bool(await owner.fetchval("SELECT count(*) >= 150 FROM bank.addresses"))
+
+            await until(is_full)
+        assert await owner.fetchval("SELECT count(DISTINCT hd_index) = count(*) FROM bank.addresses")
+        rows = await owner.fetch("SELECT address FROM bank.addresses")
+        assert all((await one.knows([row["address"] for row in rows])).values())
+
+
 async def test_an_address_of_the_books_is_not_given_a_second_time(
     chain: Chain, pool: Pool, owner: asyncpg.Connection
 ) -> None:
@@ -163,8 +182,7 @@ async def test_an_older_copy_of_the_wallet_finds_what_was_paid_at_index_3000(
         kept = keeper(bitcoind, pool)
         await kept.check()
         assert all(lists(chain, each.txid) for each in paid)
-        row = await owner.fetchrow("SELECT scan_from, rescan_from FROM bank.chains")
-        assert tuple(row) == (None, max(0, height - 144))
+        assert await scans(owner) == (None, max(0, height - 144))
         await kept.check()  # a repeat finds nothing to do
         assert await bitcoind.knows([addresses[-1]]) == {addresses[-1]: True}
 
@@ -248,7 +266,7 @@ async def test_a_scan_that_was_interrupted_is_done_again(chain: Chain, pool: Poo
     await owner.execute("UPDATE bank.chains SET scan_from = 5, rescan_from = 90")
     async with wallet_of(chain) as bitcoind:
         await keeper(bitcoind, pool).check()
-    assert tuple(await owner.fetchrow("SELECT scan_from, rescan_from FROM bank.chains")) == (None, 5)
+    assert await scans(owner) == (None, 5)
 
 
 async def test_a_wallet_with_other_keys_needs_an_operator(chain: Chain, pool: Pool, owner: asyncpg.Connection) -> None:

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.integration
 AUDIT = "/v1/admin/audit"
 ROLES = get_args(Role)
 OPERATORS = re.compile(r"^[A-Z]+ (/v1/admin/.*|/v1/accounts)$")
-TOLD = re.compile(r"Role: `(\w+)`(?: or `(\w+)`)?")
+TOLD = re.compile(r"Role: `(\w+)`(?:, `(\w+)`)?(?: or `(\w+)`)?")
 
 
 @pytest_asyncio.fixture

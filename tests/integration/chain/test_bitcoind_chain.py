@@ -154,7 +154,7 @@ async def test_an_output_is_unspent_until_the_mempool_spends_it(chain: Chain) ->
         assert await bitcoind.is_unspent([]) == {}
 
 
-async def test_what_nobody_foresaw_is_seen_with_its_words(chain: Chain) -> None:
+async def test_an_unforeseen_answer_is_seen_with_its_words(chain: Chain) -> None:
     async with hot(chain) as bitcoind:
         with pytest.raises(InvariantBroken, match="must be of length 64") as raised:
             await bitcoind.get_header("no hash")

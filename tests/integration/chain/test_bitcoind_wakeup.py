@@ -42,7 +42,7 @@ async def test_a_block_and_a_payment_wake(chain: Chain) -> None:
         assert not await wakeup.wait(SHORT_S)
 
 
-async def test_what_came_between_two_waits_wakes_once(chain: Chain) -> None:
+async def test_announcements_between_two_waits_wake_once(chain: Chain) -> None:
     async with Wakeup(chain.zmq) as wakeup:
         await subscribed(wakeup, chain)
         await asyncio.to_thread(chain.mine, 30)

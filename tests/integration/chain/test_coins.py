@@ -7,7 +7,6 @@ import pytest
 import pytest_asyncio
 
 from engine.bank.chain.coin import (
-    UNKNOWN,
     SeenCoin,
     SeenSpend,
     list_unlinked,
@@ -16,10 +15,11 @@ from engine.bank.chain.coin import (
     record_in_tx,
     retrace_in_tx,
 )
+from engine.bank.chain.provenance import UNKNOWN
 from engine.domain.ids import AccountId
 from engine.ledger.database import Connection, Pool, open_pool
 from tests.fixtures.postgres import Database
-from tests.helpers.coin import give_addresses
+from tests.helpers.hot_wallet.coin import give_addresses
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import Chain
-from tests.helpers.depositor import Depositors
+from tests.helpers.deposit.depositor import Depositors
 
 pytestmark = pytest.mark.integration
 
@@ -170,7 +170,7 @@ async def test_taken_back_by_a_reorganisation_and_credited_again(
 
 
 @pytest.mark.parametrize("depth", [1, 6])
-async def test_what_was_spent_becomes_a_receivable_and_is_repaid(bank: Depositors, chain: Chain, depth: int) -> None:
+async def test_spent_money_becomes_a_receivable_and_is_repaid(bank: Depositors, chain: Chain, depth: int) -> None:
     alice = await bank.user()
     sent = chain.pay(await bank.address(alice), 50_000)
     chain.mine(depth)

@@ -48,6 +48,9 @@ INSERT INTO bank.deposits (id, account_id, wallet_id, txid, vout, address, amoun
 SELECT id, $1, $2, encode(sha256((id || $1)::bytea), 'hex'), 0, 'x', 1, 'pending', 'mempool', 1, 6, 'w', at
   FROM unnest($3::text[], $4::timestamptz[]) t(id, at)"""
 _OTHERS = {
+    "/v1/addresses": """
+INSERT INTO bank.addresses (address, hd_index, made_height, account_id, wallet_id, purpose, given_at)
+SELECT 'address__' || id, 1, 1, $1, $2, 'api', at""",
     "/v1/withdraw-links": """
 INSERT INTO bank.withdraw_links (id, account_id, wallet_id, key_id, amount_msat, uses, uses_left, created_at)
 SELECT id, $1, $2, (SELECT id FROM bank.api_keys WHERE account_id = $1 LIMIT 1), 1, 1, 1, at""",
@@ -70,6 +73,13 @@ SELECT id, 'broken_rule', coalesce($1, $2::text), id, 1, 'x', '[]', 'r', 'r', at
     "/v1/admin/decisions": """
 INSERT INTO bank.decisions (id, payment_id, payment_end, fee_msat, reason, proposed_by, created_at)
 SELECT id, id, 'failed', 0, coalesce($1, $2::text), 'a', at""",
+    "/v1/admin/deposits": """
+INSERT INTO bank.deposits (id, txid, vout, address, amount_sat, status, sight, required, deep, workflow_id, created_at)
+SELECT 'op' || id, encode(sha256((id || 'op')::bytea), 'hex'), 0, coalesce($1, $2::text), 1, 'reversed', 'gone', 1, 6,
+       'w', at""",
+    "/v1/admin/deposit-decisions": """
+INSERT INTO bank.deposit_decisions (id, deposit_id, kind, amount_msat, reason, proposed_by, created_at)
+SELECT id, id, 'release', 1, coalesce($1, $2::text), 'a', at""",
     "/v1/admin/audit": """
 INSERT INTO bank.audit (id, at, operator, key_id, action, account_id, detail)
 SELECT row_number() OVER (ORDER BY at) + (SELECT coalesce(max(id), 0) FROM bank.audit), at, 'a', 'k', 'made.up',
@@ -78,6 +88,7 @@ SELECT row_number() OVER (ORDER BY at) + (SELECT coalesce(max(id), 0) FROM bank.
 QUERIES: dict[str, dict[str, str]] = {
     "/v1/admin/accounts": {"level": "9"},
     "/v1/admin/audit": {"action": "made.up"},
+    "/v1/admin/deposits": {"status": "reversed"},
 }
 """So that only the rows of the test are listed."""
 LISTS = [
@@ -191,7 +202,8 @@ def order(path: str, items: Sequence[dict[str, Any]]) -> list[Any]:
         return [-item["balance_msat"] for item in items]
     if path.endswith("audit"):
         return [item["id"] for item in items]
-    ids = [item["reference"] if path.endswith("transactions") else item["id"] for item in items]
+    name = {"transactions": "reference", "addresses": "address"}.get(path.rpartition("/")[2], "id")
+    ids = [item[name] for item in items]
     return [(datetime.fromisoformat(item["created_at"]), each) for item, each in zip(items, ids, strict=True)]
 
 

@@ -153,7 +153,7 @@ async def test_an_explained_difference_that_stays_needs_no_look_at_the_past(
     assert await keep(pool, "rec_1", report) is RunStatus.EXPLAINED
     assert one_by_one == [], "all of them with one statement"
     async with pool.acquire() as conn:
-        assert len(await lookback.list_explained(conn, NODE)) == count
+        assert len(await lookback.list_explained(conn, f"asset:lnd:{NODE}:")) == count
 
 
 async def test_when_one_of_them_changes_all_are_looked_at_by_name(ledger_db: Database, pool: Pool) -> None:

@@ -14,6 +14,7 @@ from activities.reconciliation.reconciliation import Reconciliations
 from engine.contracts.reconciliation import AccountComparison, Finding, FindingKind, RunReport, RunStart
 from engine.domain.ids import ReconciliationId
 from tests.fixtures.postgres import Database
+from tests.helpers.address.pool import fill_pool
 from tests.helpers.api import Api, running_api
 from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.teller import Teller, open_teller
@@ -72,6 +73,7 @@ async def test_a_payment_in_flight_and_what_was_asked_are_told(api: Api) -> None
     assert found["millrace_http_request_seconds_count", "POST", "/v1/invoices"] == 1
     assert found["millrace_problems_total", "not_found"] == 1
     assert ("millrace_reconciliation_age_seconds",) not in found
+    assert ("millrace_address_pool",) not in found
     assert not [key for key in found if any(user.wallet_id in part or user.id in part for part in key)]
 
 
@@ -90,6 +92,7 @@ async def test_a_difference_and_its_case_are_told(api: Api) -> None:
 async def test_the_chain_and_what_waits_on_it_are_told(api: Api) -> None:
     depositor, user = Depositor(api.resources.pool), await api.open_account()
     await depositor.reach(100, problem="behind")
+    await fill_pool(api.database, 7)
     old = await depositor.see(user, 1_000)
     await depositor.see(user, 2_000)
     held, deep, lost, gone = [await depositor.see(user, 3_000, over_limit=over) for over in (True, False, False, False)]
@@ -105,6 +108,7 @@ async def test_the_chain_and_what_waits_on_it_are_told(api: Api) -> None:
     assert await depositor.take_back(lost) == 2_000_000
     found = await scrape(api)
     assert found["millrace_chain_height", "hot"] == 101
+    assert found["millrace_address_pool",] == 7
     assert found["millrace_chain_report_age_seconds", "hot"] < 60
     assert ("millrace_chain_problem", "behind") not in found
     counts = {status: found["millrace_deposits", status] for status in ("pending", "credited", "reversed", "held")}

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from engine.domain.bip21 import qr_pieces, read_uri, write_uri
 from engine.domain.destination import OnChain, read_destination
 from engine.domain.money import MAX_AMOUNT_MSAT, Sat, sat_to_msat
-from tests.helpers.address import address_of
+from tests.helpers.address.pool import address_of
 
 pytestmark = pytest.mark.property
 

@@ -3,7 +3,7 @@
 import pytest
 
 from engine.domain.address import looks_like_address, read_address
-from tests.helpers.address import address_of
+from tests.helpers.address.pool import address_of
 
 pytestmark = pytest.mark.unit
 

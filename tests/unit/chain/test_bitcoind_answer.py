@@ -36,7 +36,7 @@ def test_an_amount_is_exact(told: str, amount_sat: int) -> None:
 
 
 @pytest.mark.parametrize("told", [Decimal("0.000000001"), Decimal("NaN"), Decimal("Infinity"), 0.1, True, None, "1"])
-def test_what_is_not_whole_satoshi_is_refused(told: object) -> None:
+def test_an_amount_that_is_not_whole_satoshi_is_refused(told: object) -> None:
     with pytest.raises(InvariantBroken):
         satoshi(told)
 

@@ -130,6 +130,16 @@ def test_a_goal_in_milliseconds_says_so() -> None:
     assert [goal.words() for goal in goals] == ["≤ 40 ms", "≤ 50 ms", ""]
 
 
+def test_a_goal_for_the_last_operation_of_a_turn_is_in_seconds() -> None:
+    lines = [line("a", Turn(10, 59.0), Turn(10, 62.0)), line("b", Turn(10, 30.5))]
+    goals = [Goal("a", measure="whole", at_most=60), Goal("a", "b", "whole", at_most=2)]
+    assert [(one.ratio, one.word) for one in judge(goals, lines)] == [
+        (60.5, "missed"),
+        (pytest.approx(59 / 30.5), "met"),
+    ]
+    assert [goal.words() for goal in goals] == ["≤ 60 s", "≤ 2×"]
+
+
 def test_a_missing_figure_is_neither_met_nor_missed() -> None:
     absent = Line("contest", "a", 1, missing="not built")
     assert [one.word for one in judge([Goal("a", "b", at_least=1)], [absent, line("b", turn(1))])] == ["not measured"]

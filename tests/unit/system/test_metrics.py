@@ -41,6 +41,7 @@ FIGURES = Figures(
     deposits=[DepositFigures(status="pending", count=2, amount_msat=3_000, oldest_s=60)],
     incoming_msat=3_000,
     receivables=Receivables(count=1, amount_msat=9),
+    ready_addresses=4,
     held_msat=21,
     rulebooks={"fees": 1},
     reconciliation=ReconciliationFigures(

@@ -46,6 +46,7 @@ def test_every_class_of_activities_is_made_for_a_queue() -> None:
         for node in ast.walk(one.tree)
         if isinstance(node, ast.ClassDef) and contracts.intersection(map(dotted, node.bases))
     }
-    calls = [node for node in ast.walk(read(ROOT / "activities/registry.py").tree) if isinstance(node, ast.Call)]
+    registries = [read(ROOT / place) for place in ("activities/registry.py", "activities/chain/registry.py")]
+    calls = [node for one in registries for node in ast.walk(one.tree) if isinstance(node, ast.Call)]
     assert classes - {dotted(call.func).rpartition(".")[2] for call in calls} == set()
     assert len(classes) == len(contracts)

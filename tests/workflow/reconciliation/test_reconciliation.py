@@ -25,6 +25,8 @@ from engine.contracts.reconciliation import (
     AccountComparison,
     BooksCheck,
     CaseResolution,
+    ChainComparison,
+    ChainReconciliationActivities,
     Finding,
     FindingKind,
     NodeComparison,
@@ -46,7 +48,7 @@ from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
 
 pytestmark = pytest.mark.workflow
 
-ACCOUNT = "asset:lnd:lnd-1:channels"
+ACCOUNT, HOT = "asset:lnd:lnd-1:channels", "asset:hot"
 WORD = CaseResolution(operator="carol", reason="paid by hand")
 
 
@@ -73,7 +75,7 @@ class FakeBooks(ReconciliationActivities):
 
     @activity.defn
     async def begin_run(self, start: RunStart) -> RunPlan:
-        return RunPlan(nodes=[NodeName("lnd-1")])
+        return RunPlan(nodes=[NodeName("lnd-1")], wallets=["hot"])
 
     @activity.defn
     async def check_books(self, check: BooksCheck) -> list[Finding]:
@@ -108,9 +110,26 @@ class FakePlace(PlaceReconciliationActivities):
         return PlaceReport(place=comparison.node, accounts=[account], findings=[])
 
 
+@dataclass
+class FakeWallet(ChainReconciliationActivities):
+    """A wallet of bitcoind with one coin; away for as many looks as told."""
+
+    away: int = 0
+
+    @activity.defn
+    async def compare_chain(self, comparison: ChainComparison) -> PlaceReport:
+        if self.away > 0:
+            self.away -= 1
+            raise Unavailable("bitcoind is behind")
+        account = AccountComparison(account=HOT, books_msat=7, place_msat=7, in_flight=[], difference_msat=0)
+        return PlaceReport(place=comparison.wallet, accounts=[account], findings=[])
+
+
 @asynccontextmanager
-async def working(environment: WorkflowEnvironment, books: FakeBooks, place: FakePlace) -> AsyncIterator[str]:
-    """Workers for both queues; gives the name of the first."""
+async def working(
+    environment: WorkflowEnvironment, books: FakeBooks, place: FakePlace, wallet: FakeWallet | None = None
+) -> AsyncIterator[str]:
+    """Workers for all queues; gives the name of the first."""
     client, name = environment.client, uuid4().hex
     books_worker = Worker(
         client,
@@ -125,7 +144,13 @@ async def working(environment: WorkflowEnvironment, books: FakeBooks, place: Fak
         activities=[place.compare_node],
         interceptors=[FailureInterceptor()],
     )
-    async with books_worker, place_worker:
+    chain_worker = Worker(
+        client,
+        task_queue=queues.ONCHAIN,
+        activities=[(wallet or FakeWallet()).compare_chain],
+        interceptors=[FailureInterceptor()],
+    )
+    async with books_worker, place_worker, chain_worker:
         yield name
 
 
@@ -144,17 +169,18 @@ async def test_a_run_that_finds_nothing_keeps_its_accounts(skipping_temporal: Wo
     async with working(skipping_temporal, books, FakePlace(away=2)) as name:
         assert (await run(skipping_temporal.client, name)).status is RunStatus.CLEAN
     (report,) = books.reports
-    assert [account.account for account in report.accounts] == [ACCOUNT]
+    assert [account.account for account in report.accounts] == [ACCOUNT, HOT]
     assert report.findings == []
 
 
 async def test_a_place_that_is_away_for_long_is_named_and_ends_no_run(skipping_temporal: WorkflowEnvironment) -> None:
     books = FakeBooks(broken=True)
-    async with working(skipping_temporal, books, FakePlace(away=1000)) as name:
+    async with working(skipping_temporal, books, FakePlace(away=1000), FakeWallet(away=1000)) as name:
         await run(skipping_temporal.client, name)
-    assert [(each.kind, each.subject) for each in books.reports[0].findings] == [
-        (FindingKind.PLACE_UNREACHABLE, "books"),
-        (FindingKind.PLACE_UNREACHABLE, "lnd-1"),
+    assert [(each.kind, each.subject, each.account) for each in books.reports[0].findings] == [
+        (FindingKind.PLACE_UNREACHABLE, "books", "books"),
+        (FindingKind.PLACE_UNREACHABLE, "lnd-1", "asset:lnd:lnd-1:"),
+        (FindingKind.PLACE_UNREACHABLE, "hot", HOT),
     ]
 
 

@@ -18,9 +18,9 @@ import asyncpg
 from temporalio.testing import ActivityEnvironment
 
 from activities.chain.adoption import Adoption
-from activities.chain.deposit import Deposits
 from activities.chain.look import Look, Looker
 from activities.chain.recording import Recorder
+from activities.deposit.deposit import Deposits
 from engine.bank.account.account import NewAccount, list_wallets, open_bank_account_in_tx
 from engine.bank.chain import cursor
 from engine.bank.chain.due import Due, list_due

@@ -10,11 +10,9 @@ row alone. So nothing is forgotten when the pump dies between any two of these, 
 
 import asyncio
 from dataclasses import asdict
-from typing import Protocol
 
 from temporalio import activity
 
-from activities.chain.adoption import Adoption
 from activities.chain.look import Look, Looker
 from activities.chain.recording import Recorder
 from activities.chain.wake import Waker
@@ -40,13 +38,6 @@ _WHOLE_EVERY_S = 10
 _REPORT_EVERY_S = 5
 
 
-class Keeper(Protocol):
-    """Keeps the pool of addresses full."""
-
-    async def tend(self) -> None:
-        """Run for ever."""
-
-
 class ChainPump(ChainPumpActivities):
     """Bound to one wallet of one bitcoind."""
 
@@ -58,21 +49,15 @@ class ChainPump(ChainPumpActivities):
         network: str,
         waker: Waker,
         announcements: str | None,
-        keeper: Keeper,
+        address_pool: int,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
         self._looker = Looker(bitcoind, network)
         self._recorder = Recorder(bitcoind, pool)
-        self._adoption = Adoption(bitcoind, pool, network)
         self._waker = waker
         self._announcements = announcements
-        self._keeper = keeper
-
-    @activity.defn
-    async def adopt_wallet(self, pump: ChainPumpInput) -> bool:
-        async with heartbeats():
-            return await self._adoption.adopt(pump.wallet)
+        self._address_pool = address_pool
 
     @activity.defn
     async def follow_chain(self, pump: ChainPumpInput) -> None:
@@ -85,11 +70,6 @@ class ChainPump(ChainPumpActivities):
                 await self._tell_problem(pump.wallet, epoch, error)
                 raise
 
-    @activity.defn
-    async def tend_pool(self, pump: ChainPumpInput) -> None:
-        async with heartbeats():
-            await self._keeper.tend()
-
     async def _follow(self, wallet: str, epoch: int) -> None:
         now = asyncio.get_running_loop().time
         whole_at = reported_at = now() - _WHOLE_EVERY_S
@@ -101,13 +81,16 @@ class ChainPump(ChainPumpActivities):
                 whole = began - whole_at >= _WHOLE_EVERY_S
                 await self._recorder.record(chain, epoch, look, whole=whole)
                 whole_at = began if whole else whole_at
-                await self._waker.wake(look.tip.height)
+                busy = await self._waker.wake(look.tip.height)
                 if look.tip != chain.tip or began - reported_at >= _REPORT_EVERY_S:
                     await self._report(wallet, epoch, look)
                     reported_at = began
                 await asyncio.sleep(_LEAST_PAUSE_S)
-                pause_s = min(_LONGEST_PAUSE_S, max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began)))
-                announced = await wakeup.wait(pause_s)
+                pause_s = max(_SECOND_LOOK_S if announced else _POLL_S, _REST * (now() - began))
+                until, announced = now() + min(_LONGEST_PAUSE_S, pause_s), False
+                while not announced and (left_s := until - now()) > 0:
+                    announced = await wakeup.wait(min(left_s, _LEAST_PAUSE_S) if busy else left_s)
+                    busy = busy and await self._waker.wake(look.tip.height)
 
     async def _look(self, wallet: str) -> tuple[Chain, Look]:
         async with borrowed(self._pool) as conn:
@@ -129,6 +112,7 @@ class ChainPump(ChainPumpActivities):
             "pruned_below": info.pruned_below,
             "warnings": info.warnings,
             "policy": asdict(await self._bitcoind.read_policy()),
+            "address_pool": self._address_pool,
         }
         async with borrowed(self._pool) as conn:
             await cursor.report(conn, wallet, epoch, problem=look.problem, facts=facts)

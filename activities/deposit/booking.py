@@ -1,13 +1,15 @@
 """The steps of a deposit in the books. Each takes the row as it is, posts, and returns the row as it is then.
 
-The caller has locked the row, and writes it at the end of the same transaction.
+The caller has locked the row, and writes it at the end of the same transaction. It also says who the owner is, if the
+owner's account is open.
 """
 
-from engine.bank.chain import receivable
+from activities.deposit.plan import Plan, credited_or_parked, held
 from engine.bank.chain.deposit import DepositRow
+from engine.bank.chain.receivable import repay_in_tx
 from engine.bank.fee_schedule import FeeBook
-from engine.bank.limit import LimitBooks, Payer, counts_of, find_payer, read_prices_micro
-from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight
+from engine.bank.limit import LimitBooks, Payer, counts_of, read_prices_micro
+from engine.domain.deposit import DepositStatus, Place, Sight, Step
 from engine.domain.errors import Refused
 from engine.domain.fee import Charge
 from engine.domain.limit import Count
@@ -15,10 +17,9 @@ from engine.domain.money import Msat
 from engine.ledger.book import Posting
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection
-from engine.ledger.postings.deposit import booked, dropped, seen
+from engine.ledger.postings.deposit import dropped
 from engine.ledger.store import post_new_in_tx
 
-_ACTOR = "deposit"
 _OVER = ("limit_exceeded",)
 
 
@@ -30,27 +31,40 @@ class Booking:
         self._fees = FeeBook()
         self._limits = LimitBooks()
 
-    async def hold(self, conn: Connection, row: DepositRow) -> DepositRow:
+    async def plan(self, conn: Connection, row: DepositRow, owner: Payer | None, step: Step) -> Plan | None:
+        """The step as a single posting, which others may be booked together with. Books nothing.
+
+        None for all that is not usual: nobody's deposits, those below the minimum or above a limit, second credits.
+        """
+        if owner is None or row.below_minimum or row.booked.over_limit or row.booked.confs:
+            return None
+        ids, counts, over_limit = await self._ids.load(conn), list[Count](), False
+        if row.booked.hold_ref is None:
+            counts, over_limit = await self._counts(conn, row, owner)
+        if over_limit or step not in (Step.HOLD, Step.BOOK):
+            return None
+        if step is Step.HOLD:
+            return held(ids, row, owner, counts)
+        charge = await self._charge(conn, row, owner)
+        return credited_or_parked(ids, row, owner, "wallet", DepositStatus.CREDITED, charge=charge, counts=counts)
+
+    async def hold(self, conn: Connection, row: DepositRow, owner: Payer | None) -> DepositRow:
         """Show it as incoming. One that has no owner, or is below the minimum, is only pending again."""
         status = DepositStatus.BELOW_MINIMUM if row.below_minimum else DepositStatus.PENDING
         if row.booked.status is DepositStatus.REVERSED:
             status = DepositStatus.REVERSED
-        owner = await _open_owner(conn, row)
         if owner is None:
             return row.now_booked(status=status, wallet_id=None, account_id=None)
         if row.below_minimum:
             return row.now_booked(status=status)
-        ids, number = await self._ids.load(conn), row.booked.holds + 1
+        ids = await self._ids.load(conn)
         counts, over_limit = await self._counts(conn, row, owner)
-
-        def posting(counts: list[Count]) -> Posting:
-            return seen(ids, row.deposited, owner=owner.ledger_account_id, number=number, counts=counts)
-
-        if over_limit or not await _is_taken(conn, posting(counts), unless=_OVER):
+        plan = held(ids, row, owner, counts)
+        if over_limit or not await _is_taken(conn, plan.posting, unless=_OVER):
             over_limit = True
-            await post_new_in_tx(conn, posting([]))
-        ref = posting([]).ref
-        return row.now_booked(status=status, hold_ref=ref, holds=number, over_limit=over_limit)
+            plan = held(ids, row, owner, [])
+            await post_new_in_tx(conn, plan.posting)
+        return plan.after.now_booked(status=status, over_limit=over_limit)
 
     async def drop(self, conn: Connection, row: DepositRow) -> DepositRow:
         """Nothing is incoming any more. If its transaction is gone, so is the deposit, until it comes back."""
@@ -62,9 +76,8 @@ class Booking:
             status = DepositStatus.DROPPED
         return row.now_booked(hold_ref=None, over_limit=False, status=status)
 
-    async def book(self, conn: Connection, row: DepositRow) -> DepositRow:
+    async def book(self, conn: Connection, row: DepositRow, owner: Payer | None) -> DepositRow:
         """It is deep enough: credited, or parked where operators find it."""
-        owner = await _open_owner(conn, row)
         if owner is None:
             row = row.now_booked(wallet_id=None, account_id=None)
             return await self._book_at(conn, row, None, "suspense", DepositStatus.UNATTRIBUTED)
@@ -74,6 +87,8 @@ class Booking:
         over_limit = row.booked.over_limit
         if row.booked.hold_ref is None:
             counts, over_limit = await self._counts(conn, row, owner)
+        if not counts and not over_limit:  # no limit can refuse it
+            return await self._book_at(conn, row, owner, "wallet", DepositStatus.CREDITED)
         if not over_limit:
             try:
                 async with conn.transaction():
@@ -95,31 +110,13 @@ class Booking:
         charge, repaid_msat = None, Msat(0)
         if owner is not None and place == "wallet":
             charge = await self._charge(conn, row, owner)
-            repaid_msat = await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat))
-        posting = booked(
-            await self._ids.load(conn),
-            row.deposited,
-            place=place,
-            owner=None if owner is None else owner.ledger_account_id,
-            charge=charge,
-            repaid_msat=repaid_msat,
-            number=row.booked.confs + 1,
-            hold=row.booked.hold_ref,
-            counts=counts or (),
+            repaid_msat = await repay_in_tx(conn, row.id, Msat(row.amount_msat - charge.fee_msat))
+        ids = await self._ids.load(conn)
+        plan = credited_or_parked(
+            ids, row, owner, place, status, charge=charge, repaid_msat=repaid_msat, counts=counts or ()
         )
-        await post_new_in_tx(conn, posting)
-        return row.now_booked(
-            status=status,
-            conf_ref=posting.ref,
-            confs=row.booked.confs + 1,
-            hold_ref=None,
-            place=place,
-            credited_at=row.now if place == "wallet" else None,
-            fee_msat=charge.fee_msat if charge else Msat(0),
-            fee_version=charge and charge.version,
-            fee_level=charge and charge.level,
-            alone=row.booked.alone or status in NEEDS_OPERATOR,
-        )
+        await post_new_in_tx(conn, plan.posting)
+        return plan.after
 
     async def _counts(self, conn: Connection, row: DepositRow, owner: Payer) -> tuple[list[Count], bool]:
         """What it counts towards the limits, and whether it exceeds them for sure. A second credit counts nothing."""
@@ -137,23 +134,6 @@ class Booking:
         if level is None or version is None:
             level, version = owner.level, owner.fees_version
         return await self._fees.charge(conn, "deposit", row.amount_msat, level=level, version=version)
-
-
-async def _open_owner(conn: Connection, row: DepositRow) -> Payer | None:
-    """The owner with the rules that are in force for him, unless the account is closed."""
-    account, wallet = row.booked.account_id, row.booked.wallet_id
-    payer = None if account is None else await find_payer(conn, account, wallet, None)
-    return None if payer is None or payer.status == "closed" else payer
-
-
-async def repay_in_tx(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:
-    """End the receivables of this deposit that its credit pays, each as a whole. Returns their sum."""
-    repaid_msat = Msat(0)
-    for owed in await receivable.list_open_in_tx(conn, row.id) if row.booked.confs else []:
-        if repaid_msat + owed.amount_msat <= most_msat:
-            repaid_msat = Msat(repaid_msat + owed.amount_msat)
-            await receivable.end_in_tx(conn, owed.id, "repaid", by=_ACTOR)
-    return repaid_msat
 
 
 async def _is_taken(conn: Connection, posting: Posting, unless: tuple[str, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""A worker process for deposits alone: the real activities and workflows, without Lightning nodes, and quicker to start.
+"""A worker process for deposits alone: the real activities and workflows, no Lightning nodes, and quicker to start.
 
 It is forked from a process that has loaded everything, so a test may kill it as often as it likes. Its waits are
 shorter than a real worker's, by `_hurry`; nothing else differs. It can die of itself at a chosen point:
@@ -9,6 +9,8 @@ shorter than a real worker's, by `_hurry`; nothing else differs. It can die of i
     wake after start        the workflow runs, the pump does not know it
     advance before commit   the step is posted, and nobody will see it
     advance after commit    the step is booked, Temporal does not know it
+    decide before commit    an approved decision is posted, and nobody will see it
+    decide after commit     it is carried out, and nobody was told
 """
 
 import asyncio
@@ -26,10 +28,12 @@ from temporalio.service import RPCError
 
 import worker
 from activities import bootstrap, heartbeat
-from activities.chain import deposit, pump, recording, wake
+from activities.chain import chain as pump
 from activities.chain import pool as keeping
+from activities.chain import recording, wake
+from activities.chain.registry import Onchain
+from activities.deposit import decision, deposit
 from engine.clients.announcements import Announcer
-from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.rpc import Rpc
 from engine.contracts import queues
 from engine.domain.errors import EngineError
@@ -44,6 +48,8 @@ Point = Literal[
     "wake after start",
     "advance before commit",
     "advance after commit",
+    "decide before commit",
+    "decide after commit",
 ]
 _DEATH_SIGNAL = 1
 _LONG_S = 120
@@ -75,11 +81,10 @@ def run(told: Told) -> None:
 
 async def _work(settings: WorkerSettings) -> None:
     pool, client = await worker._connect(settings, [])
-    rpc = Rpc(settings.bitcoind_url.get_secret_value(), settings.bitcoind_auth_file)
     announcer = Announcer(settings.redis_url.get_secret_value())
     workers = [
         worker._payments_worker(client, pool, [], announcer, settings),
-        worker._onchain_worker(client, pool, Bitcoind(rpc, settings.hot_wallet), settings),
+        worker._onchain_worker(client, pool, Onchain(settings)),
     ]
     async with asyncio.TaskGroup() as tasks:
         for each in workers:
@@ -130,10 +135,7 @@ def _plan_crash(file: Path) -> None:
         file.unlink()
         os.kill(os.getpid(), signal.SIGKILL)
 
-    def mortal(name: Literal["record", "advance"]) -> Any:
-        before: Point = "record before commit" if name == "record" else "advance before commit"
-        after: Point = "record after commit" if name == "record" else "advance after commit"
-
+    def mortal(before: Point, after: Point) -> Any:
         @asynccontextmanager
         async def mortal_transaction(pool: Pool) -> AsyncIterator[Connection]:
             writes = False
@@ -148,9 +150,10 @@ def _plan_crash(file: Path) -> None:
 
         return mortal_transaction
 
-    replace(recording, "transaction", mortal("record"))
-    replace(deposit, "transaction", mortal("advance"))
-    start = wake.start_workflow
+    replace(recording, "transaction", mortal("record before commit", "record after commit"))
+    replace(deposit, "transaction", mortal("advance before commit", "advance after commit"))
+    replace(decision, "transaction", mortal("decide before commit", "decide after commit"))
+    start: Any = vars(wake)["start_workflow"]
 
     async def mortal_start(*asked: Any, **more: Any) -> Any:
         if at("wake before start"):

@@ -7,22 +7,28 @@
     finish    it lies deep
 
 The row is locked first and says what is booked. So a second call finds the first one's work, and calls of a page and of
-a single deposit come one after the other. What the chain shows may change meanwhile: the pump sees that a step is due.
+a single deposit come one after the other. The tip is read under that lock: an older tip could be higher than the one at
+which the row was written. What the chain shows may change meanwhile: the pump sees that a step is due.
 """
+
+from collections.abc import Sequence
 
 from temporalio import activity
 
-from activities.chain.booking import Booking
-from activities.chain.reversing import reverse
+from activities.deposit.booking import Booking
+from activities.deposit.reversal import reverse
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
+from engine.bank.chain.owner import find_open_owners
 from engine.bank.chain.receivable import list_open_in_tx
+from engine.bank.limit import Payer
 from engine.contracts.deposit import DepositActivities, DepositPage, DepositRef, DepositState, LeftAlone, MovedPage
 from engine.domain.deposit import NEEDS_OPERATOR, Sight, Step, depth, next_step
 from engine.domain.errors import EngineError, InvariantBroken, Refused, Unavailable
 from engine.domain.ids import DepositId
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.store import post_new_all_in_tx
 
 _MOST_STEPS = 8
 """Drop, hold, book, reverse and finish, from any state to any other. More would be a circle."""
@@ -52,11 +58,17 @@ class Deposits(DepositActivities):
         alone: list[LeftAlone] = []
         moved: list[DepositRow] = []
         async with transaction(self._pool) as conn:
+            rows = await get_rows_in_tx(conn, page.deposits)
             tip_height = await read_tip_height(conn)
-            for row in await get_rows_in_tx(conn, page.deposits):
+            owned = await _with_owners(conn, rows)
+            together = await self._book_together(conn, owned, tip_height)
+            for row, owner in owned:
                 try:
-                    async with conn.transaction():
-                        after = await self._advance(conn, row, tip_height)
+                    if row.id in together:
+                        after = await self._advance(conn, together[row.id], owner, tip_height)
+                    else:
+                        async with conn.transaction():
+                            after = await self._advance(conn, row, owner, tip_height)
                 except Unavailable:
                     raise
                 except EngineError as error:
@@ -69,32 +81,60 @@ class Deposits(DepositActivities):
             await write_booked_in_tx(conn, moved)
         return MovedPage(moved=len(moved), left_alone=alone)
 
+    async def _book_together(
+        self, conn: Connection, owned: Sequence[tuple[DepositRow, Payer | None]], tip_height: int
+    ) -> dict[DepositId, DepositRow]:
+        """Book the usual steps in one call. Returns these rows as they are then; none when the books refuse one."""
+        plans = [
+            plan
+            for row, owner in owned
+            if (plan := await self._booking.plan(conn, row, owner, next_step(row.facts, tip_height)))
+        ]
+        if not plans:
+            return {}
+        try:
+            async with conn.transaction():
+                await post_new_all_in_tx(conn, [plan.posting for plan in plans])
+        except Unavailable:
+            raise
+        except EngineError as error:
+            activity.logger.info("a page is booked one by one: %s", error)
+            return {}
+        return {plan.after.id: plan.after for plan in plans}
+
     async def _advance_one(self, deposit: DepositId) -> DepositState:
         async with transaction(self._pool) as conn:
+            rows = await get_rows_in_tx(conn, [deposit])
             tip_height = await read_tip_height(conn)
-            (row,) = await get_rows_in_tx(conn, [deposit])
-            after = await self._advance(conn, row, tip_height)
+            ((row, owner),) = await _with_owners(conn, rows)
+            after = await self._advance(conn, row, owner, tip_height)
             if after is not row:
                 await write_booked_in_tx(conn, [after])
             owed_msat = sum(owed.amount_msat for owed in await list_open_in_tx(conn, deposit))
         return _state(after, tip_height, owed_msat)
 
-    async def _advance(self, conn: Connection, row: DepositRow, tip_height: int) -> DepositRow:
+    async def _advance(self, conn: Connection, row: DepositRow, owner: Payer | None, tip_height: int) -> DepositRow:
         for _ in range(_MOST_STEPS):
             match next_step(row.facts, tip_height):
                 case Step.WAIT:
                     return row
                 case Step.HOLD:
-                    row = await self._booking.hold(conn, row)
+                    row = await self._booking.hold(conn, row, owner)
                 case Step.DROP:
                     row = await self._booking.drop(conn, row)
                 case Step.BOOK:
-                    row = await self._booking.book(conn, row)
+                    row = await self._booking.book(conn, row, owner)
                 case Step.REVERSE:
                     row = await reverse(conn, self._ids, row)
                 case Step.FINISH:
                     row = row.now_booked(final_at=row.now)
         raise InvariantBroken(f"{row.id} does not come to rest in the books: {row.facts}")
+
+
+async def _with_owners(conn: Connection, rows: Sequence[DepositRow]) -> list[tuple[DepositRow, Payer | None]]:
+    """Each with its owner, in the order of their accounts in the books: every page locks balances in this order."""
+    owners = await find_open_owners(conn, rows)
+    return sorted(zip(rows, owners, strict=True), key=lambda each: each[1].ledger_account_id if each[1] else 0)
 
 
 def _left_alone(row: DepositRow) -> LeftAlone:

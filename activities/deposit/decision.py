@@ -2,14 +2,15 @@
 
 The deposit's row is locked first, as by every step of the books. So the decision is carried out before or after a step,
 and sees what the step has left: a deposit that a reorganisation took back meanwhile is not released. Posting, row,
-decision and audit line are one transaction. A second call finds what the first did.
+the origin of its coin, decision and audit line are one transaction. A second call finds what the first did.
 """
 
 from temporalio import activity
 
-from activities.chain.release import Release
+from activities.deposit.release import Release
 from engine.bank.audit import Act, record_in_tx
 from engine.bank.chain import receivable
+from engine.bank.chain.coin import retrace_in_tx
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx
 from engine.bank.chain.deposit_decision import DepositDecisionRow, find_row_in_tx, mark_in_tx
 from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositDecisionActivities
@@ -56,7 +57,9 @@ class DepositDecisions(DepositDecisionActivities):
         owed = await receivable.list_open_in_tx(conn, row.id)
         require_waiting(word.kind, _facts(row, has_receivable=bool(owed)))
         if word.kind is not DepositDecisionKind.FORGIVE:
-            return await self._release.to_wallet_in_tx(conn, row, word, operator=approval.operator)
+            account, ref = await self._release.to_wallet_in_tx(conn, row, word, operator=approval.operator)
+            await retrace_in_tx(conn, [row.txid])
+            return account, ref
         if word.receivable_id is None or word.receivable_id not in {each.id for each in owed}:
             raise not_waiting("this receivable is not open any more")
         await receivable.end_in_tx(conn, word.receivable_id, "forgiven", by=approval.operator)

@@ -1,0 +1,291 @@
+"""On chain: thousands of deposits in one block, lone ones, and who pays meanwhile.
+
+A deposit counts as credited when a query sees it so. The time runs from the moment at which the miner begins the block,
+so bitcoind's own work is part of it. Every deposit pays an address of its own.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+import asyncpg
+
+from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, eventually, measured
+from infra.bench.figures import Goal
+from infra.bench.http import Wire
+from infra.bench.machine import Meter
+from infra.bench.people import People, expect, pay
+from infra.bench.report import Fact
+from infra.bench.servers import Servers
+from infra.bench.wallet import Outsider, give_addresses, list_owners
+from infra.local import environment
+from infra.local.bitcoin_rpc import MINER
+from infra.local.chain.payer import Sent
+
+COMPONENTS = ("api", "worker", "temporal", "postgres", "redis", "bitcoind")
+"""Whose CPU a deposit costs. The Lightning nodes read every block as well, but not for its sake."""
+_REMEMBERING = ("bitcoind", "worker", "api", "postgres")
+FEW_ADDRESSES = 1_000
+MOST_S = 60.0
+"""The goal for a crowd: from its block to the last credit."""
+MOST_SLOWER = 1.5
+BYSTANDERS = 16
+"""So many users pay each other and get no deposits; all others do."""
+PAYMENTS_PER_S = 10
+PAYMENT_MSAT = 1000
+_AMOUNT_SAT = 20_000
+ALONE_S = 15.0
+_LOOK_EVERY_S, _LOOK_AT_ONE_S = 0.1, 0.01
+_LIMIT_S = 300.0
+_CREDITED, _SEEN = "status = 'credited'", "hold_ref IS NOT NULL"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything, in each round."""
+
+    rounds: int
+    crowd: int
+    lone: int
+    addresses: int
+
+
+WHOLE = Size(rounds=2, crowd=10_000, lone=30, addresses=100_000)
+QUICK = Size(rounds=1, crowd=500, lone=10, addresses=3_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Very many payments in a few transactions, signed and not broadcast."""
+
+    sent: Sequence[Sent]
+    owners: Mapping[str, int]
+
+    @property
+    def txids(self) -> list[str]:
+        """Of its transactions."""
+        return [each.txid for each in self.sent]
+
+    @property
+    def size(self) -> int:
+        """How many deposits it makes."""
+        return sum(len(each.payments) for each in self.sent)
+
+
+class Bank:
+    """The bank that is paid, and the miner who pays it. One for all contests of the scenario."""
+
+    def __init__(self, servers: Servers, people: People) -> None:
+        self.servers, self.people = servers, people
+        self.outsider = Outsider(servers)
+        self.bystanders, self.payees = people.everybody[:BYSTANDERS], people.everybody[BYSTANDERS:]
+
+    async def crowd(self, size: int) -> Crowd:
+        """Payments to so many addresses."""
+        owners = await list_owners(self.servers, self.payees, size)
+        sent = await asyncio.to_thread(self.outsider.sign, [(address, _AMOUNT_SAT) for address in owners])
+        return Crowd(sent, owners)
+
+    async def deposit(self, crowd: Crowd, *, seen: bool) -> list[float]:
+        """Mine it in one block. Returns the milliseconds until each deposit was credited, once all are.
+
+        With `seen`, the block comes when all of it is incoming.
+        """
+        if seen:
+            await self._broadcast(crowd)
+        address = await asyncio.to_thread(self.outsider.address, MINER)
+        contents = crowd.txids if seen else [each.hex for each in crowd.sent]
+        async with self._looking() as connection:
+            began = time.monotonic()
+            await asyncio.to_thread(self.outsider.call, "generateblock", address, contents)
+            took_ms = await follow(connection, crowd.txids, crowd.size, _CREDITED, began=began)
+        for each in crowd.owners.values():
+            self.people.received(each, 1000 * _AMOUNT_SAT)
+        return took_ms
+
+    async def is_followed(self) -> bool:
+        """Whether the bank has seen the last block, and without a problem."""
+        tip = await asyncio.to_thread(self.outsider.tip)
+        async with self._looking() as connection:
+            return bool(await connection.fetchval("SELECT tip_hash = $1 AND problem IS NULL FROM bank.chains", tip))
+
+    async def _broadcast(self, crowd: Crowd) -> None:
+        """Into the mempool; returns when all of it is incoming."""
+        for each in crowd.sent:
+            await asyncio.to_thread(self.outsider.send, each.hex)
+        async with self._looking() as connection:
+            await follow(connection, crowd.txids, crowd.size, _SEEN)
+
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to the bank's database."""
+        connection = await asyncpg.connect(self.servers.dsn(environment.DATABASE))
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+
+class InOneBlock(Contestant):
+    """A crowd. With `seen`, all of it waits in the mempool before its block, and that work is part of its CPU."""
+
+    components = COMPONENTS
+
+    def __init__(self, bank: Bank, size: int, *, seen: bool) -> None:
+        self.name = f"{size:,} in one block, {'seen before' if seen else 'not seen before'}"
+        self._bank, self._size, self._seen = bank, size, seen
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:  # noqa: ARG002 - it takes what it takes
+        crowd = await self._bank.crowd(self._size)
+        begin()
+        return crowd_work(await self._bank.deposit(crowd, seen=self._seen))
+
+    async def check(self) -> None:
+        await self._bank.people.check()
+
+
+class Lone(Contestant):
+    """One deposit after the other, each to a new address and in a block of its own."""
+
+    name, components = "one in a block", COMPONENTS
+
+    def __init__(self, bank: Bank, count: int) -> None:
+        self._bank, self._count = bank, count
+        self._wire = Wire(bank.servers.stack.home.ports()["api-1"])
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:  # noqa: ARG002 - it takes what it takes
+        took_ms: list[float] = []
+        await self._deposit()
+        begin()
+        began = time.monotonic()
+        for _ in range(self._count):
+            took_ms += await self._deposit()
+        return measured(took_ms, time.monotonic() - began)
+
+    async def _deposit(self) -> list[float]:
+        bank = self._bank
+        person = random.choice(bank.payees)
+        key = f"Bearer {person.key}"
+        asked = await self._wire.ask("POST", "/v1/addresses", {"wallet_id": person.wallet_id}, Authorization=key)
+        address = expect(asked)["address"]
+        crowd = Crowd(await asyncio.to_thread(bank.outsider.sign, [(address, _AMOUNT_SAT)]), {address: person.number})
+        return await bank.deposit(crowd, seen=True)
+
+    async def check(self) -> None:
+        await self._bank.people.check()
+
+
+class Bystander(Contestant):
+    """Payments between users without deposits, at a steady pace, each begun at its time whatever became of the last.
+
+    With a crowd, they last until its last credit: once from its broadcast on, and once from its block.
+    """
+
+    components = COMPONENTS
+
+    def __init__(self, bank: Bank, crowd: int) -> None:
+        self.name = f"@username, {crowd:,} credited" if crowd else "@username"
+        self._bank, self._crowd = bank, crowd
+        self._port = bank.servers.stack.home.ports()["api-1"]
+        self._free: list[Wire] = []
+
+    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:  # noqa: ARG002 - one, at its pace
+        crowds = [await self._bank.crowd(self._crowd) for _ in range(2)] if self._crowd else []
+        for _ in range(PAYMENTS_PER_S):
+            await self._pay()
+        begin()
+        took_ms: list[float] = []
+        began = time.monotonic()
+        for crowd, seen in zip(crowds, (True, False), strict=False):
+            took_ms += await self._pay_during(self._bank.deposit(crowd, seen=seen))
+        if not crowds:
+            took_ms = await self._pay_during(asyncio.sleep(seconds))
+        return measured(took_ms, time.monotonic() - began)
+
+    async def _pay_during(self, other: Coroutine[object, object, object]) -> list[float]:
+        """Payments for as long as the other work takes, and what each took."""
+        took_ms: list[float] = []
+
+        async def one() -> None:
+            start = time.monotonic()
+            await self._pay()
+            took_ms.append(1000 * (time.monotonic() - start))
+
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(other)
+            at = time.monotonic()
+            while not working.done():
+                group.create_task(one())
+                at += 1 / PAYMENTS_PER_S
+                await asyncio.wait([working], timeout=max(0.0, at - time.monotonic()))
+        return took_ms
+
+    async def _pay(self) -> None:
+        wire = self._free.pop() if self._free else Wire(self._port)
+        payer, payee = random.sample(self._bank.bystanders, 2)
+        to = f"@{payee.username}"
+        await pay(wire, self._bank.people, payer, to, payee.number, amount_msat=PAYMENT_MSAT)
+        self._free.append(wire)
+
+    async def check(self) -> None:
+        await self._bank.people.check()
+
+
+async def follow(
+    connection: asyncpg.Connection, txids: Sequence[str], size: int, condition: str, *, began: float | None = None
+) -> list[float]:
+    """The milliseconds until each output of these transactions fulfilled the condition. Raises Wrong."""
+    began = time.monotonic() if began is None else began
+    query = f"SELECT count(*) FROM bank.deposits WHERE txid = ANY($1) AND {condition}"  # noqa: S608 - our own
+    took_ms: list[float] = []
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LIMIT_S):
+            while len(took_ms) < size:
+                count: int = await connection.fetchval(query, txids)
+                now_ms = 1000 * (time.monotonic() - began)
+                took_ms += [now_ms] * (count - len(took_ms))
+                await asyncio.sleep(_LOOK_EVERY_S if size > 1 else _LOOK_AT_ONE_S)
+    if len(took_ms) != size:
+        raise Wrong(f"of {size} deposits {len(took_ms)} came as far as {condition} within {_LIMIT_S:.0f} s")
+    return took_ms
+
+
+def crowd_work(took_ms: Iterable[float]) -> Work:
+    """The report of a crowd. It took as long as its last deposit."""
+    all_ms = list(took_ms)
+    return measured(all_ms, max(all_ms) / 1000)
+
+
+def crowds(bank: Bank, size: int) -> Contest:
+    """A crowd that was seen in the mempool, and one that was not."""
+    contestants = [InOneBlock(bank, size, seen=seen) for seen in (True, False)]
+    goals = [Goal(each.name, measure="whole", at_most=MOST_S) for each in contestants]
+    goals += [Goal(each.name, measure="p99") for each in contestants]
+    return Contest("deposits in one block", "credits/s", contestants, goals)
+
+
+def lone(bank: Bank, count: int) -> Contest:
+    """Deposits one by one."""
+    contestant = Lone(bank, count)
+    goals = [Goal(contestant.name, measure="p50"), Goal(contestant.name, measure="p99")]
+    return Contest("lone deposits", "deposits/s", [contestant], goals)
+
+
+def bystanders(bank: Bank, size: int) -> Contest:
+    """Payments with nobody else there, and while a crowd is credited."""
+    alone, beside = Bystander(bank, 0), Bystander(bank, size)
+    goals = [Goal(beside.name, alone.name, "p99", at_most=MOST_SLOWER), Goal(beside.name, alone.name, "p50")]
+    return Contest("payments while deposits are credited", "payments/s", [alone, beside], goals)
+
+
+async def measure_memory(bank: Bank, meter: Meter, addresses: int) -> list[Fact]:
+    """Megabytes with so many addresses, and how long it took to make them. bitcoind is measured after a restart."""
+    took_s = await give_addresses(bank.servers, bank.payees, addresses)
+    await eventually(bank.is_followed, "the pump to be at the tip")
+    used = meter.memory_mb()
+    when = f"with {addresses:,} addresses"
+    facts = [Fact(f"memory {when}: {name}", used[name], "MB") for name in _REMEMBERING]
+    return [*facts, Fact(f"until the wallet had {addresses:,} addresses", took_s, "s")]
