@@ -1,6 +1,6 @@
 """The pool of addresses: filled ahead, so that the API can give one without bitcoind, and watched for ever.
 
-    check    the wallet watches every address of the books, and has read every block that may pay one
+    check    the wallet watches every address of the books, and has read every block that may pay one; again and again
     fill     make addresses until as many as the settings ask for are ready
 
 A wallet that was restored from an older copy, or from its descriptor alone, does not know all addresses that were given
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 WALLET_REPLACED = "wallet_replaced"
 _PIECE, _LARGEST_PIECE = 25, 1000
 _PAUSE_S, _BREATH_S = 1.0, 0.2
+_CHECK_EVERY_S = 10
+"""The wallet may have been replaced by an older copy while the pool is full, and nobody else would notice."""
 _PAGE = 1000
 _AHEAD = 1000
 """The wallet watches so many addresses beyond the last one of the books."""
@@ -62,10 +64,10 @@ class PoolKeeper(AddressPoolActivities):
                 await self._fill()
             except Unavailable as away:
                 log.warning("the pool of addresses waits: %s", away)
+                await asyncio.sleep(_PAUSE_S)
             except InvariantBroken as broken:
                 await self._tell(str(broken.fields.get("reason") or broken.code))
                 raise
-            await asyncio.sleep(_PAUSE_S)
 
     async def _tell(self, problem: str | None) -> None:
         async with borrowed(self._pool) as conn:
@@ -90,9 +92,10 @@ class PoolKeeper(AddressPoolActivities):
                 await address_pool.note_scan(conn, self._wallet, height)
 
     async def _fill(self) -> None:
-        """Run until bitcoind or PostgreSQL fails. Raises Unavailable."""
-        piece = _PIECE
-        while True:
+        """Run until it is time for a check. Raises Unavailable when bitcoind or PostgreSQL fails."""
+        now = asyncio.get_running_loop().time
+        piece, until = _PIECE, now() + _CHECK_EVERY_S
+        while now() < until:
             async with borrowed(self._pool) as conn:
                 ready = await address_pool.count_ready(conn, self._size)
             if ready >= self._size:

@@ -4,34 +4,23 @@ The caller has locked the row, and writes it at the end of the same transaction.
 owner's account is open.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-from engine.bank.chain import receivable
+from activities.deposit.plan import Plan, credited_or_parked, held
 from engine.bank.chain.deposit import DepositRow
+from engine.bank.chain.receivable import repay_in_tx
 from engine.bank.fee_schedule import FeeBook
-from engine.bank.limit import LimitBooks, Payer, counts_of, find_payers, read_prices_micro
-from engine.domain.deposit import NEEDS_OPERATOR, DepositStatus, Place, Sight, Step
+from engine.bank.limit import LimitBooks, Payer, counts_of, read_prices_micro
+from engine.domain.deposit import DepositStatus, Place, Sight, Step
 from engine.domain.errors import Refused
 from engine.domain.fee import Charge
 from engine.domain.limit import Count
 from engine.domain.money import Msat
 from engine.ledger.book import Posting
-from engine.ledger.chart import Chart, ChartIds
+from engine.ledger.chart import Chart
 from engine.ledger.database import Connection
-from engine.ledger.postings.deposit import booked, dropped, seen
+from engine.ledger.postings.deposit import dropped
 from engine.ledger.store import post_new_in_tx
 
-_ACTOR = "deposit"
 _OVER = ("limit_exceeded",)
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A posting, and the row as it is once that is booked."""
-
-    posting: Posting
-    after: DepositRow
 
 
 class Booking:
@@ -42,7 +31,7 @@ class Booking:
         self._fees = FeeBook()
         self._limits = LimitBooks()
 
-    async def plan(self, conn: Connection, row: DepositRow, owner: Payer | None, step: Step) -> "Plan | None":
+    async def plan(self, conn: Connection, row: DepositRow, owner: Payer | None, step: Step) -> Plan | None:
         """The step as a single posting, which others may be booked together with. Books nothing.
 
         None for all that is not usual: nobody's deposits, those below the minimum or above a limit, second credits.
@@ -55,9 +44,9 @@ class Booking:
         if over_limit or step not in (Step.HOLD, Step.BOOK):
             return None
         if step is Step.HOLD:
-            return _held(ids, row, owner, counts)
+            return held(ids, row, owner, counts)
         charge = await self._charge(conn, row, owner)
-        return _booked(ids, row, owner, "wallet", DepositStatus.CREDITED, charge=charge, counts=counts)
+        return credited_or_parked(ids, row, owner, "wallet", DepositStatus.CREDITED, charge=charge, counts=counts)
 
     async def hold(self, conn: Connection, row: DepositRow, owner: Payer | None) -> DepositRow:
         """Show it as incoming. One that has no owner, or is below the minimum, is only pending again."""
@@ -70,10 +59,10 @@ class Booking:
             return row.now_booked(status=status)
         ids = await self._ids.load(conn)
         counts, over_limit = await self._counts(conn, row, owner)
-        plan = _held(ids, row, owner, counts)
+        plan = held(ids, row, owner, counts)
         if over_limit or not await _is_taken(conn, plan.posting, unless=_OVER):
             over_limit = True
-            plan = _held(ids, row, owner, [])
+            plan = held(ids, row, owner, [])
             await post_new_in_tx(conn, plan.posting)
         return plan.after.now_booked(status=status, over_limit=over_limit)
 
@@ -121,9 +110,11 @@ class Booking:
         charge, repaid_msat = None, Msat(0)
         if owner is not None and place == "wallet":
             charge = await self._charge(conn, row, owner)
-            repaid_msat = await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat))
+            repaid_msat = await repay_in_tx(conn, row.id, Msat(row.amount_msat - charge.fee_msat))
         ids = await self._ids.load(conn)
-        plan = _booked(ids, row, owner, place, status, charge=charge, repaid_msat=repaid_msat, counts=counts or ())
+        plan = credited_or_parked(
+            ids, row, owner, place, status, charge=charge, repaid_msat=repaid_msat, counts=counts or ()
+        )
         await post_new_in_tx(conn, plan.posting)
         return plan.after
 
@@ -143,69 +134,6 @@ class Booking:
         if level is None or version is None:
             level, version = owner.level, owner.fees_version
         return await self._fees.charge(conn, "deposit", row.amount_msat, level=level, version=version)
-
-
-def _held(ids: ChartIds, row: DepositRow, owner: Payer, counts: Sequence[Count]) -> Plan:
-    number = row.booked.holds + 1
-    posting = seen(ids, row.deposited, owner=owner.ledger_account_id, number=number, counts=counts)
-    return Plan(posting, row.now_booked(status=DepositStatus.PENDING, hold_ref=posting.ref, holds=number))
-
-
-def _booked(
-    ids: ChartIds,
-    row: DepositRow,
-    owner: Payer | None,
-    place: Place,
-    status: DepositStatus,
-    *,
-    charge: Charge | None,
-    repaid_msat: Msat = Msat(0),
-    counts: Sequence[Count] = (),
-) -> Plan:
-    posting = booked(
-        ids,
-        row.deposited,
-        place=place,
-        owner=None if owner is None else owner.ledger_account_id,
-        charge=charge,
-        repaid_msat=repaid_msat,
-        number=row.booked.confs + 1,
-        hold=row.booked.hold_ref,
-        counts=counts,
-    )
-    after = row.now_booked(
-        status=status,
-        conf_ref=posting.ref,
-        confs=row.booked.confs + 1,
-        hold_ref=None,
-        place=place,
-        credited_at=row.now if place == "wallet" else None,
-        fee_msat=charge.fee_msat if charge else Msat(0),
-        fee_version=charge and charge.version,
-        fee_level=charge and charge.level,
-        alone=row.booked.alone or status in NEEDS_OPERATOR,
-    )
-    return Plan(posting, after)
-
-
-async def find_open_owners(conn: Connection, rows: Sequence[DepositRow]) -> list[Payer | None]:
-    """The owner of each deposit, with the rules that are in force. None: nobody's, or the account is closed."""
-    asked = {
-        row.id: (row.booked.account_id, row.booked.wallet_id, None) for row in rows if row.booked.account_id is not None
-    }
-    found = dict(zip(asked, await find_payers(conn, list(asked.values())), strict=True))
-    owners = [found.get(row.id) for row in rows]
-    return [None if owner is None or owner.status == "closed" else owner for owner in owners]
-
-
-async def repay_in_tx(conn: Connection, row: DepositRow, most_msat: Msat) -> Msat:
-    """End the receivables of this deposit that its credit pays, each as a whole. Returns their sum."""
-    repaid_msat = Msat(0)
-    for owed in await receivable.list_open_in_tx(conn, row.id) if row.booked.confs else []:
-        if repaid_msat + owed.amount_msat <= most_msat:
-            repaid_msat = Msat(repaid_msat + owed.amount_msat)
-            await receivable.end_in_tx(conn, owed.id, "repaid", by=_ACTOR)
-    return repaid_msat
 
 
 async def _is_taken(conn: Connection, posting: Posting, unless: tuple[str, ...]) -> bool:

@@ -15,10 +15,11 @@ from collections.abc import Sequence
 
 from temporalio import activity
 
-from activities.deposit.booking import Booking, find_open_owners
+from activities.deposit.booking import Booking
 from activities.deposit.reversal import reverse
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
+from engine.bank.chain.owner import find_open_owners
 from engine.bank.chain.receivable import list_open_in_tx
 from engine.bank.limit import Payer
 from engine.contracts.deposit import DepositActivities, DepositPage, DepositRef, DepositState, LeftAlone, MovedPage

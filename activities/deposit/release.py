@@ -1,9 +1,9 @@
 """Moves a parked deposit to a wallet, because two operators have decided so. The caller has locked its row."""
 
-from activities.deposit.booking import repay_in_tx
 from engine.bank.account.account import payee_closed
 from engine.bank.chain.deposit import DepositRow, write_booked_in_tx
 from engine.bank.chain.deposit_decision import DepositDecisionRow, find_owner_of
+from engine.bank.chain.receivable import repay_in_tx
 from engine.bank.fee_schedule import FeeBook
 from engine.bank.limit import Payer, find_payer
 from engine.domain.deposit import DepositStatus
@@ -41,7 +41,7 @@ class Release:
             place=row.booked.place or "suspense",
             owner=owner.ledger_account_id,
             charge=charge,
-            repaid_msat=await repay_in_tx(conn, row, Msat(row.amount_msat - charge.fee_msat)),
+            repaid_msat=await repay_in_tx(conn, row.id, Msat(row.amount_msat - charge.fee_msat)),
             number=row.booked.confs,
             actor=operator,
         )

@@ -21,7 +21,7 @@ from engine.contracts.reconciliation import HOT, AccountComparison, Finding, Fin
 from engine.domain.money import Sat, sat_to_msat
 
 MOST_NAMED = 100
-"""So many items in flight are named one by one; the others stand in one item."""
+"""So many findings and items in flight are named one by one. Other findings stay in the rest, other items in one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

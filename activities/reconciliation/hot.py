@@ -12,7 +12,7 @@ from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.fault import Reason, unavailable
 from engine.clients.bitcoind.health import explain
 from engine.contracts.reconciliation import HOT, ChainComparison, ChainReconciliationActivities, PlaceReport
-from engine.ledger.database import Pool
+from engine.ledger.database import Pool, borrowed
 
 
 class ChainReconciliations(ChainReconciliationActivities):
@@ -27,7 +27,7 @@ class ChainReconciliations(ChainReconciliationActivities):
     async def compare_chain(self, comparison: ChainComparison) -> PlaceReport:
         """Raises Unavailable when bitcoind is away, behind, or on another chain: nothing can be said then."""
         async with heartbeats():
-            async with self._pool.acquire() as conn:
+            async with borrowed(self._pool) as conn:
                 chain = await find_chain(conn, comparison.wallet)
                 window = await lookback.read_wallet_window(conn, comparison.wallet)
                 explained = await lookback.list_explained(conn, HOT)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from activities.reconciliation import matching
-from activities.reconciliation.coin import Asked, Match, Matcher
+from activities.reconciliation.coin import MOST_NAMED, Asked, Match, Matcher
 from engine.bank.chain.cut import CoinRow, HotBooks, read_books
 from engine.bank.reconciliation import NewCase
 from engine.clients.bitcoind.answer import CoinCut, SightKind
@@ -23,7 +23,6 @@ from engine.ledger.database import Pool, snapshot
 _CUTS = 20
 _ALIKE = 5
 """So many cuts in a row must leave the same while the pump is away."""
-_MOST_ASKED = 100
 _ROUNDS = 3
 """An answer may show that a spend is not in force, and so that the coins which it spent are missing."""
 _BACK = 6
@@ -82,11 +81,12 @@ class HotLooker:
         match = Matcher(cut, books, seen_height, asked).match()
         for _ in range(_ROUNDS):
             unknown = [each for each in match.missing if (each.txid, each.vout) not in asked.unspent]
+            unknown = unknown[: MOST_NAMED - len(asked.unspent)]
             if not unknown:
                 break
-            asked = asked.and_then(await self._ask(cut, unknown[:_MOST_ASKED]))
+            asked = asked.and_then(await self._ask(cut, unknown))
             match = Matcher(cut, books, seen_height, asked).match()
-        findings = match.findings
+        findings = match.findings[:MOST_NAMED]
         left = matching.rests([match.account], findings)
         if left:
             whole = [*findings, *matching.standing(explained, findings)]

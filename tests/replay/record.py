@@ -45,10 +45,22 @@ _STORIES = {
     "pump-running": ('WorkflowType = "LndPumpWorkflow" AND ExecutionStatus = "Running"', "pump_invoices"),
     "reconciliation-clean": (f'{_RECONCILIATION} "clean"', "compare_node"),
     "reconciliation-differs": (f'{_RECONCILIATION} "differs"', "payment_not_in_books"),
+    "reconciliation-wallet": (f'{_RECONCILIATION} "clean"', "compare_chain"),
     "correction-posted": (f'{_CORRECTION} "posted"', "post_correction"),
     "correction-refused": (f'{_CORRECTION} "refused"', "post_correction"),
     "correction-rejected": (f'{_CORRECTION} "rejected"', "decide_correction"),
     "reconciliation-case-explained": ('WorkflowType = "CaseWorkflow" AND MillraceStatus = "explained"', "resolve_case"),
+    "deposit-credited": (_DEPOSIT, "credited"),
+    "deposit-refused-renewed": (
+        'WorkflowType = "DepositWorkflow" AND ExecutionStatus = "ContinuedAsNew"',
+        "as-new-at",
+    ),
+    "deposit-page-left-alone": (
+        'WorkflowType = "DepositPageWorkflow" AND ExecutionStatus = "Completed"',
+        '"left_alone":[{',
+    ),
+    "chain-following": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "Running"', "follow_chain"),
+    "chain-other-chain": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "other_chain"),
     "deposit-decided": (_DEPOSIT, "decide_deposit"),
     "deposit-decided-anew": (f"{_DEPOSIT} AND AmountSat < 1000", "decide_deposit"),
 }

@@ -14,6 +14,7 @@ from temporalio.worker import Replayer
 
 from engine.contracts.converter import DATA_CONVERTER
 from workflows.batch import BatchWorkflow
+from workflows.chain import ChainPumpWorkflow
 from workflows.correction import CorrectionWorkflow
 from workflows.deposit import DepositPageWorkflow, DepositWorkflow
 from workflows.invoice import InvoiceSweepWorkflow, ReceiptPageWorkflow, ReceiveWorkflow
@@ -38,6 +39,7 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             PaymentWorkflow,
             DepositWorkflow,
             DepositPageWorkflow,
+            ChainPumpWorkflow,
             ReceiveWorkflow,
             ReceiptPageWorkflow,
             InvoiceSweepWorkflow,

@@ -63,3 +63,13 @@ async def end_in_tx(conn: Connection, receivable: ReceivableId, status: str, *, 
         status,
         by,
     )
+
+
+async def repay_in_tx(conn: Connection, deposit: DepositId, most_msat: Msat) -> Msat:
+    """End the receivables of this deposit that its credit pays, each as a whole. Returns their sum."""
+    repaid_msat = Msat(0)
+    for owed in await list_open_in_tx(conn, deposit):
+        if repaid_msat + owed.amount_msat <= most_msat:
+            repaid_msat = Msat(repaid_msat + owed.amount_msat)
+            await end_in_tx(conn, owed.id, "repaid", by="deposit")
+    return repaid_msat

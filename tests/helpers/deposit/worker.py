@@ -1,4 +1,4 @@
-"""A worker process for deposits alone: the real activities and workflows, without Lightning nodes, and quicker to start.
+"""A worker process for deposits alone: the real activities and workflows, no Lightning nodes, and quicker to start.
 
 It is forked from a process that has loaded everything, so a test may kill it as often as it likes. Its waits are
 shorter than a real worker's, by `_hurry`; nothing else differs. It can die of itself at a chosen point:
@@ -29,6 +29,7 @@ from temporalio.service import RPCError
 import worker
 from activities import bootstrap, heartbeat
 from activities.chain import chain as pump
+from activities.chain import pool as keeping
 from activities.chain import recording, wake
 from activities.chain.registry import Onchain
 from activities.deposit import decision, deposit
@@ -102,6 +103,7 @@ def _hurry(rpc_limit_s: float) -> None:
     replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
     replace(worker, "_STICKY", timedelta(seconds=0.5))
     replace(chain, "_PAUSE", timedelta(seconds=1))
+    replace(keeping, "_CHECK_EVERY_S", 1)
     replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
     replace(pump, "_REPORT_EVERY_S", 1)
     replace(pump, "_WHOLE_EVERY_S", 1)

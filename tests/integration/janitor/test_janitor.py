@@ -17,12 +17,14 @@ from activities.janitor import Janitor
 from activities.janitor_kind import KINDS
 from engine.bank.accepted import note_accepted
 from engine.contracts.batch import BatchItem, BatchRequest
+from engine.contracts.deposit import DepositRef
 from engine.contracts.janitor import Round, Tidied
 from engine.contracts.payment import PaymentRequest
 from engine.domain.ids import AccountId, ApiKeyId, BatchId, PaymentId, WalletId, id_for_key
 from engine.domain.money import Msat
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Api, User, running_api
+from tests.helpers.ledger.deposit import Depositor
 from tests.helpers.payer import Payers
 
 pytestmark = pytest.mark.integration
@@ -213,6 +215,46 @@ async def test_a_request_is_forgotten_once_it_is_opened(api: Api, payers: Payers
     temporal = FakeTemporal()
     assert (await tidy(payers, temporal)).begun["accepted"] == 0
     assert await payers.pool.fetchval("SELECT count(*) FROM bank.boarded_payments WHERE request IS NULL") == 1
+
+
+async def test_deposits_that_a_workflow_follows_or_operators_decide_are_begun_again(api: Api, payers: Payers) -> None:
+    alice, depositor = await api.open_account(), Depositor(payers.pool)
+    incoming, credited, gone, deep, shared = [await depositor.see(alice, 50_000) for _ in range(5)]
+    held, shared_held = [await depositor.see(alice, 60_000, over_limit=True) for _ in range(2)]
+    spent, nobodys = await depositor.see(alice, 70_000), await depositor.see(None, 80_000)
+    await api.database.execute(
+        "UPDATE bank.deposits SET alone = false WHERE id = ANY($1)", [shared, shared_held, nobodys]
+    )
+    for each in (credited, deep, held, shared_held, spent, nobodys):
+        await depositor.book(each, 100)
+    await depositor.drop(gone)
+    await payers.pay(alice, await api.open_account(), 150_000_000)
+    assert await depositor.take_back(spent) > 0
+    await api.database.execute("UPDATE bank.deposits SET final_at = now() WHERE id = ANY($1)", [deep, held])
+    rows = await payers.pool.fetch("SELECT id, workflow_id FROM bank.deposits")
+    workflow_ids = {row["id"]: row["workflow_id"] for row in rows}
+    temporal = FakeTemporal()
+    lost = [incoming, credited, held, shared_held, spent, nobodys]
+    assert (await tidy(payers, temporal)).begun["deposits"] == len(lost)
+    assert temporal.started == {workflow_ids[each]: ("DepositWorkflow", DepositRef(deposit=each)) for each in lost}
+    running = FakeTemporal(running={*workflow_ids.values()})
+    assert (await tidy(payers, running)).begun["deposits"] == 0
+
+
+async def test_ten_thousand_deposits_that_are_followed_cost_a_hundred_questions(api: Api, payers: Payers) -> None:
+    await Depositor(payers.pool).see(await api.open_account(), 50_000)
+    await api.database.execute(
+        """INSERT INTO bank.deposits(id, txid, vout, address, wallet_id, account_id, amount_sat, sight, required, deep,
+                  hold_ref, workflow_id, created_at)
+           SELECT format('dep_%s', n), lpad(n::text, 64, '0'), vout, address, wallet_id, account_id, amount_sat, sight,
+                  required, deep, format('hold %s', n), format('deposit-of-many-%s', n),
+                  created_at - make_interval(secs => n) FROM bank.deposits, generate_series(1, 9999) n"""
+    )
+    rows = await payers.pool.fetch("SELECT workflow_id FROM bank.deposits")
+    temporal = FakeTemporal(running={row["workflow_id"] for row in rows})
+    janitor = Janitor(payers.pool, cast("Client", temporal))
+    found = await janitor._find_lost(KINDS["deposits"], timedelta(0))
+    assert (found, temporal.lists, temporal.started) == ([], 100, {})
 
 
 async def test_ten_thousand_that_run_cost_a_hundred_questions_and_no_start(api: Api, payers: Payers) -> None:

@@ -20,10 +20,12 @@ from engine.domain.ids import CaseId, PaymentId
 from engine.ledger.database import open_pool, transaction
 from engine.ledger.postings.payment import released
 from engine.ledger.store import post_in_tx
+from infra.local.bitcoin_rpc import HOT
 from infra.local.outside import HoldInvoice, Outside, outside, send_on_chain
 from infra.local.stack import Stack
 from tests.fixtures.stack import Account, Bank, Json, enter_bank, eventually
 from tests.helpers.held_payment import accepted
+from tests.helpers.operator import operator
 from tests.helpers.reconciliation import PATH, cases, differences, reconcile, strand
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
@@ -231,6 +233,33 @@ async def test_coins_that_nobody_booked_are_a_difference_with_their_transaction_
     rest = await eventually(found, "the coins to be found")
     assert (rest["account"], rest["amount_msat"]) == ("asset:lnd:lnd-2:onchain", -54_321_000)
     assert (txid, -54_321_000) in [(each["ref"], each["amount_msat"]) for each in rest["suspects"]]
+
+
+async def test_a_coin_at_a_change_address_of_the_hot_wallet_is_found_until_two_operators_enter_it(wrong: Bank) -> None:
+    bitcoin = wrong.stack.bitcoin()
+    address = await asyncio.to_thread(bitcoin.call, "getrawchangeaddress", "bech32", wallet=HOT)
+    txid = await asyncio.to_thread(send_on_chain, bitcoin, address, 54_322)
+    await asyncio.to_thread(wrong.stack.mine, 1)
+
+    async def found() -> Json | None:
+        run = await reconcile(wrong)
+        return next((each for each in run["findings"] if each["kind"] == "coin_not_in_books"), None)
+
+    coin = await eventually(found, "the coin to be found")
+    assert (coin["account"], coin["amount_msat"]) == ("asset:hot", -54_322_000)
+    assert coin["subject"].startswith(f"{txid}:")
+    (case,) = [each for each in await cases(wrong) if each["kind"] == "coin_not_in_books"]
+    carol, dave = await operator(wrong, "treasury"), await operator(wrong, "treasury")
+    entry = {"kind": "capital", "case_id": case["id"]}
+    proposed = await carol.propose("asset:hot", "equity:capital", 54_322_000, **entry)
+    assert (await dave.approve(proposed)).status_code == 200
+
+    async def cured() -> bool | None:
+        run = await reconcile(wrong)
+        return True if "coin_not_in_books" not in {each["kind"] for each in run["findings"]} else None
+
+    await eventually(cured, "the coin to be capital")
+    assert "asset:hot" not in differences(await reconcile(wrong))
 
 
 async def _release_by_hand(bank: Bank, payment_id: PaymentId) -> None:

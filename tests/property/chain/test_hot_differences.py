@@ -28,8 +28,9 @@ NOBODY, DEPOSIT, OPENING, CHANGE = "nobody", "address-a1", "opening", "change"
 _DEPOSIT = """
 INSERT INTO bank.deposits(id, txid, vout, address, wallet_id, account_id, amount_sat, sight, block_height, block_hash,
        required, deep, workflow_id, status, conf_ref, place, final_at)
-VALUES ('dep_' || $1::text || $2::int, $1, $2, $3, 'wal_acc_a', 'acc_a', $4, $5, $6, CASE WHEN $6::int IS NULL THEN NULL ELSE $1 END,
-        1, 6, 'w', CASE WHEN $7::boolean THEN 'credited' ELSE 'pending' END,
+VALUES ('dep_' || $1::text || $2::int, $1, $2, $3, 'wal_acc_a', 'acc_a', $4, $5, $6,
+        CASE WHEN $6::int IS NULL THEN NULL ELSE $1 END, 1, 6, 'w',
+        CASE WHEN $7::boolean THEN 'credited' ELSE 'pending' END,
         CASE WHEN $7 THEN 'chain:' || $1::text || ':' || $2::int || ':conf:1' END, CASE WHEN $7 THEN 'wallet' END,
         CASE WHEN $7 AND $8::boolean THEN clock_timestamp() END)"""
 

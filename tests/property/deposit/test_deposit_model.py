@@ -21,9 +21,9 @@ pytestmark = [pytest.mark.property, pytest.mark.timeout(600)]
 AMOUNTS = [500, 50_000, 70_000, 2_000_000, 150_000_000]
 """Below the minimum; small; with three confirmations; above the limits."""
 _WEIGHTS = {
-    "wait": 1, "pay": 6, "pay both": 2, "replace": 6, "steal": 2, "evict": 2, "send again": 4, "mine": 10, "mine other": 4,
-    "reorganise": 8, "leave": 1, "come back": 2, "look": 10, "look meanwhile": 6, "rescan": 1, "book": 10,
-    "book together": 6, "spend": 6, "spend all": 4, "unlock": 2, "close": 2, "release": 4, "forgive": 1,
+    "wait": 1, "pay": 6, "pay both": 2, "replace": 6, "steal": 2, "evict": 2, "send again": 4, "mine": 10,
+    "mine other": 4, "reorganise": 8, "leave": 1, "come back": 2, "look": 10, "look meanwhile": 6, "rescan": 1,
+    "book": 10, "book together": 6, "spend": 6, "spend all": 4, "unlock": 2, "close": 2, "release": 4, "forgive": 1,
 }  # fmt: skip
 _STEPS = [name for name, weight in _WEIGHTS.items() for _ in range(weight)]
 _BLOCKS_BEFORE = 60
@@ -216,7 +216,7 @@ _MOVES = st.lists(st.tuples(st.sampled_from(_STEPS), st.integers(0, 50), st.inte
 
 
 @settings(
-    max_examples=50,
+    max_examples=100,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
     phases=[Phase.explicit, Phase.generate, Phase.shrink],
