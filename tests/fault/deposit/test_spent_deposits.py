@@ -7,7 +7,7 @@ import pytest
 from infra.local.outside import Outside
 from tests.fixtures.stack import Bank
 from tests.helpers.held_payment import held_payment
-from tests.helpers.stack_deposit import pay, proved, shows
+from tests.helpers.deposit.stack import pay, proved, shows
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 
