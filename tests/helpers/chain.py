@@ -80,14 +80,14 @@ class Chain(Regtest):
         self.call("backupwallet", str(copy), wallet=name)
         return copy
 
-    def restore_wallet(self, name: str, copy: Path) -> None:
-        """Put an older copy in the place of a wallet, while the node is stopped; it runs again afterwards."""
+    def restore_wallet(self, name: str, copy: Path, *flags: str) -> None:
+        """Put an older copy in the place of a wallet, while the node is stopped; it runs again afterwards, with flags."""
         self.stop()
         file = self.node.wallet_file(name)
         for each in file.parent.iterdir():
             each.unlink()
         shutil.copy(copy, file)
-        self.start()
+        self.start(*flags)
 
     def other_chain(self, *flags: str) -> None:
         """Replace the node by one of the same network with other blocks and fresh wallets, at the same address.

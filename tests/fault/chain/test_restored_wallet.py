@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from engine.contracts import workflow_ids
 from infra.local.bitcoin_rpc import HOT, RpcError
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
@@ -103,3 +104,57 @@ async def test_a_restored_wallet_finds_every_deposit(hot: HotBank, wallet: str) 
     await hot.shows(near, "credited", 50_000)
     await hot.shows(later, "credited", 80_000)
     assert {row["confs"] for row in await hot.rows(near)} == {1}
+
+
+async def test_nothing_is_taken_back_because_the_wallet_has_forgotten_it(hot: HotBank) -> None:
+    """The node has no index of transactions. A reorganisation comes before the older wallet has read the blocks again."""
+    far, stolen = await hot.user(), await hot.user()
+    copy = await asyncio.to_thread(hot.chain.copy_wallet)
+    await asyncio.to_thread(hot.chain.pay, await beyond_the_window(hot, far), 60_000)
+    sent = await asyncio.to_thread(hot.chain.pay, await hot.address(stolen), 70_000)
+    await hot.mine()
+    await hot.shows(far, "credited", 60_000)
+    await hot.shows(stolen, "credited", 70_000)
+    await hot.spend(far, 60_000)
+    conflict = await asyncio.to_thread(hot.chain.double_spend, sent)
+    async with hot.worker.away():
+        await asyncio.to_thread(hot.chain.restore_wallet, HOT, copy, "-txindex=0")
+        await asyncio.to_thread(lambda: hot.chain.reorg(1, with_=[conflict]))
+    await hot.shows(stolen, "reversed")
+    await hot.shows(far, "credited")
+    assert await hot.receivables(far) == []
+    assert [row["confs"] for row in await hot.rows(far)] == [1]
+
+
+async def test_a_wallet_with_other_keys_takes_nothing_back(hot: HotBank) -> None:
+    """An operator is called. With the right wallet all goes on."""
+    kept, stolen = await hot.user(), await hot.user()
+    await hot.pay(kept, 60_000)
+    sent = await hot.pay(stolen, 70_000)
+    await hot.mine()
+    await hot.shows(kept, "credited", 60_000)
+    await hot.shows(stolen, "credited", 70_000)
+    conflict = await asyncio.to_thread(hot.chain.double_spend, sent)
+    copy, other = await asyncio.to_thread(hot.chain.copy_wallet), await asyncio.to_thread(of_somebody_else, hot)
+    await asyncio.to_thread(hot.chain.restore_wallet, HOT, other, "-txindex=0")
+    await asyncio.to_thread(lambda: hot.chain.reorg(1, with_=[conflict]))
+    temporal = await hot.temporal()
+
+    async def called() -> bool | None:
+        told = await temporal.get_workflow_handle(workflow_ids.chain_pump(HOT)).describe()
+        return True if told.search_attributes.get("NeedsOperator") == [True] else None
+
+    await eventually(called, "an operator to be called")
+    await hot.shows(kept, "credited", 60_000)
+    await hot.shows(stolen, "credited", 70_000)
+    await asyncio.to_thread(hot.chain.restore_wallet, HOT, copy)
+    await hot.shows(stolen, "reversed")
+    await hot.shows(kept, "credited", 60_000)
+    assert [row["confs"] for row in await hot.rows(kept)] == [1]
+
+
+def of_somebody_else(hot: HotBank) -> Path:
+    hot.chain.call("createwallet", "other")
+    copy = hot.chain.copy_wallet("other")
+    hot.chain.call("unloadwallet", "other", False)
+    return copy
