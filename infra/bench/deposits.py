@@ -155,10 +155,9 @@ class Bystander(Contestant):
     With a crowd, they last until its last credit: once from its broadcast on, and once from its block.
     """
 
-    components = COMPONENTS
-
     def __init__(self, bank: Bank, crowd: int) -> None:
         self.name = f"@username, {crowd:,} credited" if crowd else "@username"
+        self.components = () if crowd else COMPONENTS  # most of it would be the crowd's
         self._bank, self._crowd = bank, crowd
         self._port = bank.servers.stack.home.ports()["api-1"]
         self._free: list[Wire] = []
