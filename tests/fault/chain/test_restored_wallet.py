@@ -107,7 +107,7 @@ async def test_a_restored_wallet_finds_every_deposit(hot: HotBank, wallet: str) 
 
 
 async def test_nothing_is_taken_back_because_the_wallet_has_forgotten_it(hot: HotBank) -> None:
-    """The node has no index of transactions. A reorganisation comes before the older wallet has read the blocks again."""
+    """The node has no transaction index. A reorganisation comes before the older wallet has read the blocks again."""
     far, stolen = await hot.user(), await hot.user()
     copy = await asyncio.to_thread(hot.chain.copy_wallet)
     await asyncio.to_thread(hot.chain.pay, await beyond_the_window(hot, far), 60_000)

@@ -29,7 +29,7 @@ from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositPage
 from engine.domain.deposit import Block
 from engine.domain.deposit_decision import DepositDecisionKind
 from engine.domain.errors import Refused
-from engine.domain.ids import AccountId, BlockHash, DepositDecisionId, DepositId, ReceivableId, WalletId, new_id
+from engine.domain.ids import AccountId, DepositDecisionId, DepositId, ReceivableId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger.account import get_account_id
 from engine.ledger.book import Posting, credit, debit
@@ -82,7 +82,7 @@ class ModelBank:
         try:
             bank = cls(pool, node)
             blocks = [
-                Block(height=height, hash=BlockHash(each or ""))
+                Block(height=height, hash=each or "")
                 for height, each in enumerate(await node.hashes_at(range(node.tip.height + 1)))
             ]
             async with transaction(pool) as conn:

@@ -24,7 +24,7 @@ from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositPage
 from engine.domain.deposit import Block, Outpoint, Sight, parse_rules
 from engine.domain.deposit_decision import DepositDecisionKind
 from engine.domain.errors import EngineError, Refused
-from engine.domain.ids import AccountId, BlockHash, DepositDecisionId, DepositId, Txid, new_id
+from engine.domain.ids import AccountId, DepositDecisionId, DepositId, Txid, new_id
 from engine.domain.money import Msat, Sat
 from engine.ledger.account import get_account_id
 from engine.ledger.book import Posting, credit, debit
@@ -121,7 +121,7 @@ class Stage:
         epoch: int | None = None,
     ) -> None:
         """As the pump writes one look."""
-        fork, blocks = Block(height=TIP - 10, hash=BlockHash(ZERO)), [Block(height=tip, hash=BlockHash("b" * 64))]
+        fork, blocks = Block(height=TIP - 10, hash=ZERO), [Block(height=tip, hash="b" * 64)]
         async with transaction(pool) as conn:
             await cursor.move_in_tx(
                 conn, "hot", epoch or self.epoch, fork=fork, blocks=blocks, work=ZERO, rescanned=None
@@ -267,7 +267,7 @@ def output(
     address: str, sight: Sight, height: int | None, *, conflicts: tuple[str, ...] = (), txid: str | None = None
 ) -> SeenOutput:
     outpoint = Outpoint(txid=Txid(txid or f"{next(_numbers):064x}"), vout=0)
-    block = None if height is None else Block(height=height, hash=BlockHash(f"{height:064x}"))
+    block = None if height is None else Block(height=height, hash=f"{height:064x}")
     return SeenOutput(
         outpoint=outpoint,
         address=address,
