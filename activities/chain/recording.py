@@ -4,6 +4,7 @@ What the wallet lists is written as it is. What was written above the fork, or w
 is looked up by itself: `listsinceblock` is silent about a transaction whose conflict lies deeper than its cursor.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -86,9 +87,8 @@ class Recorder:
 
     async def _write(self, chain: Chain, epoch: int, look: Look, seen: _Seen, rules: DepositRules) -> None:
         places = seen.places
-        outputs = _outputs(look.entries, places)
         watched = [_watched(txid, places.known[txid]) for txid in sorted(seen.unsettled) if txid in places.known]
-        coins, spends = _coins(chain, look.entries, places), _spends(look.entries, seen)
+        outputs, coins, spends = await asyncio.to_thread(_sorted, chain, look.entries, seen)
         lost = {txid for txid, found in places.known.items() if found.block is None}
         gone = {entry.txid for entry in look.entries if entry.confirmations < 0}
         gone |= {txid for txid, found in places.known.items() if found.kind is Sight.GONE}
@@ -106,6 +106,13 @@ class Recorder:
             await coin.record_in_tx(conn, coins, spends, unmined=sorted(lost - gone), gone=sorted(gone))
         async with transaction(self._pool) as conn:  # its rows are locked in an order of their own
             await due.finish_shared_in_tx(conn, look.tip.height)
+
+
+def _sorted(
+    chain: Chain, entries: Sequence[WalletEntry], seen: _Seen
+) -> tuple[list[sighting.SeenOutput], list[coin.SeenCoin], list[coin.SeenSpend]]:
+    """Deposits, coins and spends. Thousands take a tenth of a second, so payments must not wait for it."""
+    return _outputs(entries, seen.places), _coins(chain, entries, seen.places), _spends(entries, seen)
 
 
 def _outputs(entries: Sequence[WalletEntry], places: _Places) -> list[sighting.SeenOutput]:

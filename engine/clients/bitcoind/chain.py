@@ -61,8 +61,7 @@ class Bitcoind(Node):
             raise unavailable(Reason.CUT_OFF, "bitcoind does not know the tip of its own wallet.")
         rows: list[Any] = told["transactions"]
         change = await self._change.outpoints(rows)
-        entries = {(each.txid, each.vout, each.incoming): each for each in (_entry(row, change) for row in rows)}
-        return Listing(tip=tip, entries=tuple(entries.values()))
+        return Listing(tip=tip, entries=await asyncio.to_thread(_entries, rows, change))
 
     async def look_up(self, txids: Iterable[str]) -> dict[str, Sighting]:
         """Where each transaction is now.
@@ -212,6 +211,12 @@ def _why_not_rescanned(fault: RpcFault, from_height: int) -> EngineError:
     if fault.code == faults.MISC and "assumeutxo" in said:
         return unavailable(Reason.BEHIND, f"bitcoind cannot rescan from {from_height}: {said}")
     return faults.translation("rescanblockchain", fault)
+
+
+def _entries(rows: Sequence[Any], change: frozenset[Outpoint]) -> tuple[WalletEntry, ...]:
+    """The listing, each entry once. Thousands take a tenth of a second, so payments must not wait for it."""
+    entries = {(each.txid, each.vout, each.incoming): each for each in (_entry(row, change) for row in rows)}
+    return tuple(entries.values())
 
 
 def _entry(row: Any, change: frozenset[Outpoint]) -> WalletEntry:  # noqa: ANN401 - JSON
