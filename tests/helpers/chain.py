@@ -81,7 +81,7 @@ class Chain(Regtest):
         return copy
 
     def restore_wallet(self, name: str, copy: Path, *flags: str) -> None:
-        """Put an older copy in the place of a wallet while the node is stopped; then it runs again, with these flags."""
+        """Put an older copy in the place of a wallet, while the node is stopped. It runs again, with these flags."""
         self.stop()
         file = self.node.wallet_file(name)
         for each in file.parent.iterdir():
