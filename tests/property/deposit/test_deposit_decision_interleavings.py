@@ -107,7 +107,10 @@ async def test_two_operators_who_approve_at_once_release_once(stage: Stage) -> N
 
     def works(world: World) -> list[Callable[[Pool], Work]]:
         (deposit,) = world.deposits
-        return [lambda pool, who=who: stage.decide(pool, deposit, decision, who) for who in ("two", "three")]
+        return [
+            lambda pool: stage.decide(pool, deposit, decision, "two"),
+            lambda pool: stage.decide(pool, deposit, decision, "three"),
+        ]
 
     async def check(world: World, results: list[Any]) -> None:
         assert sorted(results) == ["decision_made", "done"]
