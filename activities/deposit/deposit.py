@@ -62,17 +62,18 @@ class Deposits(DepositActivities):
             owned = await find_open_owners(conn, rows)
             together = await self._book_together(conn, owned, tip_height)
             for row, owner in owned:
+                begun = together.get(row.id, row)
                 try:
                     if row.id in together:
-                        after = await self._advance(conn, (together[row.id], owner), tip_height)
+                        after = await self._advance(conn, (begun, owner), tip_height)
                     else:
                         async with conn.transaction():
-                            after = await self._advance(conn, (row, owner), tip_height)
+                            after = await self._advance(conn, (begun, owner), tip_height)
                 except Unavailable:
                     raise
                 except EngineError as error:
                     activity.logger.error("left out of a page: %s: %s", row.id, error)
-                    after = row.now_booked(alone=True)
+                    after = begun.now_booked(alone=True)
                 if after.booked.alone:
                     alone.append(_left_alone(after))
                 if after is not row:

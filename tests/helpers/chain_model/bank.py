@@ -54,6 +54,9 @@ SELECT a.code, sum(e.amount)::bigint AS msat FROM ledger.entries e JOIN ledger.a
 _PEOPLE = """
 SELECT w.id, b.available, b.held_cr, c.status FROM bank.wallets w JOIN bank.accounts c ON c.id = w.account_id
   JOIN ledger.balances b ON b.account_id = w.ledger_account_id"""
+_POSTED = """
+SELECT metadata->>'deposit' AS deposit FROM ledger.transfers WHERE id > $1 AND metadata ? 'deposit'
+ GROUP BY 1 ORDER BY min(id)"""
 _OWED = "SELECT deposit_id, amount_msat FROM bank.receivables WHERE status = 'open' ORDER BY created_at, id"
 
 
@@ -205,8 +208,10 @@ class ModelBank:
         """Book all that is due, one by one or in a page, and compare the money."""
         due = await self._due()
         if together and due:
+            before = await self.pool.fetchval("SELECT coalesce(max(id), 0) FROM ledger.transfers")
             await self._run(self._deposits.advance_deposits, DepositPage(deposits=due, height=self.oracle.tip))
-            due.sort()
+            posted = [row["deposit"] for row in await self.pool.fetch(_POSTED, before)]
+            due = [*posted, *(each for each in due if each not in posted)]  # a page chooses its order
         for each in due:
             if not together:
                 await self._run(self._deposits.advance_deposit, DepositRef(deposit=each))
