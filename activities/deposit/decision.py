@@ -55,6 +55,8 @@ class DepositDecisions(DepositDecisionActivities):
     ) -> tuple[AccountId | None, str]:
         """(whose account it is about, the reference of the posting)."""
         owed = await receivable.list_open_in_tx(conn, row.id)
+        if row.facts.is_booked and not row.facts.booking_is_of_this:
+            raise not_waiting("another transaction has taken the place of its own, and the books follow")
         require_waiting(word.kind, _facts(row, has_receivable=bool(owed)))
         if word.kind is not DepositDecisionKind.FORGIVE:
             account, ref = await self._release.to_wallet_in_tx(conn, row, word, operator=approval.operator)

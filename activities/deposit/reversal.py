@@ -36,7 +36,7 @@ async def reverse(conn: Connection, chart: Chart, row: DepositRow) -> DepositRow
         conf_ref=None,
         place=None,
         release_ref=None,
-        over_limit=row.booked.status is DepositStatus.HELD,
+        over_limit=row.booked.status is DepositStatus.HELD and row.facts.booking_is_of_this,
         credited_at=None,
         final_at=None,
     )
@@ -72,8 +72,10 @@ async def _take_back(conn: Connection, chart: Chart, row: DepositRow, ref: str) 
                 return True
         return False
 
-    if owner is None or owner.is_closed:  # a closed account gives nothing back, and owes nothing
+    if owner is None:
         await post(Msat(0))
+    elif owner.is_closed:  # it gives nothing back; two operators give up what it owes
+        await _owe(conn, row, Msat(repaid_msat + credited_msat), await post(Msat(0)))
     elif repaid_msat or not await takes_all(owner.ledger_account_id):
         await _lock(conn, row)
         owner_pays_msat = min(credited_msat, await read_available_msat(conn, owner.ledger_account_id))

@@ -118,6 +118,8 @@ class Facts:
     """Whether that hold is of the present outpoint and amount: a replacement may have another."""
     is_booked: bool
     """Whether asset:hot has it."""
+    booking_is_of_this: bool
+    """Whether it has it as the present outpoint: after a reorganisation, a replacement may be mined in its place."""
     is_final: bool
     status: DepositStatus
 
@@ -126,7 +128,7 @@ def next_step(facts: Facts, tip_height: int) -> Step:
     """What the books must do next, by what the chain shows now. `wait` when they agree."""
     deep_enough = depth(facts.block_height, tip_height) >= (facts.deep if facts.is_booked else facts.required)
     if facts.is_booked:
-        if facts.sight is not Sight.MINED:
+        if facts.sight is not Sight.MINED or not facts.booking_is_of_this:
             return Step.REVERSE
         return Step.FINISH if deep_enough and not facts.is_final else Step.WAIT
     if facts.hold_ref is not None and not facts.hold_is_of_this:

@@ -82,11 +82,15 @@ class DepositRow:
             below_minimum=self.below_minimum,
             has_owner=booked.wallet_id is not None,
             hold_ref=booked.hold_ref,
-            hold_is_of_this=booked.hold_ref is not None and booked.hold_ref.startswith(f"chain:{self.outpoint}:"),
+            hold_is_of_this=self._is_of_this(booked.hold_ref),
             is_booked=booked.conf_ref is not None,
+            booking_is_of_this=self._is_of_this(booked.conf_ref),
             is_final=booked.final_at is not None,
             status=booked.status,
         )
+
+    def _is_of_this(self, ref: str | None) -> bool:
+        return ref is not None and ref.startswith(f"chain:{self.outpoint}:")
 
     def now_booked(self, **changes: object) -> "DepositRow":
         """The same row after a posting."""

@@ -15,13 +15,13 @@ WATCHED = """((d.final_at IS NULL AND d.status <> 'dropped') OR (d.conf_ref IS N
 """The condition of the index `deposits_watched`."""
 
 IS_DUE = """CASE
-    WHEN d.conf_ref IS NOT NULL AND d.sight <> 'mined' THEN true
+    WHEN d.conf_ref IS NOT NULL AND (d.sight <> 'mined' OR NOT starts_with(d.conf_ref, {outpoint})) THEN true
     WHEN d.conf_ref IS NOT NULL THEN d.final_at IS NULL AND {depth} >= d.deep
-    WHEN d.hold_ref IS NOT NULL AND NOT starts_with(d.hold_ref, format('chain:%s:%s:', d.txid, d.vout)) THEN true
+    WHEN d.hold_ref IS NOT NULL AND NOT starts_with(d.hold_ref, {outpoint}) THEN true
     WHEN d.sight = 'gone' THEN d.hold_ref IS NOT NULL OR d.status NOT IN ('dropped', 'reversed')
     WHEN d.sight = 'mined' AND {depth} >= d.required THEN true
     ELSE d.status = 'dropped' OR (d.hold_ref IS NULL AND d.wallet_id IS NOT NULL AND NOT d.below_minimum)
-    END""".replace("{depth}", "$1 - d.block_height + 1")
+    END""".replace("{depth}", "$1 - d.block_height + 1").replace("{outpoint}", "format('chain:%s:%s:', d.txid, d.vout)")
 
 
 _OF_ONE_KIND = f"""(

@@ -52,7 +52,6 @@ class _Known:
     amount_sat: int
     sight: str
     block_hash: str | None
-    is_booked: bool
     holds: int
     confs: int
 
@@ -64,7 +63,7 @@ _Replaced = tuple[_Known, SeenOutput, _Known | None]
 """A deposit, the output that takes its place, and the deposit that had this outpoint before."""
 
 _KNOWN = """
-SELECT id, txid, vout, address, amount_sat, sight, block_hash, conf_ref IS NOT NULL AS is_booked, holds, confs
+SELECT id, txid, vout, address, amount_sat, sight, block_hash, holds, confs
   FROM bank.deposits d WHERE {which} ORDER BY id"""
 
 _LOCK = """
@@ -148,14 +147,14 @@ def _match(
     past: Mapping[tuple[str, int], _Known],
     rivals: Mapping[tuple[str, str], Sequence[_Known]],
 ) -> tuple[list[_Replaced], list[tuple[SeenOutput, _Known | None]]]:
-    """Which outputs take the place of a deposit, and which are new. One that is booked keeps its outpoint."""
+    """Which outputs take the place of a deposit, and which are new."""
     replaced: list[_Replaced] = []
     new: list[tuple[SeenOutput, _Known | None]] = []
     taken: set[DepositId] = set()
     for output in unknown:
         own = past.get(_key(output))
         candidates = [*([] if own is None else [own]), *_candidates(output, rivals)]
-        row = next((each for each in candidates if not each.is_booked and each.id not in taken), None)
+        row = next((each for each in candidates if each.id not in taken), None)
         if row is None:
             new.append((output, own))
         else:
@@ -251,7 +250,8 @@ async def _watch_in_tx(conn: Connection, watched: Sequence[Watched], taken: set[
 async def _replace_in_tx(conn: Connection, replaced: Sequence[_Replaced], rules: DepositRules) -> None:
     """Move the rows to their new outpoints, and keep the old ones: they may come back.
 
-    Where another deposit had the outpoint, its postings are counted on: their references are taken.
+    What the books have of an old one, a hold or a credit, they take back first: `next_step`. Where another deposit had
+    the outpoint, its postings are counted on: their references are taken.
     """
     if not replaced:
         return
@@ -269,8 +269,8 @@ async def _replace_in_tx(conn: Connection, replaced: Sequence[_Replaced], rules:
         """UPDATE bank.deposits d SET txid = r.txid, vout = r.vout, amount_sat = r.amount_sat, required = r.required,
                deep = r.deep, below_minimum = r.below AND d.wallet_id IS NOT NULL, sight = r.sight,
                block_height = r.height, block_hash = r.hash, holds = GREATEST(d.holds, r.holds),
-               confs = GREATEST(d.confs, r.confs),
-               status = CASE WHEN d.status IN ('pending', 'below_minimum')
+               confs = GREATEST(d.confs, r.confs), final_at = NULL,
+               status = CASE WHEN d.conf_ref IS NULL AND d.status IN ('pending', 'below_minimum')
                              THEN CASE WHEN r.below AND d.wallet_id IS NOT NULL THEN 'below_minimum' ELSE 'pending' END
                              ELSE d.status END
           FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[], $5::int[], $6::int[], $7::boolean[], $8::text[],

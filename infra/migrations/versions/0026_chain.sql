@@ -90,7 +90,8 @@ CREATE TABLE bank.deposits(
   CHECK (hold_ref IS NULL OR (conf_ref IS NULL AND status <> 'dropped')),
   CHECK (release_ref IS NULL OR conf_ref IS NOT NULL),
   CHECK (final_at IS NULL OR conf_ref IS NOT NULL),
-  CHECK ((status IN ('credited', 'held', 'unattributed')) = (conf_ref IS NOT NULL AND NOT (below_minimum AND place = 'pending' AND release_ref IS NULL))),
+  CHECK (status NOT IN ('credited', 'held', 'unattributed') OR conf_ref IS NOT NULL),
+  CHECK (conf_ref IS NULL OR status IN ('credited', 'held', 'unattributed', 'below_minimum')),
   CHECK (fee_msat = 0 OR (fee_version IS NOT NULL AND fee_level IS NOT NULL)));
 COMMENT ON COLUMN bank.deposits.required IS 'the depth at which it is credited, by the rulebook at first sight';
 COMMENT ON COLUMN bank.deposits.hold_ref IS 'the open hold that shows it as incoming';

@@ -184,7 +184,7 @@ class ModelBank:
     def _follow_rows(self, rows: Sequence[Any]) -> None:
         """A row is new only where no row of the same payment could take its place."""
         known = self.oracle.deposits
-        free = Counter(each.line for each in known.values() if each.booked is None and not self._is_at_home(each))
+        free = Counter(each.line for each in known.values() if not self._is_at_home(each))
         for row in rows:
             txid, vout, found = row["txid"], row["vout"], known.get(row["id"])
             line = (self._payments[txid], row["address"])
@@ -195,7 +195,6 @@ class ModelBank:
                 assert free[line] == 0, f"a second row for one payment: {row}"
             elif found.outpoint != (txid, vout):
                 assert found.line == line, "a row of another payment has moved here"
-                assert found.booked is None
                 free[line] -= 1
                 found.outpoint, found.amount, found.below = (txid, vout), row["amount_sat"], below
 

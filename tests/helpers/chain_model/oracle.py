@@ -40,6 +40,7 @@ class Booking:
 
     place: str
     amount: int
+    outpoint: tuple[str, int]
     net: int = 0
     fee: int = 0
     repaid: list[int] = field(default_factory=list)
@@ -71,12 +72,12 @@ class Oracle:
         self.seen: dict[str, Sighting] = {}
         self.tip = 0
         self.lost = 0
-        """What nobody owes: forgiven, or spent by somebody whose account is closed."""
+        """What two operators have forgiven."""
 
     def advance(self, deposit: Deposit) -> None:
         """The books follow the chain."""
         booked = deposit.booked
-        if booked is not None and not self.is_mined(deposit):
+        if booked is not None and not (self.is_mined(deposit) and booked.outpoint == deposit.outpoint):
             self._take_back(deposit, booked)
         if deposit.owner is not None and not deposit.owner.is_open and self._is_touched(deposit):
             deposit.owner = None
@@ -133,11 +134,11 @@ class Oracle:
         owner = deposit.owner
         if owner is None or not owner.is_open:
             deposit.owner = None
-            deposit.booked = Booking("suspense", deposit.amount)
+            deposit.booked = Booking("suspense", deposit.amount, deposit.outpoint)
         elif deposit.below or (deposit.amount > MOST and not deposit.was_charged):
-            deposit.booked = Booking("pending", deposit.amount)
+            deposit.booked = Booking("pending", deposit.amount, deposit.outpoint)
         else:
-            deposit.booked = Booking("wallet", deposit.amount)
+            deposit.booked = Booking("wallet", deposit.amount, deposit.outpoint)
             self._credit(deposit, deposit.booked)
         deposit.was_charged = deposit.booked.place == "wallet"
 
@@ -164,7 +165,7 @@ class Oracle:
         owner, repaid = deposit.owner, sum(booked.repaid)
         assert owner is not None
         if not owner.is_open:
-            self.lost += booked.net + repaid
+            deposit.owed.append(booked.net + repaid)
             return
         paid_back = min(booked.net, owner.available)
         owner.available -= paid_back

@@ -189,6 +189,26 @@ async def test_spent_money_becomes_a_receivable_and_is_repaid(bank: Depositors, 
     assert await bank.settled("exp:loss") == 0
 
 
+@pytest.mark.parametrize("spent_sat", [0, 30_000])
+async def test_another_version_that_is_mined_in_a_reorganisation_is_the_same_deposit(
+    bank: Depositors, chain: Chain, spent_sat: int
+) -> None:
+    alice = await bank.user()
+    sent = chain.pay(await bank.address(alice), 50_000)
+    await bank.follow()
+    bumped = chain.bump(sent, fee_rate=40, amount_sat=48_000)
+    chain.mine()
+    await bank.follow()
+    if spent_sat:
+        await bank.spend(alice, spent_sat)
+    chain.reorg(1, without=[bumped.txid], with_=[sent.hex])
+    await bank.follow()
+    row = await bank.row()
+    assert (row["status"], row["txid"], row["confs"]) == ("credited", sent.txid, 2)
+    assert await bank.money(alice) == (50_000 - spent_sat, 0)
+    assert await bank.receivables(alice) == ([("repaid", spent_sat)] if spent_sat else [])
+
+
 async def test_an_invalidated_block_takes_money_back_although_the_chain_is_shorter_then(
     bank: Depositors, chain: Chain
 ) -> None:

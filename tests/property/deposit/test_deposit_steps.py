@@ -33,8 +33,9 @@ CREATE TEMP TABLE candidates AS
 SELECT lpad(to_hex(row_number() OVER ()), 64, '0') AS txid, *
   FROM unnest($1::text[], $2::int[]) place(sight, height),
        unnest(ARRAY[true, false]) below, unnest(ARRAY[true, false]) owned,
-       unnest(ARRAY['none', 'this', 'other', 'longer']) hold, unnest(ARRAY[true, false]) booked,
-       unnest(ARRAY[true, false]) final, unnest(ARRAY[true, false]) released, unnest($3::text[]) status"""
+       unnest(ARRAY['none', 'this', 'other', 'longer']) hold, unnest(ARRAY['none', 'this', 'other']) booked,
+       unnest(ARRAY[true, false]) final, unnest(ARRAY[true, false]) released, unnest($3::text[]) status
+ WHERE NOT (final AND booked = 'other')  -- a row that moves is not final any more"""
 _ALLOWED = """
 DO $$ DECLARE c record; BEGIN
   FOR c IN SELECT * FROM candidates LOOP
@@ -46,8 +47,9 @@ DO $$ DECLARE c record; BEGIN
              CASE c.hold WHEN 'this' THEN format('chain:%s:1:seen', c.txid)
                          WHEN 'other' THEN format('chain:%s:1:seen', reverse(c.txid))
                          WHEN 'longer' THEN format('chain:%s:11:seen', c.txid) END,
-             CASE WHEN c.booked THEN format('chain:%s:1:conf:1', c.txid) END,
-             CASE WHEN c.booked THEN 'wallet' END,
+             CASE c.booked WHEN 'this' THEN format('chain:%s:1:conf:1', c.txid)
+                           WHEN 'other' THEN format('chain:%s:1:conf:1', reverse(c.txid)) END,
+             CASE WHEN c.booked <> 'none' THEN 'wallet' END,
              CASE WHEN c.released THEN format('chain:%s:1:release:1', c.txid) END, 'deposit',
              CASE WHEN c.final THEN now() END
         FROM (SELECT 1) one LEFT JOIN bank.wallets w ON c.owned;
@@ -121,13 +123,13 @@ def _after(step: Step, facts: Facts) -> list[Facts]:
         case Step.REVERSE:
             credited = facts.status is DepositStatus.CREDITED
             status = DepositStatus.REVERSED if credited else _waiting(facts)
-            return [replace(facts, is_booked=False, is_final=False, status=status)]
+            return [replace(facts, is_booked=False, booking_is_of_this=False, is_final=False, status=status)]
         case _:
             return [replace(facts, is_final=True)]
 
 
 def _booked(facts: Facts) -> list[Facts]:
-    booked = replace(facts, hold_ref=None, hold_is_of_this=False, is_booked=True)
+    booked = replace(facts, hold_ref=None, hold_is_of_this=False, is_booked=True, booking_is_of_this=True)
     parked = replace(booked, status=DepositStatus.UNATTRIBUTED, has_owner=False)
     if not facts.has_owner:
         return [parked]
