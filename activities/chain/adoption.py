@@ -5,12 +5,12 @@ from temporalio import activity
 from activities.heartbeat import heartbeats
 from engine.bank.chain import cursor
 from engine.bank.chain.coin import SeenCoin, record_opening_in_tx
-from engine.clients.bitcoind.chain import Bitcoind, Coin, CoinCut
+from engine.clients.bitcoind.answer import Coin, CoinCut
+from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.health import explain
 from engine.contracts.chain import AdoptionActivities, ChainPumpInput
 from engine.domain.deposit import Block
 from engine.domain.errors import Unavailable
-from engine.domain.ids import BlockHash
 from engine.domain.money import Sat, sat_to_msat
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, borrowed, transaction
@@ -49,11 +49,7 @@ class Adoption(AdoptionActivities):
         hashes = await self._bitcoind.hashes_at(range(lowest, cut.tip.height + 1))
         if info.tip.hash != cut.tip.hash or not hashes or hashes[-1] != cut.tip.hash:
             raise Unavailable("the chain has moved while the wallet was read")
-        blocks = [
-            Block(height=height, hash=BlockHash(found))
-            for height, found in enumerate(hashes, lowest)
-            if found is not None
-        ]
+        blocks = [Block(height=height, hash=found) for height, found in enumerate(hashes, lowest) if found is not None]
         return await self._write(wallet, info.work, cut, blocks)
 
     async def _write(self, wallet: str, work: str, cut: CoinCut, blocks: list[Block]) -> bool:

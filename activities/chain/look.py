@@ -16,13 +16,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.bank.chain.cursor import Chain
-from engine.clients.bitcoind import answer
-from engine.clients.bitcoind.chain import Bitcoind, BranchState, ChainInfo, WalletEntry
+from engine.clients.bitcoind.answer import BranchState, ChainInfo, WalletEntry
+from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.fault import Reason, unavailable
 from engine.clients.bitcoind.health import explain
 from engine.domain.deposit import Block
 from engine.domain.errors import InvariantBroken
-from engine.domain.ids import BlockHash
 
 OTHER_CHAIN = "other_chain"
 _TRIES = 5
@@ -68,9 +67,8 @@ class Looker:
             problem = self._require_fit(info)
             fork = await self._find_fork(chain, remembered, info)
             listing = await self._bitcoind.list_since(await self._since(chain, fork))
-            tip = Block(height=listing.tip.height, hash=BlockHash(listing.tip.hash))
-            blocks = await self._read_blocks(fork, tip)
-            if blocks is not None and info.tip.hash == tip.hash:
+            blocks = await self._read_blocks(fork, listing.tip)
+            if blocks is not None and info.tip == listing.tip:
                 return Look(info=info, fork=fork, blocks=blocks, entries=listing.entries, problem=problem)
         raise unavailable(Reason.BUSY, "bitcoind had another tip each time while its wallet was read.")
 
@@ -100,7 +98,7 @@ class Looker:
 
     async def _require_left(self, chain: Chain, info: ChainInfo) -> None:
         """Raises Unavailable (`behind`) unless the node has left our tip for good."""
-        branch = await self._bitcoind.branch_of(answer.Block(height=chain.tip.height, hash=chain.tip.hash))
+        branch = await self._bitcoind.branch_of(chain.tip)
         if branch is BranchState.UNKNOWN and info.work <= chain.work:
             raise unavailable(
                 Reason.BEHIND, f"bitcoind is at block {info.tip.height} and has not reached {chain.tip.height} again."
@@ -127,7 +125,7 @@ class Looker:
         if not hashes or hashes[0] != fork.hash or hashes[-1] != tip.hash:
             return None
         return tuple(
-            Block(height=height, hash=BlockHash(found))
+            Block(height=height, hash=found)
             for height, found in zip(heights[1:], hashes[1:], strict=True)
             if found is not None
         )

@@ -4,6 +4,7 @@ What the wallet lists is written as it is. What was written above the fork, or w
 is looked up by itself: `listsinceblock` is silent about a transaction whose conflict lies deeper than its cursor.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,11 +12,11 @@ from activities.chain.look import Look
 from engine.bank.chain import coin, cursor, due, sighting
 from engine.bank.chain.cursor import Chain
 from engine.bank.rulebook import read_current
-from engine.clients.bitcoind.chain import Bitcoind, SightKind, WalletEntry
-from engine.clients.bitcoind.chain import Sight as NodeSight
+from engine.clients.bitcoind.answer import Sighting, WalletEntry
+from engine.clients.bitcoind.chain import Bitcoind
 from engine.contracts import workflow_ids
 from engine.domain.deposit import Block, DepositRules, Outpoint, Sight, parse_rules
-from engine.domain.ids import BlockHash, Txid
+from engine.domain.ids import Txid
 from engine.domain.money import Sat
 from engine.ledger.database import Pool, borrowed, transaction
 
@@ -27,16 +28,16 @@ ALONE_AT_MOST = 10
 class _Places:
     """Where the transactions are that no block of the listing has."""
 
-    known: dict[str, NodeSight]
+    known: dict[str, Sighting]
 
     def of(self, entry: WalletEntry) -> tuple[Sight, Block | None] | None:
         """None for one that was not looked up, because nothing can have changed."""
         if entry.block is not None:
-            return Sight.MINED, _block(entry.block.height, entry.block.hash)
+            return Sight.MINED, entry.block
         if entry.confirmations < 0:
             return Sight.GONE, None
         found = self.known.get(entry.txid)
-        return None if found is None else place(found)
+        return None if found is None else (found.kind, found.block)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +71,27 @@ class Recorder:
         spends = await self._bitcoind.read_spends(sorted({each.txid for each in look.entries if not each.incoming}))
         await self._write(chain, epoch, look, _Seen(places, unsettled, spends), rules)
 
-    async def _look_up(self, txids: set[str], look: Look) -> dict[str, NodeSight]:
+    async def _look_up(self, txids: set[str], look: Look) -> dict[str, Sighting]:
         """Where these transactions are.
 
         A wallet that was restored may not know one that our rows have. Without a transaction index bitcoind cannot say
         then where it is: the new blocks are read for it.
         """
         found = await self._bitcoind.look_up(sorted(txids))
-        doubtful = [txid for txid, sight in found.items() if sight.kind is SightKind.GONE and not sight.known]
+        doubtful = [txid for txid, sight in found.items() if sight.kind is Sight.GONE and not sight.known]
         if doubtful:
             hashes = [block.hash for block in look.blocks]
             mined = await self._bitcoind.find_in_blocks(doubtful, hashes)
-            found |= {txid: NodeSight(kind=SightKind.MINED, block=block) for txid, block in mined.items()}
+            found |= {txid: Sighting(kind=Sight.MINED, block=block) for txid, block in mined.items()}
         return found
 
     async def _write(self, chain: Chain, epoch: int, look: Look, seen: _Seen, rules: DepositRules) -> None:
         places = seen.places
-        outputs = _outputs(look.entries, places)
         watched = [_watched(txid, places.known[txid]) for txid in sorted(seen.unsettled) if txid in places.known]
-        coins, spends = _coins(chain, look.entries, places), _spends(look.entries, seen)
+        outputs, coins, spends = await asyncio.to_thread(_sorted, chain, look.entries, seen)
         lost = {txid for txid, found in places.known.items() if found.block is None}
         gone = {entry.txid for entry in look.entries if entry.confirmations < 0}
-        gone |= {txid for txid, found in places.known.items() if found.kind is SightKind.GONE}
+        gone |= {txid for txid, found in places.known.items() if found.kind is Sight.GONE}
         async with transaction(self._pool) as conn:
             await cursor.move_in_tx(
                 conn,
@@ -108,10 +108,11 @@ class Recorder:
             await due.finish_shared_in_tx(conn, look.tip.height)
 
 
-def place(found: NodeSight) -> tuple[Sight, Block | None]:
-    """Where a transaction is, in the words of a deposit."""
-    block = None if found.block is None else _block(found.block.height, found.block.hash)
-    return Sight(found.kind.value), block
+def _sorted(
+    chain: Chain, entries: Sequence[WalletEntry], seen: _Seen
+) -> tuple[list[sighting.SeenOutput], list[coin.SeenCoin], list[coin.SeenSpend]]:
+    """Deposits, coins and spends. Thousands take a tenth of a second, so payments must not wait for it."""
+    return _outputs(entries, seen.places), _coins(chain, entries, seen.places), _spends(entries, seen)
 
 
 def _outputs(entries: Sequence[WalletEntry], places: _Places) -> list[sighting.SeenOutput]:
@@ -176,10 +177,5 @@ def _is_old(chain: Chain, entry: WalletEntry) -> bool:
     return chain.rescan_from is not None and entry.block is not None and entry.block.height <= chain.adopted_height
 
 
-def _watched(txid: str, found: NodeSight) -> sighting.Watched:
-    sight, block = place(found)
-    return sighting.Watched(txid=Txid(txid), sight=sight, block=block)
-
-
-def _block(height: int, block_hash: str) -> Block:
-    return Block(height=height, hash=BlockHash(block_hash))
+def _watched(txid: str, found: Sighting) -> sighting.Watched:
+    return sighting.Watched(txid=Txid(txid), sight=found.kind, block=found.block)

@@ -15,7 +15,7 @@ _MOST = 20_000
 _SIDE_BY_SIDE = 16
 _TOLD_AGAIN_AFTER_S = 20
 """How long a workflow that was told has to book its step before it is told again."""
-_PAGES_AT_ONCE = 4
+_PAGES_AT_ONCE = 2
 """So many pages are booked at a time. More would keep payments from the connections to PostgreSQL, and wait there."""
 _SLOW_AFTER_S = 5
 """A page that takes longer no longer keeps the next one waiting: perhaps it waits for an operator."""

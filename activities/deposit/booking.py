@@ -110,7 +110,8 @@ class Booking:
         charge, repaid_msat = None, Msat(0)
         if owner is not None and place == "wallet":
             charge = await self._charge(conn, row, owner)
-            repaid_msat = await repay_in_tx(conn, row.id, Msat(row.amount_msat - charge.fee_msat))
+            if row.booked.confs:
+                repaid_msat = await repay_in_tx(conn, row.id, Msat(row.amount_msat - charge.fee_msat))
         ids = await self._ids.load(conn)
         plan = credited_or_parked(
             ids, row, owner, place, status, charge=charge, repaid_msat=repaid_msat, counts=counts or ()

@@ -19,9 +19,8 @@ from activities.deposit.booking import Booking
 from activities.deposit.reversal import reverse
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.chain.deposit import DepositRow, get_rows_in_tx, write_booked_in_tx
-from engine.bank.chain.owner import find_open_owners
+from engine.bank.chain.owner import Owned, find_open_owners
 from engine.bank.chain.receivable import list_open_in_tx
-from engine.bank.limit import Payer
 from engine.contracts.deposit import DepositActivities, DepositPage, DepositRef, DepositState, LeftAlone, MovedPage
 from engine.domain.deposit import NEEDS_OPERATOR, Sight, Step, depth, next_step
 from engine.domain.errors import EngineError, InvariantBroken, Refused, Unavailable
@@ -60,20 +59,21 @@ class Deposits(DepositActivities):
         async with transaction(self._pool) as conn:
             rows = await get_rows_in_tx(conn, page.deposits)
             tip_height = await read_tip_height(conn)
-            owned = await _with_owners(conn, rows)
+            owned = await find_open_owners(conn, rows)
             together = await self._book_together(conn, owned, tip_height)
             for row, owner in owned:
+                begun = together.get(row.id, row)
                 try:
                     if row.id in together:
-                        after = await self._advance(conn, together[row.id], owner, tip_height)
+                        after = await self._advance(conn, (begun, owner), tip_height)
                     else:
                         async with conn.transaction():
-                            after = await self._advance(conn, row, owner, tip_height)
+                            after = await self._advance(conn, (begun, owner), tip_height)
                 except Unavailable:
                     raise
                 except EngineError as error:
                     activity.logger.error("left out of a page: %s: %s", row.id, error)
-                    after = row.now_booked(alone=True)
+                    after = begun.now_booked(alone=True)
                 if after.booked.alone:
                     alone.append(_left_alone(after))
                 if after is not row:
@@ -82,7 +82,7 @@ class Deposits(DepositActivities):
         return MovedPage(moved=len(moved), left_alone=alone)
 
     async def _book_together(
-        self, conn: Connection, owned: Sequence[tuple[DepositRow, Payer | None]], tip_height: int
+        self, conn: Connection, owned: Sequence[Owned], tip_height: int
     ) -> dict[DepositId, DepositRow]:
         """Book the usual steps in one call. Returns these rows as they are then; none when the books refuse one."""
         plans = [
@@ -106,14 +106,15 @@ class Deposits(DepositActivities):
         async with transaction(self._pool) as conn:
             rows = await get_rows_in_tx(conn, [deposit])
             tip_height = await read_tip_height(conn)
-            ((row, owner),) = await _with_owners(conn, rows)
-            after = await self._advance(conn, row, owner, tip_height)
+            ((row, owner),) = await find_open_owners(conn, rows)
+            after = await self._advance(conn, (row, owner), tip_height)
             if after is not row:
                 await write_booked_in_tx(conn, [after])
             owed_msat = sum(owed.amount_msat for owed in await list_open_in_tx(conn, deposit))
         return _state(after, tip_height, owed_msat)
 
-    async def _advance(self, conn: Connection, row: DepositRow, owner: Payer | None, tip_height: int) -> DepositRow:
+    async def _advance(self, conn: Connection, owned: Owned, tip_height: int) -> DepositRow:
+        row, owner = owned
         for _ in range(_MOST_STEPS):
             match next_step(row.facts, tip_height):
                 case Step.WAIT:
@@ -129,12 +130,6 @@ class Deposits(DepositActivities):
                 case Step.FINISH:
                     row = row.now_booked(final_at=row.now)
         raise InvariantBroken(f"{row.id} does not come to rest in the books: {row.facts}")
-
-
-async def _with_owners(conn: Connection, rows: Sequence[DepositRow]) -> list[tuple[DepositRow, Payer | None]]:
-    """Each with its owner, in the order of their accounts in the books: every page locks balances in this order."""
-    owners = await find_open_owners(conn, rows)
-    return sorted(zip(rows, owners, strict=True), key=lambda each: each[1].ledger_account_id if each[1] else 0)
 
 
 def _left_alone(row: DepositRow) -> LeftAlone:

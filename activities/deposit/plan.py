@@ -1,4 +1,4 @@
-"""The usual steps of a deposit as plans: a posting, and the row as it is once that is booked. Nothing is booked here."""
+"""Steps of a deposit as plans: a posting, and the row as it is once that is booked. Nothing is booked here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

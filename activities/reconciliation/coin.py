@@ -16,8 +16,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.bank.chain.cut import CoinRow, HotBooks, SpendRow, sum_corrected
-from engine.clients.bitcoind.answer import CoinCut, Outpoint, Sight, SightKind
+from engine.clients.bitcoind.answer import CoinCut, Outpoint, Sighting
 from engine.contracts.reconciliation import HOT, AccountComparison, Finding, FindingKind, InFlight, Suspect
+from engine.domain.deposit import Sight
 from engine.domain.money import Sat, sat_to_msat
 
 MOST_NAMED = 100
@@ -30,7 +31,7 @@ class Asked:
 
     spends: Mapping[str, Sequence[Outpoint]] = field(default_factory=dict[str, Sequence[Outpoint]])
     """What the wallet's own recent transactions spend."""
-    sights: Mapping[str, Sight] = field(default_factory=dict[str, Sight])
+    sights: Mapping[str, Sighting] = field(default_factory=dict[str, Sighting])
     unspent: Mapping[Outpoint, bool] = field(default_factory=dict[Outpoint, bool])
     owned: Mapping[str, bool] = field(default_factory=dict[str, bool])
     """By address, whether the wallet has its key."""
@@ -49,7 +50,7 @@ class Asked:
 
     def list_gone(self) -> set[str]:
         """The transactions that are in no block and not in the mempool."""
-        return {txid for txid, sight in self.sights.items() if sight.known and sight.kind is SightKind.GONE}
+        return {txid for txid, sight in self.sights.items() if sight.known and sight.kind is Sight.GONE}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +126,7 @@ class Matcher:
     def _place_unlisted(self, coin: CoinRow) -> None:
         if coin.deposit is not None and not coin.booked:
             return
-        if coin.booked and (coin.sight != SightKind.MINED or coin.block_height is None):
+        if coin.booked and (coin.sight != Sight.MINED or coin.block_height is None):
             self._in_flight.append(("deposit_left_chain", coin, 1))
         elif _is_counted(coin) or (coin.name in self._corrected and not coin.gone):
             self._missing.append(coin)
@@ -146,11 +147,11 @@ class Matcher:
             else:
                 self._missing.append(coin)
 
-    def _explain(self, coin: CoinRow, sight: Sight, *, unspent: bool) -> None:
+    def _explain(self, coin: CoinRow, sight: Sighting, *, unspent: bool) -> None:
         has_key = sight.known and self._asked.owned.get(coin.address or "", coin.address is None)
-        if sight.kind is SightKind.MEMPOOL or self._has_left(coin, sight, unspent=unspent):
+        if sight.kind is Sight.MEMPOOL or self._has_left(coin, sight, unspent=unspent):
             self._in_flight.append(("deposit_left_chain" if coin.booked else "coin_left_chain", coin, 1))
-        elif sight.known and sight.kind is SightKind.GONE:
+        elif sight.known and sight.kind is Sight.GONE:
             self._missing.append(coin)
         elif unspent and has_key:
             self._in_flight.append(("coin_not_listed", coin, 1))
@@ -159,10 +160,10 @@ class Matcher:
         else:
             self._found.append(_spent_by_nobody(coin))
 
-    def _has_left(self, coin: CoinRow, sight: Sight, *, unspent: bool) -> bool:
+    def _has_left(self, coin: CoinRow, sight: Sighting, *, unspent: bool) -> bool:
         """Whether its transaction is nowhere any more, which the pump has not recorded. A wallet may not know of it."""
         if sight.known:
-            return sight.kind is SightKind.GONE and coin.booked
+            return sight.kind is Sight.GONE and coin.booked
         hashes, height = self._asked.hashes, coin.block_height
         return not unspent and height is not None and hashes.get(height) != coin.block_hash
 
@@ -259,7 +260,7 @@ def _is_counted(coin: CoinRow) -> bool:
     return coin.booked or coin.opening or (coin.own and not coin.gone)
 
 
-def _without_key(coin: CoinRow, sight: Sight) -> Finding:
+def _without_key(coin: CoinRow, sight: Sighting) -> Finding:
     why = "has no key for it" if sight.known else "does not know its transaction: it lacks the key, or a rescan"
     words = f"{coin.name} of {coin.amount_sat:,} sat is unspent, and the wallet {why}"
     return _about(FindingKind.COIN_WITHOUT_KEY, coin, coin.amount_sat if _is_counted(coin) else 0, words)

@@ -15,9 +15,10 @@ from activities.reconciliation import matching
 from activities.reconciliation.coin import MOST_NAMED, Asked, Match, Matcher
 from engine.bank.chain.cut import CoinRow, HotBooks, read_books
 from engine.bank.reconciliation import NewCase
-from engine.clients.bitcoind.answer import CoinCut, SightKind
+from engine.clients.bitcoind.answer import CoinCut
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.contracts.reconciliation import HOT, Finding
+from engine.domain.deposit import Sight
 from engine.ledger.database import Pool, snapshot
 
 _CUTS = 20
@@ -113,7 +114,7 @@ class HotLooker:
         listing = await self._bitcoind.list_since(start or cut.tip.hash)
         outgoing = {each.txid for each in listing.entries if not each.incoming and each.confirmations >= 0}
         sights = await self._bitcoind.look_up([*outgoing, *(each.txid for each in missing)])
-        alive = [txid for txid in outgoing if sights[txid].kind is not SightKind.GONE]
+        alive = [txid for txid in outgoing if sights[txid].kind is not Sight.GONE]
         heights = sorted({each.block_height for each in missing if each.block_height is not None})
         hashes = await self._bitcoind.hashes_at(heights)
         points = [(each.txid, each.vout) for each in missing]

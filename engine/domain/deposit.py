@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Any, Literal, cast
 
 from engine.domain.errors import Invalid
-from engine.domain.ids import BlockHash, DepositId, Txid
+from engine.domain.ids import DepositId, Txid
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat, Sat, msat_to_sat_floor
 
 COINBASE_DEPTH = 101
@@ -99,7 +99,7 @@ class Block:
     """A block by its place and its hash."""
 
     height: int
-    hash: BlockHash
+    hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,8 +27,6 @@ DepositId = NewType("DepositId", str)
 ReceivableId = NewType("ReceivableId", str)
 Txid = NewType("Txid", str)
 """64 lower-case hex digits, as nodes and explorers show it."""
-BlockHash = NewType("BlockHash", str)
-"""64 lower-case hex digits."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32: no i, l, o, u
 

@@ -7,8 +7,8 @@ so bitcoind's own work is part of it. Every deposit pays an address of its own.
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import asyncpg
@@ -20,10 +20,7 @@ from infra.bench.machine import Meter
 from infra.bench.people import People, expect, pay
 from infra.bench.report import Fact
 from infra.bench.servers import Servers
-from infra.bench.wallet import Outsider, give_addresses, list_owners
-from infra.local import environment
-from infra.local.bitcoin_rpc import MINER
-from infra.local.chain.payer import Sent
+from infra.bench.wallet import Crowd, Outsider, give_addresses, list_owners
 
 COMPONENTS = ("api", "worker", "temporal", "postgres", "redis", "bitcoind")
 """Whose CPU a deposit costs. The Lightning nodes read every block as well, but not for its sake."""
@@ -57,24 +54,6 @@ WHOLE = Size(rounds=2, crowd=10_000, lone=30, addresses=100_000)
 QUICK = Size(rounds=1, crowd=500, lone=10, addresses=3_000)
 
 
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """Very many payments in a few transactions, signed and not broadcast."""
-
-    sent: Sequence[Sent]
-    owners: Mapping[str, int]
-
-    @property
-    def txids(self) -> list[str]:
-        """Of its transactions."""
-        return [each.txid for each in self.sent]
-
-    @property
-    def size(self) -> int:
-        """How many deposits it makes."""
-        return sum(len(each.payments) for each in self.sent)
-
-
 class Bank:
     """The bank that is paid, and the miner who pays it. One for all contests of the scenario."""
 
@@ -85,9 +64,11 @@ class Bank:
 
     async def crowd(self, size: int) -> Crowd:
         """Payments to so many addresses."""
-        owners = await list_owners(self.servers, self.payees, size)
-        sent = await asyncio.to_thread(self.outsider.sign, [(address, _AMOUNT_SAT) for address in owners])
-        return Crowd(sent, owners)
+        return await self.promise(await list_owners(self.servers, self.payees, size))
+
+    async def promise(self, owners: Mapping[str, int]) -> Crowd:
+        """Payments to these addresses, signed and not broadcast."""
+        return await asyncio.to_thread(self.outsider.sign, owners, _AMOUNT_SAT)
 
     async def deposit(self, crowd: Crowd, *, seen: bool) -> list[float]:
         """Mine it in one block. Returns the milliseconds until each deposit was credited, once all are.
@@ -96,9 +77,9 @@ class Bank:
         """
         if seen:
             await self._broadcast(crowd)
-        address = await asyncio.to_thread(self.outsider.address, MINER)
+        address = await asyncio.to_thread(self.outsider.address, self.outsider.payer)
         contents = crowd.txids if seen else [each.hex for each in crowd.sent]
-        async with self._looking() as connection:
+        async with self.servers.books() as connection:
             began = time.monotonic()
             await asyncio.to_thread(self.outsider.call, "generateblock", address, contents)
             took_ms = await follow(connection, crowd.txids, crowd.size, _CREDITED, began=began)
@@ -109,24 +90,15 @@ class Bank:
     async def is_followed(self) -> bool:
         """Whether the bank has seen the last block, and without a problem."""
         tip = await asyncio.to_thread(self.outsider.tip)
-        async with self._looking() as connection:
+        async with self.servers.books() as connection:
             return bool(await connection.fetchval("SELECT tip_hash = $1 AND problem IS NULL FROM bank.chains", tip))
 
     async def _broadcast(self, crowd: Crowd) -> None:
         """Into the mempool; returns when all of it is incoming."""
         for each in crowd.sent:
             await asyncio.to_thread(self.outsider.send, each.hex)
-        async with self._looking() as connection:
+        async with self.servers.books() as connection:
             await follow(connection, crowd.txids, crowd.size, _SEEN)
-
-    @asynccontextmanager
-    async def _looking(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection to the bank's database."""
-        connection = await asyncpg.connect(self.servers.dsn(environment.DATABASE))
-        try:
-            yield connection
-        finally:
-            await connection.close()
 
 
 class InOneBlock(Contestant):
@@ -171,8 +143,7 @@ class Lone(Contestant):
         key = f"Bearer {person.key}"
         asked = await self._wire.ask("POST", "/v1/addresses", {"wallet_id": person.wallet_id}, Authorization=key)
         address = expect(asked)["address"]
-        crowd = Crowd(await asyncio.to_thread(bank.outsider.sign, [(address, _AMOUNT_SAT)]), {address: person.number})
-        return await bank.deposit(crowd, seen=True)
+        return await bank.deposit(await bank.promise({address: person.number}), seen=True)
 
     async def check(self) -> None:
         await self._bank.people.check()
@@ -184,10 +155,9 @@ class Bystander(Contestant):
     With a crowd, they last until its last credit: once from its broadcast on, and once from its block.
     """
 
-    components = COMPONENTS
-
     def __init__(self, bank: Bank, crowd: int) -> None:
         self.name = f"@username, {crowd:,} credited" if crowd else "@username"
+        self.components = () if crowd else COMPONENTS  # most of it would be the crowd's
         self._bank, self._crowd = bank, crowd
         self._port = bank.servers.stack.home.ports()["api-1"]
         self._free: list[Wire] = []

@@ -5,7 +5,7 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -116,6 +116,15 @@ class Servers:
         home = self.stack.home
         secret = home.secrets()["postgres_password"]
         return f"postgresql://{database.SUPERUSER}:{secret}@127.0.0.1:{home.ports()['postgres']}/{name}"
+
+    @contextlib.asynccontextmanager
+    async def books(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection to the bank's own database, as its superuser."""
+        connection = await asyncpg.connect(self.dsn(environment.DATABASE))
+        try:
+            yield connection
+        finally:
+            await connection.close()
 
     async def have_database(self, name: str, owner: str = database.SUPERUSER) -> None:
         """A new and empty database."""

@@ -4,9 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
-
-import asyncpg
 
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.rpc import Rpc
@@ -14,7 +13,6 @@ from engine.domain import bech32
 from infra.bench.contest import Wrong
 from infra.bench.people import Person
 from infra.bench.servers import Servers
-from infra.local import environment
 from infra.local.bitcoin_rpc import HOT, MINER
 from infra.local.chain.payer import Sent
 from infra.local.chain.regtest import Regtest
@@ -36,6 +34,24 @@ SELECT m.address, m.hd_index, c.tip_height, o.wallet_id, o.account_id, 'api', cl
  WHERE c.wallet = $5 AND o.place = 1 + m.hd_index % cardinality($3)"""
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """Very many payments in a few transactions, signed and not broadcast."""
+
+    sent: Sequence[Sent]
+    owners: Mapping[str, int]
+
+    @property
+    def txids(self) -> list[str]:
+        """Of its transactions."""
+        return [each.txid for each in self.sent]
+
+    @property
+    def size(self) -> int:
+        """How many deposits it makes."""
+        return sum(len(each.payments) for each in self.sent)
+
+
 class Outsider(Regtest):
     """The miner, who also signs payments that nobody sees before their block."""
 
@@ -43,10 +59,11 @@ class Outsider(Regtest):
         super().__init__(servers.stack.bitcoin, MINER)
         self._promised: set[tuple[str, int]] = set()
 
-    def sign(self, payments: Sequence[tuple[str, int]]) -> list[Sent]:
-        """A few transactions that together pay all of these. None is broadcast, and no coin is in two of them."""
+    def sign(self, owners: Mapping[str, int], amount_sat: int) -> Crowd:
+        """A few transactions that pay this to each address. None is broadcast, and no coin is in two of them."""
+        payments = [(address, amount_sat) for address in owners]
         size = -(-len(payments) // TRANSACTIONS)
-        return [self._sign_one(payments[at : at + size]) for at in range(0, len(payments), size)]
+        return Crowd([self._sign_one(payments[at : at + size]) for at in range(0, len(payments), size)], owners)
 
     def _sign_one(self, payments: Sequence[tuple[str, int]]) -> Sent:
         coins = self._choose(sum(amount_sat for _, amount_sat in payments))
@@ -73,8 +90,7 @@ async def give_addresses(servers: Servers, owners: Sequence[Person], count: int)
     """
     began = time.monotonic()
     wallets, accounts = zip(*[(person.wallet_id, person.account_id) for person in owners], strict=True)
-    connection = await asyncpg.connect(servers.dsn(environment.DATABASE))
-    try:
+    async with servers.books() as connection:
         made: int = await connection.fetchval("SELECT count(*) FROM bank.addresses")
         async with _in_haste(servers) as hot:
             await asyncio.to_thread(_widen, Regtest(servers.stack.bitcoin, MINER), count)
@@ -85,22 +101,17 @@ async def give_addresses(servers: Servers, owners: Sequence[Person], count: int)
                 await connection.execute(_GIVE, texts, indices, wallets, accounts, HOT, timeout=_LIMIT_S)
                 made += len(new)
         await connection.execute("ANALYZE bank.addresses", timeout=_LIMIT_S)
-    finally:
-        await connection.close()
     return time.monotonic() - began
 
 
 async def list_owners(servers: Servers, owners: Sequence[Person], count: int) -> Mapping[str, int]:
     """So many addresses of these users, each with its owner's number. Raises Wrong when there are fewer."""
-    connection = await asyncpg.connect(servers.dsn(environment.DATABASE))
-    try:
+    async with servers.books() as connection:
         rows = await connection.fetch(
             "SELECT address, wallet_id FROM bank.addresses WHERE wallet_id = ANY($1) ORDER BY hd_index DESC LIMIT $2",
             [person.wallet_id for person in owners],
             count,
         )
-    finally:
-        await connection.close()
     if len(rows) != count:
         raise Wrong(f"the users have {len(rows)} addresses and must have {count}")
     numbers = {person.wallet_id: person.number for person in owners}
@@ -114,7 +125,7 @@ async def _in_haste(servers: Servers) -> AsyncIterator[Bitcoind]:
     settings = stack.home.folder / "bitcoind" / "bitcoin.conf"
     usual = await asyncio.to_thread(settings.read_text)
     await restart_bitcoind(servers, usual + _UNSYNCED)
-    rpc = Rpc(environment.bitcoind_url(stack.home, with_credentials=True))
+    rpc = Rpc(stack.environment()["MILLRACE_BITCOIND_URL"])
     try:
         yield Bitcoind(rpc, HOT)
     finally:

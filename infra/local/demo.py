@@ -150,10 +150,10 @@ class Demo:
             )
 
     async def _prove(self) -> Proof:
-        with self.story.step("books against nodes") as line:
+        with self.story.step("books against nodes and bitcoind") as line:
             proof = await prove(self.stack)
             hold(proof.holds, proof.complaint())
-            line.moved, line.stands = "", "every rule of the books kept; books − nodes = 0 msat"
+            line.moved, line.stands = "", "every rule of the books kept; every difference is 0 msat"
         return proof
 
     def _show(self, wallets: list[tuple[str, Json]], statement: Json | None, proof: Proof) -> None:

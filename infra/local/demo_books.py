@@ -118,12 +118,12 @@ async def _state(step: Step, alice: User, since: datetime) -> Json | None:
 
 
 async def _reconcile(step: Step, operator: User) -> None:
-    with step("ben asks for a reconciliation with every node") as line:
+    with step("ben asks for a reconciliation with every node and the hot wallet") as line:
         started = expect(await operator.call("POST", "/v1/admin/reconciliation"), 202)
         run = await until(lambda: _finished(operator, started["id"]), "the run to end")
         differences = [account["difference_msat"] for account in run["accounts"]]
         hold(run["status"] == "clean" and set(differences) == {0}, f"{run['status']}: {run['findings']}")
-        line.stands = f"clean: {len(differences)} accounts at the nodes, difference 0 msat"
+        line.stands = f"clean: {len(differences)} accounts, difference 0 msat"
 
 
 async def _pay_to_the_last(payer: User, payee: User, most_sat: int, code: str) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 
 from engine.domain.deposit import Block
 from engine.domain.errors import Unavailable
-from engine.domain.ids import BlockHash
 from engine.ledger.database import Connection, change_any, translated
 
 REMEMBERED = 2016
@@ -47,8 +46,8 @@ async def find_chain(conn: Connection, wallet: str) -> Chain | None:
     return Chain(
         wallet=wallet,
         network=row["network"],
-        anchor=Block(height=row["anchor_height"], hash=BlockHash(row["anchor_hash"])),
-        tip=Block(height=row["tip_height"], hash=BlockHash(row["tip_hash"])),
+        anchor=Block(height=row["anchor_height"], hash=row["anchor_hash"]),
+        tip=Block(height=row["tip_height"], hash=row["tip_hash"]),
         work=row["tip_work"],
         adopted_height=row["adopted_height"],
         epoch=row["epoch"],
@@ -99,7 +98,7 @@ async def list_blocks(conn: Connection, wallet: str) -> list[Block]:
         rows = await conn.fetch(
             "SELECT height, hash FROM bank.blocks WHERE wallet = $1 ORDER BY height DESC LIMIT $2", wallet, REMEMBERED
         )
-    return [Block(height=row["height"], hash=BlockHash(row["hash"])) for row in rows]
+    return [Block(height=row["height"], hash=row["hash"]) for row in rows]
 
 
 async def move_in_tx(

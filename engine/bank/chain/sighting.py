@@ -57,6 +57,9 @@ class _Known:
     confs: int
 
 
+_DOUBTFUL = 100
+"""So many blocks below the fork a transaction may lie in a block of a branch that came and went within one look."""
+
 _Replaced = tuple[_Known, SeenOutput, _Known | None]
 """A deposit, the output that takes its place, and the deposit that had this outpoint before."""
 
@@ -75,13 +78,21 @@ SELECT FROM bank.deposits d
 
 
 async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
-    """The transactions whose place may have changed: mined above this height, or not mined and not given up."""
+    """The transactions whose place may have changed.
+
+    That is: mined above this height, or in a block that no look has followed, because the chain moved in the middle of
+    one; in the mempool; or gone, and not given up in the books.
+    """
     with translated():
         rows = await conn.fetch(
-            """SELECT DISTINCT txid FROM bank.deposits WHERE block_height > $1
+            """SELECT txid FROM bank.deposits
+                WHERE block_height > $1::int - $2::int
+                  AND (block_height > $1 OR block_hash <> ALL (ARRAY(
+                       SELECT hash FROM bank.blocks WHERE height > $1::int - $2::int AND height <= $1)))
                UNION SELECT txid FROM bank.deposits
                       WHERE sight = 'mempool' OR (sight = 'gone' AND (conf_ref IS NOT NULL OR hold_ref IS NOT NULL))""",
             above,
+            _DOUBTFUL,
         )
     return {row["txid"] for row in rows}
 

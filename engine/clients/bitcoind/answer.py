@@ -5,20 +5,13 @@ from decimal import Decimal
 from enum import StrEnum
 
 from engine.clients.bitcoind.fault import UNFORESEEN
+from engine.domain.deposit import Block, Sight
 from engine.domain.errors import InvariantBroken
 
 Outpoint = tuple[str, int]
 """Txid and number of the output."""
 
 _PLACES = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """A block by its place and its name."""
-
-    height: int
-    hash: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,20 +80,11 @@ class Listing:
     entries: tuple[WalletEntry, ...]
 
 
-class SightKind(StrEnum):
-    """Where a transaction is."""
-
-    MINED = "mined"
-    MEMPOOL = "mempool"
-    GONE = "gone"
-    """In neither: replaced, evicted, or in conflict with a block."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
+class Sighting:
     """Where a transaction is, by the wallet and the mempool."""
 
-    kind: SightKind
+    kind: Sight
     block: Block | None = None
     """The block of a mined one."""
     known: bool = True

@@ -10,17 +10,12 @@ from typing import Any
 
 from engine.clients.bitcoind import fault as faults
 from engine.clients.bitcoind.answer import (
-    Block,
-    BranchState,
-    ChainInfo,
     Coin,
     CoinCut,
     Listing,
-    MempoolPolicy,
     NewAddress,
     Outpoint,
-    Sight,
-    SightKind,
+    Sighting,
     WalletEntry,
     satoshi,
 )
@@ -28,23 +23,8 @@ from engine.clients.bitcoind.descriptor import ChangeReader
 from engine.clients.bitcoind.fault import Reason, RpcFault, unavailable, words
 from engine.clients.bitcoind.node import BATCH, Node
 from engine.clients.bitcoind.rpc import Rpc
+from engine.domain.deposit import Block, Sight
 from engine.domain.errors import EngineError, OutcomeUnknown
-
-__all__ = [
-    "Bitcoind",
-    "Block",
-    "BranchState",
-    "ChainInfo",
-    "Coin",
-    "CoinCut",
-    "Listing",
-    "MempoolPolicy",
-    "NewAddress",
-    "Outpoint",
-    "Sight",
-    "SightKind",
-    "WalletEntry",
-]
 
 _LISTING_S = 120
 _WIDENING_S = 600
@@ -81,10 +61,9 @@ class Bitcoind(Node):
             raise unavailable(Reason.CUT_OFF, "bitcoind does not know the tip of its own wallet.")
         rows: list[Any] = told["transactions"]
         change = await self._change.outpoints(rows)
-        entries = {(each.txid, each.vout, each.incoming): each for each in (_entry(row, change) for row in rows)}
-        return Listing(tip=tip, entries=tuple(entries.values()))
+        return Listing(tip=tip, entries=await asyncio.to_thread(_entries, rows, change))
 
-    async def look_up(self, txids: Iterable[str]) -> dict[str, Sight]:
+    async def look_up(self, txids: Iterable[str]) -> dict[str, Sighting]:
         """Where each transaction is now.
 
         What is in no block is looked for in the mempool; and if it is not there either, in the blocks once more,
@@ -92,13 +71,13 @@ class Bitcoind(Node):
         block only if the node has a transaction index: without one, GONE proves nothing.
         """
         found = await self._sights(list(dict.fromkeys(txids)))
-        in_no_block = [txid for txid, sight in found.items() if sight.kind is SightKind.MEMPOOL]
+        in_no_block = [txid for txid, sight in found.items() if sight.kind is Sight.MEMPOOL]
         entries = await self._each("getmempoolentry", [(txid,) for txid in in_no_block], none_for=faults.NOT_FOUND)
         missing = [txid for txid, entry in zip(in_no_block, entries, strict=True) if entry is None]
         for txid, sight in (await self._sights(missing)).items():
-            gone = Sight(kind=SightKind.GONE, known=sight.known)
-            found[txid] = gone if sight.kind is SightKind.MEMPOOL else sight
-        unseen = [txid for txid, sight in found.items() if sight.kind is SightKind.GONE and not sight.known]
+            gone = Sighting(kind=Sight.GONE, known=sight.known)
+            found[txid] = gone if sight.kind is Sight.MEMPOOL else sight
+        unseen = [txid for txid, sight in found.items() if sight.kind is Sight.GONE and not sight.known]
         return found | await self._indexed(unseen)
 
     async def read_spends(self, txids: Iterable[str]) -> dict[str, list[Outpoint]]:
@@ -180,13 +159,13 @@ class Bitcoind(Node):
         except RpcFault as fault:
             raise _why_not_rescanned(fault, from_height) from None
 
-    async def _sights(self, txids: Sequence[str]) -> dict[str, Sight]:
+    async def _sights(self, txids: Sequence[str]) -> dict[str, Sighting]:
         """By the wallet alone; MEMPOOL stands for whatever is in no block."""
         params = [(txid,) for txid in txids]
         answers = await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
         return {txid: _sight(answer) for txid, answer in zip(txids, answers, strict=True)}
 
-    async def _indexed(self, txids: Sequence[str]) -> dict[str, Sight]:
+    async def _indexed(self, txids: Sequence[str]) -> dict[str, Sighting]:
         """Those of these transactions that the node's index finds in the active chain."""
         answers = await self._each("getrawtransaction", [(txid, 1) for txid in txids], none_for=faults.NOT_FOUND)
         hashes = {
@@ -196,7 +175,7 @@ class Bitcoind(Node):
         }
         headers = await self._each("getblockheader", [(found,) for found in hashes.values()])
         return {
-            txid: Sight(kind=SightKind.MINED, block=Block(height=header["height"], hash=header["hash"]), known=False)
+            txid: Sighting(kind=Sight.MINED, block=Block(height=header["height"], hash=header["hash"]), known=False)
             for txid, header in zip(hashes, headers, strict=True)
         }
 
@@ -234,6 +213,12 @@ def _why_not_rescanned(fault: RpcFault, from_height: int) -> EngineError:
     return faults.translation("rescanblockchain", fault)
 
 
+def _entries(rows: Sequence[Any], change: frozenset[Outpoint]) -> tuple[WalletEntry, ...]:
+    """The listing, each entry once. Thousands take a tenth of a second, so payments must not wait for it."""
+    entries = {(each.txid, each.vout, each.incoming): each for each in (_entry(row, change) for row in rows)}
+    return tuple(entries.values())
+
+
 def _entry(row: Any, change: frozenset[Outpoint]) -> WalletEntry:  # noqa: ANN401 - JSON
     point = (row["txid"], row["vout"])
     return WalletEntry(
@@ -250,13 +235,13 @@ def _entry(row: Any, change: frozenset[Outpoint]) -> WalletEntry:  # noqa: ANN40
     )
 
 
-def _sight(told: Any | None) -> Sight:  # noqa: ANN401 - JSON
+def _sight(told: Any | None) -> Sighting:  # noqa: ANN401 - JSON
     if told is None:
-        return Sight(kind=SightKind.MEMPOOL, known=False)
+        return Sighting(kind=Sight.MEMPOOL, known=False)
     if told["confirmations"] < 0:
-        return Sight(kind=SightKind.GONE)
+        return Sighting(kind=Sight.GONE)
     block = _block(told)
-    return Sight(kind=SightKind.MEMPOOL if block is None else SightKind.MINED, block=block)
+    return Sighting(kind=Sight.MEMPOOL if block is None else Sight.MINED, block=block)
 
 
 def _block(told: Any) -> Block | None:  # noqa: ANN401 - JSON

@@ -4,9 +4,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from engine.clients.bitcoind import fault as faults
-from engine.clients.bitcoind.answer import Block, BranchState, ChainInfo, MempoolPolicy, Outpoint, satoshi
+from engine.clients.bitcoind.answer import BranchState, ChainInfo, MempoolPolicy, Outpoint, satoshi
 from engine.clients.bitcoind.fault import RpcFault, translated, translation
 from engine.clients.bitcoind.rpc import Rpc
+from engine.domain.deposit import Block
 from engine.domain.errors import InvariantBroken
 
 BATCH = 100

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
@@ -75,7 +76,7 @@ class Story:
             try:
                 self.sent.append(
                     await asyncio.to_thread(
-                        lambda sent=sent: self.hot.chain.bump(sent, fee_rate=rate, amount_sat=amount_sat, to=to)
+                        partial(self.hot.chain.bump, sent, fee_rate=rate, amount_sat=amount_sat, to=to)
                     )
                 )
             except RpcError:  # it is in a block
@@ -137,11 +138,8 @@ class Story:
     async def agreed(self) -> bool | None:
         """Whether each user has what bitcoind has."""
         for user in self.users:
-            there = await asyncio.to_thread(
-                lambda user=user: self.hot.chain.call(
-                    "listunspent", 0, 9999999, [self.addresses[user.id]], True, wallet=HOT
-                )
-            )
+            asked = ("listunspent", 0, 9999999, [self.addresses[user.id]], True)
+            there = await asyncio.to_thread(partial(self.hot.chain.call, *asked, wallet=HOT))
             confirmed = sum(satoshi(each["amount"]) for each in there if each["confirmations"] > 0)
             waiting = sum(satoshi(each["amount"]) for each in there if each["confirmations"] == 0)
             available, incoming = await self.hot.money(user)

@@ -6,8 +6,8 @@ import pytest
 
 from infra.local.outside import Outside
 from tests.fixtures.stack import Bank
-from tests.helpers.held_payment import held_payment
 from tests.helpers.deposit.stack import pay, proved, shows
+from tests.helpers.held_payment import held_payment
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
 

@@ -9,8 +9,8 @@ import pytest_asyncio
 from infra.local.bitcoin_rpc import RpcError
 from infra.local.chain.regtest import Regtest
 from tests.fixtures.stack import Bank, eventually
-from tests.helpers.held_payment import Lasts
 from tests.helpers.deposit.stack import pay, proved, shows, strike
+from tests.helpers.held_payment import Lasts
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(400)]
 

@@ -29,7 +29,7 @@ from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositPage
 from engine.domain.deposit import Block
 from engine.domain.deposit_decision import DepositDecisionKind
 from engine.domain.errors import Refused
-from engine.domain.ids import AccountId, BlockHash, DepositDecisionId, DepositId, ReceivableId, WalletId, new_id
+from engine.domain.ids import AccountId, DepositDecisionId, DepositId, ReceivableId, WalletId, new_id
 from engine.domain.money import Msat
 from engine.ledger.account import get_account_id
 from engine.ledger.book import Posting, credit, debit
@@ -54,6 +54,9 @@ SELECT a.code, sum(e.amount)::bigint AS msat FROM ledger.entries e JOIN ledger.a
 _PEOPLE = """
 SELECT w.id, b.available, b.held_cr, c.status FROM bank.wallets w JOIN bank.accounts c ON c.id = w.account_id
   JOIN ledger.balances b ON b.account_id = w.ledger_account_id"""
+_POSTED = """
+SELECT metadata->>'deposit' AS deposit FROM ledger.transfers WHERE id > $1 AND metadata ? 'deposit'
+ GROUP BY 1 ORDER BY min(id)"""
 _OWED = "SELECT deposit_id, amount_msat FROM bank.receivables WHERE status = 'open' ORDER BY created_at, id"
 
 
@@ -82,7 +85,7 @@ class ModelBank:
         try:
             bank = cls(pool, node)
             blocks = [
-                Block(height=height, hash=BlockHash(each or ""))
+                Block(height=height, hash=each or "")
                 for height, each in enumerate(await node.hashes_at(range(node.tip.height + 1)))
             ]
             async with transaction(pool) as conn:
@@ -205,8 +208,10 @@ class ModelBank:
         """Book all that is due, one by one or in a page, and compare the money."""
         due = await self._due()
         if together and due:
+            before = await self.pool.fetchval("SELECT coalesce(max(id), 0) FROM ledger.transfers")
             await self._run(self._deposits.advance_deposits, DepositPage(deposits=due, height=self.oracle.tip))
-            due.sort()
+            posted = [row["deposit"] for row in await self.pool.fetch(_POSTED, before)]
+            due = [*posted, *(each for each in due if each not in posted)]  # a page chooses its order
         for each in due:
             if not together:
                 await self._run(self._deposits.advance_deposit, DepositRef(deposit=each))

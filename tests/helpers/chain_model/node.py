@@ -9,16 +9,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from engine.clients.bitcoind.answer import (
-    Block,
-    BranchState,
-    ChainInfo,
-    Listing,
-    Outpoint,
-    Sight,
-    SightKind,
-    WalletEntry,
-)
+from engine.clients.bitcoind.answer import BranchState, ChainInfo, Listing, Outpoint, Sighting, WalletEntry
+from engine.domain.deposit import Block, Sight
 
 _numbers = itertools.count(1)
 
@@ -108,12 +100,12 @@ class FakeBitcoind:
     def tip(self) -> Block:
         return self._blocks[self._tip].block
 
-    def sight(self, txid: str) -> Sight:
+    def sight(self, txid: str) -> Sighting:
         """The truth about a transaction."""
         for mined in self._chain():
             if txid in mined.txids:
-                return Sight(kind=SightKind.MINED, block=mined.block)
-        return Sight(kind=SightKind.MEMPOOL if txid in self.mempool else SightKind.GONE)
+                return Sighting(kind=Sight.MINED, block=mined.block)
+        return Sighting(kind=Sight.MEMPOOL if txid in self.mempool else Sight.GONE)
 
     # What the client asks
 
@@ -154,7 +146,7 @@ class FakeBitcoind:
         there = any(mined.block == block for mined in self._chain())
         return BranchState.ACTIVE if there else BranchState.FORK
 
-    async def look_up(self, txids: Iterable[str]) -> dict[str, Sight]:
+    async def look_up(self, txids: Iterable[str]) -> dict[str, Sighting]:
         return {txid: self.sight(txid) for txid in txids}
 
     async def read_spends(self, txids: Iterable[str]) -> dict[str, list[Outpoint]]:

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from engine.clients.bitcoind.answer import Sight, SightKind
+from engine.clients.bitcoind.answer import Sighting
+from engine.domain.deposit import Sight
 
 MINIMUM, FEE, MOST = 1_000, 100, 100_000_000
 """The smallest amount that is credited, our flat fee, and the limit of an account's day."""
@@ -67,7 +68,7 @@ class Oracle:
     def __init__(self) -> None:
         self.people: list[Person] = []
         self.deposits: dict[str, Deposit] = {}
-        self.seen: dict[str, Sight] = {}
+        self.seen: dict[str, Sighting] = {}
         self.tip = 0
         self.lost = 0
         """What nobody owes: forgiven, or spent by somebody whose account is closed."""
@@ -91,10 +92,10 @@ class Oracle:
         self._credit(deposit, booked)
 
     def is_mined(self, deposit: Deposit) -> bool:
-        return self.seen[deposit.outpoint[0]].kind is SightKind.MINED
+        return self.seen[deposit.outpoint[0]].kind is Sight.MINED
 
     def is_alive(self, deposit: Deposit) -> bool:
-        return self.seen[deposit.outpoint[0]].kind is not SightKind.GONE
+        return self.seen[deposit.outpoint[0]].kind is not Sight.GONE
 
     def depth(self, deposit: Deposit) -> int:
         block = self.seen[deposit.outpoint[0]].block

@@ -5,28 +5,35 @@ await stage.play(make, works, check)     # every order of two works, each in a w
 """
 
 import itertools
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import asyncpg
 from temporalio.testing import ActivityEnvironment
 
+from activities.deposit.decision import DepositDecisions
 from activities.deposit.deposit import Deposits
 from engine.bank.account.account import NewAccount, list_wallets, open_bank_account_in_tx
 from engine.bank.account.account_status import change_in_tx
 from engine.bank.chain import cursor, due, sighting
+from engine.bank.chain.deposit_decision import NewDepositDecision, propose_in_tx
 from engine.bank.chain.sighting import SeenOutput, Watched
-from engine.contracts.deposit import DepositPage, DepositRef
+from engine.contracts.deposit import DecideDeposit, DepositApproval, DepositPage, DepositRef
 from engine.domain.deposit import Block, Outpoint, Sight, parse_rules
+from engine.domain.deposit_decision import DepositDecisionKind
 from engine.domain.errors import EngineError, Refused
-from engine.domain.ids import AccountId, BlockHash, DepositId, Txid
-from engine.domain.money import Sat
+from engine.domain.ids import AccountId, DepositDecisionId, DepositId, Txid, new_id
+from engine.domain.money import Msat, Sat
 from engine.ledger.account import get_account_id
 from engine.ledger.book import Posting, credit, debit
 from engine.ledger.chart import CAPITAL, Chart
-from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.checks import find_broken_rules
+from engine.ledger.database import Connection, Pool, open_pool, transaction
 from engine.ledger.store import post_new_in_tx
-from tests.helpers.schedule import Run, Seat, explore, nothing
+from tests.fixtures.postgres import Database
+from tests.helpers.schedule import Run, Seat, explore, nothing, open_seat
 
 STEPS = {
     "UPDATE bank.chains SET tip_height": "moves the tip",
@@ -114,7 +121,7 @@ class Stage:
         epoch: int | None = None,
     ) -> None:
         """As the pump writes one look."""
-        fork, blocks = Block(height=TIP - 10, hash=BlockHash(ZERO)), [Block(height=tip, hash=BlockHash("b" * 64))]
+        fork, blocks = Block(height=TIP - 10, hash=ZERO), [Block(height=tip, hash="b" * 64)]
         async with transaction(pool) as conn:
             await cursor.move_in_tx(
                 conn, "hot", epoch or self.epoch, fork=fork, blocks=blocks, work=ZERO, rescanned=None
@@ -156,6 +163,35 @@ class Stage:
                 raise
             return False
         return True
+
+    async def propose(self, deposit: DepositId, kind: DepositDecisionKind) -> DepositDecisionId:
+        """One operator asks for it. A receivable is the oldest that is open."""
+        owed = await self.pool.fetchval(
+            "SELECT id FROM bank.receivables WHERE deposit_id = $1 AND status = 'open' ORDER BY created_at LIMIT 1",
+            deposit,
+        )
+        proposal = NewDepositDecision(
+            id=DepositDecisionId(new_id("dec")),
+            deposit_id=deposit,
+            kind=kind,
+            wallet_id=None,
+            receivable_id=owed,
+            amount_msat=Msat(1),
+            reason="test",
+            proposed_by=AccountId("one"),
+        )
+        async with transaction(self.pool) as conn:
+            return await propose_in_tx(conn, proposal)
+
+    async def decide(self, pool: Pool, deposit: DepositId, decision: DepositDecisionId, operator: str = "two") -> str:
+        """Another operator approves it. Gives "done", or the code of the refusal."""
+        approval = DepositApproval(decision=decision, operator=AccountId(operator), key_id="key")
+        asked = DecideDeposit(deposit=deposit, approval=approval)
+        try:
+            await self.environment.run(DepositDecisions(pool, Chart()).decide_deposit, asked)
+        except Refused as refused:
+            return refused.code
+        return "done"
 
     async def follow(self, world: World) -> None:
         """The pump finds what is due, and the books follow."""
@@ -208,11 +244,30 @@ class Stage:
         assert await explore(self.observer, start, ended, reduced=self.reduced) > 1
 
 
+@asynccontextmanager
+async def opened(database: Database, *, reduced: bool) -> AsyncIterator[Stage]:
+    """A bank that has followed a chain up to `TIP`. At the end its books must balance."""
+    observer = await asyncpg.connect(database.superuser_dsn)
+    await observer.execute(
+        """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work,
+                                   adopted_height) VALUES ('hot', 'regtest', 0, $1, 100, $1, $1, 0)""",
+        ZERO,
+    )
+    pool = await open_pool(database.app_dsn, max_size=4)
+    seats = [await open_seat(database.app_dsn, STEPS) for _ in "AB"]
+    yield Stage(pool, seats, observer, reduced=reduced)
+    async with pool.acquire() as conn:
+        assert await find_broken_rules(conn) == []
+    for each in (*(seat.pool for seat in seats), pool):
+        await each.close()
+    await observer.close()
+
+
 def output(
     address: str, sight: Sight, height: int | None, *, conflicts: tuple[str, ...] = (), txid: str | None = None
 ) -> SeenOutput:
     outpoint = Outpoint(txid=Txid(txid or f"{next(_numbers):064x}"), vout=0)
-    block = None if height is None else Block(height=height, hash=BlockHash(f"{height:064x}"))
+    block = None if height is None else Block(height=height, hash=f"{height:064x}")
     return SeenOutput(
         outpoint=outpoint,
         address=address,

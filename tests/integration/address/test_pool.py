@@ -16,7 +16,6 @@ from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.rpc import Rpc
 from engine.domain.deposit import Block
 from engine.domain.errors import InvariantBroken
-from engine.domain.ids import BlockHash
 from engine.ledger.database import Pool, open_pool, transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import Chain
@@ -29,7 +28,7 @@ HOT, LIMIT_S = "hot", 120
 @pytest_asyncio.fixture
 async def pool(ledger_db: Database, chain: Chain) -> AsyncIterator[Pool]:
     pool = await open_pool(ledger_db.app_dsn)
-    tip = Block(height=chain.height(), hash=BlockHash(chain.tip()))
+    tip = Block(height=chain.height(), hash=chain.tip())
     async with transaction(pool) as conn:
         assert await cursor.adopt_in_tx(conn, HOT, network="regtest", blocks=[tip], work="0" * 64)
     yield pool

@@ -2,8 +2,9 @@
 
 import pytest
 
-from engine.clients.bitcoind.chain import Block, BranchState
+from engine.clients.bitcoind.answer import BranchState
 from engine.clients.bitcoind.health import explain
+from engine.domain.deposit import Block
 from engine.domain.errors import InvariantBroken
 from tests.helpers.bitcoind_client import hot
 from tests.helpers.chain import Chain

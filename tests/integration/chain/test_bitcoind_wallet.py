@@ -5,22 +5,24 @@ from typing import Any
 
 import pytest
 
-from engine.clients.bitcoind.chain import Bitcoind, Block, Sight, SightKind, WalletEntry
+from engine.clients.bitcoind.answer import Sighting, WalletEntry
+from engine.clients.bitcoind.chain import Bitcoind
+from engine.domain.deposit import Block, Sight
 from engine.domain.errors import Unavailable
 from tests.helpers.bitcoind_client import hot, opened, reason_of
 from tests.helpers.chain import Chain
 
 pytestmark = pytest.mark.integration
 
-MEMPOOL, GONE = Sight(kind=SightKind.MEMPOOL), Sight(kind=SightKind.GONE)
+MEMPOOL, GONE = Sighting(kind=Sight.MEMPOOL), Sighting(kind=Sight.GONE)
 
 
 def tip_of(chain: Chain) -> Block:
     return Block(height=chain.height(), hash=chain.tip())
 
 
-def mined(block: Block) -> Sight:
-    return Sight(kind=SightKind.MINED, block=block)
+def mined(block: Block) -> Sighting:
+    return Sighting(kind=Sight.MINED, block=block)
 
 
 async def listed(bitcoind: Bitcoind, since: str, txid: str) -> list[WalletEntry]:
@@ -270,7 +272,7 @@ async def test_a_replaced_payment_is_gone(chain: Chain) -> None:
         assert old.conflicts == (bumped.txid,)
         away = chain.bump(bumped, fee_rate=40, to=chain.address("stranger"))
         sights = await bitcoind.look_up([sent.txid, bumped.txid, away.txid])
-        assert sights == {sent.txid: GONE, bumped.txid: GONE, away.txid: Sight(kind=SightKind.MEMPOOL, known=False)}
+        assert sights == {sent.txid: GONE, bumped.txid: GONE, away.txid: Sighting(kind=Sight.MEMPOOL, known=False)}
         chain.mine()
         assert (await bitcoind.look_up([bumped.txid])) == {bumped.txid: GONE}
 
@@ -286,7 +288,7 @@ async def test_an_evicted_payment_is_gone_until_it_returns(chain: Chain) -> None
 
 async def test_a_transaction_that_the_wallet_never_saw_is_not_known(chain: Chain) -> None:
     async with hot(chain) as bitcoind:
-        unseen = Sight(kind=SightKind.GONE, known=False)
+        unseen = Sighting(kind=Sight.GONE, known=False)
         assert await bitcoind.look_up(["11" * 32]) == {"11" * 32: unseen}
         assert await bitcoind.look_up([]) == {}
 
@@ -297,10 +299,10 @@ async def test_a_wallet_that_has_lost_a_payment_does_not_prove_that_it_is_gone(c
     chain.mine()
     chain.call("createwallet", "empty")
     async with hot(chain, wallet="empty") as bitcoind:
-        found = Sight(kind=SightKind.MINED, block=tip_of(chain), known=False)
+        found = Sighting(kind=Sight.MINED, block=tip_of(chain), known=False)
         assert await bitcoind.look_up([sent.txid]) == {sent.txid: found}
         chain.restart("-txindex=0")
-        assert await bitcoind.look_up([sent.txid]) == {sent.txid: Sight(kind=SightKind.GONE, known=False)}
+        assert await bitcoind.look_up([sent.txid]) == {sent.txid: Sighting(kind=Sight.GONE, known=False)}
 
 
 async def test_many_transactions_are_looked_up_at_once(chain: Chain) -> None:

@@ -189,6 +189,24 @@ async def test_spent_money_becomes_a_receivable_and_is_repaid(bank: Depositors, 
     assert await bank.settled("exp:loss") == 0
 
 
+async def test_an_invalidated_block_takes_money_back_although_the_chain_is_shorter_then(
+    bank: Depositors, chain: Chain
+) -> None:
+    alice = await bank.user()
+    chain.pay(await bank.address(alice), 50_000)
+    chain.mine(2)
+    await bank.follow()
+    for block in (chain.tip(), chain.rpc().call("getblockhash", chain.height() - 1)):
+        chain.invalidate(block)
+    await bank.follow()
+    assert (await bank.row())["status"] == "reversed"
+    assert await bank.money(alice) == (0, 50_000)
+    chain.mine()
+    await bank.follow()
+    assert (await bank.row())["status"] == "credited"
+    assert await bank.money(alice) == (50_000, 0)
+
+
 async def test_a_block_that_comes_back_changes_nothing(bank: Depositors, chain: Chain) -> None:
     alice = await bank.user()
     chain.pay(await bank.address(alice), 50_000)

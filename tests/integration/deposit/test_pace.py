@@ -17,8 +17,8 @@ from tests.helpers.deposit.depositor import Depositors
 
 pytestmark = pytest.mark.integration
 
-TOGETHER, DEPOSITS = 5, 52
-AT_ONCE = 4 * TOGETHER
+TOGETHER, DEPOSITS = 10, 52
+AT_ONCE = 2 * TOGETHER
 
 
 class FakeTemporal:

@@ -14,7 +14,8 @@ import pytest_asyncio
 from activities.reconciliation.coin import Asked, Match, Matcher
 from engine.bank.chain.coin import SeenCoin, SeenSpend, record_in_tx, record_opening_in_tx
 from engine.bank.chain.cut import read_books
-from engine.clients.bitcoind.answer import Block, Coin, CoinCut, Sight, SightKind
+from engine.clients.bitcoind.answer import Coin, CoinCut, Sighting
+from engine.domain.deposit import Block, Sight
 from engine.ledger.book import credit, debit
 from engine.ledger.database import Connection, Pool, open_pool, snapshot
 from tests.fixtures.postgres import Database
@@ -131,7 +132,7 @@ class World:
         """What bitcoind says of the coins that it does not list: it has no key for them."""
         points = [(each.txid, each.vout) for each in match.missing]
         return Asked(
-            sights={txid: Sight(kind=SightKind.GONE, known=False) for txid, _vout in points},
+            sights={txid: Sighting(kind=Sight.GONE, known=False) for txid, _vout in points},
             unspent=dict.fromkeys(points, True),
         )
 

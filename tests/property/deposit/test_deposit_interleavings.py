@@ -7,18 +7,15 @@ more, as they do when the pump finds a step due; then money and rows must be wha
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-import asyncpg
 import pytest
 import pytest_asyncio
 
 from engine.bank.chain.sighting import Watched
 from engine.domain.deposit import Sight
 from engine.domain.errors import Unavailable
-from engine.ledger.checks import find_broken_rules
-from engine.ledger.database import Pool, open_pool
+from engine.ledger.database import Pool
 from tests.fixtures.postgres import Database
-from tests.helpers.deposit.stage import AMOUNT, SPENT, STEPS, TIP, ZERO, Stage, Work, World, moved, output
-from tests.helpers.schedule import open_seat
+from tests.helpers.deposit.stage import AMOUNT, SPENT, TIP, Stage, Work, World, moved, opened, output
 
 pytestmark = [pytest.mark.property, pytest.mark.timeout(600)]
 
@@ -26,20 +23,8 @@ pytestmark = [pytest.mark.property, pytest.mark.timeout(600)]
 @pytest_asyncio.fixture(scope="module")
 async def stage(shared_ledger_db: Database, pytestconfig: pytest.Config) -> AsyncIterator[Stage]:
     """Deadlocks would be seen by the scheduler: nobody could go on."""
-    observer = await asyncpg.connect(shared_ledger_db.superuser_dsn)
-    await observer.execute(
-        """INSERT INTO bank.chains(wallet, network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work,
-                                   adopted_height) VALUES ('hot', 'regtest', 0, $1, 100, $1, $1, 0)""",
-        ZERO,
-    )
-    pool = await open_pool(shared_ledger_db.app_dsn, max_size=4)
-    seats = [await open_seat(shared_ledger_db.app_dsn, STEPS) for _ in "AB"]
-    yield Stage(pool, seats, observer, reduced=not pytestconfig.getoption("--whole-length"))
-    async with pool.acquire() as conn:
-        assert await find_broken_rules(conn) == []
-    for each in (*(seat.pool for seat in seats), pool):
-        await each.close()
-    await observer.close()
+    async with opened(shared_ledger_db, reduced=not pytestconfig.getoption("--whole-length")) as stage:
+        yield stage
 
 
 PLACES = {

@@ -150,6 +150,9 @@ class World:
         def back() -> None:
             if second % 2:
                 self.node.go_to(there)
+            if second % 4 > 1:
+                for txid in list(self.node.mempool):
+                    self.node.evict(txid)
 
         await self.bank.look(meanwhile=moves, then=back)
 
@@ -233,3 +236,33 @@ async def test_the_books_are_what_the_chain_says(shared_ledger_db: Database, mov
         for name, first, second in moves:
             await world.take(name, first, second)
         await world.rest()
+
+
+async def test_a_block_that_no_look_has_followed_is_looked_at_again(shared_ledger_db: Database) -> None:
+    """Two reorganisations within one look: a transaction is found in a block that is gone when the next look begins."""
+    node = FakeBitcoind()
+    for _ in range(_BLOCKS_BEFORE):
+        node.mine()
+    fork = node.tip.hash
+    async with ModelBank.open(shared_ledger_db, node) as bank:
+        address = await bank.address(await bank.person())
+        coin = frozenset([new_hash()])
+        paid, theft = Tx(new_hash(), coin, ((address, 50_000),)), Tx(new_hash(), coin, ((None, 1_000),))
+        for tx in (paid, theft):
+            bank.know(0, tx)
+        node.broadcast(paid)
+        node.mine()
+        await bank.look()
+        await bank.advance()
+        node.txs[theft.txid] = theft
+        node.go_to(fork)
+        node.mine([theft.txid])
+        node.mine()
+        stolen = node.tip.hash
+
+        async def returns() -> None:
+            node.go_to(fork)
+            node.mine([paid.txid])
+
+        await bank.look(meanwhile=returns, then=lambda: node.go_to(stolen))
+        await bank.advance()

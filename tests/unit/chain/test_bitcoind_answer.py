@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine.clients.bitcoind.answer import Block, ChainInfo, satoshi
+from engine.clients.bitcoind.answer import ChainInfo, satoshi
 from engine.clients.bitcoind.credential import Address, Credential
 from engine.clients.bitcoind.fault import RpcFault, translation
 from engine.clients.bitcoind.health import explain
 from engine.clients.bitcoind.rpc import Rpc
+from engine.domain.deposit import Block
 from engine.domain.errors import EngineError, InvariantBroken, Unavailable
 from tests.helpers.bitcoind_client import reason_of
 

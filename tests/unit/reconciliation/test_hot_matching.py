@@ -6,10 +6,9 @@ import pytest
 
 from activities.reconciliation.coin import MOST_NAMED, Asked, Match, Matcher, unexplained
 from engine.bank.chain.cut import CoinRow, Corrected, HotBooks, SpendRow
-from engine.clients.bitcoind.answer import Block as NodeBlock
 from engine.clients.bitcoind.answer import Coin, CoinCut
 from engine.domain.deposit import Block
-from engine.domain.ids import BlockHash
+from engine.domain.deposit import Block as NodeBlock
 
 pytestmark = pytest.mark.unit
 
@@ -40,7 +39,7 @@ def compare(
     *rows: CoinRow, settled_sat: int = 0, spends: list[SpendRow] | None = None, corrected: list[Corrected] | None = None
 ) -> tuple[Match, HotBooks]:
     books = HotBooks(
-        tip=Block(height=TIP, hash=BlockHash(HASH)),
+        tip=Block(height=TIP, hash=HASH),
         settled_msat=1000 * settled_sat,
         coins=list(rows),
         spends=spends or [],
