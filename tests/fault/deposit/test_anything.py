@@ -59,7 +59,7 @@ class Story:
     async def pay(self) -> None:
         payments = [
             (self.addresses[self.chance.choice(self.users).id], self.chance.randint(2_000, 90_000))
-            for _ in range(self.chance.randint(1, 3))
+            for _ in range(self.chance.choice([1, 1, 2, 3, 12]))
         ]
         self.sent.append(self.chance.choice(await asyncio.to_thread(self.hot.chain.pay_many, payments)))
 
