@@ -100,7 +100,7 @@ class Recorder:
                 fork=look.fork,
                 blocks=look.blocks,
                 work=look.info.work,
-                rescanned=chain.rescan_from,
+                rescans=chain.rescans,
             )
             await sighting.record_in_tx(conn, outputs, watched, rules=rules, alone_at_most=ALONE_AT_MOST)
             await coin.record_in_tx(conn, coins, spends, unmined=sorted(lost - gone), gone=sorted(gone))

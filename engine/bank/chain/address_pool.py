@@ -113,7 +113,7 @@ async def note_scan(conn: Connection, wallet: str, height: int) -> None:
     """
     await change_any(
         conn,
-        """UPDATE bank.chains SET scan_from = NULL, rescan_from = least(rescan_from, scan_from)
+        """UPDATE bank.chains SET scan_from = NULL, rescan_from = least(rescan_from, scan_from), rescans = rescans + 1
             WHERE wallet = $1 AND scan_from >= $2""",
         wallet,
         height,

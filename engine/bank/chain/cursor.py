@@ -30,13 +30,15 @@ class Chain:
     """The tip at the adoption."""
     epoch: int
     rescan_from: int | None
+    rescans: int
+    """The number of the request for a rescan."""
 
 
 async def find_chain(conn: Connection, wallet: str) -> Chain | None:
     """The wallet's chain. None before the wallet is adopted."""
     with translated():
         row = await conn.fetchrow(
-            """SELECT network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work, epoch, rescan_from,
+            """SELECT network, anchor_height, anchor_hash, tip_height, tip_hash, tip_work, epoch, rescan_from, rescans,
                       adopted_height
                  FROM bank.chains WHERE wallet = $1""",
             wallet,
@@ -52,6 +54,7 @@ async def find_chain(conn: Connection, wallet: str) -> Chain | None:
         adopted_height=row["adopted_height"],
         epoch=row["epoch"],
         rescan_from=row["rescan_from"],
+        rescans=row["rescans"],
     )
 
 
@@ -102,25 +105,25 @@ async def list_blocks(conn: Connection, wallet: str) -> list[Block]:
 
 
 async def move_in_tx(
-    conn: Connection, wallet: str, epoch: int, *, fork: Block, blocks: Sequence[Block], work: str, rescanned: int | None
+    conn: Connection, wallet: str, epoch: int, *, fork: Block, blocks: Sequence[Block], work: str, rescans: int
 ) -> None:
     """Replace what comes after `fork` by these blocks. The last one, or `fork`, is the new tip.
 
-    Locks the wallet's row. `rescanned` is the operator's request that this look has fulfilled. Raises Unavailable
-    (`pump_overtaken`) when another pump has taken over.
+    Locks the wallet's row. `rescans` is the number of the last request for a rescan that this look has seen. Raises
+    Unavailable (`pump_overtaken`) when another pump has taken over.
     """
     tip = blocks[-1] if blocks else fork
     with translated():
         moved = await conn.fetchval(
             """UPDATE bank.chains SET tip_height = $3, tip_hash = $4, tip_work = $5,
-                   rescan_from = CASE WHEN rescan_from = $6 THEN NULL ELSE rescan_from END
+                   rescan_from = CASE WHEN rescans = $6 THEN NULL ELSE rescan_from END
                 WHERE wallet = $1 AND epoch = $2 RETURNING wallet""",
             wallet,
             epoch,
             tip.height,
             tip.hash,
             work,
-            rescanned,
+            rescans,
         )
     if moved is None:
         raise overtaken()

@@ -14,4 +14,6 @@ async def read_tip_in_tx(conn: Connection, wallet: str) -> tuple[int, int | None
 
 async def request_in_tx(conn: Connection, wallet: str, height: int) -> None:
     """Ask for a look from this height on. The pump clears the request when it has looked."""
-    await change_one(conn, "UPDATE bank.chains SET rescan_from = $2 WHERE wallet = $1", wallet, height)
+    await change_one(
+        conn, "UPDATE bank.chains SET rescan_from = $2, rescans = rescans + 1 WHERE wallet = $1", wallet, height
+    )

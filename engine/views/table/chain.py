@@ -36,6 +36,7 @@ class Chain(SQLModel, table=True):
     epoch: int = number()
     adopted_height: int = small()
     rescan_from: int | None = small(nullable=True)
+    rescans: int = small()
     scan_from: int | None = small(nullable=True)
     problem: str | None = text(nullable=True)
     pool_problem: str | None = text(nullable=True)

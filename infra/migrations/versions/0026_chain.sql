@@ -10,6 +10,7 @@ CREATE TABLE bank.chains(
   epoch         bigint NOT NULL DEFAULT 0,
   adopted_height int NOT NULL CHECK (adopted_height >= anchor_height),
   rescan_from   int CHECK (rescan_from >= 0),
+  rescans       int NOT NULL DEFAULT 0,
   scan_from     int CHECK (scan_from >= 0),
   problem       text,
   pool_problem  text,
@@ -19,6 +20,7 @@ CREATE TABLE bank.chains(
 COMMENT ON COLUMN bank.chains.anchor_hash IS 'the lowest block that was remembered at the adoption';
 COMMENT ON COLUMN bank.chains.adopted_height IS 'the tip at the adoption: what the wallet had received until then is capital, and no deposit';
 COMMENT ON COLUMN bank.chains.epoch IS 'counts the pumps: each takes the next number, and one with an older number can write nothing';
+COMMENT ON COLUMN bank.chains.rescans IS 'counts the requests: one that comes during a look is not cleared by it';
 COMMENT ON COLUMN bank.chains.rescan_from IS 'an operator asks the pump to look again from this height; it clears the request';
 COMMENT ON COLUMN bank.chains.scan_from IS 'bitcoind''s wallet must read the blocks again from this height: it has lost some';
 COMMENT ON COLUMN bank.chains.pool_problem IS 'why no address can be made or watched: another wallet has taken the place of ours';
