@@ -54,8 +54,17 @@ class Regtest(Payer):
                 hashes = list(self.call("generatetoaddress", blocks, address))
             else:
                 hashes = [str(self.call("generateblock", address, list(txs))["hash"])]
-        self._settle(flush=flush)
+            self._settle(flush=flush)
         return hashes
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """No block is being made, and all are on disk: now bitcoind may be killed.
+
+        LND does not go on when bitcoind has forgotten blocks that LND has seen. A real node gets them from its peers.
+        """
+        with self._turn:
+            yield
 
     def coinbase_to(self, address: str) -> str:
         """Mine a block whose reward goes there; returns the coinbase's txid. Its output 0 is the reward."""

@@ -42,22 +42,22 @@ async def test_killed_at_each_step(bank: Bank, chain: Regtest, accidents: Sequen
     when_seen, when_mined, when_taken, when_again = accidents
     alice = await bank.open_account()
     sent = await pay(bank, alice, 50_000)
-    strike(bank, *when_seen)
+    strike(bank, chain, *when_seen)
     await shows(alice, "pending", incoming_msat=50_000_000)
     await bitcoind_back(chain)
     with chain.mining(0.5):
         await asyncio.to_thread(chain.mine)
-        strike(bank, *when_mined)
+        strike(bank, chain, *when_mined)
         await shows(alice, "credited", 50_000_000)
         await bitcoind_back(chain)
     conflict = await asyncio.to_thread(chain.double_spend, sent)
     old, depth = await asyncio.to_thread(chain.tip), await asyncio.to_thread(depth_of, chain, sent.txid)
     await asyncio.to_thread(lambda: chain.reorg(depth, with_=[conflict]))
-    strike(bank, *when_taken)
+    strike(bank, chain, *when_taken)
     await shows(alice, "reversed")
     await bitcoind_back(chain)
     await asyncio.to_thread(chain.come_back, old)
-    strike(bank, *when_again)
+    strike(bank, chain, *when_again)
     await shows(alice, "credited", 50_000_000)
     await bitcoind_back(chain)
 
@@ -68,7 +68,7 @@ async def test_all_are_killed_while_deposits_and_blocks_come(bank: Bank, chain: 
         for user in users:
             await pay(bank, user, 20_000 + number)
         with chain.mining(0.5):
-            strike(bank, *ALL)
+            strike(bank, chain, *ALL)
             await bitcoind_back(chain)
             for user in users:
                 await shows(user, "credited", 20_000_000 if number == 0 else 40_001_000)

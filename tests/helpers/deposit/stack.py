@@ -11,6 +11,7 @@ import httpx
 
 from infra.local.bitcoin_rpc import HOT
 from infra.local.chain.payer import Sent
+from infra.local.chain.regtest import Regtest
 from infra.local.outside import sync_network
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
@@ -59,11 +60,12 @@ async def shows(user: Account, status: str, available_msat: int = 0, incoming_ms
         raise AssertionError(f"{found}, and not {wanted}") from None
 
 
-def strike(bank: Bank, *names: str) -> None:
+def strike(bank: Bank, chain: Regtest, *names: str) -> None:
     """SIGKILL all of these at the same moment. Nobody waits for them to be back."""
-    pids = [bank.stack.pid(name) for name in names]
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    with chain.at_rest():
+        pids = [bank.stack.pid(name) for name in names]
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
 
 
 async def all_back(bank: Bank) -> None:

@@ -123,9 +123,7 @@ class Stage:
         """As the pump writes one look."""
         fork, blocks = Block(height=TIP - 10, hash=ZERO), [Block(height=tip, hash="b" * 64)]
         async with transaction(pool) as conn:
-            await cursor.move_in_tx(
-                conn, "hot", epoch or self.epoch, fork=fork, blocks=blocks, work=ZERO, rescans=0
-            )
+            await cursor.move_in_tx(conn, "hot", epoch or self.epoch, fork=fork, blocks=blocks, work=ZERO, rescans=0)
             await sighting.record_in_tx(conn, outputs, watched, rules=RULES, alone_at_most=10)
         async with transaction(pool) as conn:
             await due.finish_shared_in_tx(conn, tip)
