@@ -12,7 +12,9 @@ import httpx
 from infra.local.bitcoin_rpc import HOT
 from infra.local.chain.payer import Sent
 from infra.local.chain.regtest import Regtest
+from infra.local.home import NODES
 from infra.local.outside import sync_network
+from infra.local.parts.store import Failed
 from tests.fixtures.stack import Account, Bank, Json, eventually
 
 _LIMIT_S = 90
@@ -83,7 +85,11 @@ async def proved(bank: Bank) -> AsyncIterator[None]:
     """After the block the Lightning nodes have the chain, and asset:hot is what bitcoind has, to the satoshi."""
     yield
     await all_back(bank)
-    await sync_network(bank.stack)
+    try:
+        await sync_network(bank.stack)
+    except Failed:  # seen: LND stands still when bitcoind dies in the middle of a reorganisation, until it is restarted
+        await bank.kill(*NODES)
+        await sync_network(bank.stack)
     hot = bank.stack.bitcoin(HOT)
 
     async def agreed() -> bool | None:
