@@ -110,7 +110,7 @@ async def test_nothing_is_taken_back_because_the_wallet_has_forgotten_it(hot: Ho
     """The node has no transaction index. A reorganisation comes before the older wallet has read the blocks again."""
     far, stolen = await hot.user(), await hot.user()
     copy = await asyncio.to_thread(hot.chain.copy_wallet)
-    await asyncio.to_thread(hot.chain.pay, await beyond_the_window(hot, far), 60_000)
+    far_sent = await asyncio.to_thread(hot.chain.pay, await beyond_the_window(hot, far), 60_000)
     sent = await asyncio.to_thread(hot.chain.pay, await hot.address(stolen), 70_000)
     await hot.mine()
     await hot.shows(far, "credited", 60_000)
@@ -124,6 +124,7 @@ async def test_nothing_is_taken_back_because_the_wallet_has_forgotten_it(hot: Ho
     await hot.shows(far, "credited")
     assert await hot.receivables(far) == []
     assert [row["confs"] for row in await hot.rows(far)] == [1]
+    await knows(hot, far_sent.txid)
 
 
 async def test_a_wallet_with_other_keys_takes_back_only_what_is_gone(hot: HotBank) -> None:
