@@ -10,6 +10,7 @@ depends_on = None
 
 def upgrade() -> None:
     execute_file("0026_chain.sql")
+    execute_file("0026/ledger/resolve_reversed.sql")
 
 
 def downgrade() -> None:
