@@ -1,21 +1,20 @@
 """Decisions about deposits, as they are answered: one, or a page of them."""
 
-from datetime import datetime
-
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from api.service.auth import Caller
+from api.service.decision import DecisionBase
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.domain.deposit_decision import DepositDecisionKind
-from engine.domain.errors import Conflict, no_such
+from engine.domain.errors import no_such
 from engine.domain.forced_end import DecisionStatus
 from engine.domain.page import START, Position, Slice
 from engine.ledger.database import Connection
 from engine.views.deposit_decision import DEPOSIT_DECISIONS, find_deposit_decision
 
 
-class DepositDecisionOut(BaseModel):
+class DepositDecisionOut(DecisionBase):
     """A proposal and what has become of it."""
 
     id: str = Field(examples=["ddec_4t7q2v6x1b0n8r5d01k5y8z3c"])
@@ -24,33 +23,7 @@ class DepositDecisionOut(BaseModel):
     wallet_id: str | None = Field(description="To whom an unattributed deposit is credited.")
     receivable_id: str | None = Field(description="Which receivable is given up.")
     amount_msat: int = Field(description="Of the deposit, or of the receivable, when it was proposed.")
-    reason: str
-    status: DecisionStatus
-    proposed_by: str = Field(description="An account, or 'admin' for the bootstrap key.")
-    decided_by: str | None
-    note: str | None = Field(description="The note of the operator who approved or rejected it.")
     ref: str | None = Field(description="The posting that moved the deposit to a wallet.")
-    created_at: datetime
-    decided_at: datetime | None
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it waits for a second operator."""
-        return self.status is DecisionStatus.PROPOSED
-
-    @property
-    def approved_by(self) -> str | None:
-        """The second operator, who said yes."""
-        return self.decided_by if self.status is DecisionStatus.DONE else None
-
-    @property
-    def rejected_by(self) -> str | None:
-        """The operator who said no."""
-        return self.decided_by if self.status is DecisionStatus.REJECTED else None
-
-    def decided(self) -> Conflict:
-        """The refusal of another decision."""
-        return Conflict("This is decided already; its row says how.", code="decision_made")
 
 
 async def list_deposit_decisions(
