@@ -20,9 +20,9 @@ from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Literal, cast
 
-from engine.domain.errors import Invalid
 from engine.domain.ids import DepositId, Txid
 from engine.domain.money import MAX_AMOUNT_MSAT, Msat, Sat, msat_to_sat_floor
+from engine.domain.rulebook_content import check_names, read_object, read_whole, wrong
 
 COINBASE_DEPTH = 101
 """A coinbase output can be spent in the 101st block, its own counted (consensus: COINBASE_MATURITY is 100)."""
@@ -186,10 +186,10 @@ def parse_rules(content: Mapping[str, Any]) -> DepositRules:
     {"confirmations": [{"up_to_sat": 1000000, "confirmations": 1}, {"confirmations": 6}],
      "minimum_sat": 1000, "deep": 6, "unpaid_addresses": 1000}
     """
-    _check_names(content, {"confirmations", "minimum_sat", "deep", "unpaid_addresses"}, "content")
+    check_names(content, {"confirmations", "minimum_sat", "deep", "unpaid_addresses"}, "content")
     listed = content.get("confirmations")
     if not isinstance(listed, list) or not 1 <= len(cast("list[object]", listed)) <= MAX_STEPS:
-        raise _wrong("confirmations", f"must be a list of 1 to {MAX_STEPS} steps")
+        raise wrong("confirmations", f"must be a list of 1 to {MAX_STEPS} steps")
     items = cast("list[object]", listed)
     depths = [
         _read_step(item, f"confirmations[{place}]", last=place == len(items) - 1) for place, item in enumerate(items)
@@ -197,43 +197,25 @@ def parse_rules(content: Mapping[str, Any]) -> DepositRules:
     for place, (before, after) in enumerate(pairwise(depths), 1):
         here = f"confirmations[{place}]"
         if before.up_to_sat is None or (after.up_to_sat is not None and after.up_to_sat <= before.up_to_sat):
-            raise _wrong(here, "does not begin where the step before it ends: the amounts must grow")
+            raise wrong(here, "does not begin where the step before it ends: the amounts must grow")
         if after.confirmations < before.confirmations:
-            raise _wrong(here, "asks fewer confirmations of a larger amount")
+            raise wrong(here, "asks fewer confirmations of a larger amount")
     return DepositRules(
         depths=depths,
-        minimum_sat=Sat(_whole(content.get("minimum_sat", 0), "minimum_sat", 0, _MAX_SAT)),
-        deep=_whole(content.get("deep", 6), "deep", 1, MAX_DEPTH),
-        unpaid_addresses=_whole(content.get("unpaid_addresses", 1000), "unpaid_addresses", 1, 100_000),
+        minimum_sat=Sat(read_whole(content.get("minimum_sat", 0), "minimum_sat", 0, _MAX_SAT)),
+        deep=read_whole(content.get("deep", 6), "deep", 1, MAX_DEPTH),
+        unpaid_addresses=read_whole(content.get("unpaid_addresses", 1000), "unpaid_addresses", 1, 100_000),
     )
 
 
 def _read_step(item: object, place: str, *, last: bool) -> DepthStep:
-    if not isinstance(item, dict):
-        raise _wrong(place, "must be an object")
-    given = cast("Mapping[str, Any]", item)
-    _check_names(given, {"up_to_sat", "confirmations"}, place)
+    given = read_object(item, place)
+    check_names(given, {"up_to_sat", "confirmations"}, place)
     if ("up_to_sat" in given) == last:
-        raise _wrong(
+        raise wrong(
             place, "is the last step, which has no up_to_sat" if last else "has no up_to_sat: only the last has none"
         )
     return DepthStep(
-        up_to_sat=None if last else Sat(_whole(given["up_to_sat"], f"{place}.up_to_sat", 1, _MAX_SAT)),
-        confirmations=_whole(given.get("confirmations"), f"{place}.confirmations", 1, MAX_DEPTH),
+        up_to_sat=None if last else Sat(read_whole(given["up_to_sat"], f"{place}.up_to_sat", 1, _MAX_SAT)),
+        confirmations=read_whole(given.get("confirmations"), f"{place}.confirmations", 1, MAX_DEPTH),
     )
-
-
-def _whole(value: object, place: str, least: int, most: int) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise _wrong(place, f"must be a whole number from {least} to {most}")
-    return value
-
-
-def _check_names(given: Mapping[str, Any], known: set[str], place: str) -> None:
-    for name in given:
-        if name not in known:
-            raise _wrong(f"{place}.{name}"[:200], f"is not known; there are {', '.join(sorted(known))}")
-
-
-def _wrong(place: str, why: str) -> Invalid:
-    return Invalid(f"{place} {why}.", field=place)

@@ -18,9 +18,9 @@ also bounds the routing cap (`routing_cap.py`).
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from engine.domain.errors import Invalid, InvariantBroken
+from engine.domain.errors import InvariantBroken
 from engine.domain.ids import ApiKeyId
 from engine.domain.money import (
     MAX_AMOUNT_MSAT,
@@ -33,6 +33,7 @@ from engine.domain.money import (
     sat_to_msat,
 )
 from engine.domain.routing_cap import DEFAULT_MAX_FEE_FACTOR, HIGHEST_MAX_FEE_FACTOR
+from engine.domain.rulebook_content import check_names, read_object, read_whole, wrong
 
 PaymentKind = Literal["internal", "lightning"]
 """How money leaves."""
@@ -175,34 +176,34 @@ def parse_limits(content: Mapping[str, Any]) -> LimitBook:
     {"levels": {"0": {"lightning": {"day_sat": 5000000, "month_sat": 90000000, "day": {"USD": "1000.00"}}}},
      "max_fee_factor": 20}
     """
-    _check_names(content, {"levels", "max_fee_factor"}, "content")
-    levels = _object(content.get("levels", {}), "levels")
-    _check_names(levels, set(_LEVELS), "levels")
+    check_names(content, {"levels", "max_fee_factor"}, "content")
+    levels = read_object(content.get("levels", {}), "levels")
+    check_names(levels, set(_LEVELS), "levels")
     return LimitBook(
         {_LEVELS[level]: _read_level(entry, f"levels.{level}") for level, entry in levels.items()},
-        _factor(content.get("max_fee_factor", DEFAULT_MAX_FEE_FACTOR), "max_fee_factor"),
+        read_whole(content.get("max_fee_factor", DEFAULT_MAX_FEE_FACTOR), "max_fee_factor", 1, HIGHEST_MAX_FEE_FACTOR),
     )
 
 
 def _read_level(entry: object, place: str) -> list[Limit]:
-    kinds = _object(entry, place)
-    _check_names(kinds, set(KINDS), place)
+    kinds = read_object(entry, place)
+    check_names(kinds, set(KINDS), place)
     return [limit for kind in KINDS if kind in kinds for limit in _read_kind(kind, kinds[kind], f"{place}.{kind}")]
 
 
 def _read_kind(kind: Kind, entry: object, place: str) -> list[Limit]:
-    given = _object(entry, place)
-    _check_names(given, {*WINDOWS, *(f"{window}_sat" for window in WINDOWS)}, place)
+    given = read_object(entry, place)
+    check_names(given, {*WINDOWS, *(f"{window}_sat" for window in WINDOWS)}, place)
     limits: list[Limit] = []
     for window in WINDOWS:
         name = f"{window}_sat"
         if name in given:
-            amount_msat = sat_to_msat(_sat(given[name], f"{place}.{name}"))
+            amount_msat = sat_to_msat(Sat(read_whole(given[name], f"{place}.{name}", 0, MAX_LIMIT_SAT, "sat")))
             limits.append(Limit(kind=kind, window=window, amount=amount_msat))
-        for currency, text in _object(given.get(window, {}), f"{place}.{window}").items():
+        for currency, text in read_object(given.get(window, {}), f"{place}.{window}").items():
             where = f"{place}.{window}.{currency}"
             if not _CURRENCY.fullmatch(currency) or currency == "BTC":
-                raise _wrong(where, "names no currency: three capital letters, and not BTC")
+                raise wrong(where, "names no currency: three capital letters, and not BTC")
             limits.append(Limit(kind=kind, window=window, amount=_fiat(text, where), currency=currency))
     _check_order(limits, place)
     return limits
@@ -213,39 +214,11 @@ def _check_order(limits: Sequence[Limit], place: str) -> None:
     for currency in {limit.currency for limit in limits}:
         amounts = [limit.amount for limit in limits if limit.currency == currency]
         if amounts != sorted(amounts):
-            raise _wrong(place, f"a longer window allows less than a shorter one ({currency or 'sat'})")
-
-
-def _factor(value: object, place: str) -> int:
-    if type(value) is not int or not 1 <= value <= HIGHEST_MAX_FEE_FACTOR:
-        raise _wrong(place, f"must be a whole number from 1 to {HIGHEST_MAX_FEE_FACTOR}")
-    return value
-
-
-def _sat(value: object, place: str) -> Sat:
-    if type(value) is not int or not 0 <= value <= MAX_LIMIT_SAT:
-        raise _wrong(place, f"must be a whole number of sat from 0 to {MAX_LIMIT_SAT}")
-    return Sat(value)
+            raise wrong(place, f"a longer window allows less than a shorter one ({currency or 'sat'})")
 
 
 def _fiat(value: object, place: str) -> int:
     micro = parse_fiat(value) if isinstance(value, str) else None
     if micro is None:
-        raise _wrong(place, 'must be an amount in quotation marks such as "1000.00", with at most six decimals')
+        raise wrong(place, 'must be an amount in quotation marks such as "1000.00", with at most six decimals')
     return micro
-
-
-def _object(value: object, place: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise _wrong(place, "must be an object")
-    return cast("Mapping[str, Any]", value)
-
-
-def _check_names(given: Mapping[str, Any], known: set[str], place: str) -> None:
-    for name in given:
-        if name not in known:
-            raise _wrong(f"{place}.{name}"[:200], f"is not known; there are {', '.join(sorted(known))}")
-
-
-def _wrong(place: str, why: str) -> Invalid:
-    return Invalid(f"{place} {why}.", field=place)

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from api.service.auth import Caller
+from api.service.chain.problem import explain
 from api.service.resources import Resources
 from api.service.role import MAY
-from engine.domain.chain_problem import explain
 from engine.domain.money import MSAT_PER_SAT
 from engine.ledger.database import Connection, snapshot
 from engine.views.balance import find_balance_then

@@ -4,8 +4,8 @@ import pytest
 
 from activities.chain.look import OTHER_CHAIN
 from activities.chain.pool import WALLET_REPLACED
+from api.service.chain.problem import explain
 from engine.clients.bitcoind.fault import UNFORESEEN, Reason
-from engine.domain.chain_problem import explain
 
 pytestmark = pytest.mark.unit
 
