@@ -13,6 +13,7 @@ import pytest_asyncio
 from engine.bank.chain.sighting import Watched
 from engine.domain.deposit import Sight
 from engine.domain.errors import Unavailable
+from engine.domain.ids import DepositId
 from engine.ledger.database import Pool
 from tests.fixtures.postgres import Database
 from tests.helpers.deposit.stage import AMOUNT, SPENT, TIP, Stage, Work, World, moved, opened, output
@@ -36,6 +37,13 @@ PLACES = {
 """Where it is, and what becomes of one that was not credited before: its status, and its owner's money."""
 
 
+def booking(stage: Stage, way: str, deposit: DepositId) -> Callable[[Pool], Work]:
+    """The deposit's next step: by its own workflow, or in a page."""
+    if way == "single":
+        return lambda pool: stage.single(pool, deposit)
+    return lambda pool: stage.page(pool, [deposit])
+
+
 @pytest.mark.parametrize("way", ["single", "page"])
 @pytest.mark.parametrize(
     ("before", "after"),
@@ -55,12 +63,7 @@ async def test_a_look_and_a_booking_of_one_deposit_in_every_order(
         (seen,), (deposit,) = world.outputs, world.deposits
         tip = TIP - 2 if (before, after) == ("deep", "mined") else TIP
         place = later_height if tip == TIP else tip
-        book = (
-            (lambda pool: stage.single(pool, deposit))
-            if way == "single"
-            else (lambda pool: stage.page(pool, [deposit]))
-        )
-        return [lambda pool: stage.record(pool, [moved(seen, later, place)], tip=tip), book]
+        return [lambda pool: stage.record(pool, [moved(seen, later, place)], tip=tip), booking(stage, way, deposit)]
 
     async def check(world: World, results: list[Any]) -> None:
         assert results == [None, None]
@@ -173,12 +176,7 @@ async def test_a_payment_while_its_money_is_taken_back_is_owed_or_refused(stage:
 
     def works(world: World) -> list[Callable[[Pool], Work]]:
         (deposit,), (owner,) = world.deposits, world.owners
-        book = (
-            (lambda pool: stage.single(pool, deposit))
-            if way == "single"
-            else (lambda pool: stage.page(pool, [deposit]))
-        )
-        return [book, lambda pool: stage.spend(pool, owner, SPENT)]
+        return [booking(stage, way, deposit), lambda pool: stage.spend(pool, owner, SPENT)]
 
     async def check(world: World, results: list[Any]) -> None:
         booked, paid = results
@@ -205,12 +203,7 @@ async def test_a_closing_while_a_deposit_comes_in_is_refused_or_leaves_it_for_no
 
     def works(world: World) -> list[Callable[[Pool], Work]]:
         (deposit,), (owner,) = world.deposits, world.owners
-        book = (
-            (lambda pool: stage.single(pool, deposit))
-            if way == "single"
-            else (lambda pool: stage.page(pool, [deposit]))
-        )
-        return [book, lambda pool: stage.close(pool, owner)]
+        return [booking(stage, way, deposit), lambda pool: stage.close(pool, owner)]
 
     async def check(world: World, results: list[Any]) -> None:
         booked, closed = results
