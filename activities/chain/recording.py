@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from activities.chain.look import Look
 from engine.bank.chain import coin, cursor, due, sighting
 from engine.bank.chain.cursor import Chain
-from engine.bank.rulebook import read_current
+from engine.bank.chain.deposit_rules import read_deposit_rules
 from engine.clients.bitcoind.answer import Sighting, WalletEntry
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.contracts import workflow_ids
-from engine.domain.deposit import Block, DepositRules, Outpoint, Sight, parse_rules
+from engine.domain.deposit import Block, DepositRules, Outpoint, Sight
 from engine.domain.ids import Txid
 from engine.domain.money import Sat
 from engine.ledger.database import Pool, borrowed, transaction
@@ -64,7 +64,7 @@ class Recorder:
             unsettled = (unsettled | await coin.list_unsettled_txids(conn, look.fork.height)) - mined
             waiting = {entry.txid for entry in look.entries if entry.block is None and entry.confirmations >= 0}
             known = await sighting.list_known_txids(conn, waiting)
-            rules = parse_rules((await read_current(conn, "deposits")).content)
+            rules = await read_deposit_rules(conn)
         moved = whole or look.tip != chain.tip or look.fork != chain.tip
         asked = (waiting - known) | (unsettled | waiting if moved else set())
         places = _Places(await self._look_up(asked, look))
