@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 import pytest
+from temporalio.service import RPCError, RPCStatusCode
 
 from infra.local.bitcoin_rpc import HOT
 from infra.local.outside import send_on_chain
@@ -57,8 +58,19 @@ class Office:
         return await self.bank.next_api().post(path, json={"note": "checked"}, headers=self.dave)
 
     async def ended(self, deposit: Json) -> None:
-        """Wait until the deposit's workflow has ended."""
+        """Wait until the deposit's workflow, which may not have begun yet, has ended."""
         handle = (await self.bank.temporal()).get_workflow_handle(deposit["workflow_id"])
+
+        async def begun() -> bool | None:
+            try:
+                await handle.describe()
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+                return None
+            return True
+
+        await eventually(begun, "the deposit's workflow to begin")
         await asyncio.wait_for(handle.result(), 60)
 
 
