@@ -39,7 +39,7 @@ from engine.contracts import queues
 from engine.domain.errors import EngineError
 from engine.ledger.database import Connection, Pool, transaction
 from engine.settings import WorkerSettings
-from workflows import chain, policies
+from workflows import policies, streams
 
 Point = Literal[
     "record before commit",
@@ -102,7 +102,7 @@ def _hurry(rpc_limit_s: float) -> None:
     replace(heartbeat, "_EVERY_S", 0.4)
     replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
     replace(worker, "_STICKY", timedelta(seconds=0.5))
-    replace(chain, "_PAUSE", timedelta(seconds=1))
+    replace(streams, "_PAUSE", timedelta(seconds=1))
     replace(keeping, "_CHECK_EVERY_S", 1)
     replace(wake, "_TOLD_AGAIN_AFTER_S", 2)
     replace(pump, "_REPORT_EVERY_S", 1)
