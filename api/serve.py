@@ -5,6 +5,7 @@ The bounds come from the settings.
 """
 
 import argparse
+import gc
 import logging
 import resource
 from functools import partial
@@ -32,6 +33,7 @@ def main() -> None:
     asked = parser.parse_args()
     settings = load_settings(ApiSettings)
     app = create_app(settings)
+    gc.freeze()  # as in worker.py
     bounds = Bounds(
         max_connections=_within_descriptors(settings.max_connections),
         max_connections_per_address=settings.max_connections_per_address,

@@ -1,4 +1,4 @@
-"""On chain: thousands of deposits in one block, lone ones, and who pays meanwhile.
+"""On chain: thousands of deposits in one block, and lone ones. Who pays meanwhile: `bystander.py`.
 
 A deposit counts as credited when a query sees it so. The time runs from the moment at which the miner begins the block,
 so bitcoind's own work is part of it. Every deposit pays an address of its own.
@@ -7,7 +7,7 @@ so bitcoind's own work is part of it. Every deposit pays an address of its own.
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, eventua
 from infra.bench.figures import Goal
 from infra.bench.http import Wire
 from infra.bench.machine import Meter
-from infra.bench.people import People, expect, pay
+from infra.bench.people import People, expect
 from infra.bench.report import Fact
 from infra.bench.servers import Servers
 from infra.bench.wallet import Crowd, Outsider, give_addresses, list_owners
@@ -28,13 +28,9 @@ _REMEMBERING = ("bitcoind", "worker", "api", "postgres")
 FEW_ADDRESSES = 1_000
 MOST_S = 60.0
 """The goal for a crowd: from its block to the last credit."""
-MOST_SLOWER = 1.5
 BYSTANDERS = 16
 """So many users pay each other and get no deposits; all others do."""
-PAYMENTS_PER_S = 10
-PAYMENT_MSAT = 1000
 _AMOUNT_SAT = 20_000
-ALONE_S = 15.0
 _LOOK_EVERY_S, _LOOK_AT_ONE_S = 0.1, 0.01
 _LIMIT_S = 300.0
 _CREDITED, _SEEN = "status = 'credited'", "hold_ref IS NOT NULL"
@@ -76,12 +72,11 @@ class Bank:
         With `seen`, the block comes when all of it is incoming.
         """
         if seen:
-            await self._broadcast(crowd)
-        address = await asyncio.to_thread(self.outsider.address, self.outsider.payer)
-        contents = crowd.txids if seen else [each.hex for each in crowd.sent]
+            await self.broadcast(crowd)
         async with self.servers.books() as connection:
-            began = time.monotonic()
-            await asyncio.to_thread(self.outsider.call, "generateblock", address, contents)
+            if seen:
+                await follow(connection, crowd.txids, crowd.size, _SEEN)
+            began = await self.mine(crowd, seen=seen)
             took_ms = await follow(connection, crowd.txids, crowd.size, _CREDITED, began=began)
         for each in crowd.owners.values():
             self.people.received(each, 1000 * _AMOUNT_SAT)
@@ -93,12 +88,18 @@ class Bank:
         async with self.servers.books() as connection:
             return bool(await connection.fetchval("SELECT tip_hash = $1 AND problem IS NULL FROM bank.chains", tip))
 
-    async def _broadcast(self, crowd: Crowd) -> None:
-        """Into the mempool; returns when all of it is incoming."""
+    async def broadcast(self, crowd: Crowd) -> None:
+        """Into the mempool."""
         for each in crowd.sent:
             await asyncio.to_thread(self.outsider.send, each.hex)
-        async with self.servers.books() as connection:
-            await follow(connection, crowd.txids, crowd.size, _SEEN)
+
+    async def mine(self, crowd: Crowd, *, seen: bool) -> float:
+        """Into one block, from the mempool or from nowhere. Returns when the miner began it."""
+        address = await asyncio.to_thread(self.outsider.address, self.outsider.payer)
+        contents = crowd.txids if seen else [each.hex for each in crowd.sent]
+        began = time.monotonic()
+        await asyncio.to_thread(self.outsider.call, "generateblock", address, contents)
+        return began
 
 
 class InOneBlock(Contestant):
@@ -149,61 +150,6 @@ class Lone(Contestant):
         await self._bank.people.check()
 
 
-class Bystander(Contestant):
-    """Payments between users without deposits, at a steady pace, each begun at its time whatever became of the last.
-
-    With a crowd, they last until its last credit: once from its broadcast on, and once from its block.
-    """
-
-    def __init__(self, bank: Bank, crowd: int) -> None:
-        self.name = f"@username, {crowd:,} credited" if crowd else "@username"
-        self.components = () if crowd else COMPONENTS  # most of it would be the crowd's
-        self._bank, self._crowd = bank, crowd
-        self._port = bank.servers.stack.home.ports()["api-1"]
-        self._free: list[Wire] = []
-
-    async def work(self, clients: int, seconds: float, begin: Begin) -> Work:  # noqa: ARG002 - one, at its pace
-        crowds = [await self._bank.crowd(self._crowd) for _ in range(2)] if self._crowd else []
-        for _ in range(PAYMENTS_PER_S):
-            await self._pay()
-        begin()
-        took_ms: list[float] = []
-        began = time.monotonic()
-        for crowd, seen in zip(crowds, (True, False), strict=False):
-            took_ms += await self._pay_during(self._bank.deposit(crowd, seen=seen))
-        if not crowds:
-            took_ms = await self._pay_during(asyncio.sleep(seconds))
-        return measured(took_ms, time.monotonic() - began)
-
-    async def _pay_during(self, other: Coroutine[object, object, object]) -> list[float]:
-        """Payments for as long as the other work takes, and what each took."""
-        took_ms: list[float] = []
-
-        async def one() -> None:
-            start = time.monotonic()
-            await self._pay()
-            took_ms.append(1000 * (time.monotonic() - start))
-
-        async with asyncio.TaskGroup() as group:
-            working = group.create_task(other)
-            at = time.monotonic()
-            while not working.done():
-                group.create_task(one())
-                at += 1 / PAYMENTS_PER_S
-                await asyncio.wait([working], timeout=max(0.0, at - time.monotonic()))
-        return took_ms
-
-    async def _pay(self) -> None:
-        wire = self._free.pop() if self._free else Wire(self._port)
-        payer, payee = random.sample(self._bank.bystanders, 2)
-        to = f"@{payee.username}"
-        await pay(wire, self._bank.people, payer, to, payee.number, amount_msat=PAYMENT_MSAT)
-        self._free.append(wire)
-
-    async def check(self) -> None:
-        await self._bank.people.check()
-
-
 async def follow(
     connection: asyncpg.Connection, txids: Sequence[str], size: int, condition: str, *, began: float | None = None
 ) -> list[float]:
@@ -242,13 +188,6 @@ def lone(bank: Bank, count: int) -> Contest:
     contestant = Lone(bank, count)
     goals = [Goal(contestant.name, measure="p50"), Goal(contestant.name, measure="p99")]
     return Contest("lone deposits", "deposits/s", [contestant], goals)
-
-
-def bystanders(bank: Bank, size: int) -> Contest:
-    """Payments with nobody else there, and while a crowd is credited."""
-    alone, beside = Bystander(bank, 0), Bystander(bank, size)
-    goals = [Goal(beside.name, alone.name, "p99", at_most=MOST_SLOWER), Goal(beside.name, alone.name, "p50")]
-    return Contest("payments while deposits are credited", "payments/s", [alone, beside], goals)
 
 
 async def measure_memory(bank: Bank, meter: Meter, addresses: int) -> list[Fact]:

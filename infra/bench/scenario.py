@@ -8,7 +8,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
-from infra.bench import batch, books, deposits, flood, flow, history, idle, lightning, lnbits, pairs, people, processes
+from infra.bench import (
+    batch,
+    books,
+    bystander,
+    deposits,
+    flood,
+    flow,
+    history,
+    idle,
+    lightning,
+    lnbits,
+    pairs,
+    people,
+    processes,
+)
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
 from infra.bench.http import healthy
@@ -159,7 +173,7 @@ class Bench:
         self.say(f"deposits: making {size.addresses:,} addresses")
         self.report.facts += await deposits.measure_memory(bank, self.meter, size.addresses)
         await self.measure(deposits.crowds(bank, size.crowd), Pace(size.rounds, 0, (1,)))
-        await self.measure(deposits.bystanders(bank, size.crowd), Pace(size.rounds, deposits.ALONE_S, (1,)))
+        await self.measure(bystander.bystanders(bank, size.crowd), Pace(size.rounds, bystander.ALONE_S, (1,)))
 
     async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
         """LNbits, started when it is first needed; or why it is not there."""
