@@ -13,7 +13,7 @@ import asyncpg
 from engine.domain.errors import Conflict, InvariantBroken
 from engine.ledger.database import Connection, Reader, translated
 
-Name = Literal["fees", "limits", "deposits"]
+Name = Literal["fees", "limits", "deposits", "withdrawals"]
 
 _COLUMNS = "name, version, content, note, set_by, created_at"
 

@@ -4,7 +4,18 @@ import hashlib
 from collections.abc import Sequence
 
 from engine.domain.deposit import Outpoint
-from engine.domain.ids import AccountId, CaseId, CorrectionId, DepositId, NodeName, PaymentHash, PaymentId, key_digest
+from engine.domain.ids import (
+    AccountId,
+    CaseId,
+    CorrectionId,
+    DepositId,
+    NodeName,
+    PaymentHash,
+    PaymentId,
+    PayoutId,
+    key_digest,
+)
+from engine.domain.withdrawal.withdrawal import Speed
 
 RECONCILIATION = "reconciliation"
 """The id of the schedule, and of the runs that it starts."""
@@ -63,6 +74,18 @@ def deposit(outpoint: Outpoint) -> str:
 def deposits(height: int, deposits: Sequence[DepositId]) -> str:
     """The same page at the same tip has the same id."""
     return f"deposits-{height}-{hashlib.sha256(''.join(deposits).encode()).hexdigest()[:24]}"
+
+
+def withdrawal(account_id: AccountId, idempotency_key: str) -> str:
+    return f"withdrawal-{account_id}-{key_digest(account_id, idempotency_key)}"
+
+
+def batcher(wallet: str, speed: Speed) -> str:
+    return f"batcher-{wallet}-{speed}"
+
+
+def payout(payout_id: PayoutId) -> str:
+    return f"payout-{payout_id.partition('_')[2]}"
 
 
 def adopt_node(node: NodeName) -> str:

@@ -20,6 +20,9 @@ HOT: Final = "asset:hot"
 DEPOSITS_PENDING: Final = "liab:deposits-pending"
 DEPOSIT_FEES: Final = "income:deposit-fee"
 LOSS: Final = "exp:loss"
+PAYOUT_QUEUE: Final = "liab:payout-queue"
+WITHDRAW_FEES: Final = "income:withdraw-fee"
+MINER_WITHDRAW: Final = "exp:miner:withdraw"
 
 
 def channels(node: NodeName) -> str:
@@ -56,6 +59,9 @@ class ChartIds:
     deposits_pending: int
     deposit_fees: int
     loss: int
+    payout_queue: int
+    withdraw_fees: int
+    miner_withdraw: int
 
 
 _CODES: Final = {
@@ -69,6 +75,9 @@ _CODES: Final = {
     "deposits_pending": DEPOSITS_PENDING,
     "deposit_fees": DEPOSIT_FEES,
     "loss": LOSS,
+    "payout_queue": PAYOUT_QUEUE,
+    "withdraw_fees": WITHDRAW_FEES,
+    "miner_withdraw": MINER_WITHDRAW,
 }
 
 

@@ -25,6 +25,9 @@ IDS = ChartIds(
     deposits_pending=901,
     deposit_fees=902,
     loss=903,
+    payout_queue=904,
+    withdraw_fees=905,
+    miner_withdraw=906,
     routing_cost=6,
 )
 CHANNELS, OPERATORS, ONCHAIN, ESCROW, ALICE, BOB = 7, 8, 9, 10, 11, 12

@@ -1,0 +1,124 @@
+"""Messages of the batchers and of payouts. Durable: add fields with defaults, never rename or remove."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from temporalio import activity
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+
+from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts.withdrawal import WithdrawalApproval
+from engine.contracts.workflow_start import WorkflowStart
+from engine.domain.ids import PayoutId, Txid
+from engine.domain.money import Sat
+from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batcher:
+    """Which batcher: input of its workflow, and of a look at its queue."""
+
+    wallet: str
+    speed: Speed
+    flush: bool = False
+    """Whether an operator wants what waits to go now."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutRef:
+    """Which payout: input of its workflow."""
+
+    payout_id: PayoutId
+    workflow_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Formed:
+    """What a batcher's look at its queue has made."""
+
+    payouts: list[PayoutRef] = field(default_factory=list[PayoutRef])
+    waiting: int = 0
+    """How many are left in the queue, those that wait for an approval not counted."""
+    again_in_s: float | None = None
+    """When the window of the first one ends, or it is worth while to look again. None: nothing waits."""
+    problem: str | None = None
+    """Why the first one does not go: for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutState:
+    """How a payout stands after its next step."""
+
+    status: PayoutStatus
+    waits_for: str
+    txid: Txid | None = None
+    amount_sat: Sat = Sat(0)
+    fee_sat: Sat = Sat(0)
+    members: int = 0
+    step_due: bool = False
+    """Whether the next step can be taken at once."""
+    ended: bool = False
+    needs_operator: bool = False
+    look_again_s: float = 600
+    children: list[PayoutRef] = field(default_factory=list[PayoutRef])
+    """Payouts that were made to pull it into a block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecidePayout:
+    """Carry a decision about a payout out."""
+
+    payout_id: PayoutId
+    approval: WithdrawalApproval
+
+
+class BatcherActivities(ABC):
+    """On the queue `onchain`. Safe to repeat: a member is sealed into one payout, under its row's lock."""
+
+    @activity.defn
+    @abstractmethod
+    async def form_payouts(self, batcher: Batcher) -> Formed:
+        """Choose members and coins for as many payouts as are due, reserve the coins, and store the plans."""
+
+
+class PayoutActivities(ABC):
+    """On the queue `onchain`. Each call takes the next step that the rows ask for, and stores it before it returns."""
+
+    @activity.defn
+    @abstractmethod
+    async def advance_payout(self, payout: PayoutRef) -> PayoutState:
+        """Draft, sign, broadcast, book, or look whether a block has it; bump, rebuild and broadcast again by rule."""
+
+    @activity.defn
+    @abstractmethod
+    async def decide_payout(self, decide: DecidePayout) -> PayoutState:
+        """Hold, resume, bump or pull it with a child, as was proposed. Raises Refused: `decision_made`,
+        `own_proposal`, `payout_not_waiting`."""
+
+
+def batcher_start(batcher: Batcher) -> WorkflowStart[None]:
+    """The one workflow of a wallet and a speed."""
+    return WorkflowStart(
+        workflow="BatcherWorkflow",
+        argument=batcher,
+        id=workflow_ids.batcher(batcher.wallet, batcher.speed),
+        summary=f"{batcher.speed} withdrawals from {batcher.wallet}",
+        attributes=search_attributes.build(kind="batcher", status="waiting", needs_operator=False),
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        task_timeout=queues.TASK_TIMEOUT,
+    )
+
+
+def payout_start(payout: PayoutRef) -> WorkflowStart[PayoutState]:
+    """The workflow of a payout. A start finds a running one, or begins another run after an end."""
+    return WorkflowStart(
+        workflow="PayoutWorkflow",
+        argument=payout,
+        id=payout.workflow_id,
+        summary=f"payout {payout.payout_id}",
+        attributes=search_attributes.build(kind="payout", status="planned", needs_operator=False),
+        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+        task_timeout=queues.TASK_TIMEOUT,
+    )
