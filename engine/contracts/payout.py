@@ -43,6 +43,7 @@ class Formed:
     """When the window of the first one ends, or it is worth while to look again. None: nothing waits."""
     problem: str | None = None
     """Why the first one does not go: for people."""
+    needs_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
