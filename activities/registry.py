@@ -22,6 +22,7 @@ from activities import (
 from activities.deposit import decision, deposit
 from activities.reconciliation import place, reconciliation
 from activities.sending import sending
+from activities.withdrawal import withdrawal
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
 from engine.clients.lnd import client as lnd
@@ -68,6 +69,7 @@ def payment_activities(
         janitor.Janitor(pool, client),
         deposit.Deposits(pool, chart),
         decision.DepositDecisions(pool, chart),
+        withdrawal.Withdrawals(pool, chart),
     )
 
 

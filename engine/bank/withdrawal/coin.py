@@ -61,7 +61,7 @@ async def list_free(
     with translated():
         rows = await conn.fetch(
             f"""SELECT c.txid, c.vout, c.amount_sat, c.address, c.change, c.block_height {_FREE}
-                 ORDER BY c.amount_sat DESC, c.txid, c.vout LIMIT $4""",  # noqa: S608 - constant
+                 ORDER BY c.amount_sat DESC, c.txid, c.vout LIMIT $4""",
             wallet,
             min_depth,
             _linked(unlinked_to),

@@ -68,7 +68,7 @@ async def look(conn: Reader, speed: Speed) -> QueueLook:
                   FROM bank.withdrawals w WHERE w.speed = $1 AND {_MAY_GO} AND {_OF_ACTIVE}""",  # noqa: S608 - constant
             speed,
         )
-    return QueueLook(**row)
+    return QueueLook(count=row["count"], waited_s=row["waited_s"]) if row else QueueLook(count=0, waited_s=0)
 
 
 async def list_queued_in_tx(conn: Connection, speed: Speed, *, limit: int) -> list[Queued]:

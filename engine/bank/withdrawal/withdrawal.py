@@ -127,14 +127,14 @@ async def get_row_in_tx(conn: Connection, withdrawal: WithdrawalId) -> Withdrawa
         row = await conn.fetchrow(f"{_READ} FOR UPDATE OF w", withdrawal)
     if row is None:
         raise InvariantBroken(f"there is no withdrawal {withdrawal}")
-    return _read(row)
+    return _read(dict(row))
 
 
 async def find_row(conn: Reader, withdrawal: WithdrawalId) -> WithdrawalRow | None:
     """The row, as it is now. Nothing is locked."""
     with translated():
         row = await conn.fetchrow(_READ, withdrawal)
-    return None if row is None else _read(row)
+    return None if row is None else _read(dict(row))
 
 
 async def end_queued_in_tx(
@@ -175,22 +175,6 @@ async def set_hold_in_tx(conn: Connection, withdrawal: WithdrawalId, *, on_hold:
         withdrawal,
         on_hold,
     )
-
-
-async def is_of_the_house(conn: Connection, address: str) -> bool:
-    """Whether the hot wallet has this address for itself: in the pool, of a coin, or for change.
-
-    What is paid to such an address would not leave the wallet, and nobody would be credited. Addresses that were given
-    to users are among these: ask `find_owners` first.
-    """
-    with translated():
-        known: bool = await conn.fetchval(
-            """SELECT EXISTS (SELECT FROM bank.addresses WHERE address = $1)
-                   OR EXISTS (SELECT FROM bank.coins WHERE address = $1)
-                   OR EXISTS (SELECT FROM bank.payout_versions WHERE change_address = $1)""",
-            address,
-        )
-    return known
 
 
 def _read(row: Mapping[str, Any]) -> WithdrawalRow:
