@@ -4,6 +4,11 @@ from engine.bank.withdrawal.withdrawal import WithdrawalRow
 from engine.contracts.withdrawal import WithdrawalState
 from engine.domain.withdrawal.withdrawal import WithdrawalStatus
 
+_AFTER_THE_QUEUE = {
+    WithdrawalStatus.BATCHED: "its payout to be signed and sent",
+    WithdrawalStatus.BROADCAST: "a block",
+}
+
 
 def state_of(row: WithdrawalRow) -> WithdrawalState:
     """By its row alone."""
@@ -17,18 +22,14 @@ def state_of(row: WithdrawalRow) -> WithdrawalState:
         joins=queued and not row.waits_for_approval and not row.on_hold,
         payout_id=row.payout_id,
         txid=row.txid,
-        approve_in_s=None if row.approve_in_s is None else max(0.0, row.approve_in_s),
+        approve_in_s=None if row.approve_in_s is None else max(0, row.approve_in_s),
         failure=row.failure_code,
     )
 
 
 def _waits_for(row: WithdrawalRow) -> str:
-    if row.status is WithdrawalStatus.BATCHED:
-        return "its payout to be signed and sent"
-    if row.status is WithdrawalStatus.BROADCAST:
-        return "a block"
-    if row.ended:
-        return "nothing"
+    if row.status is not WithdrawalStatus.QUEUED:
+        return _AFTER_THE_QUEUE.get(row.status, "nothing")
     if row.on_hold:
         return "an operator who resumes it"
     if row.waits_for_approval:

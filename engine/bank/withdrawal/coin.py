@@ -37,7 +37,7 @@ WHERE c.spent_by IS NULL AND NOT c.gone AND c.address IS NOT NULL
   AND d.status IS DISTINCT FROM 'unattributed'
   AND NOT EXISTS (SELECT FROM bank.coin_reservations r WHERE r.txid = c.txid AND r.vout = c.vout)
   AND ($3::text[] IS NULL OR NOT EXISTS (
-       SELECT FROM bank.coin_origins o WHERE o.txid = c.txid AND o.vout = c.vout AND o.account_id = ANY($3)))"""
+       SELECT FROM bank.coin_origins o WHERE o.txid = c.txid AND o.vout = c.vout AND o.account_id = ANY($3)))"""  # noqa: S608 - constant
 
 
 async def lock_coins_in_tx(conn: Connection, wallet: str) -> None:

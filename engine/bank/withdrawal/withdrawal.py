@@ -64,7 +64,7 @@ class WithdrawalRow(Held):
     payout_id: PayoutId | None
     txid: Txid | None
     """The transaction that pays it, once that was sent."""
-    approve_in_s: float | None
+    approve_in_s: int | None
     """How long an operator still has; negative when it is too late. None: no approval is needed any more."""
 
     @property
@@ -104,7 +104,7 @@ SELECT w.id, w.held_msat, w.service_fee_msat, w.fee_version, w.fee_level, w.work
          WHERE v.payout_id = w.payout_id AND v.broadcast_at IS NOT NULL
          ORDER BY v.number = p.confirmed_version DESC NULLS LAST, v.number DESC LIMIT 1) AS txid,
        CASE WHEN w.status = 'queued' AND w.approval = 'needed'
-            THEN extract(epoch FROM w.approve_until - clock_timestamp())::float8 END AS approve_in_s
+            THEN ceil(extract(epoch FROM w.approve_until - clock_timestamp()))::int END AS approve_in_s
   FROM bank.withdrawals w JOIN bank.wallets o ON o.id = w.wallet_id JOIN bank.accounts a ON a.id = w.account_id
  WHERE w.id = $1"""
 
