@@ -19,7 +19,7 @@ from engine.domain.withdrawal.fee_rate import Estimate
 
 FIXED, NODE = "fixed", "bitcoind"
 _PLACES = 8
-_MOST = Decimal(10**8)
+_MOST = 1
 """A bitcoin for 1,000 virtual bytes: whoever says more does not know."""
 _MODE = "economical"
 """Follows a market that falls. What proves too little is bumped."""
@@ -103,9 +103,9 @@ def fee_source(rpc: Rpc, fixed_rate: int | None) -> FeeSource:
 def rate_sat_kvb(told: object) -> int | None:
     """Bitcoin for 1,000 virtual bytes as whole satoshi, rounded up. None for what is no rate."""
     if isinstance(told, (int, Decimal)) and not isinstance(told, bool):
-        shifted = Decimal(told).scaleb(_PLACES)
-        if shifted.is_finite() and 0 < shifted <= _MOST:
-            return int(shifted.to_integral_value(ROUND_CEILING))
+        rate = Decimal(told)
+        if rate.is_finite() and 0 < rate <= _MOST:
+            return int(rate.scaleb(_PLACES).to_integral_value(ROUND_CEILING))
     return None
 
 

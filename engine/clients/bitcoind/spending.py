@@ -54,17 +54,20 @@ class Spending(Node):
     ) -> str:
         """An unsigned transaction of these inputs and outputs (scripts and amounts), in this order, for a `Signer`.
 
-        It holds what the wallet knows of the coins, as far as that is not too long. Raises ValueError as
-        `unsigned_transaction`, and Unavailable (`coin_unknown`) when the wallet does not know a coin.
+        It holds the transactions that the coins come from, unless that is too long: then the signer must know them.
+        Raises ValueError as `unsigned_transaction`, and Unavailable (`coin_unknown`) when the wallet lacks a coin, also
+        for the moment in which it has not heard of a transaction that the node has just accepted.
         """
         raw = unsigned_transaction(inputs, outputs, sequence)
         bare: str = await self._call("converttopsbt", raw.hex())
         filled = await self._call("walletprocesspsbt", bare, _NO_SIGNATURES, wallet=self._wallet, timeout_s=_DRAFT_S)
-        told = await self._call("decodepsbt", filled["psbt"], timeout_s=_DRAFT_S)
+        if len(filled["psbt"]) > _MOST_PSBT_CHARACTERS:
+            return bare
+        told = await self._call("decodepsbt", filled["psbt"])
         for outpoint, known in zip(inputs, told["inputs"], strict=True):
             if not known.keys() & {"witness_utxo", "non_witness_utxo"}:
                 raise unavailable(Reason.COIN_UNKNOWN, f"The wallet {self._wallet} does not know the coin {outpoint}.")
-        return str(filled["psbt"]) if len(filled["psbt"]) <= _MOST_PSBT_CHARACTERS else bare
+        return str(filled["psbt"])
 
     # Broadcasts
 
@@ -104,8 +107,12 @@ class Spending(Node):
     # What became of them
 
     async def transaction(self, txid: Txid) -> WalletTransaction | None:
-        """A transaction that the wallet knows; it forgets none. None: it has never seen it, or is an older copy."""
-        return (await self._transactions([txid]))[0]
+        """A transaction that the wallet knows; it forgets none.
+
+        None proves nothing: the wallet has never seen it, or is an older copy.
+        """
+        (told,) = await self._told([txid])
+        return None if told is None else _known(told)
 
     async def mempool_entry(self, txid: Txid) -> MempoolEntry | None:
         """None: it is not in the mempool. It may be in a block, evicted, or replaced."""
@@ -155,18 +162,23 @@ class Spending(Node):
             if len(seen) > MOST_ANCESTORS:
                 return None
             spent = set[Outpoint]()
-            for known in await self._transactions(sorted(next_ones)):
-                if known is None:
+            for told in await self._told(sorted(next_ones)):
+                if told is None:
                     return None
-                spent.update(known.tx.outpoints if known.own else ())
+                if _is_own(told):  # others' transactions may be of any size and are not read
+                    spent.update(_known(told).tx.outpoints)
             found |= spent
             next_ones = {each.txid for each in spent} - seen
         return frozenset(found)
 
-    async def _transactions(self, txids: Sequence[Txid]) -> list[WalletTransaction | None]:
+    async def _told(self, txids: Sequence[Txid]) -> list[Any]:
         params = [(txid,) for txid in txids]
-        answers = await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
-        return [None if told is None else _known(told) for told in answers]
+        return await self._each("gettransaction", params, none_for=faults.NOT_FOUND, wallet=self._wallet)
+
+
+def _is_own(told: Any) -> bool:  # noqa: ANN401 - JSON
+    """bitcoind tells a fee only of what spends coins of the wallet."""
+    return "fee" in told
 
 
 def _known(told: Any) -> WalletTransaction:  # noqa: ANN401 - JSON
@@ -179,7 +191,7 @@ def _known(told: Any) -> WalletTransaction:  # noqa: ANN401 - JSON
         txid=tx.txid,
         tx=tx,
         raw=told["hex"],
-        own="fee" in told,
+        own=_is_own(told),
         confirmations=told["confirmations"],
         block=block,
         conflicts=tuple(dict.fromkeys([*told["walletconflicts"], *told.get("mempoolconflicts", ())])),
