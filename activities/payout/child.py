@@ -4,10 +4,12 @@ It is a payout of its own without members. When another version of its parent is
 over, and the books take its fee back.
 """
 
+from dataclasses import dataclass
+
 from activities.payout.replace import change_weights
 from activities.payout.story import Story
 from engine.bank.withdrawal import coin, payout, version
-from engine.clients.bitcoind.spending import Spending
+from engine.clients.bitcoind.spending_answer import MempoolEntry
 from engine.contracts import workflow_ids
 from engine.contracts.payout import PayoutRef
 from engine.domain.deposit import Outpoint
@@ -24,18 +26,24 @@ from engine.ledger.postings.payout import Sent, fee_changed
 from engine.ledger.store import post_new_in_tx
 
 
-async def plan_child_in_tx(
-    conn: Connection, spending: Spending, story: Story, rate_sat_kvb: int, address_type: str
-) -> PayoutRef:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """A payout that a child is to pull, and how it stands in the mempool."""
+
+    story: Story
+    entry: MempoolEntry | None
+    address_type: str
+
+
+async def plan_in_tx(conn: Connection, pulled: Pulled, rate_sat_kvb: int) -> PayoutRef:
     """Store the plan of a child that lifts the current version to this rate, its coin reserved.
 
     Raises Refused (`payout_not_waiting`) when the version is not in the mempool, has no change, or too little.
     """
-    current = story.current
-    entry = None if current.txid is None else await spending.mempool_entry(Txid(current.txid))
+    story, entry, current = pulled.story, pulled.entry, pulled.story.current
     if entry is None or current.txid is None or current.change_vout is None or current.change_address is None:
         raise _impossible("its transaction is not in the mempool, or has no change")
-    output, _ = change_weights(address_type)
+    output, _ = change_weights(pulled.address_type)
     script = output_script(current.change_address)
     weight = transaction_weight([input_weight(script)], [output])
     fee = child_fee(Sat(entry.ancestors_fee_sat), 4 * entry.ancestors_vbytes, weight, rate_sat_kvb)
@@ -87,9 +95,7 @@ async def end_if_dead(pool: Pool, ids: Chart, story: Story) -> None:
         of = story.in_force
         if now.fee_booked_sat and of.txid is not None:
             sent = Sent(id=row.id, txid=Txid(of.txid), fee_sat=Sat(0), workflow_id=row.workflow_id)
-            posting = fee_changed(
-                await ids.load(conn), sent, booked_sat=now.fee_booked_sat, number=now.bookings + 1
-            )
+            posting = fee_changed(await ids.load(conn), sent, booked_sat=now.fee_booked_sat, number=now.bookings + 1)
             await post_new_in_tx(conn, posting)
         await payout.mark_dead_in_tx(conn, row.id)
         await coin.release_in_tx(conn, row.id)

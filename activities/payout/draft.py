@@ -9,19 +9,20 @@ from activities.payout.story import Story
 from engine.bank.withdrawal import coin, payout, queue, version
 from engine.clients.bitcoind.spending import Spending
 from engine.domain.money import Sat
+from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.database import Pool, transaction
 
 
-def outputs_of(story: Story, of: version.VersionRow, change_address: str | None) -> list[tuple[str | bytes, Sat]]:
+def outputs_of(story: Story, of: version.VersionRow, change_address: str | None) -> list[tuple[bytes, Sat]]:
     """What the transaction pays, in order: members by their places, the change where the plan has put it."""
-    outputs: list[tuple[str | bytes, Sat]] = [(each.script, each.paid_sat) for each in story.members]
+    outputs = [(each.script, each.paid_sat) for each in story.members]
     if of.change_vout is not None and change_address is not None:
-        outputs.insert(of.change_vout, (change_address, of.change_sat))
+        outputs.insert(of.change_vout, (output_script(change_address), of.change_sat))
     return outputs
 
 
-async def draft(pool: Pool, spending: Spending, story: Story, address_type: str) -> None:
+async def draft(pool: Pool, spending: Spending, story: Story) -> None:
     """Store the unsigned transaction of the current version. A repeat finds it stored."""
     of = story.current
     inputs = [each.outpoint for each in of.inputs]
@@ -31,7 +32,7 @@ async def draft(pool: Pool, spending: Spending, story: Story, address_type: str)
     await spending.lock(inputs)
     address = of.change_address
     if of.change_sat and address is None:
-        address = await spending.change_address(address_type)
+        address = await spending.change_address()
     psbt = await spending.create_psbt(inputs, outputs_of(story, of, address))
     async with transaction(pool) as conn:
         await payout.get_row_in_tx(conn, of.payout_id)

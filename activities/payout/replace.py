@@ -40,8 +40,13 @@ class Wanted:
 
 def change_weights(address_type: str) -> tuple[int, int]:
     """(the output, the input that will spend it one day)."""
-    script = _CHANGE_SCRIPTS.get(address_type, _CHANGE_SCRIPTS["bech32"])
+    script = change_script(address_type)
     return output_weight(script), input_weight(script)
+
+
+def change_script(address_type: str) -> bytes:
+    """A script of the kind that change goes to. Raises KeyError for a type that the settings do not have."""
+    return _CHANGE_SCRIPTS[address_type]
 
 
 def candidates(coins: Sequence[FreeCoin], frozen: Collection[Outpoint] = ()) -> list[Candidate]:
@@ -63,7 +68,7 @@ async def plan_version(pool: Pool, spending: Spending, story: Story, wanted: Wan
 
     A repeat after the commit finds a version that is not signed, and plans none.
     """
-    frozen = await spending.freezes()
+    frozen = await spending.frozen()
     row = story.payout
     async with transaction(pool) as conn:
         await coin.lock_coins_in_tx(conn, row.wallet)
@@ -87,8 +92,12 @@ async def _choose_in_tx(
     row, rules = story.payout, story.rules
     accounts = {each.account_id for each in story.members} if row.unlinked else None
     is_pure = not story.members and wanted.kind is VersionKind.BUMP
-    free = [] if is_pure else await coin.list_free(
-        conn, row.wallet, min_depth=rules.coins.min_depth, limit=MOST_COINS, unlinked_to=accounts
+    free = (
+        []
+        if is_pure
+        else await coin.list_free(
+            conn, row.wallet, min_depth=rules.coins.min_depth, limit=MOST_COINS, unlinked_to=accounts
+        )
     )
     output, spend = change_weights(address_type)
     weights = await _weights_in_tx(conn, wanted.forced)
@@ -137,9 +146,7 @@ async def inputs_that_remain(spending: Spending, story: Story) -> list[version.I
     """The inputs with which the current version can be built again without a second payment; None: not safely yet."""
     current = story.current
     outpoints = [each.outpoint for each in current.inputs]
-    ours = {each.txid for each in story.signed}
-    spenders = await spending.mempool_spenders(outpoints)
-    there = await spending.unspent(outpoints) | {each for each, txid in spenders.items() if txid in ours}
+    there = await spending.unspent(outpoints) | await spending.unspent(outpoints, mempool=False)
     remaining = [each for each in current.inputs if each.outpoint in there]
     kept = {each.outpoint for each in remaining}
     for each in story.signed:

@@ -1,10 +1,10 @@
 """Gives the stored bytes of a version to the node, and acts by its verdict. The same bytes may be sent any number of times.
 
-    accepted, confirmed     written down; the books follow
-    an input is missing     what it was spent by decides (`replace.rebuild`)
-    below the floor         a version that pays what the node asks now
-    outbid                  by another version of ours: that one is waited for. By a stranger's: an operator is told
-    anything else           told to an operator, and tried again
+accepted, confirmed     written down; the books follow
+an input is missing     what it was spent by decides (`replace.rebuild`)
+below the floor         a version that pays what the node asks now
+outbid                  by another version of ours: that one is waited for. By a stranger's: an operator is told
+anything else           told to an operator, and tried again
 """
 
 from activities.payout.story import Story

@@ -10,7 +10,6 @@ from engine.bank.withdrawal import ancestry, payout, version
 from engine.clients.bitcoind.signer import Signer
 from engine.clients.bitcoind.spending import Spending
 from engine.domain.errors import InvariantBroken
-from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.transaction import parse_transaction_hex
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.database import Pool, borrowed, transaction
@@ -45,10 +44,7 @@ def _compare(story: Story, raw: str) -> None:
         tx = parse_transaction_hex(raw)
     except ValueError as error:
         raise InvariantBroken(f"{of.payout_id}: the signed transaction cannot be read: {error}") from None
-    wanted = [
-        (output_script(to) if isinstance(to, str) else to, amount)
-        for to, amount in outputs_of(story, of, of.change_address)
-    ]
+    wanted = outputs_of(story, of, of.change_address)
     spent_sat = sum(each.amount_sat for each in of.inputs)
     if (
         list(tx.outpoints) != [each.outpoint for each in of.inputs]
@@ -61,6 +57,8 @@ def _compare(story: Story, raw: str) -> None:
 
 async def _require_unlinked(pool: Pool, spending: Spending, story: Story) -> None:
     lineage = await spending.walk_ancestors(each.outpoint for each in story.current.inputs)
+    if lineage is None:
+        raise InvariantBroken(f"{story.payout.id}: the wallet cannot tell where its coins come from", code=_LINKED)
     accounts = {each.account_id for each in story.members}
     async with borrowed(pool) as conn:
         linked = await ancestry.list_linked(conn, lineage, accounts)

@@ -6,7 +6,7 @@ from enum import StrEnum
 from engine.bank.chain.cursor import read_tip_height
 from engine.bank.withdrawal import member, payout, version
 from engine.bank.withdrawal.rules import read_withdrawal_rules
-from engine.contracts.payout import PayoutState
+from engine.contracts.payout import PayoutRef, PayoutState
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import PayoutId, Txid
 from engine.domain.money import Sat
@@ -84,7 +84,7 @@ class Story:
         at = of.change_vout
         return {each.id: each.place if at is None or each.place < at else each.place + 1 for each in self.members}
 
-    def state(self) -> PayoutState:
+    def state(self, children: list[PayoutRef]) -> PayoutState:
         """For its workflow and for operators."""
         row, current = self.payout, self.in_force
         needs_operator = row.problem is not None or row.on_hold
@@ -99,6 +99,7 @@ class Story:
             ended=row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED),
             needs_operator=needs_operator,
             look_again_s=_TROUBLED_LOOK_S if row.problem else _LOOK_S,
+            children=children,
         )
 
     def _waits_for(self) -> str:

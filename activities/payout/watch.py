@@ -3,19 +3,17 @@
 Any version may be confirmed, also one that a later one was to replace. The books then get the fee of that one.
 """
 
-from datetime import timedelta
-
 from activities.payout import child, replace
 from activities.payout.booking import set_vouts_in_tx
 from activities.payout.send import fall_back, send
 from activities.payout.story import Story
 from engine.bank.withdrawal import coin, member, payout, version
 from engine.clients.bitcoind.answer import Sighting
-from engine.clients.bitcoind.fees import FeeSource
-from engine.clients.bitcoind.spending import Spending
+from engine.clients.bitcoind.hot import HotWallet
 from engine.clients.bitcoind.verdict import Fate, Refusal
 from engine.domain.deposit import Sight, depth
 from engine.domain.ids import Txid
+from engine.domain.withdrawal.bump import bump_due
 from engine.domain.withdrawal.fee_rate import choose_rate
 from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, VersionKind
 from engine.ledger.chart import Chart
@@ -25,14 +23,14 @@ from engine.ledger.database import Pool, transaction
 class Watch:
     """Bound to one wallet."""
 
-    def __init__(self, pool: Pool, ids: Chart, spending: Spending, fees: FeeSource, address_type: str) -> None:
-        self._pool, self._ids, self._spending, self._fees = pool, ids, spending, fees
-        self._address_type = address_type
+    def __init__(self, pool: Pool, ids: Chart, wallet: HotWallet) -> None:
+        self._pool, self._ids, self._chain = pool, ids, wallet.chain
+        self._spending, self._fees, self._address_type = wallet.spending, wallet.fees, wallet.address_type
 
     async def look(self, story: Story) -> None:
         """One look, and at most one consequence. A repeat finds it done."""
         txids = {Txid(each.txid): each for each in story.signed if each.txid is not None}
-        sights = await self._spending.look_up(txids)
+        sights = await self._chain.look_up(txids)
         mined = next((each for txid, each in txids.items() if sights[txid].kind is Sight.MINED), None)
         if mined is not None and mined.txid is not None:
             await self._confirm(story, mined, sights[mined.txid])
@@ -95,19 +93,21 @@ class Watch:
         if row.bump_to_sat_kvb is not None:
             await self._bump(story, row.bump_to_sat_kvb)
             return
-        bumps = sum(each.kind is VersionKind.BUMP for each in story.versions)
-        if current.broadcast_at is None or bumps >= rules.bump.most:
-            return
         entry = await self._spending.mempool_entry(Txid(current.txid or ""))
-        if entry is None or row.now - current.broadcast_at < timedelta(seconds=rules.bump.after_s):
-            return
-        if story.tip_height - entry.height < rules.bump.after_blocks:
+        if entry is None or current.broadcast_at is None:
             return
         estimate = await self._fees.estimate(rules.speeds[row.speed].target_blocks)
         rate = choose_rate(estimate, node_floor=await self._fees.node_floor(), rules=rules.rate, now=row.now)
-        wanted = max(rate.rate_sat_kvb, current.rate_sat_kvb + await self._fees.incremental())
-        if wanted <= max(rules.rate.ceiling, rate.rate_sat_kvb):
-            await self._bump(story, wanted)
+        if bump_due(
+            rules.bump,
+            blocks=max(0, story.tip_height - entry.height),
+            waited_s=int((row.now - current.broadcast_at).total_seconds()),
+            bumps=sum(each.kind is VersionKind.BUMP for each in story.versions),
+            paid_sat_kvb=current.rate_sat_kvb,
+            now_sat_kvb=rate.rate_sat_kvb,
+            incremental=await self._fees.incremental(),
+        ):
+            await self._bump(story, rate.rate_sat_kvb)
 
     async def _bump(self, story: Story, rate_sat_kvb: int) -> None:
         current = story.current

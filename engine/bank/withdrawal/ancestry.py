@@ -7,9 +7,7 @@ from engine.domain.ids import AccountId, Txid
 from engine.ledger.database import Reader, translated
 
 
-async def list_linked(
-    conn: Reader, lineage: Collection[Outpoint], accounts: Collection[AccountId]
-) -> list[Outpoint]:
+async def list_linked(conn: Reader, lineage: Collection[Outpoint], accounts: Collection[AccountId]) -> list[Outpoint]:
     """Those of these outputs that were paid to one of the accounts, or to nobody known, who may be anybody."""
     listed = sorted(lineage, key=str)
     with translated():
