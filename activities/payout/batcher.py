@@ -14,11 +14,14 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
 from temporalio import activity
+from temporalio.client import Client
 
 from activities.payout.replace import MOST_COINS, candidates, change_script
-from activities.withdrawal.ending import fail_queued_in_tx
+from activities.payout.tell import tell_members
+from activities.withdrawal.ending import fail_in_tx
 from engine.bank.withdrawal import coin, payout, queue, version
 from engine.bank.withdrawal.rules import read_withdrawal_rules
+from engine.bank.withdrawal.withdrawal import get_row_in_tx
 from engine.clients.bitcoind.hot import HotWallet
 from engine.contracts import workflow_ids
 from engine.contracts.payout import Batcher, BatcherActivities, Formed, PayoutRef
@@ -52,8 +55,8 @@ class _Round:
 class Batchers(BatcherActivities):
     """Bound to one wallet of one node."""
 
-    def __init__(self, pool: Pool, wallet: HotWallet) -> None:
-        self._pool, self._wallet = pool, wallet
+    def __init__(self, pool: Pool, client: Client, wallet: HotWallet) -> None:
+        self._pool, self._client, self._wallet = pool, client, wallet
 
     @activity.defn
     async def form_payouts(self, batcher: Batcher) -> Formed:
@@ -67,7 +70,9 @@ class Batchers(BatcherActivities):
         this = _Round(batcher, rules, rate, await self._wallet.spending.frozen())
         formed: list[PayoutRef] = []
         for _ in range(_AT_ONCE):
-            ref = await self._form(this)
+            moved: list[str] = []
+            ref = await self._form(this, moved)
+            await tell_members(self._client, moved)
             if ref is None:
                 break
             formed.append(ref)
@@ -76,19 +81,21 @@ class Batchers(BatcherActivities):
             why = await queue.find_first_note(conn, batcher.speed)
         return _formed(this, formed, left, why)
 
-    async def _form(self, this: _Round) -> PayoutRef | None:
-        """The next payout that is due, stored. None: none is."""
+    async def _form(self, this: _Round, moved: list[str]) -> PayoutRef | None:
+        """The next payout that is due, stored. None: none is. `moved` gets the workflows of those who leave the queue."""
         async with transaction(self._pool) as conn:
             await coin.lock_coins_in_tx(conn, self._wallet.name)
             limit = _LOOKS_AHEAD * this.rules.max_outputs
             waiting = await queue.list_queued_in_tx(conn, this.batcher.speed, limit=limit)
             for group in _due_groups(this, waiting):
-                made = await self._plan_in_tx(conn, this, group)
-                if made is not None:
-                    return made
+                ref = await self._plan_in_tx(conn, this, group, moved)
+                if ref is not None:
+                    return ref
         return None
 
-    async def _plan_in_tx(self, conn: Connection, this: _Round, group: Sequence[queue.Queued]) -> PayoutRef | None:
+    async def _plan_in_tx(
+        self, conn: Connection, this: _Round, group: Sequence[queue.Queued], moved: list[str]
+    ) -> PayoutRef | None:
         """Plan the group, and store what comes of it: a payout, notes for those who wait, failures for good."""
         unlinked = group[0].unlinked
         free = await coin.list_free(
@@ -112,14 +119,15 @@ class Batchers(BatcherActivities):
         )
         for each in made.left_out:
             if each.fatal is not None:
-                await fail_queued_in_tx(conn, WithdrawalId(each.id), code=each.fatal, detail=each.why)
+                row = await get_row_in_tx(conn, WithdrawalId(each.id))
+                await fail_in_tx(conn, row, code=each.fatal, detail=each.why)
+        leaving = {each.id for each in made.members} | {each.id for each in made.left_out if each.fatal}
+        moved += [each.workflow_id for each in group if each.id in leaving]
         if not made.members:
             return None
         return await self._store_in_tx(conn, this, group[0], made)
 
-    async def _store_in_tx(
-        self, conn: Connection, this: _Round, first: queue.Queued, made: Plan
-    ) -> PayoutRef:
+    async def _store_in_tx(self, conn: Connection, this: _Round, first: queue.Queued, made: Plan) -> PayoutRef:
         payout_id = PayoutId(new_id("payout"))
         ref = PayoutRef(payout_id=payout_id, workflow_id=workflow_ids.payout(payout_id))
         estimate = {**asdict(this.rate), "at": this.rate.at and this.rate.at.isoformat()}

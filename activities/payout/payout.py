@@ -6,28 +6,24 @@ Two calls at once, such as one that was thought dead, do the same step and find 
 written, the bytes are the same, and every posting has its reference.
 """
 
-import asyncio
-from contextlib import suppress
-
 from temporalio import activity
 from temporalio.client import Client
-from temporalio.service import RPCError
 
 from activities.payout import decision, replace
 from activities.payout.booking import book
 from activities.payout.draft import draft
 from activities.payout.sign import sign
 from activities.payout.story import Step, Story, read_story
+from activities.payout.tell import tell_batcher, tell_members
 from activities.payout.watch import Watch
 from engine.bank.withdrawal import payout as rows
 from engine.clients.bitcoind.hot import HotWallet
-from engine.contracts.payout import DecidePayout, PayoutActivities, PayoutRef, PayoutState
+from engine.contracts.payout import Batcher, DecidePayout, PayoutActivities, PayoutRef, PayoutState
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, borrowed
 
-_SIDE_BY_SIDE = 16
 _LOCKED = "wallet_locked"
 
 
@@ -53,7 +49,9 @@ class Payouts(PayoutActivities):
             raise
         after = await read_story(self._pool, payout.payout_id)
         if after.payout.status is not before.payout.status:
-            await self._tell_members(before)
+            await tell_members(self._client, [each.workflow_id for each in before.members])
+        if after.payout.status is PayoutStatus.DISSOLVED and before.members:
+            await tell_batcher(self._client, Batcher(wallet=after.payout.wallet, speed=after.payout.speed))
         return await self._state(after)
 
     @activity.defn
@@ -84,14 +82,3 @@ class Payouts(PayoutActivities):
             children = await rows.list_children(conn, story.payout.id)
         alive = [each for each in children if each.status is not PayoutStatus.DISSOLVED]
         return story.state([PayoutRef(payout_id=each.id, workflow_id=each.workflow_id) for each in alive])
-
-    async def _tell_members(self, story: Story) -> None:
-        """Best effort: each looks by itself as well."""
-        gate = asyncio.Semaphore(_SIDE_BY_SIDE)
-
-        async def tell(workflow_id: str) -> None:
-            async with gate:
-                with suppress(RPCError):
-                    await self._client.get_workflow_handle(workflow_id).signal("payout_moved")
-
-        await asyncio.gather(*(tell(each.workflow_id) for each in story.members))

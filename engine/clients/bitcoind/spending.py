@@ -177,7 +177,7 @@ class Spending(Node):
 
 
 def _is_own(told: Any) -> bool:  # noqa: ANN401 - JSON
-    """bitcoind tells a fee only of what spends coins of the wallet."""
+    """Bitcoind tells a fee only of what spends coins of the wallet."""
     return "fee" in told
 
 
@@ -201,6 +201,7 @@ def _known(told: Any) -> WalletTransaction:  # noqa: ANN401 - JSON
 def _entry(told: Any) -> MempoolEntry:  # noqa: ANN401 - JSON
     fees = told["fees"]
     return MempoolEntry(
+        height=told["height"],
         fee_sat=Sat(satoshi(fees["base"])),
         vbytes=told["vsize"],
         ancestors=told["ancestorcount"],
