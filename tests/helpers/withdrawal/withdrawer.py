@@ -110,7 +110,8 @@ class Withdrawer:
         return await self.pool.fetchrow(
             """SELECT w.*, v.txid FROM bank.withdrawals w LEFT JOIN bank.payouts p ON p.id = w.payout_id
                  LEFT JOIN LATERAL (SELECT txid FROM bank.payout_versions v WHERE v.payout_id = p.id
-                                     ORDER BY v.number = p.confirmed_version DESC NULLS LAST, v.number DESC LIMIT 1) v ON true
+                                     ORDER BY v.number = p.confirmed_version DESC NULLS LAST, v.number DESC
+                                     LIMIT 1) v ON true
                 WHERE w.id = $1""",
             asked.id,
         )
