@@ -1,8 +1,8 @@
 """Who goes into a payout, what each pays for it, and with which coins: the plan, before anything is signed.
 
     Σ inputs   = Σ paid + change + fee of the transaction
-    Σ share    = what the leanest transaction for these members costs at the rate, split by output weight
-    our part   = fee - Σ share: small coins joined while fees are low, or what is left over where there is no change
+    Σ share    = what the lightest transaction for these members costs at the rate, split by output weight
+    our part   = fee - Σ share: more inputs than it takes, or what is left over where there is no change
 
 Nobody pays for our housekeeping, so no cap depends on it. A member with `fee_from = balance` is paid its amount; one
 with `fee_from = amount` is paid what share and our fee leave of it. Whoever's cap or dust does not allow its share is
@@ -12,11 +12,11 @@ younger, smaller ones beside them only while the caller allows it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, count
+from itertools import accumulate
 from typing import Literal
 
 from engine.domain.money import Msat, Sat, amount_text, msat_to_sat_floor, sat_to_msat
-from engine.domain.withdrawal.coin_choice import COST_PER_SAT, Candidate, Choice, Target, choose
+from engine.domain.withdrawal.coin_choice import COST_PER_SAT, Candidate, Choice, Target, choose, cost
 from engine.domain.withdrawal.rules import WithdrawalRules
 from engine.domain.withdrawal.script import dust_sat, input_weight, output_weight
 from engine.domain.withdrawal.share import split
@@ -116,13 +116,13 @@ def plan(
     hopeless = [planner.hopeless(each) for each in items]
     able = [each for each, failure in zip(items, hopeless, strict=True) if failure is None]
     left_out = {failure.id: failure for failure in hopeless if failure is not None}
-    for turn in count():
+    waiting, turns = able, 0
+    draft = planner.fund(waiting[: rules.max_outputs])
+    while over := planner.unwilling(draft, to_the_end=turns >= _ROUNDS):
+        left_out |= {each.id: each for each in over}
         waiting = [each for each in able if each.id not in left_out]
         draft = planner.fund(waiting[: rules.max_outputs])
-        over = planner.unwilling(draft, to_the_end=turn >= _ROUNDS)
-        if not over:
-            break
-        left_out |= {each.id: each for each in over}
+        turns += 1
     members = {each.id for each in draft.items}
     for place, each in enumerate(waiting):
         if each.id not in members:
@@ -134,9 +134,10 @@ def plan_consolidation(
     coins: Sequence[Candidate], rate_sat_kvb: int, rules: WithdrawalRules, change_script: bytes
 ) -> Choice | None:
     """Small coins joined into one. None: it would not pay, or not come to a useful coin."""
-    target = _Planner(coins, rate_sat_kvb, rules, change_script, allow_younger=False).target([], 0)
-    found = choose(coins, replace(target, long_term_rate=rules.coins.long_term_rate))
-    return found if found is not None and len(found.coins) > 1 else None
+    planner = _Planner(coins, rate_sat_kvb, rules, change_script, allow_younger=False)
+    target = planner.target([], 0, rules.coins.long_term_rate)
+    found = choose(coins, target)
+    return found if found is not None and len(found.coins) > 1 and cost(found, target) < 0 else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,35 +302,40 @@ class _Planner:
     def _settled(self, items: Sequence[Item], outputs: Sequence[int], lean: Choice, shared: Sat) -> _Draft:
         shares = split(shared, outputs)
         paid = [_paid(item, share) for item, share in zip(items, shares, strict=True)]
-        return _Draft(items=items, paid=paid, shares=shares, choice=self._joined(lean, outputs, sum(paid)))
+        choice = self._best_for_us(lean, outputs, sum(paid), shared)
+        return _Draft(items=items, paid=paid, shares=shares, choice=choice)
 
     def _paid_together(self, items: Sequence[Item], outputs: Sequence[int], shared: Sat) -> int:
         """By what a share is for now: one that leaves nothing is refused afterwards."""
         return sum(max(0, _paid(item, share)) for item, share in zip(items, split(shared, outputs), strict=True))
 
     def _lean(self, outputs: Sequence[int], outputs_sat: int) -> Choice | None:
-        """The leanest choice. Rather than giving much to the miners, change may be smaller than is useful."""
-        target = self.target(outputs, outputs_sat)
-        found = choose(self.coins, target)
-        small = dust_sat(self.change_script)
-        change_cost = target.rate_sat_kvb * target.change_weight + target.long_term_rate * target.change_input_weight
-        if found is not None and (found.change_sat or self._over(found) * COST_PER_SAT <= change_cost):
+        """The lowest fee. Rather than giving much to the miners, change may be smaller than is useful."""
+        found = choose(self.coins, self.target(outputs, outputs_sat))
+        if found is not None and found.change_sat:
             return found
-        with_small = choose(self.coins, replace(target, useful_change_sat=max(small, change_cost // COST_PER_SAT)))
-        return with_small or found
+        change_cost = self.rate * output_weight(self.change_script)
+        change_cost += self.rules.coins.long_term_rate * input_weight(self.change_script)
+        if found is not None and (found.fee_sat - fee_sat(found.weight, self.rate)) * COST_PER_SAT <= change_cost:
+            return found
+        small = max(dust_sat(self.change_script), change_cost // COST_PER_SAT)
+        return choose(self.coins, replace(self.target(outputs, outputs_sat), useful_change_sat=small)) or found
 
-    def _over(self, choice: Choice) -> int:
-        return choice.fee_sat - fee_sat(choice.weight, self.rate)
+    def _best_for_us(self, lean: Choice, outputs: Sequence[int], outputs_sat: int, shared: Sat) -> Choice:
+        """The same outputs at the lowest cost now and later. What it pays more now is ours.
 
-    def _joined(self, lean: Choice, outputs: Sequence[int], outputs_sat: int) -> Choice:
-        """The same outputs with more inputs, where small coins are cheaper to spend now than later. We pay for them."""
-        long_term = self.rules.coins.long_term_rate
-        if self.rate >= long_term:
+        More coins than it takes are spent only of those above `consolidation.above_coins`: what is joined cannot be
+        spent before the next block, and the payouts until then need coins too.
+        """
+        target = self.target(outputs, outputs_sat, self.rules.coins.long_term_rate)
+        spare = max(0, len(self.coins) - self.rules.consolidation.above_coins)
+        target = replace(target, max_inputs=min(target.max_inputs, len(lean.coins) + spare))
+        found = choose(self.coins, target)
+        if found is None or found.fee_sat < shared or cost(found, target) >= cost(lean, target):
             return lean
-        found = choose(self.coins, replace(self.target(outputs, outputs_sat), long_term_rate=long_term))
-        return lean if found is None or found.fee_sat < lean.fee_sat else found
+        return found
 
-    def target(self, outputs: Sequence[int], outputs_sat: int) -> Target:
+    def target(self, outputs: Sequence[int], outputs_sat: int, long_term_rate: int = 0) -> Target:
         coins = self.rules.coins
         return Target(
             outputs_sat=outputs_sat,
@@ -337,7 +343,7 @@ class _Planner:
             change_weight=output_weight(self.change_script),
             change_input_weight=input_weight(self.change_script),
             rate_sat_kvb=self.rate,
-            long_term_rate=min(coins.long_term_rate, self.rate),
+            long_term_rate=long_term_rate,
             useful_change_sat=coins.useful_change_sat,
             max_inputs=coins.max_inputs,
         )
