@@ -61,6 +61,7 @@ CREATE TABLE bank.payout_versions(
   CHECK (num_nulls(raw, txid, signed_at) IN (0, 3)),
   CHECK (raw IS NULL OR psbt IS NOT NULL),
   CHECK (broadcast_at IS NULL OR raw IS NOT NULL));
+CREATE INDEX payout_versions_change ON bank.payout_versions(change_address) WHERE change_address IS NOT NULL;
 COMMENT ON COLUMN bank.payout_versions.rate_sat_kvb IS 'sat per 1,000 virtual bytes';
 COMMENT ON COLUMN bank.payout_versions.refused IS 'why the node would not take it, in its own words made harmless';
 CREATE TABLE bank.payout_inputs(
@@ -172,6 +173,10 @@ SELECT ledger.open_account(code, kind, 'BTC', NULL, 'append') FROM (VALUES
 
 ALTER TABLE bank.rulebooks DROP CONSTRAINT rulebooks_name_check;
 ALTER TABLE bank.rulebooks ADD CONSTRAINT rulebooks_name_check CHECK (name IN ('fees', 'limits', 'deposits', 'withdrawals'));
+
+-- Who withdraws all takes what is there under its lock, so that nothing is left.
+REVOKE ALL ON FUNCTION ledger.lock_balances FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.lock_balances TO millrace_app;
 
 GRANT SELECT, INSERT ON bank.withdrawals, bank.payouts, bank.payout_versions, bank.payout_inputs, bank.coin_reservations,
   bank.withdrawal_decisions TO millrace_app;
