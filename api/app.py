@@ -45,12 +45,14 @@ from api.user import (
     statement,
     wallet,
     withdraw_link,
+    withdrawal,
 )
 from engine.settings import ApiSettings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
-    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, deposit, withdraw_link, limit),
+    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, deposit, withdrawal, withdraw_link),
+    limit,
     api.admin.limit,
     *(account_status, ledger, fee, price, reconciliation, correction, forced_end, audit, health),
     *(chain, deposit_rules, deposit_decision),

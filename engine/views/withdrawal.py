@@ -49,12 +49,20 @@ class WithdrawalFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueFigures:
-    """What waits for the next payout of a speed, apart from what an operator must release first."""
+    """What may go with the next payout of a speed. Left out: what waits for an operator, or is of a locked account."""
 
     speed: str
     count: int
     amount_sat: int
     oldest_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HotWallet:
+    """The hot wallet by its name, and what its pump last reported of the node."""
+
+    wallet: str
+    report: dict[str, Any]
 
 
 async def read_withdrawals(
@@ -95,33 +103,16 @@ async def count_queue(conn: Connection) -> list[QueueFigures]:
     """What waits, by speed. A speed for which nothing waits is left out."""
     with translated():
         rows = await conn.fetch(
-            """SELECT speed, count(*) AS count, sum(amount_sat)::bigint AS amount_sat, min(created_at) AS oldest_at
-                 FROM bank.withdrawals
-                WHERE status = 'queued' AND NOT on_hold AND approval IS DISTINCT FROM 'needed'
-                GROUP BY speed ORDER BY speed"""
+            """SELECT w.speed, count(*) AS count, sum(w.amount_sat)::bigint AS amount_sat, min(w.created_at) AS oldest_at
+                 FROM bank.withdrawals w JOIN bank.accounts a ON a.id = w.account_id AND a.status = 'active'
+                WHERE w.status = 'queued' AND NOT w.on_hold AND w.approval IS DISTINCT FROM 'needed'
+                GROUP BY w.speed ORDER BY w.speed"""
         )
     return [QueueFigures(**row) for row in rows]
 
 
-async def list_largest_coins(conn: Connection, *, min_depth: int, limit: int) -> list[int]:
-    """The amounts of the largest free coins of the hot wallet, in sat, largest first."""
+async def find_hot_wallet(conn: Connection) -> HotWallet | None:
+    """The wallet that pays withdrawals, with the last report of its pump. None before one is adopted."""
     with translated():
-        rows = await conn.fetch(
-            """SELECT c.amount_sat FROM bank.coins c
-                WHERE c.spent_by IS NULL AND NOT c.gone
-                  AND c.block_height <= (SELECT max(tip_height) FROM bank.chains) + 1 - $1::int
-                  AND NOT EXISTS (SELECT FROM bank.coin_reservations r WHERE (r.txid, r.vout) = (c.txid, c.vout))
-                ORDER BY c.amount_sat DESC LIMIT $2""",
-            min_depth,
-            limit,
-        )
-    return [row["amount_sat"] for row in rows]
-
-
-async def is_in_pool(conn: Connection, address: str) -> bool:
-    """Whether the address is one of ours that nobody has been given."""
-    with translated():
-        found: bool = await conn.fetchval(
-            "SELECT EXISTS (SELECT FROM bank.addresses WHERE address = $1 AND wallet_id IS NULL)", address
-        )
-    return found
+        row = await conn.fetchrow("SELECT wallet, report FROM bank.chains ORDER BY reported_at DESC, wallet LIMIT 1")
+    return None if row is None else HotWallet(**row)
