@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 import api.admin.limit
+import api.admin.withdrawal
 import api.public.withdraw_link
 from api.admin import (
     account_status,
@@ -23,8 +24,10 @@ from api.admin import (
     fee,
     forced_end,
     ledger,
+    payout,
     price,
     reconciliation,
+    withdrawal_rules,
 )
 from api.http import errors, openapi
 from api.http.admission import Admission
@@ -56,6 +59,7 @@ _PARTS = (
     api.admin.limit,
     *(account_status, ledger, fee, price, reconciliation, correction, forced_end, audit, health),
     *(chain, deposit_rules, deposit_decision),
+    *(withdrawal_rules, api.admin.withdrawal, payout),  # the rules first: their path is no withdrawal's
 )
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors

@@ -1,8 +1,8 @@
-"""The door to withdrawals: POST asks for one, GET shows, DELETE cancels. The use cases are in api/service/withdrawal/."""
+"""The door to withdrawals: POST asks for one, GET shows, DELETE cancels. See api/service/withdrawal/."""
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from pydantic import Field
 
 from api.access import PathId, get_resources, needs
@@ -25,9 +25,10 @@ Send = Annotated[Caller, Depends(needs("send"))]
 Read = Annotated[Caller, Depends(needs("read"))]
 Res = Annotated[Resources, Depends(get_resources)]
 
+_PREFER = f"`wait=N`: wait up to N seconds (0 to {prefer.MAX_WAIT_S}, default 0) for the end of the withdrawal."
 _ADDRESS = (
-    "A bitcoin address of any kind, also as `bitcoin:…` (BIP 21); an amount in the URI must be `amount_sat`, if that is "
-    "given, too."
+    "A bitcoin address of any kind, also as `bitcoin:…` (BIP 21); an amount in the URI must be `amount_sat`, if that "
+    "is given, too."
 )
 
 
@@ -55,8 +56,8 @@ class NewWithdrawalIn(Content):
     )
     max_fee_sat: FeeSat | None = Field(
         default=None,
-        description="The most that you pay for it: your share of the miner fee and our fee. It waits while it would cost "
-        "more. By default, `max_fee_sat` of the quote.",
+        description="The most that you pay for it: your share of the miner fee and our fee. It waits while it would "
+        "cost more. By default, `max_fee_sat` of the quote.",
     )
     memo: Memo | None = None
     external_id: ExternalId | None = None
@@ -87,7 +88,9 @@ class WithdrawalsQuery(Paging):
         return WithdrawalFilter(**given, payout_id=self.batch_id, account_id=account_id)
 
 
-async def _patience(request: Request) -> Deadline:
+async def _patience(
+    request: Request, _documented: Annotated[str | None, Header(alias="Prefer", description=_PREFER)] = None
+) -> Deadline:
     """How long to wait for the end: it takes blocks, so by default not at all."""
     return Deadline(prefer.wait_s(request.headers.getlist("Prefer"), default_s=0))
 
@@ -125,9 +128,7 @@ async def make_withdrawal(
     network has the transaction. Until it is `batched`, it can be cancelled.
     """
     given = body.content.model_dump(exclude={"if_mixed"})
-    order = WithdrawalOrder(
-        **given, wait_for_unlinked=body.content.if_mixed == "wait", key=key, body_hash=body.hash
-    )
+    order = WithdrawalOrder(**given, wait_for_unlinked=body.content.if_mixed == "wait", key=key, body_hash=body.hash)
     answer = await withdraw.withdraw(resources, caller, order, deadline)
     if answer.is_replay:
         idempotency_key.mark_replayed(response)

@@ -30,7 +30,7 @@ PAYOUTS = Listing(
     columns=_COLUMNS,
     source=_SOURCE,
     condition="""($1::text IS NULL OR p.status = $1) AND ($2::text IS NULL OR p.speed = $2)
-        AND (NOT $3 OR p.problem IS NOT NULL OR p.on_hold)""",
+        AND (NOT $3::boolean OR p.problem IS NOT NULL OR p.on_hold)""",
     time="p.created_at",
     key="p.id",
 )
@@ -65,12 +65,19 @@ class PayoutStory:
     children: list[str]
 
 
+async def find_payout(conn: Connection, payout_id: str) -> dict[str, Any] | None:
+    """The payout, as in a list."""
+    with translated():
+        row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM {_SOURCE} WHERE p.id = $1", payout_id)  # noqa: S608 - constants
+    return None if row is None else dict(row)
+
+
 async def find_payout_story(conn: Connection, payout_id: str) -> PayoutStory | None:
     """The story, in one snapshot."""
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            row = await conn.fetchrow(f"SELECT {_COLUMNS} FROM {_SOURCE} WHERE p.id = $1", payout_id)  # noqa: S608 - constants
-            if row is None:
+            found = await find_payout(conn, payout_id)
+            if found is None:
                 return None
             versions = [dict(each) for each in await conn.fetch(_VERSIONS, payout_id, MOST_VERSIONS)]
             inputs = await conn.fetch(_INPUTS, payout_id, [each["number"] for each in versions])
@@ -81,7 +88,7 @@ async def find_payout_story(conn: Connection, payout_id: str) -> PayoutStory | N
     for version in versions:
         version["inputs"] = [_without_number(each) for each in inputs if each["number"] == version["number"]]
     return PayoutStory(
-        payout=dict(row),
+        payout=found,
         versions=versions,
         members=[dict(each) for each in members],
         children=[each["id"] for each in children],

@@ -139,8 +139,8 @@ async def find_story(conn: Connection, ref: str) -> Story | None:
     """The history of the transfer with this reference, in one snapshot; None when there is none."""
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            known = [*_together(ref), *await _of_deposit(conn, ref), *await _of_payout(conn, ref)]
-            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, known)
+            refs = [*_together(ref), *await _of_deposit(conn, ref), *await _of_payout(conn, ref)]
+            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, refs)
             ids = [row["id"] for row in rows]
             entries = await conn.fetch(_ENTRIES, ids)
             payments = await conn.fetch(_PAYMENTS, ids)

@@ -103,7 +103,8 @@ async def count_queue(conn: Connection) -> list[QueueFigures]:
     """What waits, by speed. A speed for which nothing waits is left out."""
     with translated():
         rows = await conn.fetch(
-            """SELECT w.speed, count(*) AS count, sum(w.amount_sat)::bigint AS amount_sat, min(w.created_at) AS oldest_at
+            """SELECT w.speed, count(*) AS count, sum(w.amount_sat)::bigint AS amount_sat,
+                      min(w.created_at) AS oldest_at
                  FROM bank.withdrawals w JOIN bank.accounts a ON a.id = w.account_id AND a.status = 'active'
                 WHERE w.status = 'queued' AND NOT w.on_hold AND w.approval IS DISTINCT FROM 'needed'
                 GROUP BY w.speed ORDER BY w.speed"""

@@ -16,7 +16,7 @@ from engine.contracts.withdrawal import WithdrawalRequest
 from engine.domain.amount_to_pay import refuse_self_payment
 from engine.domain.errors import Invalid
 from engine.domain.ids import ApiKeyId, WalletId, WithdrawalId
-from engine.domain.money import MAX_AMOUNT_MSAT, Sat, msat_to_sat_floor, sat_to_msat
+from engine.domain.money import MAX_AMOUNT_MSAT, Msat, Sat, msat_to_sat_floor, sat_to_msat
 from engine.domain.withdrawal.script import dust_sat
 from engine.domain.withdrawal.terms import require_size
 from engine.domain.withdrawal.withdrawal import FeeFrom, Speed
@@ -63,7 +63,7 @@ async def check(
     check_size(market, target, amount_sat, order.max_fee_sat)
     await require_fresh_prices(resources, payer, "withdrawal" if payee is None else "internal")
     # Without an amount, all that is there now says how many coins it takes.
-    about_sat = amount_sat or max(Sat(1), msat_to_sat_floor(balance.available_msat))
+    about_sat = amount_sat or max(Sat(1), msat_to_sat_floor(Msat(balance.available_msat)))
     return WithdrawalRequest(
         withdrawal_id=withdrawal_id,
         account_id=account_id,
@@ -88,7 +88,7 @@ async def check(
 
 
 def check_size(market: Market, target: Target, amount_sat: Sat | None, max_fee_sat: Sat | None) -> None:
-    """Raises Invalid: `dust_amount`, `amount_too_small`, and `invalid_request` where amount and fee are beyond all bounds."""
+    """Raises Invalid: `dust_amount`, `amount_too_small`; `invalid_request` for amount and fee beyond all bounds."""
     if amount_sat is None:
         return
     require_size(amount_sat, minimum_sat=market.rules.minimum_sat, dust_sat=dust_sat(target.script))

@@ -15,8 +15,8 @@ _STATUSES = (
     "`queued`: its money is held, and it waits for its turn; it can still be cancelled. "
     "`batched`: it has its place in a transaction, which is being signed and sent. "
     "`broadcast`: the network has the transaction; the money has left the wallet. "
-    "`confirmed`: the transaction is in a block, or a user of this bank was paid at once. A reorganisation of the chain "
-    "may take it back to `broadcast` for a while. "
+    "`confirmed`: the transaction is in a block, or a user of this bank was paid at once. A reorganisation of the "
+    "chain may take it back to `broadcast` for a while. "
     "`cancelled`, `failed`: nothing was paid, and all of the money is free again."
 )
 
@@ -35,7 +35,8 @@ class WithdrawalOut(BaseModel):
     wallet_id: str
     address: str = Field(description="Segwit addresses in lower case.")
     kind: Literal["onchain", "internal"] = Field(
-        description="`internal`: the address is one of this bank's users, who was paid in the books, without a miner fee."
+        description="`internal`: the address is one of this bank's users, who was paid in the books, without a miner "
+        "fee."
     )
     status: Status = Field(description=_STATUSES)
     amount_sat: int = Field(
