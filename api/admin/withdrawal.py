@@ -22,7 +22,7 @@ from api.service.withdrawal_decision import answer, decide, propose
 from api.service.withdrawal_decision.answer import WithdrawalDecisionOut
 from engine.domain.forced_end import DecisionStatus
 from engine.domain.withdrawal.decision import WithdrawalDecisionKind
-from engine.views.withdrawal import WithdrawalFilter
+from engine.views.withdrawal.withdrawal import WithdrawalFilter
 
 router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Reader = Annotated[Caller, Depends(needs_role(*MAY["see withdrawals"]))]

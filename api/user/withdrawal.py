@@ -18,7 +18,7 @@ from api.service.withdrawal.order import WithdrawalOrder
 from api.service.withdrawal.quote import WithdrawalQuoteOrder, WithdrawalQuoteOut
 from api.service.withdrawal.shape import SpeedName, Status, WithdrawalOut
 from engine.domain.withdrawal.withdrawal import Speed
-from engine.views.withdrawal import WithdrawalFilter
+from engine.views.withdrawal.withdrawal import WithdrawalFilter
 
 router = APIRouter(prefix="/v1/withdrawals", tags=["withdrawals"])
 Send = Annotated[Caller, Depends(needs("send"))]

@@ -16,13 +16,13 @@ from engine.domain.errors import no_such
 from engine.domain.money import Msat, msat_to_sat_floor
 from engine.domain.page import START, Position, Slice
 from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, Speed, VersionKind
-from engine.views.payout import MOST_VERSIONS, PAYOUTS, find_payout_story
-from engine.views.withdrawal_decision import list_decisions_about
+from engine.views.withdrawal.decision import list_decisions_about
+from engine.views.withdrawal.payout import MOST_VERSIONS, PAYOUTS, find_payout_story
 
 _STATUSES = (
     "`planned`: members and coins are chosen, and nothing is signed. `signed`: its bytes are stored, and may be "
-    "known to anybody. `broadcast`: the network has it, and the books do. `confirmed`: in a block. `final`: deep enough to be "
-    "left alone. `dissolved`: given up before anything was signed; its members wait again."
+    "known to anybody. `broadcast`: the network has it, and the books do. `confirmed`: in a block. `final`: deep enough to "
+    "be left alone. `dissolved`: given up before anything was signed; its members wait again."
 )
 
 

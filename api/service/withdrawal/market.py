@@ -24,7 +24,7 @@ from engine.domain.withdrawal.share import split
 from engine.domain.withdrawal.weight import fee_sat, transaction_weight
 from engine.domain.withdrawal.withdrawal import Speed
 from engine.ledger.database import Connection
-from engine.views.withdrawal import QueueFigures, count_queue, find_hot_wallet
+from engine.views.withdrawal.withdrawal import QueueFigures, count_queue, find_hot_wallet
 
 _LOOK = 200
 """How many of the largest coins are looked at."""

@@ -12,8 +12,8 @@ from api.service.withdrawal.shape import WithdrawalOut, shown, waits_for
 from api.service.withdrawal_decision.answer import WithdrawalDecisionOut
 from engine.domain.errors import no_such
 from engine.domain.page import START, Position, Slice
-from engine.views.withdrawal import WithdrawalFilter, find_withdrawal, read_withdrawals
-from engine.views.withdrawal_decision import list_decisions_about
+from engine.views.withdrawal.decision import list_decisions_about
+from engine.views.withdrawal.withdrawal import WithdrawalFilter, find_withdrawal, read_withdrawals
 
 
 class OperatorWithdrawalOut(WithdrawalOut):

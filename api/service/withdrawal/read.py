@@ -5,7 +5,7 @@ from api.service.resources import Resources
 from api.service.withdrawal.shape import WithdrawalOut, show
 from engine.domain.errors import no_such
 from engine.domain.page import START, Position, Slice
-from engine.views.withdrawal import WithdrawalFilter, find_withdrawal, read_withdrawals
+from engine.views.withdrawal.withdrawal import WithdrawalFilter, find_withdrawal, read_withdrawals
 
 
 async def show_withdrawal(resources: Resources, caller: Caller, withdrawal_id: str) -> WithdrawalOut:

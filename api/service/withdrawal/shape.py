@@ -1,4 +1,4 @@
-"""A withdrawal as its owner sees it, from its row in `engine/views/withdrawal.py`."""
+"""A withdrawal as its owner sees it, from its row in `engine/views/withdrawal/withdrawal.py`."""
 
 from collections.abc import Mapping
 from datetime import datetime

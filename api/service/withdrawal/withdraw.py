@@ -18,7 +18,7 @@ from engine.bank.idempotency import KeyRecord, find_key
 from engine.contracts.withdrawal import withdrawal_start
 from engine.domain.errors import InvariantBroken, Unavailable
 from engine.domain.ids import WithdrawalId, id_for_key
-from engine.views.withdrawal import find_withdrawal
+from engine.views.withdrawal.withdrawal import find_withdrawal
 
 _OPENING_S = 12
 """How long a worker may take to hold the money. Afterwards the caller asks again with the same key."""

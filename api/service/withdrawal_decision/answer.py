@@ -11,7 +11,7 @@ from engine.domain.forced_end import DecisionStatus
 from engine.domain.page import START, Position, Slice
 from engine.domain.withdrawal.decision import WithdrawalDecisionKind
 from engine.ledger.database import Connection
-from engine.views.withdrawal_decision import WITHDRAWAL_DECISIONS, find_withdrawal_decision
+from engine.views.withdrawal.decision import WITHDRAWAL_DECISIONS, find_withdrawal_decision
 
 
 class WithdrawalDecisionOut(DecisionBase):

@@ -22,8 +22,8 @@ from engine.domain.money import Sat
 from engine.domain.withdrawal.decision import WithdrawalDecisionKind, not_waiting, operators_needed
 from engine.domain.withdrawal.withdrawal import PayoutStatus, WithdrawalStatus
 from engine.ledger.database import Connection, transaction
-from engine.views.payout import find_payout
-from engine.views.withdrawal_decision import find_withdrawal_decision
+from engine.views.withdrawal.decision import find_withdrawal_decision
+from engine.views.withdrawal.payout import find_payout
 
 _SAME = ("withdrawal_id", "payout_id", "kind", "rate_sat_kvb", "reason", "proposed_by")
 OF_WITHDRAWALS = frozenset(

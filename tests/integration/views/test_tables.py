@@ -12,7 +12,6 @@ from engine.views import (
     forced_end,
     reconciliation,
     transaction,
-    withdrawal_decision,
 )
 from engine.views.page import Listing
 from engine.views.table.address import DepositAddress
@@ -68,6 +67,7 @@ from engine.views.table.withdrawal import (
     WithdrawalDecision,
     WithdrawalRow,
 )
+from engine.views.withdrawal.decision import WITHDRAWAL_DECISIONS
 from tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.integration
@@ -175,7 +175,7 @@ async def test_every_table_has_its_class_and_the_view_its_columns(shared_ledger_
         (reconciliation.RUNS, Reconciliation),
         (reconciliation.CASES, Case),
         (deposit_decision.DEPOSIT_DECISIONS, DepositDecision),
-        (withdrawal_decision.WITHDRAWAL_DECISIONS, WithdrawalDecision),
+        (WITHDRAWAL_DECISIONS, WithdrawalDecision),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from engine.ledger.database import Connection, translated
 from engine.views.page import Listing
-from engine.views.withdrawal import IN_FORCE
+from engine.views.withdrawal.withdrawal import IN_FORCE
 
 MOST_VERSIONS = 30
 """The newest ones. By rule a payout has far fewer; further ones are an operator's."""
