@@ -1,33 +1,27 @@
-"""The door to payouts and batchers, for operators. The use cases are in api/service/payout/ and
-api/service/withdrawal_decision/. Nothing here calls bitcoind."""
+"""The door to payouts and batchers, for operators. The use cases are in api/service/payout/. Nothing calls bitcoind."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 from pydantic import BaseModel, Field
 
 from api.access import PathId, get_resources, needs_role
 from api.admin.approval import Reason
 from api.http.body import Body, Content, JsonBody, documented
 from api.http.errors import problems
-from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.payout import batcher, story
 from api.service.payout.batcher import BatcherOut
-from api.service.payout.story import PayoutFilter, PayoutOut, PayoutStoryOut
+from api.service.payout.shape import PayoutOut, PayoutStoryOut
 from api.service.resources import Resources
 from api.service.role import MAY
-from api.service.withdrawal_decision import propose
-from api.service.withdrawal_decision.answer import WithdrawalDecisionOut
-from engine.domain.withdrawal.decision import WithdrawalDecisionKind
 from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
 
 router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Reader = Annotated[Caller, Depends(needs_role(*MAY["see withdrawals"]))]
 Operator = Annotated[Caller, Depends(needs_role(*MAY["decide about payouts"]))]
 Res = Annotated[Resources, Depends(get_resources)]
-_HIGHEST_RATE = 10_000_000
 
 
 class PayoutsQuery(Paging):
@@ -38,24 +32,9 @@ class PayoutsQuery(Paging):
     waits_for_operator: bool = Field(default=False, description="Only those with a problem, or on hold.")
 
     @property
-    def wanted(self) -> PayoutFilter:
+    def wanted(self) -> story.PayoutFilter:
         """The conditions."""
-        return PayoutFilter(**self.model_dump(exclude={"limit", "after"}))
-
-
-class PayoutDecisionIn(Content):
-    """What is to become of the payout."""
-
-    kind: Literal["hold", "resume", "bump", "child"] = Field(
-        description="`hold`: no further step is taken. `resume`: steps are taken again. `bump`: another version pays a "
-        "higher fee. `child`: another payout spends its change, and pulls it into a block."
-    )
-    rate_sat_kvb: Annotated[int, Field(ge=1, le=_HIGHEST_RATE)] | None = Field(
-        default=None,
-        description="For `bump` and `child`: the fee rate in sat per 1,000 virtual bytes, within the bounds of the "
-        "rules. By default what the present estimate asks for.",
-    )
-    reason: Reason
+        return story.PayoutFilter(**self.model_dump(exclude={"limit", "after"}))
 
 
 class FlushIn(Content):
@@ -83,45 +62,6 @@ async def show_payout(caller: Reader, resources: Res, payout_id: PathId) -> Payo
     """Role: `support`, `treasury` or `finance`. Its versions with their bytes, its coins with whose money they descend
     from, its members with their shares, and what operators decided."""
     return await story.show_payout(resources, caller, payout_id)
-
-
-@router.post(
-    "/payouts/{payout_id}/decisions",
-    status_code=201,
-    summary="Decide about a payout",
-    responses=problems(
-        *("forbidden", "not_found", "invalid_request", "payout_not_waiting", "decision_open", "decision_made"),
-        "idempotency_conflict",
-    ),
-    openapi_extra=documented(
-        PayoutDecisionIn,
-        bump={"kind": "bump", "rate_sat_kvb": 40_000, "reason": "no block has taken it for a day"},
-        hold={"kind": "hold", "reason": "the node is being replaced"},
-    ),
-)
-async def decide_payout(
-    response: Response,
-    caller: Operator,
-    key: Annotated[str | None, Depends(optional_key)],
-    body: Annotated[Body[PayoutDecisionIn], Depends(JsonBody(PayoutDecisionIn))],
-    resources: Res,
-    payout_id: PathId,
-) -> WithdrawalDecisionOut:
-    """Role: `treasury` or `finance`. Done at once; for a payout above `second_operator_above_sat` of the rules, all but
-    `hold` waits for another operator, as `proposed`.
-
-    What a bump or a child costs is the bank's, never the members'. The same by the same operator while it is open is a
-    repeat. With an Idempotency-Key, a later one is, too.
-    """
-    asked = body.content
-    order = propose.DecisionOrder(
-        kind=WithdrawalDecisionKind(asked.kind), rate_sat_kvb=asked.rate_sat_kvb, reason=asked.reason, key=key
-    )
-    made = await propose.decide_payout(resources, caller, payout_id, order)
-    if made.is_replay:
-        mark_replayed(response)
-    response.headers["Location"] = f"{router.prefix}/withdrawal-decisions/{made.content.id}"
-    return made.content
 
 
 @router.get("/batchers", summary="Show the queues of the batchers", responses=problems("forbidden"))

@@ -1,16 +1,13 @@
-"""The door to all withdrawals and to what operators decide about them. The use cases are in api/service/withdrawal/ and
-api/service/withdrawal_decision/."""
+"""The door to all withdrawals, for operators. The use cases are in api/service/withdrawal/operator.py."""
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query
 from pydantic import Field
 
 from api.access import PathId, get_resources, needs_role
-from api.admin.approval import ApprovalIn, Reason, RejectionIn
-from api.http.body import Body, Content, Id, JsonBody, documented
+from api.http.body import Id
 from api.http.errors import problems
-from api.http.idempotency_key import mark_replayed, optional_key
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.resources import Resources
@@ -18,16 +15,10 @@ from api.service.role import MAY
 from api.service.withdrawal import operator
 from api.service.withdrawal.operator import OperatorWithdrawalOut, OperatorWithdrawalWithDecisions
 from api.service.withdrawal.shape import SpeedName, Status
-from api.service.withdrawal_decision import answer, decide, propose
-from api.service.withdrawal_decision.answer import WithdrawalDecisionOut
-from engine.domain.forced_end import DecisionStatus
-from engine.domain.withdrawal.decision import WithdrawalDecisionKind
 from engine.views.withdrawal.withdrawal import WithdrawalFilter
 
 router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Reader = Annotated[Caller, Depends(needs_role(*MAY["see withdrawals"]))]
-Operator = Annotated[Caller, Depends(needs_role(*MAY["decide about withdrawals"]))]
-Decider = Annotated[Caller, Depends(needs_role(*{*MAY["decide about withdrawals"], *MAY["decide about payouts"]}))]
 Res = Annotated[Resources, Depends(get_resources)]
 
 
@@ -49,22 +40,6 @@ class AllWithdrawalsQuery(Paging):
         return WithdrawalFilter(**self.model_dump(exclude={"limit", "after"}))
 
 
-class WithdrawalDecisionIn(Content):
-    """What is to become of the withdrawal."""
-
-    kind: Literal["approve", "reject", "hold", "resume"] = Field(
-        description="`approve`: a large one may go. `reject`: it fails, and its money is free again. `hold`: no "
-        "batcher takes it. `resume`: it waits for its turn again."
-    )
-    reason: Reason
-
-
-class WithdrawalDecisionsQuery(Paging):
-    """Which decisions."""
-
-    status: DecisionStatus | None = None
-
-
 @router.get("/withdrawals", summary="List all withdrawals", responses=problems("forbidden", "invalid_request"))
 async def list_all_withdrawals(
     caller: Reader, resources: Res, query: Annotated[AllWithdrawalsQuery, Query()]
@@ -81,104 +56,3 @@ async def list_all_withdrawals(
 async def show_any_withdrawal(caller: Reader, resources: Res, withdrawal_id: PathId) -> OperatorWithdrawalWithDecisions:
     """Role: `support`, `treasury` or `finance`. With the decisions about it."""
     return await operator.show_any_withdrawal(resources, caller, withdrawal_id)
-
-
-@router.post(
-    "/withdrawals/{withdrawal_id}/decisions",
-    status_code=201,
-    summary="Decide about a withdrawal",
-    responses=problems(
-        *("forbidden", "not_found", "invalid_request", "withdrawal_not_waiting", "decision_open", "decision_made"),
-        "idempotency_conflict",
-    ),
-    openapi_extra=documented(
-        WithdrawalDecisionIn,
-        approve={"kind": "approve", "reason": "called the customer, who confirms the address"},
-        hold={"kind": "hold", "reason": "the customer says that his phone was stolen"},
-    ),
-)
-async def decide_withdrawal(
-    response: Response,
-    caller: Operator,
-    key: Annotated[str | None, Depends(optional_key)],
-    body: Annotated[Body[WithdrawalDecisionIn], Depends(JsonBody(WithdrawalDecisionIn))],
-    resources: Res,
-    withdrawal_id: PathId,
-) -> WithdrawalDecisionOut:
-    """Role: `finance`. Done at once; above `second_operator_above_sat` of the rules, `approve` and `resume` wait for
-    another operator, as `proposed`.
-
-    The same by the same operator while it is open is a repeat. With an Idempotency-Key, a later one is, too.
-    """
-    order = propose.DecisionOrder(kind=WithdrawalDecisionKind(body.content.kind), reason=body.content.reason, key=key)
-    made = await propose.decide_withdrawal(resources, caller, withdrawal_id, order)
-    if made.is_replay:
-        mark_replayed(response)
-    response.headers["Location"] = f"{router.prefix}/withdrawal-decisions/{made.content.id}"
-    return made.content
-
-
-@router.get(
-    "/withdrawal-decisions",
-    summary="List decisions about withdrawals and payouts",
-    responses=problems("forbidden", "invalid_request"),
-)
-async def list_withdrawal_decisions(
-    caller: Reader, resources: Res, query: Annotated[WithdrawalDecisionsQuery, Query()]
-) -> Page[WithdrawalDecisionOut]:
-    """Role: `support`, `treasury` or `finance`. Newest first. `status=proposed`: those that wait for a second one."""
-    name = f"withdrawal decisions {query.status}"
-    found = await answer.list_withdrawal_decisions(
-        resources, caller, query.status, after=position(query, name), limit=query.limit
-    )
-    return page_of(found, name)
-
-
-@router.get(
-    "/withdrawal-decisions/{decision_id}",
-    summary="Show a decision about a withdrawal or a payout",
-    responses=problems("forbidden", "not_found"),
-)
-async def show_withdrawal_decision(caller: Reader, resources: Res, decision_id: PathId) -> WithdrawalDecisionOut:
-    """Role: `support`, `treasury` or `finance`."""
-    return await answer.show_withdrawal_decision(resources, caller, decision_id)
-
-
-@router.post(
-    "/withdrawal-decisions/{decision_id}/approve",
-    summary="Approve a decision about a withdrawal or a payout",
-    responses=problems(
-        *("forbidden", "own_proposal", "not_found", "invalid_request", "decision_made", "withdrawal_not_waiting"),
-        "payout_not_waiting",
-    ),
-    openapi_extra=documented(ApprovalIn, looked_at={"note": "I have called the customer, too."}, bare={}),
-)
-async def approve_withdrawal_decision(
-    caller: Decider,
-    body: Annotated[Body[ApprovalIn], Depends(JsonBody(ApprovalIn))],
-    resources: Res,
-    decision_id: PathId,
-) -> WithdrawalDecisionOut:
-    """Role: `finance`, or for payouts `treasury`; another operator than the one who proposed it. Answers when it
-    is done.
-
-    What has changed meanwhile, so that it does not wait for this any more, is refused; reject the decision then. A
-    repeat by the same operator gets the same answer.
-    """
-    return await decide.approve_withdrawal_decision(resources, caller, decision_id, note=body.content.note)
-
-
-@router.post(
-    "/withdrawal-decisions/{decision_id}/reject",
-    summary="Reject a decision about a withdrawal or a payout, or take it back",
-    responses=problems("forbidden", "not_found", "invalid_request", "decision_made"),
-    openapi_extra=documented(RejectionIn, doubtful={"reason": "The address is not the one that we were told."}),
-)
-async def reject_withdrawal_decision(
-    caller: Decider,
-    body: Annotated[Body[RejectionIn], Depends(JsonBody(RejectionIn))],
-    resources: Res,
-    decision_id: PathId,
-) -> WithdrawalDecisionOut:
-    """Role: as to approve it; the proposer may, too. The withdrawal itself stays as it is. Can be repeated."""
-    return await decide.reject_withdrawal_decision(resources, caller, decision_id, reason=body.content.reason)

@@ -13,10 +13,7 @@ from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.deadline import Deadline
 from api.service.resources import Resources
-from api.service.withdrawal import cancel, quote, read, withdraw
-from api.service.withdrawal.order import WithdrawalOrder
-from api.service.withdrawal.quote import WithdrawalQuoteOrder, WithdrawalQuoteOut
-from api.service.withdrawal.shape import SpeedName, Status, WithdrawalOut
+from api.service.withdrawal import cancel, order, quote, quote_shape, read, shape, withdraw
 from engine.domain.withdrawal.withdrawal import Speed
 from engine.views.withdrawal.withdrawal import WithdrawalFilter
 
@@ -77,8 +74,8 @@ class WithdrawalsQuery(Paging):
     """Which withdrawals; all conditions count together."""
 
     wallet_id: Id | None = None
-    status: Status | None = None
-    speed: SpeedName | None = None
+    status: shape.Status | None = None
+    speed: shape.SpeedName | None = None
     batch_id: Id | None = None
     external_id: ExternalId | None = None
 
@@ -121,15 +118,17 @@ async def make_withdrawal(
     deadline: Annotated[Deadline, Depends(_patience)],
     body: Annotated[Body[NewWithdrawalIn], Depends(JsonBody(NewWithdrawalIn))],
     resources: Res,
-) -> WithdrawalOut:
+) -> shape.WithdrawalOut:
     """Scope: `send`. Answers 202 once amount and fee cap are held, also where a user of this bank was paid at once.
 
     With `Prefer: wait=N` it waits up to N seconds for the end. What is not spent of the cap is given back when the
     network has the transaction. Until it is `batched`, it can be cancelled.
     """
     given = body.content.model_dump(exclude={"if_mixed"})
-    order = WithdrawalOrder(**given, wait_for_unlinked=body.content.if_mixed == "wait", key=key, body_hash=body.hash)
-    answer = await withdraw.withdraw(resources, caller, order, deadline)
+    wanted = order.WithdrawalOrder(
+        **given, wait_for_unlinked=body.content.if_mixed == "wait", key=key, body_hash=body.hash
+    )
+    answer = await withdraw.withdraw(resources, caller, wanted, deadline)
     if answer.is_replay:
         idempotency_key.mark_replayed(response)
     accepted.accept(response, f"{router.prefix}/{answer.content.id}")
@@ -154,15 +153,15 @@ async def quote_withdrawal(
     _key: Annotated[str | None, Depends(idempotency_key.optional_key)],
     body: Annotated[Body[WithdrawalQuoteIn], Depends(JsonBody(WithdrawalQuoteIn))],
     resources: Res,
-) -> WithdrawalQuoteOut:
+) -> quote_shape.WithdrawalQuoteOut:
     """Scope: `read`. Changes nothing, so an Idempotency-Key is accepted and not kept. Fees move with the chain."""
-    return await quote.quote_withdrawal(resources, caller, WithdrawalQuoteOrder(**body.content.model_dump()))
+    return await quote.quote_withdrawal(resources, caller, quote.WithdrawalQuoteOrder(**body.content.model_dump()))
 
 
 @router.get("", summary="List your withdrawals", responses=problems("forbidden", "invalid_request"))
 async def list_withdrawals(
     caller: Read, resources: Res, query: Annotated[WithdrawalsQuery, Query()]
-) -> Page[WithdrawalOut]:
+) -> Page[shape.WithdrawalOut]:
     """Scope: `read`. Newest first. A cursor belongs to its conditions: ask for every page with the same ones."""
     name = f"withdrawals {caller.account_id} {query.model_dump_json(exclude={'limit', 'after'})}"
     found = await read.list_withdrawals(
@@ -172,7 +171,7 @@ async def list_withdrawals(
 
 
 @router.get("/{withdrawal_id}", summary="Show a withdrawal", responses=problems("forbidden", "not_found"))
-async def show_withdrawal(caller: Read, resources: Res, withdrawal_id: PathId) -> WithdrawalOut:
+async def show_withdrawal(caller: Read, resources: Res, withdrawal_id: PathId) -> shape.WithdrawalOut:
     """Scope: `read`."""
     return await read.show_withdrawal(resources, caller, withdrawal_id)
 
@@ -182,7 +181,7 @@ async def show_withdrawal(caller: Read, resources: Res, withdrawal_id: PathId) -
     summary="Cancel a withdrawal",
     responses=problems("forbidden", "not_found", "already_batched", "withdrawal_ended"),
 )
-async def cancel_withdrawal(caller: Send, resources: Res, withdrawal_id: PathId) -> WithdrawalOut:
+async def cancel_withdrawal(caller: Send, resources: Res, withdrawal_id: PathId) -> shape.WithdrawalOut:
     """Scope: `send`. While it is `queued`: all that was held is free again. A repeat gives the same answer.
 
     Any key with this scope may cancel any withdrawal of its account, because that spends nothing.

@@ -8,7 +8,8 @@ from api.service import temporal
 from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from api.service.role import MAY
-from api.service.withdrawal.market import Market, read_market
+from api.service.withdrawal.market import Market
+from api.service.withdrawal.present_market import read_market
 from engine.bank.audit import record_in_tx
 from engine.contracts.payout import Batcher, batcher_start
 from engine.domain.withdrawal.fee_rate import Bound

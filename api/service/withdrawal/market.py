@@ -10,24 +10,18 @@ coins say how many inputs an amount needs; a wallet without coins counts as if o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
-from engine.bank.withdrawal.coin import list_free
-from engine.bank.withdrawal.rules import read_withdrawal_rules
-from engine.domain.errors import Unavailable
 from engine.domain.money import Sat
 from engine.domain.withdrawal.fee_rate import Estimate, Rate, choose_rate
 from engine.domain.withdrawal.rules import WithdrawalRules
-from engine.domain.withdrawal.script import input_weight, output_weight
+from engine.domain.withdrawal.script import dust_sat, input_weight, output_weight
 from engine.domain.withdrawal.share import split
 from engine.domain.withdrawal.weight import fee_sat, transaction_weight
 from engine.domain.withdrawal.withdrawal import Speed
-from engine.ledger.database import Connection
-from engine.views.withdrawal.withdrawal import QueueFigures, count_queue, find_hot_wallet
+from engine.views.withdrawal.withdrawal import QueueFigures
 
-_LOOK = 200
-"""How many of the largest coins are looked at."""
 _TYPICAL_INPUT = input_weight(bytes([0x00, 20]) + bytes(20))
 _TYPICAL_OUTPUT = output_weight(bytes([0x51, 32]) + bytes(32))
 """A taproot output: the larger one of the two that most wallets have. Also for the change."""
@@ -56,6 +50,10 @@ class Market:
     def waiting(self, speed: Speed) -> int:
         """How many wait at this speed."""
         return self.queue[speed].count if speed in self.queue else 0
+
+    def minimum_sat(self, script: bytes) -> Sat:
+        """The smallest withdrawal to this script."""
+        return max(self.rules.minimum_sat, dust_sat(script))
 
     def share_alone(self, script: bytes, amount_sat: Sat, rate_sat_kvb: int) -> Sat:
         """The miner fee of a transaction that pays only this output."""
@@ -90,24 +88,6 @@ class Market:
             if found > total_sat:
                 break
         return max(1, count)
-
-
-async def read_market(conn: Connection) -> Market:
-    """The market now. Raises Unavailable before a hot wallet is adopted."""
-    hot = await find_hot_wallet(conn)
-    if hot is None:
-        raise Unavailable("no hot wallet is adopted yet", code="temporarily_unavailable")
-    rules = await read_withdrawal_rules(conn)
-    coins = await list_free(conn, hot.wallet, min_depth=rules.coins.min_depth, limit=_LOOK)
-    fees = hot.report.get("fees")
-    return Market(
-        wallet=hot.wallet,
-        rules=rules,
-        fees=fees if isinstance(fees, dict) else {},
-        queue={Speed(each.speed): each for each in await count_queue(conn)},
-        coins=[coin.amount_sat for coin in coins],
-        at=datetime.now(UTC),
-    )
 
 
 def _estimate(fees: Mapping[str, Any], target_blocks: int) -> Estimate:

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from api.service.auth import Caller
 from api.service.fresh_price import require_fresh_prices
 from api.service.resources import Resources
-from api.service.withdrawal.market import Market, read_market
-from api.service.withdrawal.target import Target, agree_amount, read_target
+from api.service.withdrawal.present_market import read_market
+from api.service.withdrawal.size import check_size
+from api.service.withdrawal.target import agree_amount, read_target
 from engine.bank.chain.address import find_owners
 from engine.bank.limit import get_payer
 from engine.contracts.withdrawal import WithdrawalRequest
 from engine.domain.amount_to_pay import refuse_self_payment
-from engine.domain.errors import Invalid
 from engine.domain.ids import ApiKeyId, WalletId, WithdrawalId
-from engine.domain.money import MAX_AMOUNT_MSAT, Msat, Sat, msat_to_sat_floor, sat_to_msat
-from engine.domain.withdrawal.script import dust_sat
-from engine.domain.withdrawal.terms import require_size
+from engine.domain.money import Msat, Sat, msat_to_sat_floor
 from engine.domain.withdrawal.withdrawal import FeeFrom, Speed
 from engine.views.balance import get_balance
 
@@ -60,7 +58,7 @@ async def check(
         payee = (await find_owners(conn, [target.address])).get(target.address)
         balance = await get_balance(conn, payer.ledger_account_id)
     refuse_self_payment(payee, order.wallet_id)
-    check_size(market, target, amount_sat, order.max_fee_sat)
+    check_size(market.rules, target, amount_sat, order.max_fee_sat)
     await require_fresh_prices(resources, payer, "withdrawal" if payee is None else "internal")
     # Without an amount, all that is there now says how many coins it takes.
     about_sat = amount_sat or max(Sat(1), msat_to_sat_floor(Msat(balance.available_msat)))
@@ -85,12 +83,3 @@ async def check(
         api_key_id=key_id,
         wait_for_unlinked=order.unlinked and order.wait_for_unlinked,
     )
-
-
-def check_size(market: Market, target: Target, amount_sat: Sat | None, max_fee_sat: Sat | None) -> None:
-    """Raises Invalid: `dust_amount`, `amount_too_small`; `invalid_request` for amount and fee beyond all bounds."""
-    if amount_sat is None:
-        return
-    require_size(amount_sat, minimum_sat=market.rules.minimum_sat, dust_sat=dust_sat(target.script))
-    if sat_to_msat(Sat(amount_sat + (max_fee_sat or 0))) > MAX_AMOUNT_MSAT:
-        raise Invalid(f"Amount and max_fee_sat together are at most {MAX_AMOUNT_MSAT:,} msat.", field="max_fee_sat")

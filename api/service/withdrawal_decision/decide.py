@@ -1,30 +1,22 @@
 """Carry decisions about withdrawals and payouts out: the use cases, for any door.
 
-The workflow of the withdrawal or the payout does what was decided, and says no when it has changed meanwhile. What
-needs two people waits for the second one here (`two_operators.py`).
+What needs two people waits for the second one (`two_operators.py`). What one decides alone is done at once.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 from api.service import two_operators
 from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from api.service.withdrawal_decision.answer import WithdrawalDecisionOut, read
+from api.service.withdrawal_decision.carry_out import NOT_WAITING, carry_out
 from engine.bank.audit import record_in_tx
-from engine.bank.withdrawal import payout, withdrawal
+from engine.bank.withdrawal import withdrawal
 from engine.bank.withdrawal.decision import find_row_in_tx, mark_in_tx
-from engine.contracts.payout import PayoutRef, payout_start
-from engine.contracts.withdrawal import WithdrawalApproval
-from engine.domain.errors import EngineError, InvariantBroken, Refused, Unavailable, no_such
+from engine.domain.errors import InvariantBroken, Refused, Unavailable, no_such
 from engine.domain.forced_end import DecisionStatus
-from engine.domain.ids import AccountId, PayoutId, WithdrawalDecisionId, WithdrawalId
+from engine.domain.ids import AccountId, WithdrawalDecisionId, WithdrawalId
 from engine.ledger.database import Connection, transaction
-from workflows.payout import PayoutWorkflow
-from workflows.withdrawal import WithdrawalWorkflow
-
-_LIMIT_S = 15
-_NOT_WAITING = ("withdrawal_not_waiting", "payout_not_waiting")
 
 
 async def approve_withdrawal_decision(
@@ -36,7 +28,7 @@ async def approve_withdrawal_decision(
     or the payout has changed meanwhile: reject the decision then.
     """
     read_it = partial(_read_to_decide, caller=caller, decision_id=decision_id)
-    return await two_operators.approve(resources, caller, read_it, partial(_carry_out, resources, caller, note))
+    return await two_operators.approve(resources, caller, read_it, partial(carry_out, resources, caller, note))
 
 
 async def reject_withdrawal_decision(
@@ -56,9 +48,9 @@ async def carry_out_own(resources: Resources, caller: Caller, known: WithdrawalD
         raise InvariantBroken(f"{known.id} needs a second operator")
     if known.is_open:
         try:
-            await _carry_out(resources, caller, known.reason, known)
+            await carry_out(resources, caller, known.reason, known)
         except Refused as refusal:
-            if refusal.code in _NOT_WAITING:
+            if refusal.code in NOT_WAITING:
                 await _mark_rejected(resources, caller, refusal.detail[:1000], known)
             raise
         async with resources.reading() as conn:
@@ -74,36 +66,6 @@ async def _read_to_decide(conn: Connection, *, caller: Caller, decision_id: str)
     known = await read(conn, decision_id)
     caller.require_role(*known.roles)
     return known
-
-
-async def _carry_out(resources: Resources, caller: Caller, note: str, known: WithdrawalDecisionOut) -> None:
-    approval = WithdrawalApproval(
-        decision=WithdrawalDecisionId(known.id), operator=caller.owner, key_id=caller.key_id, note=note
-    )
-    refusals: dict[str, Callable[[str], EngineError]] = {code: partial(_refused, code) for code in _NOT_WAITING}
-    refusals["decision_made"] = lambda _: known.decided()
-    if known.withdrawal_id is not None:
-        async with resources.reading() as conn:
-            row = await withdrawal.find_row(conn, WithdrawalId(known.withdrawal_id))
-        if row is None:
-            raise no_such("withdrawal")
-        # It is begun again from its row when it is gone. Until then this decision is not carried out.
-        await two_operators.tell(
-            resources, row.workflow_id, WithdrawalWorkflow.decide, approval, limit_s=_LIMIT_S, refusals=refusals
-        )
-        return
-    async with resources.reading() as conn:
-        found = await payout.find_row(conn, PayoutId(known.payout_id or ""))
-    if found is None:
-        raise no_such("payout")
-    start = payout_start(PayoutRef(payout_id=found.id, workflow_id=found.workflow_id))
-    await two_operators.tell(
-        resources, start.again(), PayoutWorkflow.decide, approval, limit_s=_LIMIT_S, refusals=refusals
-    )
-
-
-def _refused(code: str, message: str) -> Refused:
-    return Refused(message, code=code)
 
 
 async def _mark_rejected(resources: Resources, caller: Caller, reason: str, known: WithdrawalDecisionOut) -> None:
