@@ -11,9 +11,10 @@
 The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
 kind or a window that an entry does not name has no limit there. A payment takes its amount and all that may be paid on
 top, routing cap and our fee: otherwise fees would escape every limit. A withdrawal takes all that is held for it,
-likewise. What was held and not paid is given back when the payment or the withdrawal ends. A deposit counts its amount when it is first seen, and what its owner was credited once it is booked. One
-that exceeds a limit is not refused: it is held for an operator. The ledger counts and refuses (`Count`). The rulebook
-also bounds the routing cap (`routing_cap.py`).
+likewise. What was held and not paid is given back when the payment or the withdrawal ends. A deposit counts its amount
+when it is first seen, and what its owner was credited once it is booked. One that exceeds a limit is not refused: it is
+held for an operator. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap
+(`routing_cap.py`).
 """
 
 import re

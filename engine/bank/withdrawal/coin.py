@@ -37,7 +37,7 @@ WHERE c.spent_by IS NULL AND NOT c.gone AND c.address IS NOT NULL
   AND d.status IS DISTINCT FROM 'unattributed'
   AND NOT EXISTS (SELECT FROM bank.coin_reservations r WHERE r.txid = c.txid AND r.vout = c.vout)
   AND ($3::text[] IS NULL OR NOT EXISTS (
-       SELECT FROM bank.coin_origins o WHERE o.txid = c.txid AND o.vout = c.vout AND o.account_id = ANY($3)))"""
+       SELECT FROM bank.coin_origins o WHERE o.txid = c.txid AND o.vout = c.vout AND o.account_id = ANY($3)))"""  # noqa: S608 - constant
 
 
 async def lock_coins_in_tx(conn: Connection, wallet: str) -> None:
@@ -61,7 +61,7 @@ async def list_free(
     with translated():
         rows = await conn.fetch(
             f"""SELECT c.txid, c.vout, c.amount_sat, c.address, c.change, c.block_height {_FREE}
-                 ORDER BY c.amount_sat DESC, c.txid, c.vout LIMIT $4""",  # noqa: S608 - constant
+                 ORDER BY c.amount_sat DESC, c.txid, c.vout LIMIT $4""",
             wallet,
             min_depth,
             _linked(unlinked_to),
@@ -144,3 +144,15 @@ async def list_reserved(conn: Reader, payout: PayoutId) -> list[Outpoint]:
 
 def _linked(accounts: Collection[AccountId] | None) -> list[str] | None:
     return None if accounts is None else sorted({*accounts, UNKNOWN})
+
+
+async def read_addresses(conn: Reader, outpoints: Sequence[Outpoint]) -> dict[Outpoint, str]:
+    """The address that each of these coins was paid to. One that the books do not know, or without one, is absent."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT c.txid, c.vout, c.address FROM unnest($1::text[], $2::int[]) n(txid, vout)
+                 JOIN bank.coins c USING (txid, vout) WHERE c.address IS NOT NULL""",
+            [each.txid for each in outpoints],
+            [each.vout for each in outpoints],
+        )
+    return {Outpoint(txid=Txid(row["txid"]), vout=row["vout"]): row["address"] for row in rows}

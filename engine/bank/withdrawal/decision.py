@@ -39,6 +39,9 @@ class WithdrawalDecisionRow(NewWithdrawalDecision):
 
 _COLUMNS = "id, withdrawal_id, payout_id, kind, amount_sat, rate_sat_kvb, operators, reason, proposed_by"
 
+_ASKED = ("withdrawal_id", "payout_id", "kind", "rate_sat_kvb", "reason", "proposed_by")
+"""What a repeat has in common with the first."""
+
 
 async def propose_in_tx(conn: Connection, new: NewWithdrawalDecision) -> WithdrawalDecisionId:
     """Write the proposal. Returns its id; a repeat by the same operator returns the id of the first.
@@ -61,9 +64,7 @@ async def propose_in_tx(conn: Connection, new: NewWithdrawalDecision) -> Withdra
             new.reason,
             new.proposed_by,
         )
-    same = (new.withdrawal_id, new.payout_id, new.kind, new.rate_sat_kvb, new.reason, new.proposed_by)
-    of_row = row and (*(row[name] for name in ("withdrawal_id", "payout_id", "kind", "rate_sat_kvb", "reason")),)
-    if row is None or (*(of_row or ()), row["proposed_by"]) != same:
+    if row is None or any(row[name] != getattr(new, name) for name in _ASKED):
         raise Conflict("There is an open proposal for it; it is decided first.", code="decision_open")
     return WithdrawalDecisionId(row["id"])
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
+from engine.domain.errors import InvariantBroken
 from engine.domain.ids import PayoutId
 from engine.domain.money import Sat
 from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, Speed
-from engine.domain.errors import InvariantBroken
 from engine.ledger.database import Connection, Reader, change_any, change_one, translated
 
 _PROBLEM_CHARACTERS = 1000
@@ -80,14 +80,14 @@ async def get_row_in_tx(conn: Connection, payout: PayoutId) -> PayoutRow:
         row = await conn.fetchrow(f"{_READ} WHERE id = $1 FOR UPDATE", payout)
     if row is None:
         raise InvariantBroken(f"there is no payout {payout}")
-    return _read(row)
+    return _read(dict(row))
 
 
 async def find_row(conn: Reader, payout: PayoutId) -> PayoutRow | None:
     """The row, as it is now. Nothing is locked."""
     with translated():
         row = await conn.fetchrow(f"{_READ} WHERE id = $1", payout)
-    return None if row is None else _read(row)
+    return None if row is None else _read(dict(row))
 
 
 async def list_alive(conn: Reader, wallet: str, *, limit: int) -> list[PayoutRow]:
@@ -96,21 +96,19 @@ async def list_alive(conn: Reader, wallet: str, *, limit: int) -> list[PayoutRow
         rows = await conn.fetch(
             f"{_READ} WHERE wallet = $1 AND {_ALIVE} ORDER BY created_at, id LIMIT $2", wallet, limit
         )
-    return [_read(row) for row in rows]
+    return [_read(dict(row)) for row in rows]
 
 
 async def list_children(conn: Reader, payout: PayoutId) -> list[PayoutRow]:
     """Payouts that were made to pull this one into a block, the oldest first."""
     with translated():
         rows = await conn.fetch(f"{_READ} WHERE parent_id = $1 ORDER BY created_at, id", payout)
-    return [_read(row) for row in rows]
+    return [_read(dict(row)) for row in rows]
 
 
 async def mark_signed_in_tx(conn: Connection, payout: PayoutId) -> None:
     """Its bytes are stored, and may be known to anybody from now on."""
-    await change_one(
-        conn, "UPDATE bank.payouts SET status = 'signed' WHERE id = $1 AND status = 'planned'", payout
-    )
+    await change_one(conn, "UPDATE bank.payouts SET status = 'signed' WHERE id = $1 AND status = 'planned'", payout)
 
 
 async def mark_dissolved_in_tx(conn: Connection, payout: PayoutId) -> None:
@@ -181,6 +179,17 @@ async def mark_final_in_tx(conn: Connection, payout: PayoutId) -> None:
     )
 
 
+async def mark_dead_in_tx(conn: Connection, payout: PayoutId) -> None:
+    """It can never be confirmed, and the books have taken its fee back beside this call. Only a child can die so."""
+    await change_one(
+        conn,
+        """UPDATE bank.payouts SET status = 'dissolved', problem = NULL, on_hold = false, fee_booked_sat = 0,
+                  bookings = bookings + CASE WHEN fee_booked_sat > 0 THEN 1 ELSE 0 END
+            WHERE id = $1 AND kind = 'child' AND status IN ('planned', 'signed', 'broadcast')""",
+        payout,
+    )
+
+
 async def note_problem_in_tx(conn: Connection, payout: PayoutId, problem: str | None) -> None:
     """Why it does not go on, for operators; None: it does. The words must be harmless (`engine/domain/outside.py`)."""
     await change_any(
@@ -194,7 +203,10 @@ async def note_problem_in_tx(conn: Connection, payout: PayoutId, problem: str | 
 async def set_hold_in_tx(conn: Connection, payout: PayoutId, *, on_hold: bool) -> None:
     """It takes no step while it is on hold. Only a change of a living one counts."""
     await change_one(
-        conn, f"UPDATE bank.payouts SET on_hold = $2 WHERE id = $1 AND on_hold <> $2 AND {_ALIVE}", payout, on_hold  # noqa: S608 - constant
+        conn,
+        f"UPDATE bank.payouts SET on_hold = $2 WHERE id = $1 AND on_hold <> $2 AND {_ALIVE}",  # noqa: S608 - constant
+        payout,
+        on_hold,
     )
 
 

@@ -35,7 +35,7 @@ class Queued:
     alone: bool
     unlinked: bool
     created_at: datetime
-    waited_s: float
+    waited_s: int
     waits_for: str | None
     workflow_id: str
 
@@ -56,7 +56,7 @@ class QueueLook:
     """How many may go now, and how long the first of them has waited."""
 
     count: int
-    waited_s: float
+    waited_s: int
 
 
 async def look(conn: Reader, speed: Speed) -> QueueLook:
@@ -64,11 +64,22 @@ async def look(conn: Reader, speed: Speed) -> QueueLook:
     with translated():
         row = await conn.fetchrow(
             f"""SELECT count(*) AS count,
-                       coalesce(extract(epoch FROM clock_timestamp() - min(w.created_at)), 0)::float8 AS waited_s
+                       coalesce(extract(epoch FROM clock_timestamp() - min(w.created_at)), 0)::int AS waited_s
                   FROM bank.withdrawals w WHERE w.speed = $1 AND {_MAY_GO} AND {_OF_ACTIVE}""",  # noqa: S608 - constant
             speed,
         )
-    return QueueLook(**row)
+    return QueueLook(count=row["count"], waited_s=row["waited_s"]) if row else QueueLook(count=0, waited_s=0)
+
+
+async def find_first_note(conn: Reader, speed: Speed) -> str | None:
+    """Why the oldest one that may go was left out at the last look. None: it was not, or nobody waits."""
+    with translated():
+        note: str | None = await conn.fetchval(
+            f"""SELECT w.waits_for FROM bank.withdrawals w WHERE w.speed = $1 AND {_MAY_GO} AND {_OF_ACTIVE}
+                 ORDER BY w.created_at, w.id LIMIT 1""",  # noqa: S608 - constant
+            speed,
+        )
+    return note
 
 
 async def list_queued_in_tx(conn: Connection, speed: Speed, *, limit: int) -> list[Queued]:
@@ -80,7 +91,7 @@ async def list_queued_in_tx(conn: Connection, speed: Speed, *, limit: int) -> li
         rows = await conn.fetch(
             f"""SELECT w.id, w.account_id, w.script, w.amount_sat, w.fee_from, w.max_fee_sat, w.service_fee_msat,
                        w.held_msat, w.alone, w.unlinked, w.created_at, w.waits_for, w.workflow_id,
-                       extract(epoch FROM clock_timestamp() - w.created_at)::float8 AS waited_s
+                       extract(epoch FROM clock_timestamp() - w.created_at)::int AS waited_s
                   FROM bank.withdrawals w
                  WHERE w.id IN (SELECT w.id FROM bank.withdrawals w
                                  WHERE w.speed = $1 AND {_MAY_GO} AND {_OF_ACTIVE}

@@ -93,14 +93,14 @@ async def list_versions(conn: Reader, payout: PayoutId) -> list[VersionRow]:
     """All of them, the first one first."""
     with translated():
         rows = await conn.fetch(f"{_READ} WHERE v.payout_id = $1 ORDER BY v.number", payout)
-    return [_read(row) for row in rows]
+    return [_read(dict(row)) for row in rows]
 
 
 async def find_of_txid(conn: Reader, txid: Txid) -> VersionRow | None:
     """The version with this transaction, if it is one of ours."""
     with translated():
         row = await conn.fetchrow(f"{_READ} WHERE v.txid = $1", txid)
-    return None if row is None else _read(row)
+    return None if row is None else _read(dict(row))
 
 
 async def set_draft_in_tx(

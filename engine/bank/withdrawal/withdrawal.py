@@ -64,7 +64,7 @@ class WithdrawalRow(Held):
     payout_id: PayoutId | None
     txid: Txid | None
     """The transaction that pays it, once that was sent."""
-    approve_in_s: float | None
+    approve_in_s: int | None
     """How long an operator still has; negative when it is too late. None: no approval is needed any more."""
 
     @property
@@ -104,7 +104,7 @@ SELECT w.id, w.held_msat, w.service_fee_msat, w.fee_version, w.fee_level, w.work
          WHERE v.payout_id = w.payout_id AND v.broadcast_at IS NOT NULL
          ORDER BY v.number = p.confirmed_version DESC NULLS LAST, v.number DESC LIMIT 1) AS txid,
        CASE WHEN w.status = 'queued' AND w.approval = 'needed'
-            THEN extract(epoch FROM w.approve_until - clock_timestamp())::float8 END AS approve_in_s
+            THEN ceil(extract(epoch FROM w.approve_until - clock_timestamp()))::int END AS approve_in_s
   FROM bank.withdrawals w JOIN bank.wallets o ON o.id = w.wallet_id JOIN bank.accounts a ON a.id = w.account_id
  WHERE w.id = $1"""
 
@@ -127,14 +127,14 @@ async def get_row_in_tx(conn: Connection, withdrawal: WithdrawalId) -> Withdrawa
         row = await conn.fetchrow(f"{_READ} FOR UPDATE OF w", withdrawal)
     if row is None:
         raise InvariantBroken(f"there is no withdrawal {withdrawal}")
-    return _read(row)
+    return _read(dict(row))
 
 
 async def find_row(conn: Reader, withdrawal: WithdrawalId) -> WithdrawalRow | None:
     """The row, as it is now. Nothing is locked."""
     with translated():
         row = await conn.fetchrow(_READ, withdrawal)
-    return None if row is None else _read(row)
+    return None if row is None else _read(dict(row))
 
 
 async def end_queued_in_tx(
@@ -175,22 +175,6 @@ async def set_hold_in_tx(conn: Connection, withdrawal: WithdrawalId, *, on_hold:
         withdrawal,
         on_hold,
     )
-
-
-async def is_of_the_house(conn: Connection, address: str) -> bool:
-    """Whether the hot wallet has this address for itself: in the pool, of a coin, or for change.
-
-    What is paid to such an address would not leave the wallet, and nobody would be credited. Addresses that were given
-    to users are among these: ask `find_owners` first.
-    """
-    with translated():
-        known: bool = await conn.fetchval(
-            """SELECT EXISTS (SELECT FROM bank.addresses WHERE address = $1)
-                   OR EXISTS (SELECT FROM bank.coins WHERE address = $1)
-                   OR EXISTS (SELECT FROM bank.payout_versions WHERE change_address = $1)""",
-            address,
-        )
-    return known
 
 
 def _read(row: Mapping[str, Any]) -> WithdrawalRow:

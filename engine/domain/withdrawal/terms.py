@@ -12,8 +12,10 @@ fee: an output has whole satoshi, and exactly 0 is to be left. A user of ours is
 from dataclasses import dataclass
 
 from engine.domain.errors import Invalid, InvariantBroken, Refused
-from engine.domain.money import Msat, Sat, msat_to_sat_floor, sat_ceil, sat_to_msat
+from engine.domain.money import MAX_AMOUNT_MSAT, Msat, Sat, msat_to_sat_floor, sat_ceil, sat_to_msat
 from engine.domain.withdrawal.withdrawal import FeeFrom
+
+_MAX_SAT = msat_to_sat_floor(MAX_AMOUNT_MSAT)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,16 @@ class Terms:
     """What a user of ours receives. None: on chain, the payout tells."""
 
 
+def require_bounds(*, amount_sat: Sat | None, max_fee_sat: Sat | None, fee_cap_sat: Sat) -> None:
+    """Raises Invalid for what no wallet can hold. The door says it better; what it has let through stops here."""
+    if amount_sat is not None and not 0 < amount_sat <= _MAX_SAT:
+        raise Invalid(f"An amount is above 0 and at most {_MAX_SAT:,} sat.", field="amount_sat")
+    if max_fee_sat is not None and not 0 <= max_fee_sat <= _MAX_SAT:
+        raise Invalid(f"A fee is not negative, and at most {_MAX_SAT:,} sat.", field="max_fee_sat")
+    if not 0 <= fee_cap_sat <= _MAX_SAT:
+        raise Invalid("The estimated fee is no amount.", field="fee_cap_sat")
+
+
 def require_size(amount_sat: Sat, *, minimum_sat: Sat, dust_sat: Sat) -> None:
     """Raises Invalid (`dust_amount`, `amount_too_small`). Whoever owns the address: the answer must not tell."""
     if amount_sat < dust_sat:
@@ -78,6 +90,13 @@ def require_size(amount_sat: Sat, *, minimum_sat: Sat, dust_sat: Sat) -> None:
             amount_sat=amount_sat,
             minimum_sat=minimum_sat,
         )
+
+
+def least_coins_sat(wish: Wish, output: OnChain) -> Sat:
+    """What a payout needs at least in coins for this one: output and least share."""
+    if wish.takes_fee_from_amount:
+        return Sat(wish.amount_sat - msat_to_sat_floor(wish.fee_msat))
+    return Sat(wish.amount_sat + output.least_share_sat)
 
 
 def on_chain(wish: Wish, output: OnChain) -> Terms:

@@ -19,7 +19,7 @@ from engine.domain.errors import InvariantBroken
 from engine.domain.ids import PayoutId, Txid
 from engine.domain.money import Msat, Sat, sat_to_msat
 from engine.domain.withdrawal.held import Held
-from engine.ledger.book import Posting, credit, debit
+from engine.ledger.book import Fact, Posting, credit, debit
 from engine.ledger.chart import ChartIds
 from engine.ledger.postings.withdrawal import hold_ref
 
@@ -67,7 +67,7 @@ def broadcast(ids: ChartIds, sent: Sent, members: Sequence[PaidMember]) -> Posti
     `sent.fee_sat` is what the shares were made from. Raises InvariantBroken unless they add up to it.
     """
     fee_msat = sat_to_msat(sent.fee_sat)
-    facts = {"payout": sent.id, "txid": sent.txid, "miner_fee_msat": fee_msat, "members": len(members)}
+    facts: dict[str, Fact] = {"payout": sent.id, "txid": sent.txid, "miner_fee_msat": fee_msat, "members": len(members)}
     if not members:
         return Posting(
             ref=broadcast_ref(sent.id),
