@@ -11,8 +11,8 @@ from engine.views.withdrawal.payout import MOST_VERSIONS
 
 _STATUSES = (
     "`planned`: members and coins are chosen, and nothing is signed. `signed`: its bytes are stored, and may be "
-    "known to anybody. `broadcast`: the network has it, and the books do. `confirmed`: in a block. `final`: deep enough "
-    "to be left alone. `dissolved`: given up before anything was signed; its members wait again."
+    "known to anybody. `broadcast`: the network has it, and the books do. `confirmed`: in a block. `final`: deep "
+    "enough to be left alone. `dissolved`: given up before anything was signed; its members wait again."
 )
 
 
