@@ -82,7 +82,7 @@ def test_the_bounds_of_the_amount() -> None:
     ("amount", "max_fee", "cap"),
     [(0, None, 0), (-1, None, 0), (2**63, None, 0), (MAX_AMOUNT_MSAT, None, 0), (1, -1, 0), (1, 2**63, 0), (1, 1, -1)],
 )
-def test_what_no_wallet_can_hold_is_refused(amount: int, max_fee: int | None, cap: int) -> None:
+def test_an_amount_that_no_wallet_can_hold_is_refused(amount: int, max_fee: int | None, cap: int) -> None:
     with pytest.raises(EngineError) as refused:
         require_bounds(
             amount_sat=Sat(amount), max_fee_sat=None if max_fee is None else Sat(max_fee), fee_cap_sat=Sat(cap)
@@ -101,6 +101,6 @@ def test_a_user_of_ours_is_paid_without_a_share() -> None:
     assert code_of(wish(1, fee_msat=Msat(1_000), fee_from="amount"), None) == "amount_too_small"
 
 
-def test_what_a_payout_needs_in_coins_at_least() -> None:
+def test_a_payout_needs_coins_for_output_and_least_share() -> None:
     assert least_coins_sat(wish(), OUTPUT) == 100_031
     assert least_coins_sat(wish(fee_from="amount"), OUTPUT) == 99_800
