@@ -131,7 +131,9 @@ def test_every_batch_balances(parts: list[tuple[int, int, int, bool]]) -> None:
     least=st.integers(0, 10**6),
     more=st.integers(0, 10**6),
 )
-def test_a_user_who_withdraws_all_has_nothing_left(amount: int, below_msat: int, fee: int, least: int, more: int) -> None:
+def test_a_user_who_withdraws_all_has_nothing_left(
+    amount: int, below_msat: int, fee: int, least: int, more: int
+) -> None:
     wish = Wish(
         amount_sat=Sat(amount),
         balance_msat=Msat(amount * 1000 + below_msat),

@@ -54,7 +54,7 @@ def test_fees_out_of_the_amount_hold_the_amount() -> None:
 
 
 @pytest.mark.parametrize("fee_from", ["balance", "amount"])
-def test_of_all_there_is_the_part_below_one_satoshi_is_our_fee_too(fee_from: str) -> None:
+def test_the_part_below_one_satoshi_of_all_there_is_is_our_fee_too(fee_from: str) -> None:
     asked = wish(balance_msat=Msat(100_000_999), fee_from=fee_from)
     expected = Terms(max_fee_sat=Sat(5_200), held_msat=Msat(100_000_999), service_fee_msat=Msat(200_999))
     assert on_chain(asked, OUTPUT) == expected
