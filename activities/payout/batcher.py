@@ -82,7 +82,7 @@ class Batchers(BatcherActivities):
         return _formed(this, formed, left, why)
 
     async def _form(self, this: _Round, moved: list[str]) -> PayoutRef | None:
-        """The next payout that is due, stored. None: none is. `moved` gets the workflows of those who leave the queue."""
+        """The next payout that is due, stored; None: none is. `moved` gets the workflows of who leaves the queue."""
         async with transaction(self._pool) as conn:
             await coin.lock_coins_in_tx(conn, self._wallet.name)
             limit = _LOOKS_AHEAD * this.rules.max_outputs

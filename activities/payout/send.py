@@ -1,4 +1,4 @@
-"""Gives the stored bytes of a version to the node, and acts by its verdict. The same bytes may be sent any number of times.
+"""Gives the stored bytes of a version to the node, and acts by its verdict. A repeat sends the same bytes.
 
 accepted, confirmed     written down; the books follow
 an input is missing     what it was spent by decides (`replace.rebuild`)

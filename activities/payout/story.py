@@ -1,4 +1,4 @@
-"""A payout as its rows tell it, and which step is next. Read without a lock; each step locks the row and looks again."""
+"""A payout as its rows tell it, and which step is next. Each step locks the row and looks again."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -59,19 +59,17 @@ class Story:
     @property
     def step(self) -> Step:
         """By the rows alone: what is missing is next."""
-        if self.payout.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED):
+        row, current = self.payout, self.current
+        is_over = row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED)
+        if is_over or (row.on_hold and row.booked_ref is None):
             return Step.NONE
-        if self.payout.status is PayoutStatus.CONFIRMED:
-            return Step.BOOK if self._unbooked else Step.WATCH
-        if self.payout.on_hold and self.payout.booked_ref is None:
-            return Step.NONE
-        current = self.current
-        if current.psbt is None:
-            return Step.DRAFT
-        if current.raw is None:
-            return Step.SIGN
-        if current.broadcast_at is None and current.refused is None:
-            return Step.SEND
+        if row.status is not PayoutStatus.CONFIRMED:
+            if current.psbt is None:
+                return Step.DRAFT
+            if current.raw is None:
+                return Step.SIGN
+            if current.broadcast_at is None and current.refused is None:
+                return Step.SEND
         return Step.BOOK if self._unbooked else Step.WATCH
 
     @property

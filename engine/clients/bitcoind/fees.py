@@ -111,5 +111,5 @@ def rate_sat_kvb(told: object) -> int | None:
 
 def _why(told: Any) -> str:  # noqa: ANN401 - JSON
     errors = told.get("errors")
-    said = "; ".join(map(str, errors)) if isinstance(errors, list) else ""
+    said = "; ".join(str(each) for each in errors) if isinstance(errors, list) else ""
     return words(said) or "bitcoind has told no rate"

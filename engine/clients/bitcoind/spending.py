@@ -177,7 +177,7 @@ class Spending(Node):
 
 
 def _is_own(told: Any) -> bool:  # noqa: ANN401 - JSON
-    """Bitcoind tells a fee only of what spends coins of the wallet."""
+    """A fee is told only of what spends coins of the wallet."""
     return "fee" in told
 
 

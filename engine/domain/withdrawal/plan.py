@@ -12,7 +12,7 @@ younger, smaller ones beside them only while the caller allows it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, count
+from itertools import accumulate
 from typing import Literal
 
 from engine.domain.money import Msat, Sat, amount_text, msat_to_sat_floor, sat_to_msat
@@ -116,13 +116,13 @@ def plan(
     hopeless = [planner.hopeless(each) for each in items]
     able = [each for each, failure in zip(items, hopeless, strict=True) if failure is None]
     left_out = {failure.id: failure for failure in hopeless if failure is not None}
-    for turn in count():
+    waiting, turns = able, 0
+    draft = planner.fund(waiting[: rules.max_outputs])
+    while over := planner.unwilling(draft, to_the_end=turns >= _ROUNDS):
+        left_out |= {each.id: each for each in over}
         waiting = [each for each in able if each.id not in left_out]
         draft = planner.fund(waiting[: rules.max_outputs])
-        over = planner.unwilling(draft, to_the_end=turn >= _ROUNDS)
-        if not over:
-            break
-        left_out |= {each.id: each for each in over}
+        turns += 1
     members = {each.id for each in draft.items}
     for place, each in enumerate(waiting):
         if each.id not in members:
@@ -322,8 +322,14 @@ class _Planner:
         return choose(self.coins, replace(self.target(outputs, outputs_sat), useful_change_sat=small)) or found
 
     def _best_for_us(self, lean: Choice, outputs: Sequence[int], outputs_sat: int, shared: Sat) -> Choice:
-        """The same outputs at the lowest cost now and later. What it pays more now is ours."""
+        """The same outputs at the lowest cost now and later. What it pays more now is ours.
+
+        More coins than it takes are spent only of those above `consolidation.above_coins`: what is joined cannot be
+        spent before the next block, and the payouts until then need coins too.
+        """
         target = self.target(outputs, outputs_sat, self.rules.coins.long_term_rate)
+        spare = max(0, len(self.coins) - self.rules.consolidation.above_coins)
+        target = replace(target, max_inputs=min(target.max_inputs, len(lean.coins) + spare))
         found = choose(self.coins, target)
         if found is None or found.fee_sat < shared or cost(found, target) >= cost(lean, target):
             return lean

@@ -7,11 +7,29 @@ are bounded: a payout has at most 500 members, and a version at most 1,000 input
 from dataclasses import dataclass
 from typing import Any
 
+from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection, translated
 from engine.views.page import Listing
 from engine.views.withdrawal.withdrawal import IN_FORCE
 
 MOST_VERSIONS = 30
+"""The newest ones. By rule a payout has far fewer; further ones are an operator's."""
+_COLUMNS = """p.id, p.wallet, p.kind, p.speed, p.alone, p.unlinked, p.status, p.parent_id, p.estimate, p.on_hold,
+    p.problem, p.fee_booked_sat, p.bump_to_sat_kvb, p.confirmed_version, p.block_height, p.workflow_id, p.created_at,
+    p.broadcast_at, p.confirmed_at, p.final_at, f.number AS version, f.txid, f.rate_sat_kvb, f.fee_sat, f.weight,
+    m.members, m.paid_sat, m.shares_sat,
+    (SELECT tip_height FROM bank.chains c WHERE c.wallet = p.wallet) AS tip_height"""
+# Before anything was sent, the plan is its newest version.
+_SOURCE = f"""bank.payouts p
+    LEFT JOIN LATERAL (SELECT v.number FROM {IN_FORCE}) s ON true
+    LEFT JOIN LATERAL (SELECT * FROM bank.payout_versions v WHERE v.payout_id = p.id
+         AND v.number = coalesce(s.number, (SELECT max(number) FROM bank.payout_versions n WHERE n.payout_id = p.id))) f
+      ON true
+    CROSS JOIN LATERAL (SELECT count(*) AS members, coalesce(sum(w.paid_sat), 0)::bigint AS paid_sat,
+         coalesce(sum(w.miner_fee_sat), 0)::bigint AS shares_sat FROM bank.withdrawals w WHERE w.payout_id = p.id) m"""  # noqa: S608 - constant
+_WAITS = "p.status NOT IN ('final', 'dissolved') AND (p.problem IS NOT NULL OR p.on_hold)"
+
+_VERSIONS = 30
 """The newest ones. By rule a payout has far fewer; further ones are an operator's."""
 _COLUMNS = """p.id, p.wallet, p.kind, p.speed, p.alone, p.unlinked, p.status, p.parent_id, p.estimate, p.on_hold,
     p.problem, p.fee_booked_sat, p.bump_to_sat_kvb, p.confirmed_version, p.block_height, p.workflow_id, p.created_at,
@@ -63,6 +81,33 @@ class PayoutStory:
     versions: list[dict[str, Any]]
     members: list[dict[str, Any]]
     children: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutFilter:
+    """Which payouts; all conditions count together."""
+
+    status: str | None = None
+    speed: str | None = None
+    waits_for_operator: bool = False
+    """Only those that have a problem, or are on hold."""
+
+
+async def read_payouts(conn: Connection, wanted: PayoutFilter, after: Position, limit: int) -> Slice[dict[str, Any]]:
+    """One page, newest first."""
+    # Only the conditions that were asked for stand in the statement, so that each has its index.
+    given = {name: value for name in ("status", "speed") if (value := getattr(wanted, name)) is not None}
+    conditions = [f"p.{name} = ${place}" for place, name in enumerate(given, 1)]
+    conditions += [_WAITS] if wanted.waits_for_operator else []
+    listing = Listing(
+        columns=_COLUMNS,
+        source=_SOURCE,
+        condition=" AND ".join(conditions) or "true",
+        time="p.created_at",
+        key="p.id",
+    )
+    with translated():
+        return await listing.read(conn, after, limit, *given.values())
 
 
 async def find_payout(conn: Connection, payout_id: str) -> dict[str, Any] | None:

@@ -12,6 +12,8 @@ from engine.clients.bitcoind.fees import FixedFees, NodeFees, fee_source, rate_s
 from engine.clients.bitcoind.rpc import Rpc
 from engine.clients.bitcoind.verdict import Fate, Refusal
 from engine.domain.withdrawal.fee_rate import Estimate
+from engine.domain.withdrawal.script import input_weight, output_script, output_weight
+from engine.domain.withdrawal.weight import fee_sat, transaction_weight
 from tests.helpers.bitcoind_client import opened, reason_of
 from tests.helpers.chain import Chain
 from tests.helpers.fake_bitcoind import FakeBitcoind, fake_bitcoind
@@ -63,15 +65,17 @@ async def test_the_floor_and_the_step_of_replacements_are_the_nodes(chain: Chain
 
 
 async def test_the_floor_is_where_the_node_begins_to_relay(chain: Chain) -> None:
+    """A signature may be some bytes shorter than its bound, and three satoshi less than the floor are too few."""
     async with spender_of(chain) as spender:
-        floor = await NodeFees(spender.rpc).node_floor()
-        coin = spender.coin(100_000)
-        vbytes = chain.call("decoderawtransaction", (await spender.to_stranger([coin], 99_000)).raw)["vsize"]
-        least_sat = -(-floor * vbytes // 1000)
-        below = await spender.to_stranger([coin], 100_000 - least_sat + 1)
-        at = await spender.to_stranger([coin], 100_000 - least_sat)
-        assert (await spender.spending.test(below.raw)).refusal is Refusal.BELOW_FLOOR
+        floor, coin, script = (
+            await NodeFees(spender.rpc).node_floor(),
+            spender.coin(100_000),
+            output_script(spender.stranger),
+        )
+        bound = transaction_weight([input_weight(script)], [output_weight(script)])
+        at, below = [await spender.to_stranger([coin], 100_000 - fee_sat(bound, floor) + less) for less in (0, 3)]
         assert (await spender.spending.test(at.raw)).fate is Fate.ACCEPTED
+        assert (await spender.spending.test(below.raw)).refusal is Refusal.BELOW_FLOOR
 
 
 async def test_a_fixed_rate_is_the_same_for_all_targets_and_does_not_age(chain: Chain) -> None:

@@ -92,7 +92,7 @@ async def test_a_wallet_without_private_keys_signs_nothing(chain: Chain, spender
 
 
 @pytest.mark.parametrize("psbt", ["", "cHNidP8=", "no psbt \u0000 \u202e"])
-async def test_what_is_no_psbt_is_not_signed(spender: Spender, psbt: str) -> None:
+async def test_a_text_that_is_no_psbt_is_not_signed(spender: Spender, psbt: str) -> None:
     with pytest.raises(InvariantBroken):
         await spender.signer.sign(psbt)
 

@@ -102,7 +102,7 @@ async def test_the_same_bytes_are_accepted_again_and_are_confirmed_later(chain: 
     assert meaning(await spender.spending.test(signed.raw)) == (Fate.CONFIRMED, None)
 
 
-async def test_what_is_confirmed_and_spent_again_is_still_confirmed(chain: Chain, spender: Spender) -> None:
+async def test_a_confirmed_one_stays_so_when_its_outputs_are_spent(chain: Chain, spender: Spender) -> None:
     """The node then looks for the inputs only, and says that they are missing."""
     change = await spender.spending.change_address()
     first = await spender.signed([spender.coin(100_000)], [(change, 99_000)])
@@ -150,23 +150,23 @@ async def test_inputs_whose_own_transaction_is_gone_are_missing(chain: Chain, sp
     assert await spender.spending.broadcast(signed.raw) == ACCEPTED
 
 
-async def test_what_pays_too_little_is_below_the_floor(chain: Chain, spender: Spender) -> None:
+async def test_a_fee_that_is_too_little_is_below_the_floor(chain: Chain, spender: Spender) -> None:
     signed = await spender.to_stranger([spender.coin(100_000)], 99_990)
     for verdict in (await spender.spending.test(signed.raw), await spender.spending.broadcast(signed.raw)):
         assert meaning(verdict) == (Fate.REFUSED, Refusal.BELOW_FLOOR)
-        assert verdict.words == "min relay fee not met, 10 < 110"
+        assert verdict.words.startswith("min relay fee not met, 10 < ")
     assert chain.mempool() == []
 
 
 @pytest.mark.parametrize(("amounts", "refusal"), [((100, 90_000), Refusal.DUST), ((100_000, 50_000), Refusal.INVALID)])
-async def test_what_no_node_relays_is_refused_by_its_name(
+async def test_an_output_that_no_node_relays_is_refused_by_its_name(
     spender: Spender, amounts: tuple[int, ...], refusal: Refusal
 ) -> None:
     signed = await spender.signed([spender.coin(100_000)], [(spender.stranger, amount) for amount in amounts])
     assert meaning(await spender.spending.broadcast(signed.raw)) == (Fate.REFUSED, refusal)
 
 
-async def test_what_has_no_signature_or_no_meaning_is_invalid(spender: Spender) -> None:
+async def test_a_transaction_without_signature_or_meaning_is_invalid(spender: Spender) -> None:
     bare = parse_transaction_hex((await spender.to_stranger([spender.coin(100_000)], 99_000)).raw)
     inputs, outputs = bare.outpoints, [(each.script, each.amount_sat) for each in bare.outputs]
     unsigned = unsigned_transaction(inputs, outputs).hex()

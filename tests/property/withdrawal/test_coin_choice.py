@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.domain.money import Sat
 from engine.domain.withdrawal.coin_choice import COST_PER_SAT, Candidate, Choice, Target, choose, cost
-from tests.helpers.candidate import coin, held_sat
+from tests.helpers.withdrawal.candidate import coin, held_sat
 
 pytestmark = pytest.mark.property
 

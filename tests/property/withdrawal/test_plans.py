@@ -14,8 +14,8 @@ from engine.domain.withdrawal.script import dust_sat, output_script, output_weig
 from engine.domain.withdrawal.share import split
 from engine.domain.withdrawal.weight import fee_sat, transaction_weight
 from tests.helpers.address.pool import address_of
-from tests.helpers.candidate import coin, held_sat
-from tests.helpers.withdrawal_rules import rules
+from tests.helpers.withdrawal.candidate import coin, held_sat
+from tests.helpers.withdrawal.rules import rules
 
 pytestmark = pytest.mark.property
 
@@ -55,7 +55,10 @@ def pools(draw: st.DrawFn, wanted: list[Item]) -> list[Candidate]:
 
 RULES = st.builds(
     lambda inputs, outputs, long_term: rules(
-        coins__max_inputs=inputs, max_outputs=outputs, coins__long_term_rate=long_term
+        coins__max_inputs=inputs,
+        max_outputs=outputs,
+        coins__long_term_rate=long_term,
+        consolidation__above_coins=2,
     ),
     st.sampled_from([1, 3, 200]),
     st.sampled_from([2, 200]),

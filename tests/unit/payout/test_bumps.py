@@ -8,7 +8,7 @@ from engine.domain.money import Sat
 from engine.domain.withdrawal.bump import bump_due, bump_fee, child_fee, conflicts_with_all
 from engine.domain.withdrawal.coin_choice import Target, choose
 from engine.domain.withdrawal.rules import BumpRules
-from tests.helpers.candidate import coin, coins
+from tests.helpers.withdrawal.candidate import coin, coins
 
 pytestmark = pytest.mark.unit
 

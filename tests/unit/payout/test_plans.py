@@ -10,8 +10,8 @@ from engine.domain.withdrawal.plan import Item, Plan, plan, plan_consolidation
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import FeeFrom
 from tests.helpers.address.pool import address_of
-from tests.helpers.candidate import coin, coins, held_sat
-from tests.helpers.withdrawal_rules import rules
+from tests.helpers.withdrawal.candidate import coin, coins, held_sat
+from tests.helpers.withdrawal.rules import rules
 
 pytestmark = pytest.mark.unit
 
@@ -36,6 +36,10 @@ def item(
         service_fee_msat=Msat(fee_msat),
         max_fee_sat=Sat(cap),
     )
+
+
+def first(_: int) -> int:
+    return 0
 
 
 def planned(
@@ -86,7 +90,7 @@ def test_a_whole_balance_can_be_all_that_there_is() -> None:
     assert member.paid_sat == 100_000 - 3_820
 
 
-def test_whoever_cannot_pay_its_share_is_left_out_and_the_others_go() -> None:
+def test_an_item_that_cannot_pay_its_share_is_left_out_and_the_others_go() -> None:
     found = planned([item("a", 50_000, cap=100), item("b", 60_000, cap=1_410), item("c", 10)], coins(200_000))
     assert [each.id for each in found.members] == ["b"]
     assert reasons(found) == {"a": "cap", "c": "dust"}
@@ -144,13 +148,21 @@ def test_a_full_payout_leaves_the_rest_to_the_next_one() -> None:
 
 def test_small_coins_are_joined_at_low_rates_and_we_pay_for_it() -> None:
     """At 1 sat/vB, where an input is expected to cost 10 later. The member pays as if one coin had gone."""
-    found = planned([item("a", 50_000, cap=141)], coins(200_000, *[3_000] * 30), 1_000)
-    assert len(found.inputs) == 31
-    assert (found.shared_sat, found.ours_sat) == (141, 30 * 68)
-    assert len(planned([item("a", 50_000)], coins(200_000, *[3_000] * 30), 20_000).inputs) == 1
+    pool = coins(200_000, *[3_000] * 30)
+
+    def joined(rate: int, **changed: int) -> Plan:
+        wanted = item("a", 50_000, cap=141 * rate // 1_000)
+        return plan([wanted], pool, rate, rules(**changed), CHANGE, randrange=first)
+
+    all_of_them = joined(1_000, consolidation__above_coins=2)
+    assert len(all_of_them.inputs) == 30
+    assert (all_of_them.shared_sat, all_of_them.ours_sat) == (141, 29 * 68)
+    assert len(joined(1_000, consolidation__above_coins=25).inputs) == 7
+    assert len(joined(1_000, consolidation__above_coins=31).inputs) == 1
+    assert len(joined(20_000, consolidation__above_coins=2).inputs) == 1
 
 
-def test_what_is_over_without_change_is_ours_and_little() -> None:
+def test_an_excess_without_change_is_ours_and_little() -> None:
     """110 virtual bytes. Change would cost 310 sat now and 680 later."""
     found = planned([item("a", 50_000)], coins(51_500))
     assert (found.change_sat, found.fee_sat, found.shared_sat, found.ours_sat) == (0, 1_500, 1_100, 400)
