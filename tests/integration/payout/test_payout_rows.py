@@ -24,7 +24,7 @@ from engine.domain.money import Sat
 from engine.domain.withdrawal.withdrawal import Speed, VersionKind
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
-from tests.helpers.withdrawal.withdrawer import Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 
@@ -179,7 +179,7 @@ async def test_each_step_follows_the_one_before(bank: Withdrawers) -> None:
         assert await payout.list_alive(conn, "hot", limit=10) == []
 
 
-async def test_what_a_version_has_never_changes(bank: Withdrawers) -> None:
+async def test_a_version_keeps_what_it_has(bank: Withdrawers) -> None:
     made = await payout_of_one(bank)
     txid = await bank.sign(made)
     coins = [Outpoint(txid=Txid(f"{number:064x}"), vout=number) for number in (9, 1, 5)]

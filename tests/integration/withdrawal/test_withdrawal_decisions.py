@@ -16,7 +16,7 @@ from engine.domain.withdrawal.withdrawal import Speed
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import User
-from tests.helpers.withdrawal.withdrawer import CAP_SAT, SAT, Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import CAP_SAT, SAT, Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 
@@ -95,7 +95,7 @@ async def test_above_an_amount_another_operator_decides(bank: Withdrawers, alice
     assert [each["action"] for each in lines] == ["withdrawal_decision.approve"]
 
 
-async def test_nobody_answers_in_time(bank: Withdrawers, alice: User) -> None:
+async def test_an_approval_that_does_not_come_in_time_ends_it(bank: Withdrawers, alice: User) -> None:
     made = await bank.opened(alice, LARGE_SAT)
     word = await bank.propose(made, APPROVE, CAROL)
     await let_time_pass(bank, made)
@@ -153,7 +153,7 @@ async def test_a_sealed_one_is_neither_cancelled_nor_decided(bank: Withdrawers, 
     assert await alice.balance() == (10**12 - (AMOUNT_SAT + 330) * SAT, 0)
 
 
-async def test_cancelled_or_sealed_and_never_both(bank: Withdrawers, alice: User) -> None:
+async def test_a_withdrawal_is_cancelled_or_sealed_and_never_both(bank: Withdrawers, alice: User) -> None:
     for _ in range(10):
         made = await bank.opened(alice, AMOUNT_SAT)
         cancelled, sealed = await asyncio.gather(bank.cancel(made), sealed_or_code(bank, made))
@@ -203,7 +203,7 @@ async def test_a_dissolved_payout_gives_its_members_back_and_a_signed_one_never(
     assert [(await bank.row(each)).status for each in made] == ["batched", "batched"]
 
 
-async def test_what_is_held_for_three_is_the_balance_of_the_queue(bank: Withdrawers, alice: User) -> None:
+async def test_a_payout_takes_what_was_held_and_gives_the_rest_back(bank: Withdrawers, alice: User) -> None:
     made = [await bank.opened(alice, AMOUNT_SAT, fee_from=way) for way in ("balance", "amount", "balance")]
     held = (3 * AMOUNT_SAT + 2 * CAP_SAT) * SAT
     assert await alice.balance() == (10**12, held)

@@ -12,7 +12,7 @@ from tests.fixtures.postgres import Database
 from tests.helpers.address.pool import address_of, fill_pool
 from tests.helpers.api import ADMIN, User
 from tests.helpers.limit import capped, set_limits, set_rules, used
-from tests.helpers.withdrawal.withdrawer import CAP_SAT, SAT, Withdrawers, outside, running_withdrawers
+from tests.helpers.withdrawal.teller import CAP_SAT, SAT, Withdrawers, outside, running_withdrawers
 
 pytestmark = pytest.mark.integration
 
@@ -176,7 +176,7 @@ async def test_all_that_is_there_leaves_exactly_nothing(bank: Withdrawers) -> No
     assert await bank.settled("income:withdraw-fee") == -200_789
 
 
-async def test_all_leaves_nothing_whatever_comes_in_meanwhile(bank: Withdrawers) -> None:
+async def test_a_user_who_withdraws_all_keeps_nothing_but_what_comes_in_meanwhile(bank: Withdrawers) -> None:
     alice = await bank.user(50_000_123)
 
     async def credit() -> None:
