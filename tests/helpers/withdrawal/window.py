@@ -1,4 +1,4 @@
-"""The doors of withdrawals, with a Temporal that is played: what the API starts or tells is done by the real activities.
+"""The doors of withdrawals with a Temporal that is played: the real activities do what the API starts or tells.
 
 `FakeTemporal` runs no workflow. It opens a withdrawal when its workflow is started, and carries out updates, as the
 workflows do; an error of an activity comes back as an update's failure.
@@ -29,7 +29,7 @@ from engine.domain.errors import EngineError, Unavailable
 from engine.domain.ids import WithdrawalId
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Json, User
-from tests.helpers.withdrawal.withdrawer import Withdrawers, outside, running_withdrawers
+from tests.helpers.withdrawal.teller import Withdrawers, outside, running_withdrawers
 
 DecideIt = Callable[[DecidePayout], Awaitable[object]]
 
@@ -51,7 +51,13 @@ class FakeTemporal:
     decide_payout: DecideIt | None = None
 
     async def start_workflow(
-        self, _workflow: str, argument: Any, *, id: str, start_signal: str | None = None, **_how: Any
+        self,
+        _workflow: str,
+        argument: Any,
+        *,
+        id: str,  # noqa: A002 - the SDK's signature
+        start_signal: str | None = None,
+        **_how: Any,
     ) -> Any:
         if self.is_away:
             raise RPCError("away", RPCStatusCode.UNAVAILABLE, b"")

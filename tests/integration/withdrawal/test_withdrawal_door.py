@@ -13,8 +13,8 @@ from tests.fixtures.postgres import Database
 from tests.helpers.address.pool import address_of, fill_pool
 from tests.helpers.api import ADMIN, User, bearer, is_problem
 from tests.helpers.limit import set_limits, set_rules
+from tests.helpers.withdrawal.teller import SAT, outside
 from tests.helpers.withdrawal.window import Window, open_window
-from tests.helpers.withdrawal.withdrawer import SAT, outside
 
 pytestmark = pytest.mark.integration
 
