@@ -47,7 +47,7 @@ class PayoutDecisionIn(Content):
     rate_sat_kvb: Annotated[int, Field(ge=1, le=_HIGHEST_RATE)] | None = Field(
         default=None,
         description="For `bump` and `child`: the fee rate in sat per 1,000 virtual bytes, within the bounds of the "
-        "rules. By default what the present estimate asks for.",
+        "rules, and above what it pays now. `GET /v1/admin/batchers` tells the present one.",
     )
     reason: Reason
 

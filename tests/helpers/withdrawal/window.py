@@ -25,7 +25,7 @@ from engine.contracts.withdrawal import (
     WithdrawalRef,
     WithdrawalRequest,
 )
-from engine.domain.errors import EngineError, Unavailable
+from engine.domain.errors import EngineError
 from engine.domain.ids import WithdrawalId
 from tests.fixtures.postgres import Database
 from tests.helpers.api import Json, User
@@ -112,7 +112,8 @@ async def _updated(done: Awaitable[object]) -> object:
     try:
         return await done
     except EngineError as error:
-        raise WorkflowUpdateFailedError(as_failure(error)) from error
+        failed = WorkflowUpdateFailedError(as_failure(error))
+    raise failed
 
 
 @dataclass
@@ -177,8 +178,3 @@ async def open_window(database: Database, folder: Path) -> AsyncIterator[Window]
         temporal = FakeTemporal(bank)
         bank.payers.api.change(temporal=temporal)
         yield Window(bank, temporal)
-
-
-def unavailable() -> Unavailable:
-    """As an activity whose node is away."""
-    return Unavailable("bitcoind is away", code="node_unavailable")
