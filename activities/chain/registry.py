@@ -2,8 +2,9 @@
 
 from temporalio.client import Client
 
+from activities import batcher
 from activities.chain import adoption, chain, pool, wake
-from activities.payout import batcher, payout
+from activities.payout import payout
 from activities.reconciliation import hot
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.fees import fee_source

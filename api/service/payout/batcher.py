@@ -11,7 +11,7 @@ from api.service.role import MAY
 from api.service.withdrawal.market import Market
 from api.service.withdrawal.present_market import read_market
 from engine.bank.audit import record_in_tx
-from engine.contracts.payout import Batcher, batcher_start
+from engine.contracts.batcher import Batcher, batcher_start
 from engine.domain.withdrawal.fee_rate import Bound
 from engine.domain.withdrawal.withdrawal import Speed
 from engine.ledger.database import transaction
