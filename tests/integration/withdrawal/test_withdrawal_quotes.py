@@ -101,6 +101,8 @@ async def test_many_small_coins_cost_more(window: Window, alice: User) -> None:
         ({"estimates": {"2": {"rate_sat_kvb": "many"}}}, 10_000, "fallback", None),
         ({"estimates": {"2": {"rate_sat_kvb": -5}}}, 10_000, "fallback", None),
         ({"estimates": {"2": {"rate_sat_kvb": 7_000, "source": "fixed", "at": None}}}, 7_000, "fixed", None),
+        ({"estimates": {"2": {"rate_sat_kvb": 7_000, "at": "yesterday"}}}, 10_000, "fallback", None),
+        ({"estimates": {"2": {"rate_sat_kvb": 7_000, "at": "2026-01-01T00:00:00"}}}, 10_000, "fallback", None),
         (estimates(20_000, age=timedelta(hours=2)), 10_000, "fallback", None),
         (estimates(5), 1_000, "bitcoind", "floor"),
         (estimates(10**9), 500_000, "bitcoind", "ceiling"),
