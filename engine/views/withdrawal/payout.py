@@ -29,31 +29,6 @@ _SOURCE = f"""bank.payouts p
          coalesce(sum(w.miner_fee_sat), 0)::bigint AS shares_sat FROM bank.withdrawals w WHERE w.payout_id = p.id) m"""  # noqa: S608 - constant
 _WAITS = "p.status NOT IN ('final', 'dissolved') AND (p.problem IS NOT NULL OR p.on_hold)"
 
-_VERSIONS = 30
-"""The newest ones. By rule a payout has far fewer; further ones are an operator's."""
-_COLUMNS = """p.id, p.wallet, p.kind, p.speed, p.alone, p.unlinked, p.status, p.parent_id, p.estimate, p.on_hold,
-    p.problem, p.fee_booked_sat, p.bump_to_sat_kvb, p.confirmed_version, p.block_height, p.workflow_id, p.created_at,
-    p.broadcast_at, p.confirmed_at, p.final_at, f.number AS version, f.txid, f.rate_sat_kvb, f.fee_sat, f.weight,
-    m.members, m.paid_sat, m.shares_sat,
-    (SELECT tip_height FROM bank.chains c WHERE c.wallet = p.wallet) AS tip_height"""
-# Before anything was sent, the plan is its newest version.
-_SOURCE = f"""bank.payouts p
-    LEFT JOIN LATERAL (SELECT v.number FROM {IN_FORCE}) s ON true
-    LEFT JOIN LATERAL (SELECT * FROM bank.payout_versions v WHERE v.payout_id = p.id
-         AND v.number = coalesce(s.number, (SELECT max(number) FROM bank.payout_versions n WHERE n.payout_id = p.id))) f
-      ON true
-    CROSS JOIN LATERAL (SELECT count(*) AS members, coalesce(sum(w.paid_sat), 0)::bigint AS paid_sat,
-         coalesce(sum(w.miner_fee_sat), 0)::bigint AS shares_sat FROM bank.withdrawals w WHERE w.payout_id = p.id) m"""  # noqa: S608 - constant
-PAYOUTS = Listing(
-    columns=_COLUMNS,
-    source=_SOURCE,
-    condition="""($1::text IS NULL OR p.status = $1) AND ($2::text IS NULL OR p.speed = $2)
-        AND (NOT $3::boolean OR p.problem IS NOT NULL OR p.on_hold)""",
-    time="p.created_at",
-    key="p.id",
-)
-"""Of a status and a speed, or of all; `$3`: only those that wait for an operator."""
-
 _VERSIONS = """
 SELECT number, kind, rate_sat_kvb, fee_sat, weight, change_sat, change_vout, change_address, psbt, raw, txid, refused,
        created_at, signed_at, broadcast_at

@@ -210,7 +210,7 @@ async def test_a_user_of_ours_is_paid_at_once(window: Window, alice: User) -> No
     is_problem(await window.cancel(alice, made["id"]), 409, "withdrawal_ended")
 
 
-async def test_who_waits_for_the_end_gets_it(window: Window, alice: User) -> None:
+async def test_a_caller_who_waits_for_the_end_gets_it(window: Window, alice: User) -> None:
     began = asyncio.get_running_loop().time()
     made = await window.asked(alice)
     assert asyncio.get_running_loop().time() - began < 5

@@ -117,7 +117,7 @@ async def test_a_user_who_is_paid_in_the_books_sees_who_paid_and_no_memo(window:
     assert line["transfer"] == f"wd:{made['id']}:internal"
 
 
-async def test_what_is_below_one_satoshi_belongs_to_the_fee_of_whoever_withdraws_all(
+async def test_a_rest_below_one_satoshi_belongs_to_the_fee_of_whoever_withdraws_all(
     window: Window, alice: User
 ) -> None:
     await window.bank.payers.fund(alice, 777)
