@@ -17,6 +17,7 @@ from api.service.payout.shape import PayoutOut, PayoutStoryOut
 from api.service.resources import Resources
 from api.service.role import MAY
 from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
+from engine.views.withdrawal.payout import PayoutFilter
 
 router = APIRouter(prefix="/v1/admin", tags=["operators"])
 Reader = Annotated[Caller, Depends(needs_role(*MAY["see withdrawals"]))]
@@ -32,9 +33,9 @@ class PayoutsQuery(Paging):
     waits_for_operator: bool = Field(default=False, description="Only those with a problem, or on hold.")
 
     @property
-    def wanted(self) -> story.PayoutFilter:
+    def wanted(self) -> PayoutFilter:
         """The conditions."""
-        return story.PayoutFilter(**self.model_dump(exclude={"limit", "after"}))
+        return PayoutFilter(**self.model_dump(exclude={"limit", "after"}))
 
 
 class FlushIn(Content):

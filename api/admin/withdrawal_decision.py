@@ -47,7 +47,7 @@ class PayoutDecisionIn(Content):
     rate_sat_kvb: Annotated[int, Field(ge=1, le=_HIGHEST_RATE)] | None = Field(
         default=None,
         description="For `bump` and `child`: the fee rate in sat per 1,000 virtual bytes, within the bounds of the "
-        "rules. By default what the present estimate asks for.",
+        "rules, and above what it pays now. `GET /v1/admin/batchers` tells the present one.",
     )
     reason: Reason
 
@@ -173,8 +173,8 @@ async def approve_withdrawal_decision(
     resources: Res,
     decision_id: PathId,
 ) -> answer.WithdrawalDecisionOut:
-    """Role: `finance`, or for payouts `treasury`; another operator than the one who proposed it. Answers when it
-    is done.
+    """Role: `treasury` or `finance`; about a withdrawal only `finance`. Another operator than the one who proposed
+    it. Answers when it is done.
 
     What has changed meanwhile, so that it does not wait for this any more, is refused; reject the decision then. A
     repeat by the same operator gets the same answer.
@@ -194,5 +194,6 @@ async def reject_withdrawal_decision(
     resources: Res,
     decision_id: PathId,
 ) -> answer.WithdrawalDecisionOut:
-    """Role: as to approve it; the proposer may, too. The withdrawal itself stays as it is. Can be repeated."""
+    """Role: `treasury` or `finance`; about a withdrawal only `finance`. The proposer may, too. The withdrawal or the
+    payout stays as it is. The same operator may repeat it."""
     return await decide.reject_withdrawal_decision(resources, caller, decision_id, reason=body.content.reason)

@@ -83,6 +83,19 @@ _ROWS = (
        SELECT 'dep_g' || lpad(i::text, 21, '0'), received, 0, 'bcrt1qg' || u, 'wal_g' || u, 'acct_g' || u, 10000,
               'credited', 'mined', i, paid, 1, 6, 'chain:' || received || ':0:conf:1', 1, 'wallet', 'deposit-g' || i,
               at, at, at FROM events""",
+    """INSERT INTO bank.payouts (id, wallet, kind, speed, status, workflow_id, booked_ref, confirmed_version,
+           block_height, created_at, broadcast_at, confirmed_at, final_at)
+       SELECT 'po_g' || i, 'hot', 'batch', 'standard', 'final', 'payout-g' || i, 'batch:po_g' || i || ':broadcast',
+              1, i, at, at, at, at FROM events""",
+    """INSERT INTO bank.payout_versions (payout_id, number, kind, rate_sat_kvb, fee_sat, weight, psbt, raw, txid,
+           created_at, signed_at, broadcast_at)
+       SELECT 'po_g' || i, 1, 'first', 1000, 110, 440, 'x', '00', paid, at, at, at FROM events""",
+    """INSERT INTO bank.withdrawals (id, account_id, wallet_id, address, script, amount_sat, fee_from, speed,
+           max_fee_sat, held_msat, service_fee_msat, fee_version, fee_level, status, payout_id, place, vout, paid_sat,
+           miner_fee_sat, workflow_id, external_id, created_at, sealed_at, broadcast_at, ended_at)
+       SELECT 'wd_g' || lpad(i::text, 21, '0'), 'acct_g' || u, 'wal_g' || u, 'bcrt1qg' || u || 'longer', '\\x51020000',
+              1000, 'balance', 'standard', 200, 1200000, 0, 1, 0, 'confirmed', 'po_g' || i, 0, 0, 1000, 110,
+              'withdrawal-g' || i, 'order ' || i, at, at, at, at FROM events""",
     "SELECT setval(pg_get_serial_sequence('ledger.entries', 'seq'), 10 * max(i) + 9) FROM events",
     "SELECT setval(pg_get_serial_sequence('ledger.transfers', 'id'), 3 * max(i) + 2) FROM events",
     "DROP TABLE events",

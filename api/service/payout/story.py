@@ -1,7 +1,6 @@
 """Payouts for operators: a page of them, and the whole story of one. The use cases. They read PostgreSQL only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from api.service.auth import Caller
@@ -13,18 +12,9 @@ from engine.domain.deposit import depth
 from engine.domain.errors import no_such
 from engine.domain.money import Msat, msat_to_sat_floor
 from engine.domain.page import START, Position, Slice
-from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
+from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.views.withdrawal.decision import list_decisions_about
-from engine.views.withdrawal.payout import PAYOUTS, find_payout_story
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PayoutFilter:
-    """Which payouts; all conditions count together."""
-
-    status: PayoutStatus | None = None
-    speed: Speed | None = None
-    waits_for_operator: bool = False
+from engine.views.withdrawal.payout import PayoutFilter, find_payout_story, read_payouts
 
 
 async def list_payouts(
@@ -33,7 +23,7 @@ async def list_payouts(
     """One page, newest first."""
     caller.require_role(*MAY["see withdrawals"])
     async with resources.reading() as conn:
-        found = await PAYOUTS.read(conn, after, limit, wanted.status, wanted.speed, wanted.waits_for_operator)
+        found = await read_payouts(conn, wanted, after, limit)
     return found.map(lambda row: PayoutOut(**_shown(row)))
 
 

@@ -96,12 +96,19 @@ def _estimate(fees: Mapping[str, Any], target_blocks: int) -> Estimate:
     told = estimates.get(str(target_blocks)) if isinstance(estimates, dict) else None
     if not isinstance(told, dict):
         return Estimate(rate_sat_kvb=None, source="bitcoind", at=None)
-    at = told.get("at")
-    return Estimate(
-        rate_sat_kvb=_whole(told.get("rate_sat_kvb")) or None,
-        source=str(told.get("source") or "bitcoind")[:100],
-        at=datetime.fromisoformat(at) if isinstance(at, str) else None,
-    )
+    rate_sat_kvb, at = _whole(told.get("rate_sat_kvb")) or None, told.get("at")
+    if at is not None:
+        at = _moment(at)
+        rate_sat_kvb = None if at is None else rate_sat_kvb  # nobody can tell how old it is
+    return Estimate(rate_sat_kvb=rate_sat_kvb, source=str(told.get("source") or "bitcoind")[:100], at=at)
+
+
+def _moment(text: object) -> datetime | None:
+    try:
+        found = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return None if found is None or found.tzinfo is None else found
 
 
 def _whole(value: object) -> int:

@@ -22,7 +22,7 @@ class WithdrawalDecisionOut(DecisionBase):
     payout_id: str | None
     kind: WithdrawalDecisionKind
     amount_sat: int = Field(description="Of the withdrawal, or all that the payout pays, when it was proposed.")
-    rate_sat_kvb: int | None = Field(description="For `bump` and `child`; null: by the rule.")
+    rate_sat_kvb: int | None = Field(description="For `bump` and `child`.")
     operators: int = Field(description="1: it is carried out at once. 2: another operator must approve it.")
 
     @property

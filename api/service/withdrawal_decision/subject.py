@@ -62,8 +62,8 @@ async def read_payout(
     """Raises NotFound, and Invalid for a kind that is decided about withdrawals, and for a rate that may not be."""
     if kind not in _OF_PAYOUTS:
         raise Invalid(f"'{kind}' is decided about a withdrawal.", field="kind")
-    if rate_sat_kvb is not None and kind not in _PAY_MORE:
-        raise Invalid(f"'{kind}' takes no rate_sat_kvb.", field="rate_sat_kvb")
+    if (rate_sat_kvb is not None) != (kind in _PAY_MORE):
+        raise Invalid(f"'{kind}' {'needs' if kind in _PAY_MORE else 'takes no'} rate_sat_kvb.", field="rate_sat_kvb")
     row, shown = await payout.find_row(conn, PayoutId(payout_id)), await find_payout(conn, payout_id)
     if row is None or shown is None:
         raise no_such("payout")
@@ -76,7 +76,7 @@ async def read_payout(
         payout_id=row.id,
         amount_sat=amount_sat,
         operators=operators_needed(kind, amount_sat, rules),
-        refusal=_refusal_of_payout(kind, row),
+        refusal=_refusal_of_payout(kind, row, rate_sat_kvb, shown["rate_sat_kvb"]),
     )
 
 
@@ -95,7 +95,9 @@ def _refusal_of_withdrawal(kind: WithdrawalDecisionKind, row: withdrawal.Withdra
     return None
 
 
-def _refusal_of_payout(kind: WithdrawalDecisionKind, row: payout.PayoutRow) -> Refused | None:
+def _refusal_of_payout(
+    kind: WithdrawalDecisionKind, row: payout.PayoutRow, rate_sat_kvb: int | None, paid_sat_kvb: int | None
+) -> Refused | None:
     """Why it does not wait for this now."""
     why = None
     if row.status in {PayoutStatus.FINAL, PayoutStatus.DISSOLVED}:
@@ -106,6 +108,8 @@ def _refusal_of_payout(kind: WithdrawalDecisionKind, row: payout.PayoutRow) -> R
         why = "it is not on hold"
     elif kind in _PAY_MORE and row.status not in {PayoutStatus.SIGNED, PayoutStatus.BROADCAST}:
         why = f"it is {row.status}"
+    elif rate_sat_kvb is not None and rate_sat_kvb <= (paid_sat_kvb or 0):
+        why = f"it pays {paid_sat_kvb:,} sat per 1,000 vB already"
     if why is None:
         return None
     return Refused(f"This payout does not wait for this decision: {why}.", code="payout_not_waiting")

@@ -7,6 +7,7 @@ are bounded: a payout has at most 500 members, and a version at most 1,000 input
 from dataclasses import dataclass
 from typing import Any
 
+from engine.domain.page import Position, Slice
 from engine.ledger.database import Connection, translated
 from engine.views.page import Listing
 from engine.views.withdrawal.withdrawal import IN_FORCE
@@ -26,15 +27,7 @@ _SOURCE = f"""bank.payouts p
       ON true
     CROSS JOIN LATERAL (SELECT count(*) AS members, coalesce(sum(w.paid_sat), 0)::bigint AS paid_sat,
          coalesce(sum(w.miner_fee_sat), 0)::bigint AS shares_sat FROM bank.withdrawals w WHERE w.payout_id = p.id) m"""  # noqa: S608 - constant
-PAYOUTS = Listing(
-    columns=_COLUMNS,
-    source=_SOURCE,
-    condition="""($1::text IS NULL OR p.status = $1) AND ($2::text IS NULL OR p.speed = $2)
-        AND (NOT $3::boolean OR p.problem IS NOT NULL OR p.on_hold)""",
-    time="p.created_at",
-    key="p.id",
-)
-"""Of a status and a speed, or of all; `$3`: only those that wait for an operator."""
+_WAITS = "p.status NOT IN ('final', 'dissolved') AND (p.problem IS NOT NULL OR p.on_hold)"
 
 _VERSIONS = """
 SELECT number, kind, rate_sat_kvb, fee_sat, weight, change_sat, change_vout, change_address, psbt, raw, txid, refused,
@@ -63,6 +56,33 @@ class PayoutStory:
     versions: list[dict[str, Any]]
     members: list[dict[str, Any]]
     children: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutFilter:
+    """Which payouts; all conditions count together."""
+
+    status: str | None = None
+    speed: str | None = None
+    waits_for_operator: bool = False
+    """Only those that have a problem, or are on hold."""
+
+
+async def read_payouts(conn: Connection, wanted: PayoutFilter, after: Position, limit: int) -> Slice[dict[str, Any]]:
+    """One page, newest first."""
+    # Only the conditions that were asked for stand in the statement, so that each has its index.
+    given = {name: value for name in ("status", "speed") if (value := getattr(wanted, name)) is not None}
+    conditions = [f"p.{name} = ${place}" for place, name in enumerate(given, 1)]
+    conditions += [_WAITS] if wanted.waits_for_operator else []
+    listing = Listing(
+        columns=_COLUMNS,
+        source=_SOURCE,
+        condition=" AND ".join(conditions) or "true",
+        time="p.created_at",
+        key="p.id",
+    )
+    with translated():
+        return await listing.read(conn, after, limit, *given.values())
 
 
 async def find_payout(conn: Connection, payout_id: str) -> dict[str, Any] | None:

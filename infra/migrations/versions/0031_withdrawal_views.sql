@@ -35,6 +35,10 @@ GRANT SELECT ON bank.transactions_withdrawn, bank.transactions_withdrawn_by_user
 -- What operators look for: who waits for them, and which payouts cannot go on.
 CREATE INDEX withdrawals_unapproved ON bank.withdrawals(created_at DESC, id DESC) WHERE status = 'queued' AND approval = 'needed';
 CREATE INDEX withdrawals_on_hold ON bank.withdrawals(created_at DESC, id DESC) WHERE status = 'queued' AND on_hold;
+CREATE INDEX withdrawals_of_speed ON bank.withdrawals(speed, created_at DESC, id DESC);
+CREATE INDEX withdrawals_of_reference ON bank.withdrawals(account_id, external_id, created_at DESC, id DESC)
+  WHERE external_id IS NOT NULL;
+CREATE INDEX payouts_of_status ON bank.payouts(status, created_at DESC, id DESC);
 CREATE INDEX payouts_of_parent ON bank.payouts(parent_id) WHERE parent_id IS NOT NULL;
 CREATE INDEX withdrawal_decisions_of ON bank.withdrawal_decisions(withdrawal_id, created_at DESC) WHERE withdrawal_id IS NOT NULL;
 CREATE INDEX payout_decisions_of ON bank.withdrawal_decisions(payout_id, created_at DESC) WHERE payout_id IS NOT NULL;

@@ -47,6 +47,12 @@ INSERT INTO bank.deposits (id, account_id, wallet_id, txid, vout, address, amoun
        workflow_id, created_at)
 SELECT id, $1, $2, encode(sha256((id || $1)::bytea), 'hex'), 0, 'x', 1, 'pending', 'mempool', 1, 6, 'w', at
   FROM unnest($3::text[], $4::timestamptz[]) t(id, at)"""
+_WITHDRAWALS = """
+INSERT INTO bank.withdrawals (id, account_id, wallet_id, address, script, amount_sat, fee_from, speed, max_fee_sat,
+       held_msat, service_fee_msat, fee_version, fee_level, workflow_id, created_at, payee_wallet_id, status, ended_at)
+SELECT id, $1, $2, 'address__x', '\\x51020000', 1, 'balance', 'fast', 0, 1000, 0, 1, 0, 'w', at, $5,
+       CASE WHEN $5::text IS NULL THEN 'queued' ELSE 'confirmed' END, CASE WHEN $5::text IS NOT NULL THEN at END
+  FROM unnest($3::text[], $4::timestamptz[]) t(id, at)"""
 _OTHERS = {
     "/v1/addresses": """
 INSERT INTO bank.addresses (address, hd_index, made_height, account_id, wallet_id, purpose, given_at)
@@ -80,6 +86,12 @@ SELECT 'op' || id, encode(sha256((id || 'op')::bytea), 'hex'), 0, coalesce($1, $
     "/v1/admin/deposit-decisions": """
 INSERT INTO bank.deposit_decisions (id, deposit_id, kind, amount_msat, reason, proposed_by, created_at)
 SELECT id, id, 'release', 1, coalesce($1, $2::text), 'a', at""",
+    "/v1/admin/payouts": """
+INSERT INTO bank.payouts (id, wallet, kind, speed, status, problem, workflow_id, created_at)
+SELECT id, 'hot', 'batch', 'fast', 'planned', coalesce($1, $2::text), 'w', at""",
+    "/v1/admin/withdrawal-decisions": """
+INSERT INTO bank.withdrawal_decisions (id, withdrawal_id, kind, amount_sat, operators, reason, proposed_by, created_at)
+SELECT id, id, 'approve', 1, 2, coalesce($1, $2::text), 'a', at""",
     "/v1/admin/audit": """
 INSERT INTO bank.audit (id, at, operator, key_id, action, account_id, detail)
 SELECT row_number() OVER (ORDER BY at) + (SELECT coalesce(max(id), 0) FROM bank.audit), at, 'a', 'k', 'made.up',
@@ -89,6 +101,7 @@ QUERIES: dict[str, dict[str, str]] = {
     "/v1/admin/accounts": {"level": "9"},
     "/v1/admin/audit": {"action": "made.up"},
     "/v1/admin/deposits": {"status": "reversed"},
+    "/v1/admin/withdrawals": {"payout_id": "po_of_this_test"},
 }
 """So that only the rows of the test are listed."""
 LISTS = [
@@ -99,7 +112,7 @@ LISTS = [
         "/v1/wallets/{wallet}/transactions",
         "/v1/wallets/{wallet}/statement",
     ),
-    *("/v1/admin/corrections", *_OTHERS),
+    *("/v1/withdrawals", "/v1/admin/withdrawals", "/v1/admin/corrections", *_OTHERS),
 ]
 _UNPAGED = {"/v1/wallets"}
 """An account has one wallet: its list has no second page."""
@@ -161,7 +174,7 @@ async def fill(api: Api, rows: Rows, user: User, path: str) -> int:
             await teller.receive(user, amount_msat)
         return 7
     if path.endswith("transactions"):
-        return await fill_wallet(rows, user, [(kind, place % 3) for kind in range(6) for place in range(4)])
+        return await fill_wallet(rows, user, [(kind, place % 3) for kind in range(8) for place in range(4)])
     before = 1 if path.endswith("api-keys") else 0
     statement, who = _OTHERS.get(path, ""), (user.id, user.wallet_id)
     if path == "/v1/payments":
@@ -170,6 +183,16 @@ async def fill(api: Api, rows: Rows, user: User, path: str) -> int:
         await rows.write(_RECEIVED, *who, ids=IDS, times=times)
     elif path == "/v1/deposits":
         await rows.write(_DEPOSITS, *who, ids=IDS, times=times)
+    elif path == "/v1/withdrawals":
+        await rows.write(_WITHDRAWALS, *who, None, ids=IDS, times=times)
+    elif path == "/v1/admin/withdrawals":
+        await rows.write(_WITHDRAWALS, "acct_x", "wal_x", None, ids=[f"op{each}" for each in IDS], times=times)
+        await rows.conn.execute(
+            """UPDATE bank.withdrawals w SET payout_id = 'po_of_this_test', status = 'batched', paid_sat = 1,
+                      miner_fee_sat = 1, place = o.place
+                 FROM (SELECT id, row_number() OVER () AS place FROM bank.withdrawals WHERE wallet_id = 'wal_x') o
+                WHERE w.id = o.id"""
+        )
     elif path == "/v1/admin/corrections":
         await rows.conn.execute("DELETE FROM bank.corrections")
         await rows.write(_CORRECTIONS, "x", "y", ids=IDS, times=times)
@@ -179,7 +202,7 @@ async def fill(api: Api, rows: Rows, user: User, path: str) -> int:
 
 
 async def fill_wallet(rows: Rows, user: User, wanted: Sequence[tuple[int, int]]) -> int:
-    """Transactions of the wallet, each of one of six kinds and at one of the times."""
+    """Transactions of the wallet, each of one of eight kinds and at one of the times."""
     mine, other = user.wallet_id, "wal_of_another"
     writers: list[tuple[str, tuple[Any, ...]]] = [
         (_PAYMENTS, (user.id, mine, None)),
@@ -188,6 +211,8 @@ async def fill_wallet(rows: Rows, user: User, wanted: Sequence[tuple[int, int]])
         (_CORRECTIONS, (f"liab:user:{mine}", "suspense:in")),
         (_CORRECTIONS, ("suspense:in", f"liab:user:{mine}")),
         (_DEPOSITS, (user.id, mine)),
+        (_WITHDRAWALS, (user.id, mine, None)),
+        (_WITHDRAWALS, ("acct_x", other, mine)),
     ]
     for place, (kind, time) in enumerate(wanted):
         statement, who = writers[kind]
@@ -250,7 +275,7 @@ async def test_a_list_given_whole_has_a_bound(
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(wanted=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=9))
+@given(wanted=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 2)), min_size=1, max_size=9))
 async def test_transactions_of_any_kinds_are_each_given_once(
     api: Api, rows: Rows, wanted: list[tuple[int, int]]
 ) -> None:
@@ -263,7 +288,7 @@ async def test_transactions_of_any_kinds_are_each_given_once(
     for limit in range(1, count + 1):
         assert order(path, await page_through(user, path, limit, count + 1)) == whole
         narrow = await page_through(user, path, limit, count + 1, direction="out")
-        assert len(narrow) == sum(kind in {0, 3} for kind, _time in wanted)
+        assert len(narrow) == sum(kind in {0, 3, 6} for kind, _time in wanted)
 
 
 @pytest.mark.parametrize("path", LISTS)
