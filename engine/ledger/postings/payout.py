@@ -1,12 +1,13 @@
-"""The postings of a payout. A: the members' outputs, M: the miner fee of the version that was sent first, B: our fees.
+"""The postings of a payout. A: the members' outputs, M: their shares of the miner fee, B: our fees.
 
     event                          reference                entries
     sent                           batch:<id>:broadcast     the members' holds inverted · per wallet Dr user A+share+B
                                                             · Cr hot A+M · Cr withdrawal fees B
-    sent, and pays nobody          batch:<id>:broadcast     Dr miner fees M · Cr hot M
+    sent, and pays nobody          batch:<id>:broadcast     Dr miner fees F · Cr hot F, F: its whole fee
     another fee is in force        batch:<id>:fee:<n>       Dr miner fees Δ · Cr hot Δ, or inverted where Δ is negative
 
-The shares add up to M exactly. What a later version pays more is ours; so is what one pays less that confirms after it.
+The shares never change. They add up to the fee of the leanest transaction for these members; what the version in force
+pays beyond or below that is ours, and booked as a changed fee. So the first one may follow the broadcast at once.
 Change and inputs stay in the hot wallet, so only what leaves it is booked. Pure: values and account ids in, a posting
 out.
 """
