@@ -5,6 +5,7 @@ from temporalio.client import Client
 from activities.chain import adoption, chain, pool, wake
 from activities.reconciliation import hot
 from engine.clients.bitcoind.chain import Bitcoind
+from engine.clients.bitcoind.fees import fee_source
 from engine.clients.bitcoind.rpc import Rpc
 from engine.ledger.database import Pool
 from engine.settings import WorkerSettings
@@ -33,6 +34,7 @@ class Onchain:
                 waker=wake.Waker(books, client, settings.deposits_together),
                 announcements=settings.bitcoind_zmq,
                 address_pool=settings.address_pool,
+                fees=fee_source(self._rpc, settings.fixed_fee_rate),
             ),
             pool.PoolKeeper(
                 bitcoind,

@@ -7,6 +7,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.chain.chain import ChainPump
 from activities.chain.wake import Waker
+from engine.clients.bitcoind.fees import FixedFees
 from engine.contracts import workflow_ids
 from engine.contracts.chain import ChainPumpInput
 from engine.domain.errors import Unavailable
@@ -75,6 +76,7 @@ async def test_two_pumps_by_mistake(hot: HotBank) -> None:
         waker=Waker(hot.pool, client, 100),
         announcements=hot.chain.zmq,
         address_pool=10,
+        fees=FixedFees(hot.rpc, 2000),
     )
     overtaken = 0
 
