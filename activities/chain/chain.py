@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 from temporalio import activity
 
-from activities.chain.fee_report import read_fees
+from activities.chain.fee_report import FeeReporter
 from activities.chain.look import Look, Looker
 from activities.chain.recording import Recorder
 from activities.chain.wake import Waker
@@ -21,7 +21,6 @@ from activities.heartbeat import heartbeats
 from engine.bank.chain import cursor
 from engine.bank.chain.cursor import Chain
 from engine.clients.bitcoind.chain import Bitcoind
-from engine.clients.bitcoind.fees import FeeSource
 from engine.clients.bitcoind.wakeup import Wakeup
 from engine.contracts.chain import ChainPumpActivities, ChainPumpInput
 from engine.domain.errors import EngineError, InvariantBroken, Unavailable
@@ -52,7 +51,7 @@ class ChainPump(ChainPumpActivities):
         waker: Waker,
         announcements: str | None,
         address_pool: int,
-        fees: FeeSource,
+        fees: FeeReporter,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
@@ -117,20 +116,10 @@ class ChainPump(ChainPumpActivities):
             "warnings": info.warnings,
             "policy": asdict(await self._bitcoind.read_policy()),
             "address_pool": self._address_pool,
-            "fees": await self._read_fees(),
+            "fees": await self._fees.report(),
         }
         async with borrowed(self._pool) as conn:
             await cursor.report(conn, wallet, epoch, problem=look.problem, facts=facts)
-
-    async def _read_fees(self) -> dict[str, object] | None:
-        """None: there is nothing to say. Deposits are followed all the same, whatever is wrong with fees."""
-        try:
-            return await read_fees(self._fees, self._pool)
-        except Unavailable:
-            raise
-        except EngineError as error:
-            activity.logger.warning("no fee rates are reported: %s", error.detail)
-            return None
 
     async def _tell_problem(self, wallet: str, epoch: int, error: EngineError) -> None:
         """For operators. An overtaken pump says nothing, and while Postgres is away nobody can."""

@@ -3,6 +3,7 @@
 from temporalio.client import Client
 
 from activities.chain import adoption, chain, pool, wake
+from activities.chain.fee_report import FeeReporter
 from activities.reconciliation import hot
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.fees import fee_source
@@ -34,7 +35,7 @@ class Onchain:
                 waker=wake.Waker(books, client, settings.deposits_together),
                 announcements=settings.bitcoind_zmq,
                 address_pool=settings.address_pool,
-                fees=fee_source(self._rpc, settings.fixed_fee_rate),
+                fees=FeeReporter(fee_source(self._rpc, settings.fixed_fee_rate), books),
             ),
             pool.PoolKeeper(
                 bitcoind,

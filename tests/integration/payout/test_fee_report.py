@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from activities.chain.fee_report import read_fees
+from activities.chain.fee_report import FeeReporter
 from engine.bank import rulebook
 from engine.clients.bitcoind.fees import FixedFees, NodeFees
 from engine.domain.errors import Invalid
@@ -55,14 +55,14 @@ def speeds(**targets: int) -> dict[str, Any]:
 async def test_a_fresh_node_has_no_estimates_and_says_so(chain: Chain, pool: Pool) -> None:
     await set_rules(pool, speeds=speeds(fast=2, standard=6, slow=144))
     async with opened(chain.url, chain.auth_file) as rpc:
-        found = await read_fees(NodeFees(rpc), pool)
+        found = await FeeReporter(NodeFees(rpc), pool).read()
     assert found == {"estimates": {"2": NONE, "6": NONE, "144": NONE}, "floor": 1000, "incremental": 1000}
 
 
 async def test_there_is_one_estimate_for_each_target_of_the_rules_in_force(chain: Chain, pool: Pool) -> None:
     await set_rules(pool, speeds=speeds(fast=1, standard=5, slow=5))
     async with opened(chain.url, chain.auth_file) as rpc:
-        found = await read_fees(FakeEstimates(rpc), pool)
+        found = await FeeReporter(FakeEstimates(rpc), pool).read()
     shared = {"source": "invented", "at": "2026-01-31T12:00:00+00:00", "detail": ""}
     assert found["estimates"] == {"1": {"rate_sat_kvb": 100_000, **shared}, "5": {"rate_sat_kvb": 20_000, **shared}}
 
@@ -70,7 +70,7 @@ async def test_there_is_one_estimate_for_each_target_of_the_rules_in_force(chain
 async def test_the_floor_is_the_nodes_also_of_a_fixed_rate(chain: Chain, pool: Pool) -> None:
     chain.restart("-minrelaytxfee=0.00005001", "-incrementalrelayfee=0.00000300")
     async with opened(chain.url, chain.auth_file) as rpc:
-        found = await read_fees(FixedFees(rpc, 2000), pool)
+        found = await FeeReporter(FixedFees(rpc, 2000), pool).read()
     assert (found["floor"], found["incremental"]) == (5001, 300)
     assert isinstance(found["estimates"], dict)
     assert {(each["rate_sat_kvb"], each["source"], each["at"]) for each in found["estimates"].values()} == {
@@ -82,7 +82,7 @@ async def test_rules_that_cannot_be_read_are_an_error_and_no_guess(chain: Chain,
     await set_rules(pool, speeds={})
     async with opened(chain.url, chain.auth_file) as rpc:
         with pytest.raises(Invalid):
-            await read_fees(NodeFees(rpc), pool)
+            await FeeReporter(NodeFees(rpc), pool).read()
 
 
 async def test_the_pump_reports_them_and_follows_deposits_whatever_is_wrong_with_them(hot: HotBank) -> None:
