@@ -111,3 +111,11 @@ async def test_the_pump_reports_them_and_follows_deposits_whatever_is_wrong_with
     finally:
         await set_rules(hot.pool, **good)
     assert await eventually(reported, "fees to be reported again")
+
+
+async def test_a_node_that_estimates_nothing_by_its_settings_stops_nobody(chain: Chain) -> None:
+    """With `-blocksonly`, bitcoind answers with an internal error (-32603)."""
+    chain.restart("-blocksonly")
+    async with opened(chain.url, chain.auth_file) as rpc:
+        found = await NodeFees(rpc).estimate(6)
+    assert found == Estimate(rate_sat_kvb=None, source="bitcoind", at=None, detail="Fee estimation disabled")
