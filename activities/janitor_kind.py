@@ -9,8 +9,18 @@ from pydantic import TypeAdapter
 from temporalio.client import Client
 
 from engine.bank import payment, reconciliation
-from engine.bank.janitor import ACCEPTED, CASES, CORRECTIONS, DEPOSITS, PAYMENTS, RUNS, Shelf
-from engine.contracts import batch, correction, deposit
+from engine.bank.janitor import (
+    ACCEPTED,
+    CASES,
+    CORRECTIONS,
+    DEPOSITS,
+    PAYMENTS,
+    PAYOUTS,
+    RUNS,
+    WITHDRAWALS,
+    Shelf,
+)
+from engine.contracts import batch, correction, deposit, payout, withdrawal
 from engine.contracts.payment import PaymentRequest, payment_start
 from engine.contracts.reconciliation import OpenCase, RunStatus, case_start
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
@@ -23,6 +33,7 @@ CALL_LIMIT = timedelta(seconds=10)
 _PAYMENT, _BATCH = TypeAdapter(PaymentRequest), TypeAdapter(batch.BatchRequest)
 _PROPOSAL, _CASE = TypeAdapter(correction.Proposal), TypeAdapter(OpenCase)
 _DEPOSIT = TypeAdapter(deposit.LeftAlone)
+_WITHDRAWAL, _PAYOUT = TypeAdapter(withdrawal.WithdrawalRequest), TypeAdapter(payout.PayoutRef)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +110,16 @@ async def _begin_deposit(client: Client, _pool: Pool, facts: Mapping[str, Any]) 
     )
 
 
+async def _begin_withdrawal(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
+    """It was opened, so its cap and its row are there: what the request says of the estimate does not count again."""
+    asked = _WITHDRAWAL.validate_python({**_without_id(facts), "body_hash": facts["body_hash"].hex()})
+    await _begin(client, withdrawal.withdrawal_start(asked))
+
+
+async def _begin_payout(client: Client, _pool: Pool, facts: Mapping[str, Any]) -> None:
+    await _begin(client, payout.payout_start(_PAYOUT.validate_python({"payout_id": facts["id"], **_without_id(facts)})))
+
+
 async def _end_run(_client: Client, pool: Pool, facts: Mapping[str, Any]) -> None:
     """End a lost run as incomplete, without findings. Another run comes within the hour."""
     async with transaction(pool) as conn:
@@ -113,6 +134,8 @@ KINDS: Mapping[str, Kind] = {
     "cases": Kind(CASES, _begin_case),
     "runs": Kind(RUNS, _end_run),
     "deposits": Kind(DEPOSITS, _begin_deposit),
+    "withdrawals": Kind(WITHDRAWALS, _begin_withdrawal),
+    "payouts": Kind(PAYOUTS, _begin_payout),
 }
 """Every kind of row that `engine/contracts/janitor.py` names."""
 

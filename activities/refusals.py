@@ -9,6 +9,7 @@ from engine.bank.idempotency import Claim, find_key
 from engine.bank.limit import Payer
 from engine.contracts.payment import PaymentOutcome, PaymentRequest, PaymentStatus, Refusal
 from engine.domain.errors import EngineError, InvariantBroken, Refused
+from engine.domain.ids import AccountId, PaymentId
 from engine.domain.limit import exceeded
 from engine.ledger.database import Connection
 
@@ -28,7 +29,11 @@ async def find_answer_in_tx(
 ) -> tuple[PaymentOutcome, payment.PaymentRow | None]:
     """What an earlier call with this key did: the outcome and the locked row of this request, or a conflict."""
     known = await find_key(conn, asked.account_id, asked.idempotency_key)
-    taken_by = known.body_hash if known is not None else await _hash_in_a_lane(conn, asked)
+    taken_by = (
+        known.body_hash
+        if known is not None
+        else await hash_in_a_lane(conn, asked.account_id, asked.idempotency_key, asked.payment_id)
+    )
     if taken_by.hex() != asked.body_hash:
         return PaymentOutcome(body_hash=taken_by.hex(), key_conflict=True), None
     if known is None:
@@ -42,15 +47,16 @@ async def find_answer_in_tx(
     return outcome, row
 
 
-async def _hash_in_a_lane(conn: Connection, asked: PaymentRequest) -> bytes:
-    """The body hash of the request that was accepted first with this key and waits in a lane."""
-    (earlier,) = await find_earlier_requests(conn, [(asked.account_id, asked.idempotency_key, asked.payment_id)])
-    if earlier is None:
+async def hash_in_a_lane(conn: Connection, account_id: AccountId, key: str, *ids: str) -> bytes:
+    """The body hash of the request that was accepted first with this key, and waits in a lane under one of the ids."""
+    earlier = await find_earlier_requests(conn, [(account_id, key, PaymentId(each)) for each in ids])
+    found = next((each for each in earlier if each is not None), None)
+    if found is None:
         raise InvariantBroken("an idempotency key was taken and is gone")
-    return earlier.body_hash
+    return found.body_hash
 
 
-def in_the_callers_words(refused: EngineError) -> Refusal:
+def in_the_callers_words(refused: EngineError, thing: str = "payment") -> Refusal:
     """Translate an error of the books for a caller: from accounts, floors and counters to wallet, limits and key."""
     if refused.code == "limit_exceeded":
         code, sentence, facts = exceeded(refused.fields)
@@ -59,7 +65,7 @@ def in_the_callers_words(refused: EngineError) -> Refusal:
         return Refusal(code=refused.code, detail=refused.detail, fields=refused.fields)
     needed_msat = refused.fields["needed"]
     fields = {"needed_msat": needed_msat, "available_msat": refused.fields.get("available")}
-    detail = f"This wallet has not enough available for {needed_msat:,} msat, the most that this payment may cost."
+    detail = f"This wallet has not enough available for {needed_msat:,} msat, the most that this {thing} may cost."
     return Refusal(code=refused.code, detail=detail, fields=fields)
 
 

@@ -22,10 +22,10 @@ from activities import (
 from activities.deposit import decision, deposit
 from activities.reconciliation import place, reconciliation
 from activities.sending import sending
+from activities.withdrawal import withdrawal
 from engine.bank.in_flight import Caps
 from engine.clients.announcements import Announcer
-from engine.clients.lnd import client as lnd
-from engine.clients.lnd import history, route
+from engine.clients.lnd import client, history, route
 from engine.domain.ids import NodeName
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool
@@ -37,13 +37,13 @@ class NodeClients:
 
     def __init__(self, name: NodeName, settings: NodeSettings, pool: Pool) -> None:
         self.name = name
-        self.node = lnd.LndNode(name, settings)
+        self.node = client.LndNode(name, settings)
         self.history = history.LndHistory(name, settings)
         self.routes = route.LndRoutes(name, settings)
         self.sending = sending.Sending(self.node, pool)
 
     @property
-    def channels(self) -> tuple[lnd.LndNode, history.LndHistory, route.LndRoutes]:
+    def channels(self) -> tuple[client.LndNode, history.LndHistory, route.LndRoutes]:
         """To be closed, each by itself."""
         return self.node, self.history, self.routes
 
@@ -68,6 +68,7 @@ def payment_activities(
         janitor.Janitor(pool, client),
         deposit.Deposits(pool, chart),
         decision.DepositDecisions(pool, chart),
+        withdrawal.Withdrawals(pool, chart),
     )
 
 

@@ -23,8 +23,8 @@ class LimitOut(BaseModel):
     """One limit and how much of it is used."""
 
     kind: str = Field(
-        description="internal, lightning: payments that leave; deposit: what comes in on chain; api_key: what this key "
-        "may spend",
+        description="internal, lightning: payments that leave; withdrawal: what leaves on chain; deposit: what comes "
+        "in on chain; api_key: what this key may spend",
         examples=["lightning"],
     )
     window: Window = Field(description="the last 24 hours, 7 days or 30 days")
@@ -51,7 +51,8 @@ class FiatLimitOut(BaseModel):
 
 
 class LimitsOut(BaseModel):
-    """Every limit that applies to payments with this key and to deposits. Anything not named is not limited."""
+    """Every limit that applies to payments and withdrawals with this key, and to deposits. Whatever is not named is not
+    limited."""
 
     items: list[LimitOut | FiatLimitOut]
     max_fee_factor: int = Field(

@@ -88,6 +88,27 @@ DEPOSITS = Shelf(
 )
 """Deposits that are followed by a workflow of their own, or wait for operators. The pump wakes all others."""
 
+WITHDRAWALS = Shelf(
+    owed="""SELECT id, created_at AS at, ARRAY[workflow_id] AS workflow_ids
+              FROM bank.withdrawals WHERE status IN ('queued', 'batched', 'broadcast')""",
+    facts="""SELECT w.id AS withdrawal_id, w.id, w.account_id, w.wallet_id, k.key AS idempotency_key, k.body_hash,
+                    (SELECT min(wallet) FROM bank.chains) AS hot_wallet, w.address, encode(w.script, 'hex') AS script,
+                    CASE WHEN NOT w.send_all THEN w.amount_sat END AS amount_sat, w.fee_from, w.speed, w.alone,
+                    w.unlinked, w.max_fee_sat, 0 AS fee_cap_sat, w.memo, w.external_id
+               FROM bank.withdrawals w
+               JOIN bank.idempotency_keys k ON k.account_id = w.account_id AND k.resource_id = w.id
+              WHERE w.id = ANY($1) AND w.status IN ('queued', 'batched', 'broadcast')""",
+)
+"""Withdrawals for which money is held, or that are on their way. Their keys have been claimed, as of payments."""
+
+PAYOUTS = Shelf(
+    owed="""SELECT id, created_at AS at, ARRAY[workflow_id] AS workflow_ids
+              FROM bank.payouts WHERE status NOT IN ('final', 'dissolved')""",
+    facts="""SELECT id, workflow_id FROM bank.payouts
+              WHERE id = ANY($1) AND status NOT IN ('final', 'dissolved')""",
+)
+"""Payouts that take steps of their own until they lie deep."""
+
 
 async def list_owed(
     conn: Connection, shelf: Shelf, *, after: tuple[datetime, str], age: timedelta, limit: int

@@ -21,6 +21,8 @@ LOOKED_AFTER = {
     "CaseWorkflow": ("cases",),
     "ReconciliationWorkflow": ("runs",),
     "DepositWorkflow": ("deposits",),
+    "WithdrawalWorkflow": ("withdrawals",),
+    "PayoutWorkflow": ("payouts",),
 }
 """Each workflow, and the kinds of rows that wait for it. A forced end belongs to the payment's workflow."""
 
@@ -29,6 +31,7 @@ LOOKED_AFTER_ELSEWHERE = {
     "ReceiptPageWorkflow": "as ReceiveWorkflow",
     "InvoiceSweepWorkflow": "a schedule",
     "DepositPageWorkflow": "the pump wakes whatever is due by its row",
+    "BatcherWorkflow": "every worker makes sure of it, each minute; a withdrawal that joins it starts it as well",
     "ChainPumpWorkflow": "every worker makes sure of it, each minute",
     "LndPumpWorkflow": "every worker makes sure of it, each minute; the notes to cancel invoices wait for it",
     "AdoptNodeWorkflow": "every worker makes sure of it until the node is in the books",

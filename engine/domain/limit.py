@@ -3,16 +3,18 @@
     kind                counts                                          in
     internal            what payments to our users take                 msat
     lightning           what payments over Lightning take               msat
+    withdrawal          what withdrawals on chain take                  msat
     deposit             what deposits bring                             msat
     internal:USD, …     the same at the price of its moment             millionths of the currency
     api_key:<key id>    what one key spends, over all kinds             msat
 
 The rulebook "limits" says how much each level may move; a level without an entry has that of the nearest lower one. A
 kind or a window that an entry does not name has no limit there. A payment takes its amount and all that may be paid on
-top, routing cap and our fee: otherwise fees would escape every limit. What was held and not paid is given back when the
-payment ends. A deposit counts its amount when it is first seen, and what its owner was credited once it is booked. One
-that exceeds a limit is not refused: it is held for an operator. The ledger counts and refuses (`Count`). The rulebook
-also bounds the routing cap (`routing_cap.py`).
+top, routing cap and our fee: otherwise fees would escape every limit. A withdrawal takes all that is held for it,
+likewise. What was held and not paid is given back when the payment or the withdrawal ends. A deposit counts its amount
+when it is first seen, and what its owner was credited once it is booked. One that exceeds a limit is not refused: it is
+held for an operator. The ledger counts and refuses (`Count`). The rulebook also bounds the routing cap
+(`routing_cap.py`).
 """
 
 import re
@@ -36,8 +38,8 @@ from engine.domain.routing_cap import DEFAULT_MAX_FEE_FACTOR, HIGHEST_MAX_FEE_FA
 from engine.domain.rulebook_content import check_names, read_object, read_whole, wrong
 
 PaymentKind = Literal["internal", "lightning"]
-"""How money leaves."""
-Kind = Literal[PaymentKind, "deposit"]
+"""How a payment leaves."""
+Kind = Literal[PaymentKind, "withdrawal", "deposit"]
 Window = Literal["day", "week", "month"]
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -156,6 +158,8 @@ def exceeded(fields: Mapping[str, Any]) -> tuple[str, str, dict[str, str | int |
 def _sentence(kind: str, window: Window, limit: str, used: str, asked: str) -> str:
     if kind == "deposit":
         return f"At most {limit} of deposits a {window}; {used} have come in, and this deposit brings {asked}."
+    if kind == "withdrawal":
+        return f"At most {limit} of withdrawals a {window}, fees included; {used} are used, and this may take {asked}."
     who = "by this key" if kind == _KEY else f"of {kind} payments"
     return f"At most {limit} {who} a {window}, fees included; {used} are used, and this payment may take {asked}."
 

@@ -201,6 +201,7 @@ def _known(told: Any) -> WalletTransaction:  # noqa: ANN401 - JSON
 def _entry(told: Any) -> MempoolEntry:  # noqa: ANN401 - JSON
     fees = told["fees"]
     return MempoolEntry(
+        height=told["height"],
         fee_sat=Sat(satoshi(fees["base"])),
         vbytes=told["vsize"],
         ancestors=told["ancestorcount"],

@@ -12,6 +12,8 @@ from engine.domain.withdrawal.transaction import Tx
 class MempoolEntry:
     """A transaction in the mempool, with those that it stands on and those that stand on it. Both count itself."""
 
+    height: int
+    """The tip when it came into the mempool."""
     fee_sat: Sat
     vbytes: int
     ancestors: int

@@ -9,6 +9,7 @@ depends_on = None
 
 
 def upgrade() -> None:
+    execute_file("0030/ledger/lock_balances.sql")
     execute_file("0030_withdrawals.sql")
 
 

@@ -26,7 +26,8 @@ CREATE TABLE bank.payouts(
   confirmed_at timestamptz,
   final_at     timestamptz,
   CHECK ((kind = 'child') = (parent_id IS NOT NULL)),
-  CHECK ((status IN ('broadcast', 'confirmed', 'final')) = (booked_ref IS NOT NULL)),
+  CHECK (status NOT IN ('broadcast', 'confirmed', 'final') OR booked_ref IS NOT NULL),
+  CHECK (booked_ref IS NULL OR status IN ('broadcast', 'confirmed', 'final') OR (kind = 'child' AND status = 'dissolved')),
   CHECK ((status IN ('confirmed', 'final')) = (block_height IS NOT NULL) AND num_nulls(block_height, confirmed_version) IN (0, 2)),
   CHECK ((status = 'final') = (final_at IS NOT NULL)));
 COMMENT ON COLUMN bank.payouts.status IS 'planned: nothing is signed, it can still be dissolved; signed: its bytes may be known to anybody; broadcast: booked';
@@ -61,6 +62,7 @@ CREATE TABLE bank.payout_versions(
   CHECK (num_nulls(raw, txid, signed_at) IN (0, 3)),
   CHECK (raw IS NULL OR psbt IS NOT NULL),
   CHECK (broadcast_at IS NULL OR raw IS NOT NULL));
+CREATE INDEX payout_versions_change ON bank.payout_versions(change_address) WHERE change_address IS NOT NULL;
 COMMENT ON COLUMN bank.payout_versions.rate_sat_kvb IS 'sat per 1,000 virtual bytes';
 COMMENT ON COLUMN bank.payout_versions.refused IS 'why the node would not take it, in its own words made harmless';
 CREATE TABLE bank.payout_inputs(
@@ -172,6 +174,10 @@ SELECT ledger.open_account(code, kind, 'BTC', NULL, 'append') FROM (VALUES
 
 ALTER TABLE bank.rulebooks DROP CONSTRAINT rulebooks_name_check;
 ALTER TABLE bank.rulebooks ADD CONSTRAINT rulebooks_name_check CHECK (name IN ('fees', 'limits', 'deposits', 'withdrawals'));
+
+-- Who withdraws all takes what is there under its lock, so that nothing is left.
+REVOKE ALL ON FUNCTION ledger.lock_balances FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION ledger.lock_balances TO millrace_app;
 
 GRANT SELECT, INSERT ON bank.withdrawals, bank.payouts, bank.payout_versions, bank.payout_inputs, bank.coin_reservations,
   bank.withdrawal_decisions TO millrace_app;
