@@ -24,7 +24,7 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.bank.chain.cursor import find_chain
 from engine.bank.node.node import find_pubkey
-from engine.contracts import chain, invoice, janitor, node, payout, pump, queues, reconciliation, search_attributes
+from engine.contracts import batcher, chain, invoice, janitor, node, pump, queues, reconciliation, search_attributes
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.ids import NodeName
 from engine.domain.withdrawal.withdrawal import Speed
@@ -59,7 +59,7 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName], wal
             stands = False
     await _ensure_running(client, chain.chain_pump_start(wallet))
     for speed in Speed:
-        await _ensure_running(client, payout.batcher_start(payout.Batcher(wallet=wallet, speed=speed)))
+        await _ensure_running(client, batcher.batcher_start(batcher.Batcher(wallet=wallet, speed=speed)))
     async with borrowed(pool) as conn:
         stands = stands and await find_chain(conn, wallet) is not None
     await _ensure_schedule(

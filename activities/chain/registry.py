@@ -2,9 +2,10 @@
 
 from temporalio.client import Client
 
+from activities import batcher
 from activities.chain import adoption, chain, pool, wake
 from activities.chain.fee_report import FeeReporter
-from activities.payout import batcher, payout
+from activities.payout import payout
 from activities.reconciliation import hot
 from engine.clients.bitcoind.chain import Bitcoind
 from engine.clients.bitcoind.fees import fee_source

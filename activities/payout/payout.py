@@ -18,7 +18,8 @@ from activities.payout.tell import tell_batcher, tell_members
 from activities.payout.watch import Watch
 from engine.bank.withdrawal import payout as rows
 from engine.clients.bitcoind.hot import HotWallet
-from engine.contracts.payout import Batcher, DecidePayout, PayoutActivities, PayoutRef, PayoutState
+from engine.contracts.batcher import Batcher
+from engine.contracts.payout import DecidePayout, PayoutActivities, PayoutRef, PayoutState
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.chart import Chart

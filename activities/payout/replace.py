@@ -107,7 +107,7 @@ async def _choose_in_tx(
         change_weight=output,
         change_input_weight=spend,
         rate_sat_kvb=wanted.rate_sat_kvb,
-        long_term_rate=rules.coins.long_term_rate,
+        long_term_rate=0,  # a bump joins no small coins
         useful_change_sat=rules.coins.useful_change_sat,
         max_inputs=rules.coins.max_inputs,
         forced=[Candidate(each.outpoint, each.amount_sat, weights[each.outpoint]) for each in wanted.forced],

@@ -8,7 +8,8 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 
 from engine.bank.withdrawal import payout, queue
-from engine.contracts.payout import Batcher, PayoutRef, batcher_start, payout_start
+from engine.contracts.batcher import Batcher, batcher_start
+from engine.contracts.payout import PayoutRef, payout_start
 from engine.contracts.workflow_start import start_workflow
 from engine.domain.withdrawal.withdrawal import Speed
 from engine.ledger.database import Pool, borrowed

@@ -51,7 +51,7 @@ def given_back(withdrawal: Held, why: str, *, actor: str = _ACTOR) -> Posting:
         phase="void",
         actor=actor,
         workflow_id=withdrawal.workflow_id,
-        metadata={"withdrawal": withdrawal.id, "why": why},
+        metadata={"withdrawal": withdrawal.id, "why": str(why)},
         relates_to=[hold_ref(withdrawal.id)],
     )
 

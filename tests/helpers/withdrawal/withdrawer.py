@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 from temporalio.client import WorkflowHandle
 
-from engine.contracts.payout import Batcher, batcher_start
+from engine.contracts.batcher import Batcher, batcher_start
 from engine.contracts.withdrawal import WithdrawalRequest, withdrawal_start
 from engine.contracts.workflow_start import start_workflow
 from engine.domain.ids import WithdrawalId, id_for_key

@@ -101,7 +101,7 @@ def test_another_fee_is_ours_in_both_directions() -> None:
         fee_changed(IDS, sent(330), booked_sat=Sat(330), number=3)
 
 
-def test_what_does_not_add_up_is_no_posting() -> None:
+def test_amounts_that_do_not_add_up_are_no_posting() -> None:
     with pytest.raises(InvariantBroken, match="the shares are 110 sat"):
         broadcast(IDS, sent(111), [member(1_000, 110)])
     with pytest.raises(InvariantBroken, match="would leave"):
@@ -131,7 +131,9 @@ def test_every_batch_balances(parts: list[tuple[int, int, int, bool]]) -> None:
     least=st.integers(0, 10**6),
     more=st.integers(0, 10**6),
 )
-def test_whoever_withdraws_all_has_nothing_left(amount: int, below_msat: int, fee: int, least: int, more: int) -> None:
+def test_a_user_who_withdraws_all_has_nothing_left(
+    amount: int, below_msat: int, fee: int, least: int, more: int
+) -> None:
     wish = Wish(
         amount_sat=Sat(amount),
         balance_msat=Msat(amount * 1000 + below_msat),

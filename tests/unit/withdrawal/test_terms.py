@@ -34,12 +34,11 @@ def wish(amount_sat: int = 100_000, **changed: Any) -> Wish:
 
 
 def code_of(asked: Wish, output: OnChain | None = OUTPUT) -> str:
-    with pytest.raises(EngineError) as refused:
-        if output is None:
-            in_the_books(asked)
-        else:
-            on_chain(asked, output)
-    return refused.value.code
+    try:
+        in_the_books(asked) if output is None else on_chain(asked, output)
+    except EngineError as refused:
+        return refused.code
+    return "accepted"
 
 
 def test_fees_on_top_are_held_beside_the_amount() -> None:
@@ -55,7 +54,7 @@ def test_fees_out_of_the_amount_hold_the_amount() -> None:
 
 
 @pytest.mark.parametrize("fee_from", ["balance", "amount"])
-def test_of_all_there_is_the_part_below_one_satoshi_is_our_fee_too(fee_from: str) -> None:
+def test_the_part_below_one_satoshi_of_all_there_is_is_our_fee_too(fee_from: str) -> None:
     asked = wish(balance_msat=Msat(100_000_999), fee_from=fee_from)
     expected = Terms(max_fee_sat=Sat(5_200), held_msat=Msat(100_000_999), service_fee_msat=Msat(200_999))
     assert on_chain(asked, OUTPUT) == expected
@@ -83,7 +82,7 @@ def test_the_bounds_of_the_amount() -> None:
     ("amount", "max_fee", "cap"),
     [(0, None, 0), (-1, None, 0), (2**63, None, 0), (MAX_AMOUNT_MSAT, None, 0), (1, -1, 0), (1, 2**63, 0), (1, 1, -1)],
 )
-def test_what_no_wallet_can_hold_is_refused(amount: int, max_fee: int | None, cap: int) -> None:
+def test_an_amount_that_no_wallet_can_hold_is_refused(amount: int, max_fee: int | None, cap: int) -> None:
     with pytest.raises(EngineError) as refused:
         require_bounds(
             amount_sat=Sat(amount), max_fee_sat=None if max_fee is None else Sat(max_fee), fee_cap_sat=Sat(cap)
@@ -102,6 +101,6 @@ def test_a_user_of_ours_is_paid_without_a_share() -> None:
     assert code_of(wish(1, fee_msat=Msat(1_000), fee_from="amount"), None) == "amount_too_small"
 
 
-def test_what_a_payout_needs_in_coins_at_least() -> None:
+def test_a_payout_needs_coins_for_output_and_least_share() -> None:
     assert least_coins_sat(wish(), OUTPUT) == 100_031
     assert least_coins_sat(wish(fee_from="amount"), OUTPUT) == 99_800

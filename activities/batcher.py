@@ -24,7 +24,8 @@ from engine.bank.withdrawal.rules import read_withdrawal_rules
 from engine.bank.withdrawal.withdrawal import get_row_in_tx
 from engine.clients.bitcoind.hot import HotWallet
 from engine.contracts import workflow_ids
-from engine.contracts.payout import Batcher, BatcherActivities, Formed, PayoutRef
+from engine.contracts.batcher import Batcher, BatcherActivities, Formed
+from engine.contracts.payout import PayoutRef
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import PayoutId, WithdrawalId, new_id
 from engine.domain.withdrawal.fee_rate import Rate, choose_rate
