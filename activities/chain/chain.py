@@ -13,6 +13,7 @@ from dataclasses import asdict
 
 from temporalio import activity
 
+from activities.chain.fee_report import FeeReporter
 from activities.chain.look import Look, Looker
 from activities.chain.recording import Recorder
 from activities.chain.wake import Waker
@@ -50,6 +51,7 @@ class ChainPump(ChainPumpActivities):
         waker: Waker,
         announcements: str | None,
         address_pool: int,
+        fees: FeeReporter,
     ) -> None:
         self._bitcoind = bitcoind
         self._pool = pool
@@ -58,6 +60,7 @@ class ChainPump(ChainPumpActivities):
         self._waker = waker
         self._announcements = announcements
         self._address_pool = address_pool
+        self._fees = fees
 
     @activity.defn
     async def follow_chain(self, pump: ChainPumpInput) -> None:
@@ -115,6 +118,7 @@ class ChainPump(ChainPumpActivities):
             "warnings": info.warnings,
             "policy": asdict(await self._bitcoind.read_policy()),
             "address_pool": self._address_pool,
+            "fees": await self._fees.report(),
         }
         async with borrowed(self._pool) as conn:
             await cursor.report(conn, wallet, epoch, problem=look.problem, facts=facts)

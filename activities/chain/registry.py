@@ -4,6 +4,7 @@ from temporalio.client import Client
 
 from activities import batcher
 from activities.chain import adoption, chain, pool, wake
+from activities.chain.fee_report import FeeReporter
 from activities.payout import payout
 from activities.reconciliation import hot
 from engine.clients.bitcoind.chain import Bitcoind
@@ -49,6 +50,7 @@ class Onchain:
                 waker=wake.Waker(books, client, settings.deposits_together),
                 announcements=settings.bitcoind_zmq,
                 address_pool=settings.address_pool,
+                fees=FeeReporter(wallet.fees, books),
             ),
             pool.PoolKeeper(
                 bitcoind,

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Protocol
 
-from engine.clients.bitcoind.fault import translated, words
+from engine.clients.bitcoind import fault as faults
+from engine.clients.bitcoind.fault import RpcFault, translation, words
 from engine.clients.bitcoind.node import Node
 from engine.clients.bitcoind.rpc import Rpc
 from engine.domain.errors import Unavailable
@@ -52,10 +53,13 @@ class NodeFees:
     async def estimate(self, target_blocks: int) -> Estimate:
         """As `FeeSource`; `detail` says why the rate is missing or is not of now."""
         try:
-            with translated("estimatesmartfee"):
-                told = await self._rpc.call("estimatesmartfee", target_blocks, _MODE)
+            told = await self._rpc.call("estimatesmartfee", target_blocks, _MODE)
         except Unavailable as error:
             return self._remembered(target_blocks, error.detail)
+        except RpcFault as fault:
+            if fault.code != faults.INTERNAL:
+                raise translation("estimatesmartfee", fault) from None
+            return self._remembered(target_blocks, words(fault.message))  # switched off, as by -blocksonly
         rate = rate_sat_kvb(told.get("feerate"))
         if rate is None:
             return self._remembered(target_blocks, _why(told))

@@ -6,7 +6,9 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.chain.chain import ChainPump
+from activities.chain.fee_report import FeeReporter
 from activities.chain.wake import Waker
+from engine.clients.bitcoind.fees import FixedFees
 from engine.contracts import workflow_ids
 from engine.contracts.chain import ChainPumpInput
 from engine.domain.errors import Unavailable
@@ -75,6 +77,7 @@ async def test_two_pumps_by_mistake(hot: HotBank) -> None:
         waker=Waker(hot.pool, client, 100),
         announcements=hot.chain.zmq,
         address_pool=10,
+        fees=FeeReporter(FixedFees(hot.rpc, 2000), hot.pool),
     )
     overtaken = 0
 
