@@ -24,9 +24,10 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from engine.bank.chain.cursor import find_chain
 from engine.bank.node.node import find_pubkey
-from engine.contracts import chain, invoice, janitor, node, pump, queues, reconciliation, search_attributes
+from engine.contracts import batcher, chain, invoice, janitor, node, pump, queues, reconciliation, search_attributes
 from engine.contracts.workflow_start import WorkflowStart, start_workflow
 from engine.domain.ids import NodeName
+from engine.domain.withdrawal.withdrawal import Speed
 from engine.ledger.database import Pool, borrowed, translated
 
 _SWEEP_EVERY = timedelta(minutes=1)
@@ -57,6 +58,8 @@ async def ensure_standing(client: Client, pool: Pool, nodes: list[NodeName], wal
             await _ensure_running(client, node.adoption_start(name))
             stands = False
     await _ensure_running(client, chain.chain_pump_start(wallet))
+    for speed in Speed:
+        await _ensure_running(client, batcher.batcher_start(batcher.Batcher(wallet=wallet, speed=speed)))
     async with borrowed(pool) as conn:
         stands = stands and await find_chain(conn, wallet) is not None
     await _ensure_schedule(

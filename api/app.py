@@ -12,6 +12,7 @@ from typing import Any
 from fastapi import FastAPI
 
 import api.admin.limit
+import api.admin.withdrawal
 import api.public.withdraw_link
 from api.admin import (
     account_status,
@@ -23,12 +24,13 @@ from api.admin import (
     fee,
     forced_end,
     ledger,
+    payout,
     price,
     reconciliation,
+    withdrawal_decision,
+    withdrawal_rules,
 )
-from api.http import errors, openapi
-from api.http.admission import Admission
-from api.http.stranger_limit import Strangers
+from api.http import admission, errors, openapi, stranger_limit
 from api.public import lnurl, tip
 from api.service.resources import open_resources
 from api.system import health, metrics, pages
@@ -45,15 +47,23 @@ from api.user import (
     statement,
     wallet,
     withdraw_link,
+    withdrawal,
 )
 from engine.settings import ApiSettings
 from engine.telemetry import start_telemetry
 
 _PARTS = (
-    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, deposit, withdraw_link, limit),
+    *(account, wallet, statement, payment, batch, quote, decode, invoice, address, deposit, withdrawal, withdraw_link),
+    limit,
     api.admin.limit,
     *(account_status, ledger, fee, price, reconciliation, correction, forced_end, audit, health),
     *(chain, deposit_rules, deposit_decision),
+    *(
+        withdrawal_rules,
+        api.admin.withdrawal,
+        withdrawal_decision,
+        payout,
+    ),  # the rules first: no withdrawal has their path
 )
 _DESCRIPTION = """
 A durable Bitcoin payment engine. Amounts are integers with their unit in the name, times are RFC 3339 in UTC, errors
@@ -91,8 +101,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     errors.install(app)
     app.state.metrics = metrics.Metrics()
     app.add_middleware(metrics.Metering, metrics=app.state.metrics)
-    strangers = Strangers(settings.public_rate_limit_per_minute, settings.public_rate_limit_per_second)
-    app.add_middleware(Admission, strangers=strangers, refused=app.state.metrics.stranger_refused)
+    strangers = stranger_limit.Strangers(settings.public_rate_limit_per_minute, settings.public_rate_limit_per_second)
+    app.add_middleware(admission.Admission, strangers=strangers, refused=app.state.metrics.stranger_refused)
     if settings.metrics_address is None and settings.bitcoin_network == "regtest":
         app.include_router(metrics.router)
     for part in _PARTS:

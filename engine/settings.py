@@ -88,6 +88,15 @@ PublicKeys = Annotated[
 ]
 
 
+def _refuse_on_mainnet(rate: int, info: ValidationInfo) -> int:
+    if info.data.get("bitcoin_network") == "mainnet":
+        raise ValueError("must not be set on mainnet: payouts would wait for ever, or pay too much")
+    return rate
+
+
+FixedFeeRate = Annotated[int, Field(ge=100, le=10_000_000), AfterValidator(_refuse_on_mainnet)]
+
+
 def _read_networks(value: object) -> object:
     """Addresses and networks, separated by commas, each in its shortest form."""
     if not isinstance(value, str):
@@ -235,6 +244,10 @@ class WorkerSettings(CommonSettings):
     address_pool: int = Field(default=1000, ge=10, le=100_000, description="addresses that are made ahead")
     deposits_together: int = Field(
         default=100, ge=1, le=256, description="deposits of one block that share a workflow per step; 1: each alone"
+    )
+    fixed_fee_rate: FixedFeeRate | None = Field(
+        default=None,
+        description="fee rate of payouts where no market makes one, in sat per 1,000 vB; none: bitcoind's estimates",
     )
     workflow_task_slots: int = Field(default=32, ge=4, le=200, description="workflow tasks at once in one process")
 

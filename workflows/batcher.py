@@ -16,7 +16,8 @@ from workflows.policies import NODE
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues, search_attributes
-    from engine.contracts.payout import Batcher, BatcherActivities, Formed, payout_start
+    from engine.contracts.batcher import Batcher, BatcherActivities, Formed
+    from engine.contracts.payout import payout_start
 
 _AT_LEAST = timedelta(seconds=1)
 _LOOKS_AGAIN = timedelta(minutes=30)

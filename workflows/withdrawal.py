@@ -21,7 +21,7 @@ from workflows.patience import again, grown_long, in_books, until_done
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import search_attributes
-    from engine.contracts.payout import Batcher, batcher_start
+    from engine.contracts.batcher import Batcher, batcher_start
     from engine.contracts.withdrawal import (
         DecideWithdrawal,
         OpenedWithdrawal,

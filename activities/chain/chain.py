@@ -82,6 +82,8 @@ class ChainPump(ChainPumpActivities):
                 await self._recorder.record(chain, epoch, look, whole=whole)
                 whole_at = began if whole else whole_at
                 busy = await self._waker.wake(look.tip.height)
+                if look.tip != chain.tip:
+                    await self._waker.tell_spenders(wallet)
                 if look.tip != chain.tip or began - reported_at >= _REPORT_EVERY_S:
                     await self._report(wallet, epoch, look)
                     reported_at = began

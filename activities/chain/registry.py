@@ -2,10 +2,16 @@
 
 from temporalio.client import Client
 
+from activities import batcher
 from activities.chain import adoption, chain, pool, wake
+from activities.payout import payout
 from activities.reconciliation import hot
 from engine.clients.bitcoind.chain import Bitcoind
+from engine.clients.bitcoind.fees import fee_source
+from engine.clients.bitcoind.hot import HotWallet
 from engine.clients.bitcoind.rpc import Rpc
+from engine.clients.bitcoind.signer import WalletSigner
+from engine.clients.bitcoind.spending import Spending
 from engine.ledger.database import Pool
 from engine.settings import WorkerSettings
 
@@ -24,7 +30,17 @@ class Onchain:
     def implementations(self, client: Client, books: Pool) -> list[object]:
         """The objects whose activities call bitcoind."""
         settings, bitcoind = self._settings, Bitcoind(self._rpc, self._settings.hot_wallet)
+        wallet = HotWallet(
+            name=settings.hot_wallet,
+            chain=bitcoind,
+            spending=Spending(self._rpc, settings.hot_wallet, change_type=settings.address_type),
+            signer=WalletSigner(self._rpc, settings.hot_wallet),
+            fees=fee_source(self._rpc, settings.fixed_fee_rate),
+            address_type=settings.address_type,
+        )
         return [
+            batcher.Batchers(books, client, wallet),
+            payout.Payouts(books, client, wallet),
             adoption.Adoption(bitcoind, books, settings.bitcoin_network),
             chain.ChainPump(
                 bitcoind,

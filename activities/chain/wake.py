@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from temporalio.client import Client
 
+from activities.payout.tell import chain_moved
 from engine.bank.chain.due import Due, list_due
 from engine.contracts.deposit import DepositPage, deposit_start, deposits_start
 from engine.contracts.workflow_start import start_workflow
@@ -29,6 +30,10 @@ class Waker:
         self._client = client
         self._together = together
         self._told: dict[tuple[DepositId, str], float] = {}
+
+    async def tell_spenders(self, wallet: str) -> None:
+        """A block has come or gone: payouts that wait for one look, and batchers that wait for coins."""
+        await chain_moved(self._pool, self._client, wallet)
 
     async def wake(self, tip_height: int) -> bool:
         """Wake the workflows of what is due. Returns when Temporal has accepted them. A repeat is harmless.

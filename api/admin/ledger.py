@@ -131,6 +131,8 @@ class StoryOut(BaseModel):
     invoice_ids: list[str]
     correction_ids: list[str] = Field(description="Corrections and capital: who proposed, who approved, and why.")
     deposit_ids: list[str]
+    withdrawal_ids: list[str]
+    payout_ids: list[str]
     steps: list[StepOut]
 
 
@@ -180,6 +182,8 @@ async def tell_transfer(caller: Helper, resources: Res, ref: Ref) -> StoryOut:
         invoice_ids=list(found.invoice_ids),
         correction_ids=list(found.correction_ids),
         deposit_ids=list(found.deposit_ids),
+        withdrawal_ids=list(found.withdrawal_ids),
+        payout_ids=list(found.payout_ids),
         steps=steps,
     )
 

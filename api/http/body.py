@@ -21,7 +21,7 @@ from api.http.codes import BadRequest, TooLarge
 from api.http.errors import REF, invalid_fields
 from engine.domain.destination import MAX_LENGTH
 from engine.domain.errors import Invalid
-from engine.domain.money import MAX_AMOUNT_MSAT
+from engine.domain.money import MAX_AMOUNT_MSAT, msat_to_sat_floor
 
 _MAX_DEPTH = 32
 _MEMO_BYTES = 639
@@ -59,6 +59,8 @@ Id = Annotated[Text, Field(min_length=1, max_length=100)]
 Expiry = Annotated[AwareDatetime, BeforeValidator(_is_text), AfterValidator(_is_near), Field(strict=False)]
 DestinationText = Annotated[Text, Field(min_length=1, max_length=MAX_LENGTH)]
 AmountMsat = Annotated[int, Field(ge=1, le=MAX_AMOUNT_MSAT, description="In millisatoshi.")]
+AmountSat = Annotated[int, Field(ge=1, le=msat_to_sat_floor(MAX_AMOUNT_MSAT), description="In satoshi.")]
+FeeSat = Annotated[int, Field(ge=0, le=msat_to_sat_floor(MAX_AMOUNT_MSAT), description="In satoshi.")]
 
 
 class Content(BaseModel):

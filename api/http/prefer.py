@@ -7,14 +7,14 @@ _DEFAULT_S, MAX_WAIT_S = 10, 60
 MEANING = f"`wait=N`: wait up to N seconds (0 to {MAX_WAIT_S}, default {_DEFAULT_S}) for a final status."
 
 
-def wait_s(headers: list[str]) -> int:
+def wait_s(headers: list[str], *, default_s: int = _DEFAULT_S) -> int:
     """The first `wait` of all Prefer headers, at most a minute; the default where there is none that can be read."""
     for preference in ",".join(headers).split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             digits = value.strip().strip('"')
-            return _read(digits) if digits.isascii() and digits.isdecimal() else _DEFAULT_S
-    return _DEFAULT_S
+            return _read(digits) if digits.isascii() and digits.isdecimal() else default_s
+    return default_s
 
 
 def _read(digits: str) -> int:

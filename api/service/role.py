@@ -2,9 +2,9 @@
 
     read, receive, send   an app or a user: see the account, make invoices, pay
     support               helps users: finds accounts, locks and unlocks them
-    treasury              moves the bank's own money, and sets prices
-    finance               answers for the books: reads and corrects them, ends payments, decides about deposits, sets
-                          fees, limits and depths
+    treasury              moves the bank's own money, decides how payouts go on, and sets prices
+    finance               answers for the books: reads and corrects them, ends payments, decides about deposits and
+                          withdrawals, sets fees, limits and the rules of both
     admin                 everything that any role may; opens and closes accounts, and makes and revokes all their keys
 
 An operation for operators names a line of `MAY` where it is declared: `Depends(needs_role(*MAY["read the books"]))`.
@@ -36,6 +36,10 @@ Power: TypeAlias = Literal[
     "rescan the chain",
     "set deposit rules",
     "decide about deposits",
+    "see withdrawals",
+    "set withdrawal rules",
+    "decide about withdrawals",
+    "decide about payouts",
 ]
 
 MAY: Mapping[Power, tuple[Role, ...]] = {
@@ -57,5 +61,9 @@ MAY: Mapping[Power, tuple[Role, ...]] = {
     "rescan the chain": ("treasury", "finance"),
     "set deposit rules": ("finance",),
     "decide about deposits": ("finance",),
+    "see withdrawals": ("support", "treasury", "finance"),
+    "set withdrawal rules": ("finance",),
+    "decide about withdrawals": ("finance",),
+    "decide about payouts": ("treasury", "finance"),
 }
 """The roles of which one is enough; `admin` is enough for every line."""

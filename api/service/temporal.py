@@ -71,11 +71,12 @@ class Started(Generic[R]):
     """Whether the id belongs to another run, which the policies of the start do not let us join."""
 
 
-async def start(client: Client, asked: WorkflowStart[R]) -> Started[R]:
-    """Start the workflow, or find it. Raises Unavailable, and InvariantBroken when Temporal refuses what we ask."""
+async def start(client: Client, asked: WorkflowStart[R], *, signal: str | None = None) -> Started[R]:
+    """Start the workflow, or find it; either way it gets the signal. Raises Unavailable, and InvariantBroken when
+    Temporal refuses what we ask."""
     try:
         async with asyncio.timeout(START_LIMIT_S):
-            handle = await start_workflow(client, asked, call_limit=CALL_LIMIT)
+            handle = await start_workflow(client, asked, call_limit=CALL_LIMIT, signal=signal)
     except WorkflowAlreadyStartedError as known:
         found = client.get_workflow_handle(asked.id, result_type=asked.result)
         return Started(handle=found, run_id=known.run_id or "", is_new=False, is_taken=True)
@@ -140,13 +141,29 @@ async def tell(
     the update was lost: the same update again finds what became of the first.
     """
     workflow_id = workflow if isinstance(workflow, str) else workflow.id
+    with _updated(workflow_id):
+        async with asyncio.timeout(limit_s):
+            if isinstance(workflow, str):
+                await client.get_workflow_handle(workflow_id).execute_update(update, word)
+            else:
+                await tell_or_start_workflow(client, workflow, update, word)
+
+
+async def ask_for(
+    client: Client, workflow_id: str, update: UpdateMethodMultiParam[[Any], Any], *, limit_s: float
+) -> None:
+    """As `tell`, for an update that needs no word."""
+    with _updated(workflow_id):
+        async with asyncio.timeout(limit_s):
+            await client.get_workflow_handle(workflow_id).execute_update(update)
+
+
+@contextmanager
+def _updated(workflow_id: str) -> Iterator[None]:
+    """What becomes of an update: the workflow's ApplicationError, NotFound, Unavailable."""
     try:
         with _asked(workflow_id):
-            async with asyncio.timeout(limit_s):
-                if isinstance(workflow, str):
-                    await client.get_workflow_handle(workflow_id).execute_update(update, word)
-                else:
-                    await tell_or_start_workflow(client, workflow, update, word)
+            yield
     except WorkflowUpdateFailedError as failed:
         if not isinstance(failed.cause, ApplicationError):
             raise

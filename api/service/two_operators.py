@@ -114,7 +114,7 @@ async def tell(
         with suppress(NotFound):
             await temporal.tell(resources.temporal, workflow, update, decision, limit_s=limit_s)
     except ApplicationError as refusal:
-        code = _code(refusal)
+        code = code_of(refusal)
         if code == "own_proposal":
             raise _own_proposal() from refusal
         if code in refusals:
@@ -147,7 +147,7 @@ def _own_proposal() -> Forbidden:
     )
 
 
-def _code(refusal: ApplicationError) -> str:
+def code_of(refusal: ApplicationError) -> str:
     """The code that an activity gave, or the type that the workflow gave: `OwnProposal` is `own_proposal`."""
     if refusal.details:
         return str(refusal.details[0].get("code", ""))

@@ -8,6 +8,8 @@ from prometheus_client.registry import Collector
 from engine.views.metrics import Figures
 
 _DEPOSITS = ("pending", "credited", "reversed", "below_minimum", "held", "unattributed")
+_WITHDRAWALS, _SPEEDS = ("queued", "batched", "broadcast"), ("fast", "standard", "slow")
+_PAYOUTS = ("planned", "signed", "broadcast", "confirmed")
 _STATUSES = ("clean", "explained", "differs", "incomplete")
 
 
@@ -27,6 +29,8 @@ class BookGauges(Collector):
             yield from _of_books(self._figures)
             yield from _of_chains(self._figures)
             yield from _of_deposits(self._figures)
+            yield from _of_withdrawals(self._figures)
+            yield from _of_payouts(self._figures)
             yield from _of_reconciliation(self._figures)
 
 
@@ -68,6 +72,33 @@ def _of_deposits(figures: Figures) -> Iterator[Metric]:
     owed = figures.receivables
     yield GaugeMetricFamily("millrace_receivables", "Receivables that are open.", value=owed.count)
     yield GaugeMetricFamily("millrace_receivables_msat", "What users owe by them.", value=owed.amount_msat)
+
+
+def _of_withdrawals(figures: Figures) -> Iterator[Metric]:
+    """A status or a speed that no withdrawal has is 0, so that an alert ends."""
+    found = figures.withdrawals
+    counts = {status: sum(each.count for each in found if each.status == status) for status in _WITHDRAWALS}
+    held = {status: sum(each.held_msat for each in found if each.status == status) for status in _WITHDRAWALS}
+    queued = [each for each in found if each.status == "queued"]
+    oldest_s = {speed: max((e.oldest_s for e in queued if e.speed == speed), default=0) for speed in _SPEEDS}
+    waiting = {"approval": sum(e.unapproved for e in queued), "resume": sum(e.on_hold for e in queued)}
+    yield _gauge("withdrawals", "That have not ended.", "status", counts)
+    yield _gauge("withdrawals_msat", "Amounts and fees of these withdrawals.", "status", held)
+    yield _gauge("withdrawal_oldest_queued_seconds", "Age of the oldest; 0: none.", "speed", oldest_s)
+    yield _gauge("withdrawals_waiting", "That wait for an operator.", "for", waiting)
+
+
+def _of_payouts(figures: Figures) -> Iterator[Metric]:
+    """As withdrawals."""
+    found = {each.status: each for each in figures.payouts}
+    counts = {status: found[status].count if status in found else 0 for status in _PAYOUTS}
+    oldest_s = {status: found[status].oldest_s if status in found else 0 for status in _PAYOUTS}
+    waiting = {"problem": sum(e.problems for e in figures.payouts), "resume": sum(e.on_hold for e in figures.payouts)}
+    yield _gauge("payouts", "That are followed.", "status", counts)
+    yield _gauge("payout_oldest_seconds", "Age of the oldest; 0: none.", "status", oldest_s)
+    yield _gauge("payouts_waiting", "That wait for an operator.", "for", waiting)
+    reserved = figures.reserved_coins
+    yield GaugeMetricFamily("millrace_reserved_coins", "Coins promised to payouts.", value=reserved)
 
 
 def _of_reconciliation(figures: Figures) -> Iterator[Metric]:

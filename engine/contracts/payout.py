@@ -1,4 +1,4 @@
-"""Messages of the batchers and of payouts. Durable: add fields with defaults, never rename or remove."""
+"""Messages of a payout. Durable: add fields with defaults, never rename or remove."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -6,22 +6,12 @@ from dataclasses import dataclass, field
 from temporalio import activity
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 
-from engine.contracts import queues, search_attributes, workflow_ids
+from engine.contracts import queues, search_attributes
 from engine.contracts.withdrawal import WithdrawalApproval
 from engine.contracts.workflow_start import WorkflowStart
 from engine.domain.ids import PayoutId, Txid
 from engine.domain.money import Sat
-from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batcher:
-    """Which batcher: input of its workflow, and of a look at its queue."""
-
-    wallet: str
-    speed: Speed
-    flush: bool = False
-    """Whether an operator wants what waits to go now."""
+from engine.domain.withdrawal.withdrawal import PayoutStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +20,6 @@ class PayoutRef:
 
     payout_id: PayoutId
     workflow_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Formed:
-    """What a batcher's look at its queue has made."""
-
-    payouts: list[PayoutRef] = field(default_factory=list[PayoutRef])
-    waiting: int = 0
-    """How many are left in the queue, those that wait for an approval not counted."""
-    again_in_s: float | None = None
-    """When the window of the first one ends, or it is worth while to look again. None: nothing waits."""
-    problem: str | None = None
-    """Why the first one does not go: for people."""
-    needs_operator: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,15 +49,6 @@ class DecidePayout:
     approval: WithdrawalApproval
 
 
-class BatcherActivities(ABC):
-    """On the queue `onchain`. Safe to repeat: a member is sealed into one payout, under its row's lock."""
-
-    @activity.defn
-    @abstractmethod
-    async def form_payouts(self, batcher: Batcher) -> Formed:
-        """Choose members and coins for as many payouts as are due, reserve the coins, and store the plans."""
-
-
 class PayoutActivities(ABC):
     """On the queue `onchain`. Each call takes the next step that the rows ask for, and stores it before it returns."""
 
@@ -95,20 +62,6 @@ class PayoutActivities(ABC):
     async def decide_payout(self, decide: DecidePayout) -> PayoutState:
         """Hold, resume, bump or pull it with a child, as was proposed. Raises Refused: `decision_made`,
         `own_proposal`, `payout_not_waiting`."""
-
-
-def batcher_start(batcher: Batcher) -> WorkflowStart[None]:
-    """The one workflow of a wallet and a speed."""
-    return WorkflowStart(
-        workflow="BatcherWorkflow",
-        argument=batcher,
-        id=workflow_ids.batcher(batcher.wallet, batcher.speed),
-        summary=f"{batcher.speed} withdrawals from {batcher.wallet}",
-        attributes=search_attributes.build(kind="batcher", status="waiting", needs_operator=False),
-        conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-        reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-        task_timeout=queues.TASK_TIMEOUT,
-    )
 
 
 def payout_start(payout: PayoutRef) -> WorkflowStart[PayoutState]:

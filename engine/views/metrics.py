@@ -1,5 +1,5 @@
-"""Figures of the books for whoever watches: what is in flight, what is held, what comes in, how the last
-reconciliation ended.
+"""Figures of the books for whoever watches: what is in flight, what is held, what comes in and goes out, how
+the last reconciliation ended.
 
 Cheap enough to be asked every few seconds, whatever the history: each is read from an index of what is open, or from a
 handful of rows. All are of one snapshot. Amounts are in msat, ages in whole seconds by the clock of the database.
@@ -49,6 +49,30 @@ class DepositFigures:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WithdrawalFigures:
+    """Withdrawals of one status that have not ended, at one speed. What waits for an operator counts apart, too."""
+
+    status: str
+    speed: str
+    count: int
+    held_msat: int
+    oldest_s: int
+    unapproved: int
+    on_hold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayoutFigures:
+    """Payouts of one status that are still followed."""
+
+    status: str
+    count: int
+    oldest_s: int
+    problems: int
+    on_hold: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receivables:
     """What users owe of deposits that were taken back after they had spent them."""
 
@@ -66,6 +90,10 @@ class Figures:
     incoming_msat: int
     """The sum of all deposits that are shown as incoming."""
     receivables: Receivables
+    withdrawals: list[WithdrawalFigures]
+    payouts: list[PayoutFigures]
+    reserved_coins: int
+    """Coins that are promised to payouts."""
     ready_addresses: int
     """Addresses in the pool, which can be given."""
     held_msat: int
@@ -113,6 +141,22 @@ _RECEIVABLES = """
 SELECT count(*) AS count, coalesce(sum(amount_msat), 0)::bigint AS amount_msat
   FROM bank.receivables WHERE status = 'open'"""
 
+_WITHDRAWALS = """
+SELECT status, speed, count(*) AS count, sum(held_msat)::bigint AS held_msat,
+       greatest(0, extract(epoch FROM clock_timestamp() - min(created_at)))::bigint AS oldest_s,
+       count(*) FILTER (WHERE approval = 'needed') AS unapproved, count(*) FILTER (WHERE on_hold) AS on_hold
+  FROM bank.withdrawals WHERE status IN ('queued', 'batched', 'broadcast')
+ GROUP BY status, speed ORDER BY status, speed"""
+
+_PAYOUTS = """
+SELECT status, count(*) AS count,
+       greatest(0, extract(epoch FROM clock_timestamp() - min(created_at)))::bigint AS oldest_s,
+       count(*) FILTER (WHERE problem IS NOT NULL) AS problems, count(*) FILTER (WHERE on_hold) AS on_hold
+  FROM bank.payouts WHERE status NOT IN ('final', 'dissolved')
+ GROUP BY status ORDER BY status"""
+
+_RESERVED_COINS = "SELECT count(*) FROM bank.coin_reservations"
+
 _READY_ADDRESSES = "SELECT count(*) FROM bank.addresses WHERE wallet_id IS NULL"
 
 _RULEBOOKS = "SELECT name, max(version) AS version FROM bank.rulebooks GROUP BY name ORDER BY name"
@@ -128,6 +172,9 @@ async def read_figures(conn: Connection) -> Figures:
                 deposits=[DepositFigures(**row) for row in await conn.fetch(_DEPOSITS)],
                 incoming_msat=await conn.fetchval(_INCOMING),
                 receivables=next(Receivables(**row) for row in await conn.fetch(_RECEIVABLES)),
+                withdrawals=[WithdrawalFigures(**row) for row in await conn.fetch(_WITHDRAWALS)],
+                payouts=[PayoutFigures(**row) for row in await conn.fetch(_PAYOUTS)],
+                reserved_coins=await conn.fetchval(_RESERVED_COINS),
                 ready_addresses=await conn.fetchval(_READY_ADDRESSES),
                 held_msat=await conn.fetchval(_HELD),
                 rulebooks={row["name"]: row["version"] for row in await conn.fetch(_RULEBOOKS)},

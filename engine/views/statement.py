@@ -61,8 +61,9 @@ SELECT coalesce($2, least(b.opened_at, $3)) AS begins_at, coalesce($3, greatest(
   LEFT JOIN ledger.entries o ON o.account_id = b.id AND o.layer = 0 AND o.version = v.opening
   LEFT JOIN ledger.entries c ON c.account_id = b.id AND c.layer = 0 AND c.version = greatest(v.closing, v.opening)"""
 
-# The reference tells what a movement was: see the tables of payment.py, receipt.py and deposit.py. Each part reads one
-# row by key, and the limits keep the planner from reading whole tables for it.
+# The reference tells what a movement was: see the tables of payment.py, receipt.py, deposit.py and payout.py. Each part
+# reads one row by key, and the limits keep the planner from reading whole tables for it. A payout is one movement of a
+# wallet for all of its withdrawals there, and reads these.
 _MOVEMENTS = """
 SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS transfer,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN 'payment'
@@ -72,14 +73,17 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
             ELSE 'adjustment' END AS kind,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.fee_msat
             WHEN p.id IS NULL AND i.id IS NOT NULL THEN i.service_fee_msat
-            WHEN d.id IS NOT NULL THEN coalesce((t.metadata ->> 'fee_msat')::bigint, 0) ELSE 0 END AS fee_msat,
+            WHEN d.id IS NOT NULL THEN coalesce((t.metadata ->> 'fee_msat')::bigint, 0)
+            WHEN e.amount_msat < 0 THEN coalesce(w.fee_msat, 0) ELSE 0 END AS fee_msat,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.destination
             WHEN p.id IS NOT NULL THEN coalesce('@' || a.username, 'wallet:' || p.wallet_id)
-            WHEN i.id IS NOT NULL THEN 'lightning' WHEN d.id IS NOT NULL THEN d.address END AS counterparty,
+            WHEN i.id IS NOT NULL THEN 'lightning' WHEN d.id IS NOT NULL THEN d.address
+            WHEN e.amount_msat < 0 THEN w.payee ELSE w.payer END AS counterparty,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.memo
+            WHEN w.reference IS NOT NULL THEN CASE WHEN e.amount_msat < 0 THEN w.memo END
             ELSE coalesce(i.memo, p.memo, t.description) END AS memo,
        CASE WHEN p.id IS NOT NULL AND e.amount_msat < 0 THEN p.id
-            ELSE coalesce(i.id, p.id, d.id, t.metadata ->> 'correction') END AS reference
+            ELSE coalesce(i.id, p.id, d.id, w.reference, t.metadata ->> 'correction') END AS reference
   FROM (SELECT e.version, e.posted_at, e.transfer_id, x.normal * e.amount AS amount_msat,
                x.normal * e.balance_after AS balance_msat
           FROM ledger.entries e JOIN ledger.accounts x ON x.id = e.account_id
@@ -95,6 +99,19 @@ SELECT e.version, e.posted_at, e.amount_msat, e.balance_msat, t.external_ref AS 
   LEFT JOIN LATERAL (SELECT id, memo, service_fee_msat FROM bank.invoices
                       WHERE payment_hash = h.hash AND e.amount_msat > 0 LIMIT 1) i ON true
   LEFT JOIN LATERAL (SELECT id, address FROM bank.deposits WHERE id = t.metadata ->> 'deposit' LIMIT 1) d ON true
+  LEFT JOIN LATERAL (
+       SELECT CASE count(*) WHEN 1 THEN min(o.id) ELSE min(o.payout_id) END AS reference,
+              CASE count(*) WHEN 1 THEN min(o.address) ELSE count(*) || ' addresses' END AS payee,
+              CASE count(*) WHEN 1 THEN min(o.memo) END AS memo,
+              min(coalesce('@' || a.username, 'wallet:' || o.wallet_id)) AS payer,
+              sum(coalesce(o.miner_fee_sat, 0) * 1000 + o.service_fee_msat)::bigint AS fee_msat
+         FROM (SELECT * FROM bank.withdrawals
+                WHERE t.external_ref LIKE 'wd:%' AND id = split_part(t.external_ref, ':', 2)
+               UNION ALL
+               SELECT m.* FROM bank.withdrawals m JOIN bank.wallets v ON v.id = m.wallet_id
+                WHERE v.ledger_account_id = $1 AND t.external_ref LIKE 'batch:%'
+                  AND m.payout_id = split_part(t.external_ref, ':', 2)) o
+         JOIN bank.accounts a ON a.id = o.account_id HAVING count(*) > 0) w ON true
  ORDER BY e.version"""
 
 

@@ -1,4 +1,4 @@
-"""What moved in a wallet: one row per business event, from the five parts of the view `bank.transactions`.
+"""What moved in a wallet: one row per business event, from the seven parts of the view `bank.transactions`.
 
 A page reads each part in the order of its index and merges them, so it reads no further than it is long. A search looks
 at no more than `_LOOK` rows per page: with conditions that few rows meet, a page may be short and still have a
@@ -19,7 +19,7 @@ _LOOK = 5_000
 """The most rows that one page looks at, whatever the conditions."""
 _PARTS = (
     *("transactions_paid", "transactions_paid_by_users", "transactions_received", "transactions_entered"),
-    "transactions_deposited",
+    *("transactions_deposited", "transactions_withdrawn", "transactions_withdrawn_by_users"),
 )
 _COLUMNS = """id, kind, direction, status, amount_msat, fee_msat, memo, counterparty, created_at, settled_at,
     reference, key"""

@@ -3,7 +3,8 @@
 A hold and its settlement are two transfers with one history, and so are a settlement and its reversal. Whichever of
 them is asked for, the same links are followed, up to 100 transfers. Other holds that the same transfer resolved are not
 part of it. The two transfers of a correction have one history, too, and so have all transfers of a deposit, however
-often it was taken back and credited again.
+often it was taken back and credited again. The transfers of a payout have one history: the one that settled its
+withdrawals, and those of its changed fees.
 """
 
 import re
@@ -16,6 +17,7 @@ from engine.ledger.database import Connection, translated
 from engine.views.balance import EntryRow
 
 MAX_STEPS = 100
+_PAYOUT_REF = re.compile(r"batch:(?P<payout>[0-9a-z_]{1,100}):")
 _DEPOSIT_REF = re.compile(r"chain:(?P<txid>[0-9a-f]{64}):(?P<vout>\d{1,9}):")
 
 
@@ -48,6 +50,8 @@ class Story:
     invoice_ids: Sequence[str]
     correction_ids: Sequence[str]
     deposit_ids: Sequence[str]
+    withdrawal_ids: Sequence[str]
+    payout_ids: Sequence[str]
 
 
 _STEPS = """
@@ -100,6 +104,21 @@ _DEPOSITS = """
 SELECT DISTINCT d.id FROM ledger.transfers t JOIN bank.deposits d ON d.id = t.metadata ->> 'deposit'
  WHERE t.id = ANY($1) ORDER BY d.id"""
 
+_PAYOUTS = """
+SELECT DISTINCT p.id FROM ledger.transfers t JOIN bank.payouts p ON p.id = split_part(t.external_ref, ':', 2)
+ WHERE t.id = ANY($1) AND t.external_ref LIKE 'batch:%' ORDER BY p.id"""
+
+_WITHDRAWALS = """
+SELECT DISTINCT w.id FROM ledger.transfers t JOIN bank.withdrawals w ON w.id = split_part(t.external_ref, ':', 2)
+ WHERE t.id = ANY($1) AND t.external_ref LIKE 'wd:%' ORDER BY w.id"""
+
+# Nothing links a changed fee to the settlement. The row counts them, so every reference can be named.
+_OF_PAYOUT = """
+SELECT format('batch:%s:%s', p.id, w.word) AS ref
+  FROM bank.payouts p CROSS JOIN LATERAL (
+       SELECT 'broadcast' AS word UNION ALL SELECT 'fee:' || n FROM generate_series(1, least(p.bookings, $2)) n) w
+ WHERE p.id = $1"""
+
 # Nothing links the second hold of a deposit to the first. The row counts them, so every reference can be named.
 _OF_DEPOSIT = """
 WITH one AS (
@@ -120,13 +139,16 @@ async def find_story(conn: Connection, ref: str) -> Story | None:
     """The history of the transfer with this reference, in one snapshot; None when there is none."""
     with translated():
         async with conn.transaction(isolation="repeatable_read", readonly=True):
-            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, [*_together(ref), *await _of_deposit(conn, ref)])
+            refs = [*_together(ref), *await _of_deposit(conn, ref), *await _of_payout(conn, ref)]
+            rows = await conn.fetch(_STEPS, ref, MAX_STEPS, refs)
             ids = [row["id"] for row in rows]
             entries = await conn.fetch(_ENTRIES, ids)
             payments = await conn.fetch(_PAYMENTS, ids)
             invoices = await conn.fetch(_INVOICES, ids)
             corrections = await conn.fetch(_CORRECTIONS, ids)
             deposits = await conn.fetch(_DEPOSITS, ids)
+            withdrawals = await conn.fetch(_WITHDRAWALS, ids)
+            payouts = await conn.fetch(_PAYOUTS, ids)
     if all(row["ref"] != ref for row in rows):
         return None
     legs: dict[int, list[EntryRow]] = {}
@@ -144,6 +166,8 @@ async def find_story(conn: Connection, ref: str) -> Story | None:
         invoice_ids=[row["id"] for row in invoices],
         correction_ids=[row["id"] for row in corrections],
         deposit_ids=[row["id"] for row in deposits],
+        withdrawal_ids=[row["id"] for row in withdrawals],
+        payout_ids=[row["id"] for row in payouts],
     )
 
 
@@ -161,3 +185,11 @@ async def _of_deposit(conn: Connection, ref: str) -> list[str]:
     if found is None:
         return []
     return [row["ref"] for row in await conn.fetch(_OF_DEPOSIT, found["txid"], int(found["vout"]), MAX_STEPS)]
+
+
+async def _of_payout(conn: Connection, ref: str) -> list[str]:
+    """The references that the transfers of a payout may have, whichever of them is asked for."""
+    found = _PAYOUT_REF.match(ref)
+    if found is None:
+        return []
+    return [row["ref"] for row in await conn.fetch(_OF_PAYOUT, found["payout"], MAX_STEPS)]

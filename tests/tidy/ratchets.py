@@ -9,7 +9,7 @@ IMPORTS = {
     "activities/payment.py": 24,
     "activities/pump.py": 18,
     "activities/sending/sending.py": 18,
-    "api/app.py": 17,
+    "api/app.py": 16,
     "api/service/resources.py": 17,
     "engine/clients/lnd/client.py": 22,
     "infra/bench/flow.py": 21,

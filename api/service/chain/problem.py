@@ -46,6 +46,14 @@ _KNOWN: Mapping[str, tuple[str, str]] = {
         "bitcoind has not loaded the wallet, and loading it fails.",
         "Read bitcoind's log. Load the wallet by hand with loadwallet, with load_on_startup.",
     ),
+    "wallet_locked": (
+        "The wallet is encrypted and locked: it can neither sign nor make further addresses.",
+        "Unlock it with walletpassphrase, and again after each restart of bitcoind.",
+    ),
+    "coin_unknown": (
+        "The wallet does not know a coin that the bank wants to spend.",
+        "Wait if the wallet is being rescanned. Otherwise restore the right wallet. Nothing has been signed.",
+    ),
     "wallet_replaced": (
         "The wallet does not know addresses that it has made: it has other keys.",
         "Stop the workers and restore the right wallet. Deposits to these addresses are not seen until then.",

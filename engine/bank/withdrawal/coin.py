@@ -151,3 +151,15 @@ async def list_reserved(conn: Reader, payout: PayoutId) -> list[Outpoint]:
 
 def _linked(accounts: Collection[AccountId] | None) -> list[str] | None:
     return None if accounts is None else sorted({*accounts, UNKNOWN})
+
+
+async def read_addresses(conn: Reader, outpoints: Sequence[Outpoint]) -> dict[Outpoint, str]:
+    """The address that each of these coins was paid to. One that the books do not know, or without one, is absent."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT c.txid, c.vout, c.address FROM unnest($1::text[], $2::int[]) n(txid, vout)
+                 JOIN bank.coins c USING (txid, vout) WHERE c.address IS NOT NULL""",
+            [each.txid for each in outpoints],
+            [each.vout for each in outpoints],
+        )
+    return {Outpoint(txid=Txid(row["txid"]), vout=row["vout"]): row["address"] for row in rows}

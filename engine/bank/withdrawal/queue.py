@@ -71,6 +71,17 @@ async def look(conn: Reader, speed: Speed) -> QueueLook:
     return QueueLook(count=row["count"], waited_s=row["waited_s"]) if row else QueueLook(count=0, waited_s=0)
 
 
+async def find_first_note(conn: Reader, speed: Speed) -> str | None:
+    """Why the oldest one that may go was left out at the last look. None: it was not, or nobody waits."""
+    with translated():
+        note: str | None = await conn.fetchval(
+            f"""SELECT w.waits_for FROM bank.withdrawals w WHERE w.speed = $1 AND {_MAY_GO} AND {_OF_ACTIVE}
+                 ORDER BY w.created_at, w.id LIMIT 1""",  # noqa: S608 - constant
+            speed,
+        )
+    return note
+
+
 async def list_queued_in_tx(conn: Connection, speed: Speed, *, limit: int) -> list[Queued]:
     """Those that may go now, the oldest first, locked until the transaction ends.
 

@@ -22,7 +22,13 @@ WALLET = -4
 NOT_FOUND = -5
 INVALID_PARAMETER = -8
 SHUTTING_DOWN = -9
+KEYPOOL_RAN_OUT = -12
+UNLOCK_NEEDED = -13
 WALLET_NOT_FOUND = -18
+UNDECODABLE = -22
+NOT_ACCEPTED = -25
+REJECTED = -26
+ALREADY_IN_CHAIN = -27
 WARMING_UP = -28
 ALREADY_LOADED = -35
 
@@ -38,6 +44,8 @@ class Reason(StrEnum):
     WARMING_UP = "warming_up"
     WALLET_MISSING = "wallet_missing"
     WALLET_NOT_LOADED = "wallet_not_loaded"
+    WALLET_LOCKED = "wallet_locked"
+    COIN_UNKNOWN = "coin_unknown"
     OTHER_NETWORK = "other_network"
     PRUNED = "pruned"
     BEHIND = "behind"
@@ -84,6 +92,8 @@ def translation(method: str, fault: RpcFault) -> Unavailable | InvariantBroken:
         return unavailable(Reason.BUSY, f"The wallet of bitcoind is busy: {said}")
     if fault.code == WALLET_NOT_FOUND:
         return unavailable(Reason.WALLET_NOT_LOADED, f"bitcoind has not loaded the wallet: {said}")
+    if fault.code in (UNLOCK_NEEDED, KEYPOOL_RAN_OUT):
+        return unavailable(Reason.WALLET_LOCKED, f"The wallet of bitcoind is locked; unlock it there: {said}")
     return InvariantBroken(
         f"bitcoind has answered {method} in an unforeseen way: {said} ({fault.code})",
         code=UNFORESEEN,

@@ -26,7 +26,8 @@ CREATE TABLE bank.payouts(
   confirmed_at timestamptz,
   final_at     timestamptz,
   CHECK ((kind = 'child') = (parent_id IS NOT NULL)),
-  CHECK ((status IN ('broadcast', 'confirmed', 'final')) = (booked_ref IS NOT NULL)),
+  CHECK (status NOT IN ('broadcast', 'confirmed', 'final') OR booked_ref IS NOT NULL),
+  CHECK (booked_ref IS NULL OR status IN ('broadcast', 'confirmed', 'final') OR (kind = 'child' AND status = 'dissolved')),
   CHECK ((status IN ('confirmed', 'final')) = (block_height IS NOT NULL) AND num_nulls(block_height, confirmed_version) IN (0, 2)),
   CHECK ((status = 'final') = (final_at IS NOT NULL)));
 COMMENT ON COLUMN bank.payouts.status IS 'planned: nothing is signed, it can still be dissolved; signed: its bytes may be known to anybody; broadcast: booked';

@@ -180,7 +180,7 @@ class Depositors:
         async with self.pool.acquire() as conn:
             assert await find_broken_rules(conn) == []
         cut = await self.bitcoind.read_coins()
-        confirmed = sum(coin.amount_sat for coin in cut.coins if coin.confirmations > 0)
+        confirmed = sum(coin.amount_sat for coin in cut.coins if coin.confirmations > 0 or coin.safe)  # own change
         waiting: Any = await self.pool.fetchval(
             """SELECT coalesce(sum(amount_sat), 0) FROM bank.deposits
                 WHERE sight = 'mined' AND conf_ref IS NULL AND NOT coinbase"""

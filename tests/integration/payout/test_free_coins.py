@@ -14,7 +14,7 @@ from engine.domain.ids import AccountId
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.address.pool import address_of
-from tests.helpers.withdrawal.withdrawer import Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 

@@ -24,7 +24,7 @@ from engine.domain.money import Sat
 from engine.domain.withdrawal.withdrawal import Speed, VersionKind
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
-from tests.helpers.withdrawal.withdrawer import Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 

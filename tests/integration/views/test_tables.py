@@ -5,7 +5,14 @@ import pytest
 from sqlalchemy import ARRAY, Table
 from sqlalchemy.dialects import postgresql
 
-from engine.views import audit, correction, deposit_decision, forced_end, reconciliation, transaction
+from engine.views import (
+    audit,
+    correction,
+    deposit_decision,
+    forced_end,
+    reconciliation,
+    transaction,
+)
 from engine.views.page import Listing
 from engine.views.table.address import DepositAddress
 from engine.views.table.bank import (
@@ -52,6 +59,15 @@ from engine.views.table.operator import (
     Reconciliation,
     Rulebook,
 )
+from engine.views.table.withdrawal import (
+    CoinReservation,
+    PayoutInput,
+    PayoutRow,
+    PayoutVersion,
+    WithdrawalDecision,
+    WithdrawalRow,
+)
+from engine.views.withdrawal.decision import WITHDRAWAL_DECISIONS
 from tests.fixtures.postgres import Database
 
 pytestmark = pytest.mark.integration
@@ -96,6 +112,12 @@ TABLES = [
     CoinSpend,
     DepositDecision,
     DepositAddress,
+    PayoutRow,
+    PayoutVersion,
+    PayoutInput,
+    CoinReservation,
+    WithdrawalRow,
+    WithdrawalDecision,
 ]
 NAMES = {"timestamp with time zone": "TIMESTAMP WITH TIME ZONE", "ARRAY": "TEXT[]"}
 
@@ -153,6 +175,7 @@ async def test_every_table_has_its_class_and_the_view_its_columns(shared_ledger_
         (reconciliation.RUNS, Reconciliation),
         (reconciliation.CASES, Case),
         (deposit_decision.DEPOSIT_DECISIONS, DepositDecision),
+        (WITHDRAWAL_DECISIONS, WithdrawalDecision),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

@@ -18,7 +18,7 @@ from engine.contracts.withdrawal import WithdrawalRequest
 from engine.contracts.workflow_start import WorkflowStart
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
-from tests.helpers.withdrawal.withdrawer import Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ from engine.ledger.book import Posting
 from engine.ledger.database import Connection, transaction
 from engine.ledger.store import post_new_in_tx
 from tests.fixtures.postgres import Database
-from tests.helpers.withdrawal.withdrawer import Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 

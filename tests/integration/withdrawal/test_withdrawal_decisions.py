@@ -16,7 +16,7 @@ from engine.domain.withdrawal.withdrawal import Speed
 from engine.ledger.database import transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.api import User
-from tests.helpers.withdrawal.withdrawer import CAP_SAT, SAT, Withdrawers, running_withdrawers
+from tests.helpers.withdrawal.teller import CAP_SAT, SAT, Withdrawers, running_withdrawers
 
 pytestmark = pytest.mark.integration
 

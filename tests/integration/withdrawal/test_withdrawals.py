@@ -12,7 +12,7 @@ from tests.fixtures.postgres import Database
 from tests.helpers.address.pool import address_of, fill_pool
 from tests.helpers.api import ADMIN, User
 from tests.helpers.limit import capped, set_limits, set_rules, used
-from tests.helpers.withdrawal.withdrawer import CAP_SAT, SAT, Withdrawers, outside, running_withdrawers
+from tests.helpers.withdrawal.teller import CAP_SAT, SAT, Withdrawers, outside, running_withdrawers
 
 pytestmark = pytest.mark.integration
 

@@ -18,7 +18,15 @@ from engine.contracts.lane import LaneOutcome
 from engine.contracts.payment import OpenedPayment, PaymentOutcome, PaymentStatus, Refusal
 from engine.domain.errors import Refused
 from engine.views.balance import ReconciliationFigures
-from engine.views.metrics import ChainFigures, DepositFigures, Figures, NodeFigures, Receivables
+from engine.views.metrics import (
+    ChainFigures,
+    DepositFigures,
+    Figures,
+    NodeFigures,
+    PayoutFigures,
+    Receivables,
+    WithdrawalFigures,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -41,6 +49,11 @@ FIGURES = Figures(
     deposits=[DepositFigures(status="pending", count=2, amount_msat=3_000, oldest_s=60)],
     incoming_msat=3_000,
     receivables=Receivables(count=1, amount_msat=9),
+    withdrawals=[
+        WithdrawalFigures(status="queued", speed="fast", count=2, held_msat=5_000, oldest_s=70, unapproved=1, on_hold=0)
+    ],
+    payouts=[PayoutFigures(status="broadcast", count=1, oldest_s=90, problems=1, on_hold=0)],
+    reserved_coins=3,
     ready_addresses=4,
     held_msat=21,
     rulebooks={"fees": 1},

@@ -88,3 +88,18 @@ def test_an_empty_value_is_no_value() -> None:
     assert "MILLRACE_ADMIN_KEY: Field required" in ended.stderr
     assert "POOL_SIZE" not in ended.stderr
     assert "FORWARDED_ALLOW_IPS" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("network", "rate", "problem"),
+    [
+        ("mainnet", "2000", "must not be set on mainnet"),
+        ("regtest", "99", "greater than"),
+        ("regtest", "10000001", "less than"),
+    ],
+)
+def test_a_fixed_fee_rate_is_bounded_and_refused_on_mainnet(network: str, rate: str, problem: str) -> None:
+    ended = _start(WORKER, MILLRACE_BITCOIN_NETWORK=network, MILLRACE_FIXED_FEE_RATE=rate)
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if "FIXED_FEE_RATE" in line]
+    assert problem in line

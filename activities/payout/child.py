@@ -1,0 +1,105 @@
+"""A child: it spends the change of a payout in the mempool and pays for both, where the payout itself cannot pay more.
+
+It is a payout of its own without members. When another version of its parent is confirmed, its coin never exists: it is
+over, and the books take its fee back.
+"""
+
+from dataclasses import dataclass
+
+from activities.payout.replace import change_weights
+from activities.payout.story import Story
+from engine.bank.withdrawal import coin, payout, version
+from engine.clients.bitcoind.spending_answer import MempoolEntry
+from engine.contracts import workflow_ids
+from engine.contracts.payout import PayoutRef
+from engine.domain.deposit import Outpoint
+from engine.domain.errors import Refused
+from engine.domain.ids import PayoutId, Txid, new_id
+from engine.domain.money import Sat
+from engine.domain.withdrawal.bump import child_fee
+from engine.domain.withdrawal.script import dust_sat, input_weight, output_script
+from engine.domain.withdrawal.weight import transaction_weight
+from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, VersionKind
+from engine.ledger.chart import Chart
+from engine.ledger.database import Connection, Pool, transaction
+from engine.ledger.postings.payout import Sent, fee_changed
+from engine.ledger.store import post_new_in_tx
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """A payout that a child is to pull, and how it stands in the mempool."""
+
+    story: Story
+    entry: MempoolEntry | None
+    address_type: str
+
+
+async def plan_in_tx(conn: Connection, pulled: Pulled, rate_sat_kvb: int) -> PayoutRef:
+    """Store the plan of a child that lifts the current version to this rate, its coin reserved.
+
+    Raises Refused (`payout_not_waiting`) when the version is not in the mempool, has no change, or too little.
+    """
+    story, entry, current = pulled.story, pulled.entry, pulled.story.current
+    if entry is None or current.txid is None or current.change_vout is None or current.change_address is None:
+        raise _impossible("its transaction is not in the mempool, or has no change")
+    output, _ = change_weights(pulled.address_type)
+    script = output_script(current.change_address)
+    weight = transaction_weight([input_weight(script)], [output])
+    fee = child_fee(Sat(entry.ancestors_fee_sat), 4 * entry.ancestors_vbytes, weight, rate_sat_kvb)
+    change_sat = Sat(current.change_sat - fee)
+    if change_sat < dust_sat(script):
+        raise _impossible(f"its change of {current.change_sat} sat is too little for a fee of {fee} sat")
+    row = story.payout
+    payout_id = PayoutId(new_id("payout"))
+    ref = PayoutRef(payout_id=payout_id, workflow_id=workflow_ids.payout(payout_id))
+    spent = Outpoint(txid=Txid(current.txid), vout=current.change_vout)
+    await payout.add_in_tx(
+        conn,
+        payout.NewPayout(
+            id=payout_id,
+            wallet=row.wallet,
+            kind=PayoutKind.CHILD,
+            speed=row.speed,
+            workflow_id=ref.workflow_id,
+            parent_id=row.id,
+            estimate={"rate_sat_kvb": rate_sat_kvb, "source": "operator"},
+        ),
+    )
+    await version.add_in_tx(
+        conn,
+        version.NewVersion(
+            payout_id=payout_id,
+            number=1,
+            kind=VersionKind.FIRST,
+            rate_sat_kvb=rate_sat_kvb,
+            fee_sat=fee,
+            weight=weight,
+            change_sat=change_sat,
+            change_vout=0,
+            inputs=[version.Input(outpoint=spent, amount_sat=current.change_sat)],
+        ),
+    )
+    await coin.reserve_in_tx(conn, payout_id, [spent])
+    return ref
+
+
+async def end_if_dead(pool: Pool, ids: Chart, story: Story) -> None:
+    """End a child whose coin can never exist, because another version of its parent lies deep. Else it waits."""
+    row = story.payout
+    async with transaction(pool) as conn:
+        now = await payout.get_row_in_tx(conn, row.id)
+        parent = None if row.parent_id is None else await payout.find_row(conn, row.parent_id)
+        if parent is None or parent.status is not PayoutStatus.FINAL or now.status is PayoutStatus.DISSOLVED:
+            return
+        of = story.in_force
+        if now.fee_booked_sat and of.txid is not None:
+            sent = Sent(id=row.id, txid=Txid(of.txid), fee_sat=Sat(0), workflow_id=row.workflow_id)
+            posting = fee_changed(await ids.load(conn), sent, booked_sat=now.fee_booked_sat, number=now.bookings + 1)
+            await post_new_in_tx(conn, posting)
+        await payout.mark_dead_in_tx(conn, row.id)
+        await coin.release_in_tx(conn, row.id)
+
+
+def _impossible(why: str) -> Refused:
+    return Refused(f"A child cannot pull this payout: {why}.", code="payout_not_waiting")

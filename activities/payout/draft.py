@@ -1,0 +1,53 @@
+"""The unsigned transaction of a version: change to a fresh address, each member's output at its place, stored at once.
+
+Nothing of it is known to anybody yet. When a coin of the first version has been spent by hand meanwhile, the payout is
+dissolved: its members go back into the queue, and other coins are chosen. The coins are locked in the node as well, so
+that no hand at the wallet spends them by accident.
+"""
+
+from activities.payout.story import Story
+from engine.bank.withdrawal import coin, payout, queue, version
+from engine.clients.bitcoind.spending import Spending
+from engine.domain.money import Sat
+from engine.domain.withdrawal.script import output_script
+from engine.domain.withdrawal.withdrawal import PayoutStatus
+from engine.ledger.database import Pool, transaction
+
+
+def outputs_of(story: Story, of: version.VersionRow, change_address: str | None) -> list[tuple[bytes, Sat]]:
+    """What the transaction pays, in order: members by their places, the change where the plan has put it."""
+    outputs = [(each.script, each.paid_sat) for each in story.members]
+    if of.change_vout is not None and change_address is not None:
+        outputs.insert(of.change_vout, (output_script(change_address), of.change_sat))
+    return outputs
+
+
+async def draft(pool: Pool, spending: Spending, story: Story) -> None:
+    """Store the unsigned transaction of the current version. A repeat finds it stored."""
+    of = story.current
+    inputs = [each.outpoint for each in of.inputs]
+    if story.payout.status is PayoutStatus.PLANNED and len(await spending.unspent(inputs)) < len(inputs):
+        await dissolve(pool, spending, story)
+        return
+    await spending.lock(inputs)
+    address = of.change_address
+    if of.change_sat and address is None:
+        address = await spending.change_address()
+    psbt = await spending.create_psbt(inputs, outputs_of(story, of, address))
+    async with transaction(pool) as conn:
+        await payout.get_row_in_tx(conn, of.payout_id)
+        stored = next(each for each in await version.list_versions(conn, of.payout_id) if each.number == of.number)
+        if stored.psbt is None:
+            await version.set_draft_in_tx(conn, of.payout_id, of.number, psbt=psbt, change_address=address)
+
+
+async def dissolve(pool: Pool, spending: Spending, story: Story) -> None:
+    """Put the members of a payout, of which nothing is signed, back into the queue. A repeat changes nothing."""
+    async with transaction(pool) as conn:
+        row = await payout.get_row_in_tx(conn, story.payout.id)
+        if row.status is not PayoutStatus.PLANNED:
+            return
+        await queue.give_back_in_tx(conn, row.id)
+        await payout.mark_dissolved_in_tx(conn, row.id)
+        await coin.release_in_tx(conn, row.id)
+    await spending.unlock(each.outpoint for each in story.current.inputs)

@@ -1,0 +1,85 @@
+"""Takes the next step of a payout, as its rows say, and tells its members. One step per call, each stored at its end.
+
+    draft   sign   send   book   watch
+
+Two calls at once, such as one that was thought dead, do the same step and find it done: rows are locked where they are
+written, the bytes are the same, and every posting has its reference.
+"""
+
+from temporalio import activity
+from temporalio.client import Client
+
+from activities.payout import decision, replace
+from activities.payout.booking import book
+from activities.payout.draft import draft
+from activities.payout.sign import sign
+from activities.payout.story import Step, Story, read_story
+from activities.payout.tell import tell_batcher, tell_members
+from activities.payout.watch import Watch
+from engine.bank.withdrawal import payout as rows
+from engine.clients.bitcoind.hot import HotWallet
+from engine.contracts.batcher import Batcher
+from engine.contracts.payout import DecidePayout, PayoutActivities, PayoutRef, PayoutState
+from engine.domain.errors import EngineError, Unavailable
+from engine.domain.withdrawal.withdrawal import PayoutStatus
+from engine.ledger.chart import Chart
+from engine.ledger.database import Pool, borrowed
+
+_LOCKED = "wallet_locked"
+
+
+class Payouts(PayoutActivities):
+    """Bound to one wallet of one node."""
+
+    def __init__(self, pool: Pool, client: Client, wallet: HotWallet) -> None:
+        self._pool, self._client, self._wallet = pool, client, wallet
+        self._ids = Chart()
+        self._watch = Watch(pool, self._ids, wallet)
+
+    @activity.defn
+    async def advance_payout(self, payout: PayoutRef) -> PayoutState:
+        before = await read_story(self._pool, payout.payout_id)
+        try:
+            await self._take(before)
+        except Unavailable as away:
+            if away.fields.get("reason") != _LOCKED:
+                raise
+            await replace.note_problem(self._pool, before, away.detail)
+        except EngineError as error:
+            await replace.note_problem(self._pool, before, error.detail)
+            raise
+        after = await read_story(self._pool, payout.payout_id)
+        if after.payout.status is not before.payout.status:
+            await tell_members(self._client, [each.workflow_id for each in before.members])
+        if after.payout.status is PayoutStatus.DISSOLVED and before.members:
+            await tell_batcher(self._client, Batcher(wallet=after.payout.wallet, speed=after.payout.speed))
+        return await self._state(after)
+
+    @activity.defn
+    async def decide_payout(self, decide: DecidePayout) -> PayoutState:
+        story = await read_story(self._pool, decide.payout_id)
+        await decision.carry_out(self._pool, self._wallet.spending, story, decide, self._wallet.address_type)
+        return await self._state(await read_story(self._pool, decide.payout_id))
+
+    async def _take(self, story: Story) -> None:
+        spending = self._wallet.spending
+        match story.step:
+            case Step.DRAFT:
+                await draft(self._pool, spending, story)
+            case Step.SIGN:
+                await sign(self._pool, spending, self._wallet.signer, story)
+            case Step.SEND:
+                await self._watch.send(story)
+            case Step.BOOK:
+                await book(self._pool, self._ids, story)
+            case Step.WATCH:
+                await self._watch.look(story)
+            case Step.NONE:
+                return
+
+    async def _state(self, story: Story) -> PayoutState:
+        """With its children, so that its workflow starts theirs."""
+        async with borrowed(self._pool) as conn:
+            children = await rows.list_children(conn, story.payout.id)
+        alive = [each for each in children if each.status is not PayoutStatus.DISSOLVED]
+        return story.state([PayoutRef(payout_id=each.id, workflow_id=each.workflow_id) for each in alive])

@@ -1,0 +1,53 @@
+"""Gives the stored bytes of a version to the node, and acts by its verdict. A repeat sends the same bytes.
+
+accepted, confirmed     written down; the books follow
+an input is missing     what it was spent by decides (`replace.rebuild`)
+below the floor         a version that pays what the node asks now
+outbid                  by another version of ours: that one is waited for. By a stranger's: an operator is told
+anything else           told to an operator, and tried again
+"""
+
+from activities.payout.story import Story
+from engine.bank.withdrawal import payout, version
+from engine.clients.bitcoind.spending import Spending
+from engine.clients.bitcoind.verdict import Fate, Refusal, Verdict
+from engine.domain.errors import InvariantBroken
+from engine.domain.ids import Txid
+from engine.ledger.database import Pool, transaction
+
+
+async def send(pool: Pool, spending: Spending, story: Story, of: version.VersionRow) -> Verdict:
+    """Send the version and store what the node says. Raises Unavailable with the outcome open: repeat it."""
+    if of.raw is None:
+        raise InvariantBroken(f"{of.payout_id}: version {of.number} is not signed")
+    verdict = await spending.broadcast(of.raw)
+    if verdict.refusal is Refusal.OUTBID and await fall_back(pool, spending, story):
+        return verdict
+    async with transaction(pool) as conn:
+        await payout.get_row_in_tx(conn, of.payout_id)
+        if verdict.is_known:
+            await version.mark_broadcast_in_tx(conn, of.payout_id, of.number)
+        await payout.note_problem_in_tx(conn, of.payout_id, None if verdict.is_known else _problem(verdict))
+    return verdict
+
+
+async def fall_back(pool: Pool, spending: Spending, story: Story) -> bool:
+    """Give the current version up for an earlier one that is in the mempool. False: none is."""
+    current = story.current
+    for each in story.signed:
+        if each.number == current.number or each.txid is None:
+            continue
+        if await spending.mempool_entry(Txid(each.txid)) is not None:
+            async with transaction(pool) as conn:
+                await payout.get_row_in_tx(conn, current.payout_id)
+                await version.note_refused_in_tx(conn, current.payout_id, current.number, "another version is in force")
+                await version.mark_broadcast_in_tx(conn, each.payout_id, each.number)
+                await payout.note_problem_in_tx(conn, current.payout_id, None)
+            return True
+    return False
+
+
+def _problem(verdict: Verdict) -> str:
+    if verdict.fate is Fate.MISSING_INPUTS:
+        return "one of its coins is spent or gone; it is built again as soon as that is safe"
+    return f"the node does not take it ({verdict.refusal}): {verdict.words}"

@@ -1,0 +1,68 @@
+"""The signed transaction of a version. What the signer returns is compared with the plan, and stored before it is sent.
+
+For unlinked payouts the ancestry of the final transaction is walked through the wallet's own transactions, and compared
+with the deposits of every member: what the books have chosen is checked by what the chain has.
+"""
+
+from activities.payout.draft import outputs_of
+from activities.payout.story import Story
+from engine.bank.withdrawal import ancestry, payout, version
+from engine.clients.bitcoind.signer import Signer
+from engine.clients.bitcoind.spending import Spending
+from engine.domain.errors import InvariantBroken
+from engine.domain.withdrawal.transaction import parse_transaction_hex
+from engine.domain.withdrawal.withdrawal import PayoutStatus
+from engine.ledger.database import Pool, borrowed, transaction
+
+_LINKED = "payout_linked"
+
+
+async def sign(pool: Pool, spending: Spending, signer: Signer, story: Story) -> None:
+    """Store the signed bytes of the current version. A repeat finds them stored, or signs the same transaction again.
+
+    Raises InvariantBroken when the signed transaction is not the planned one, or an unlinked one is linked.
+    """
+    of = story.current
+    if of.psbt is None:
+        raise InvariantBroken(f"{of.payout_id}: version {of.number} has no draft")
+    signed = await signer.sign(of.psbt)
+    _compare(story, signed.raw)
+    if story.payout.unlinked:
+        await _require_unlinked(pool, spending, story)
+    async with transaction(pool) as conn:
+        row = await payout.get_row_in_tx(conn, of.payout_id)
+        stored = next(each for each in await version.list_versions(conn, of.payout_id) if each.number == of.number)
+        if stored.raw is None:
+            await version.set_signed_in_tx(conn, of.payout_id, of.number, raw=signed.raw, txid=signed.txid)
+        if row.status is PayoutStatus.PLANNED:
+            await payout.mark_signed_in_tx(conn, of.payout_id)
+
+
+def _compare(story: Story, raw: str) -> None:
+    of = story.current
+    try:
+        tx = parse_transaction_hex(raw)
+    except ValueError as error:
+        raise InvariantBroken(f"{of.payout_id}: the signed transaction cannot be read: {error}") from None
+    wanted = outputs_of(story, of, of.change_address)
+    spent_sat = sum(each.amount_sat for each in of.inputs)
+    if (
+        list(tx.outpoints) != [each.outpoint for each in of.inputs]
+        or [tuple(each) for each in tx.outputs] != wanted
+        or spent_sat - tx.paid_sat != of.fee_sat
+        or not tx.signed
+    ):
+        raise InvariantBroken(f"{of.payout_id}: the signed transaction is not the one that was planned")
+
+
+async def _require_unlinked(pool: Pool, spending: Spending, story: Story) -> None:
+    lineage = await spending.walk_ancestors(each.outpoint for each in story.current.inputs)
+    if lineage is None:
+        raise InvariantBroken(f"{story.payout.id}: the wallet cannot tell where its coins come from", code=_LINKED)
+    accounts = {each.account_id for each in story.members}
+    async with borrowed(pool) as conn:
+        linked = await ancestry.list_linked(conn, lineage, accounts)
+    if linked:
+        raise InvariantBroken(
+            f"{story.payout.id}: {linked[0]} is a deposit of a member, and leads to its coins", code=_LINKED
+        )

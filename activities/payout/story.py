@@ -1,0 +1,124 @@
+"""A payout as its rows tell it, and which step is next. Each step locks the row and looks again."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from engine.bank.chain.cursor import read_tip_height
+from engine.bank.withdrawal import member, payout, version
+from engine.bank.withdrawal.rules import read_withdrawal_rules
+from engine.contracts.payout import PayoutRef, PayoutState
+from engine.domain.errors import InvariantBroken
+from engine.domain.ids import PayoutId, Txid
+from engine.domain.money import Sat
+from engine.domain.withdrawal.rules import WithdrawalRules
+from engine.domain.withdrawal.withdrawal import PayoutStatus
+from engine.ledger.database import Pool, borrowed
+
+_TROUBLED_LOOK_S, _LOOK_S = 60.0, 600.0
+
+
+class Step(StrEnum):
+    """What a payout needs next."""
+
+    DRAFT = "draft"
+    SIGN = "sign"
+    SEND = "send"
+    BOOK = "book"
+    WATCH = "watch"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """All that is known of a payout."""
+
+    payout: payout.PayoutRow
+    versions: list[version.VersionRow]
+    members: list[member.MemberRow]
+    tip_height: int
+    rules: WithdrawalRules
+
+    @property
+    def current(self) -> version.VersionRow:
+        """The version that is wanted in a block: the last that the node has not refused, else the last."""
+        return next((each for each in reversed(self.versions) if each.refused is None), self.versions[-1])
+
+    @property
+    def signed(self) -> list[version.VersionRow]:
+        """Versions whose bytes may be known to anybody."""
+        return [each for each in self.versions if each.raw is not None]
+
+    @property
+    def in_force(self) -> version.VersionRow:
+        """The version whose fee the books must have: the confirmed one, else the last that was sent."""
+        for each in self.versions:
+            if each.number == self.payout.confirmed_version:
+                return each
+        return next((each for each in reversed(self.versions) if each.broadcast_at is not None), self.current)
+
+    @property
+    def step(self) -> Step:
+        """By the rows alone: what is missing is next."""
+        row, current = self.payout, self.current
+        is_over = row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED)
+        if is_over or (row.on_hold and row.booked_ref is None):
+            return Step.NONE
+        if row.status is not PayoutStatus.CONFIRMED:
+            if current.psbt is None:
+                return Step.DRAFT
+            if current.raw is None:
+                return Step.SIGN
+            if current.broadcast_at is None and current.refused is None:
+                return Step.SEND
+        return Step.BOOK if self._unbooked else Step.WATCH
+
+    @property
+    def _unbooked(self) -> bool:
+        sent = any(each.broadcast_at is not None for each in self.versions)
+        return sent and (self.payout.booked_ref is None or self.payout.fee_booked_sat != self.in_force.fee_sat)
+
+    def vouts(self, of: version.VersionRow) -> dict[str, int]:
+        """Which output of this version pays each member."""
+        at = of.change_vout
+        return {each.id: each.place if at is None or each.place < at else each.place + 1 for each in self.members}
+
+    def state(self, children: list[PayoutRef]) -> PayoutState:
+        """For its workflow and for operators."""
+        row, current = self.payout, self.in_force
+        needs_operator = row.problem is not None or row.on_hold
+        return PayoutState(
+            status=row.status,
+            waits_for=row.problem or self._waits_for(),
+            txid=None if current.txid is None else Txid(current.txid),
+            amount_sat=Sat(sum(each.paid_sat for each in self.members)),
+            fee_sat=current.fee_sat,
+            members=len(self.members),
+            step_due=self.step not in (Step.WATCH, Step.NONE) and row.problem is None,
+            ended=row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED),
+            needs_operator=needs_operator,
+            look_again_s=_TROUBLED_LOOK_S if row.problem else _LOOK_S,
+            children=children,
+        )
+
+    def _waits_for(self) -> str:
+        row = self.payout
+        if row.on_hold and row.booked_ref is None:
+            return "an operator, who holds it"
+        if row.status is PayoutStatus.CONFIRMED and row.block_height is not None:
+            return f"block {row.block_height + self.rules.deep - 1}, under which it lies deep"
+        return "a block" if self.step is Step.WATCH else f"its next step: {self.step}"
+
+
+async def read_story(pool: Pool, payout_id: PayoutId) -> Story:
+    """As it stands now. Raises InvariantBroken when there is no such payout."""
+    async with borrowed(pool) as conn:
+        row = await payout.find_row(conn, payout_id)
+        if row is None:
+            raise InvariantBroken(f"there is no payout {payout_id}")
+        return Story(
+            payout=row,
+            versions=await version.list_versions(conn, payout_id),
+            members=await member.list_members(conn, payout_id),
+            tip_height=await read_tip_height(conn),
+            rules=await read_withdrawal_rules(conn),
+        )

@@ -1,0 +1,53 @@
+"""Tells workflows what has changed for them. Best effort: each looks by itself as well, and the janitor after it."""
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+
+from temporalio.client import Client
+from temporalio.service import RPCError
+
+from engine.bank.withdrawal import payout, queue
+from engine.contracts.batcher import Batcher, batcher_start
+from engine.contracts.payout import PayoutRef, payout_start
+from engine.contracts.workflow_start import start_workflow
+from engine.domain.withdrawal.withdrawal import Speed
+from engine.ledger.database import Pool, borrowed
+
+_SIDE_BY_SIDE = 16
+_MOST_PAYOUTS = 1000
+
+
+async def tell_members(client: Client, workflow_ids: Iterable[str]) -> None:
+    """Their payout has moved, or they have left the queue. One whose workflow is gone hears nothing."""
+    gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+    async def tell(workflow_id: str) -> None:
+        async with gate:
+            with suppress(RPCError):
+                await client.get_workflow_handle(workflow_id).signal("payout_moved")
+
+    await asyncio.gather(*(tell(each) for each in workflow_ids))
+
+
+async def tell_batcher(client: Client, batcher: Batcher) -> None:
+    """Somebody waits in its queue again, or coins have come. A batcher that is gone is started."""
+    with suppress(RPCError):
+        await start_workflow(client, batcher_start(batcher), signal="joined")
+
+
+async def chain_moved(pool: Pool, client: Client, wallet: str) -> None:
+    """A block has come or gone: payouts that wait for one look, and batchers that wait for coins."""
+    async with borrowed(pool) as conn:
+        alive = await payout.list_alive(conn, wallet, limit=_MOST_PAYOUTS)
+        waiting = [speed for speed in Speed if (await queue.look(conn, speed)).count]
+    gate = asyncio.Semaphore(_SIDE_BY_SIDE)
+
+    async def tell(row: payout.PayoutRow) -> None:
+        async with gate:
+            with suppress(RPCError):
+                start = payout_start(PayoutRef(payout_id=row.id, workflow_id=row.workflow_id))
+                await start_workflow(client, start, signal="chain_moved")
+
+    await asyncio.gather(*(tell(each) for each in alive))
+    await asyncio.gather(*(tell_batcher(client, Batcher(wallet=wallet, speed=speed)) for speed in waiting))

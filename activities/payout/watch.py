@@ -1,0 +1,143 @@
+"""Looks where the versions of a payout are, and does what follows: in a block, deep, out of it again, not taken.
+
+Any version may be confirmed, also one that a later one was to replace. The books then get the fee of that one.
+"""
+
+from activities.payout import child, replace
+from activities.payout.booking import set_vouts_in_tx
+from activities.payout.send import fall_back, send
+from activities.payout.story import Story
+from engine.bank.withdrawal import coin, member, payout, version
+from engine.clients.bitcoind.answer import Sighting
+from engine.clients.bitcoind.hot import HotWallet
+from engine.clients.bitcoind.verdict import Fate, Refusal
+from engine.domain.deposit import Sight, depth
+from engine.domain.ids import Txid
+from engine.domain.withdrawal.bump import bump_due
+from engine.domain.withdrawal.fee_rate import choose_rate
+from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, VersionKind
+from engine.ledger.chart import Chart
+from engine.ledger.database import Pool, transaction
+
+
+class Watch:
+    """Bound to one wallet."""
+
+    def __init__(self, pool: Pool, ids: Chart, wallet: HotWallet) -> None:
+        self._pool, self._ids, self._chain = pool, ids, wallet.chain
+        self._spending, self._fees, self._address_type = wallet.spending, wallet.fees, wallet.address_type
+
+    async def look(self, story: Story) -> None:
+        """One look, and at most one consequence. A repeat finds it done."""
+        txids = {Txid(each.txid): each for each in story.signed if each.txid is not None}
+        sights = await self._chain.look_up(txids)
+        mined = next((each for txid, each in txids.items() if sights[txid].kind is Sight.MINED), None)
+        if mined is not None and mined.txid is not None:
+            await self._confirm(story, mined, sights[mined.txid])
+            return
+        if story.payout.status is PayoutStatus.CONFIRMED:
+            await self._take_back(story)
+            return
+        current = story.current
+        if current.txid is not None and sights[current.txid].kind is Sight.MEMPOOL:
+            await self._pay_more_if_due(story)
+            return
+        await self.send(story)
+
+    async def send(self, story: Story) -> None:
+        """Send the current version, and do what its verdict asks for. A repeat sends the same bytes."""
+        current = story.current
+        verdict = await send(self._pool, self._spending, story, current)
+        if verdict.fate is Fate.MISSING_INPUTS:
+            await self._do_without(story)
+        elif verdict.refusal is Refusal.BELOW_FLOOR:
+            await self._bump(story, max(await self._fees.node_floor(), current.rate_sat_kvb + 1))
+
+    async def _confirm(self, story: Story, of: version.VersionRow, sighting: Sighting) -> None:
+        row, block = story.payout, sighting.block
+        if block is None:
+            return
+        is_deep = depth(block.height, story.tip_height) >= story.rules.deep
+        if (row.status, row.confirmed_version, row.block_height) == (PayoutStatus.CONFIRMED, of.number, block.height):
+            if is_deep:
+                await self._finish(story)
+            return
+        async with transaction(self._pool) as conn:
+            await payout.get_row_in_tx(conn, row.id)
+            await payout.mark_confirmed_in_tx(conn, row.id, version=of.number, block_height=block.height)
+            await set_vouts_in_tx(conn, story, of)
+            await member.mark_confirmed_in_tx(conn, row.id)
+
+    async def _finish(self, story: Story) -> None:
+        reserved = [each.outpoint for one in story.versions for each in one.inputs]
+        async with transaction(self._pool) as conn:
+            row = await payout.get_row_in_tx(conn, story.payout.id)
+            if row.status is PayoutStatus.CONFIRMED:
+                await payout.mark_final_in_tx(conn, row.id)
+                await coin.release_in_tx(conn, row.id)
+        await self._spending.unlock(reserved)
+
+    async def _take_back(self, story: Story) -> None:
+        async with transaction(self._pool) as conn:
+            row = await payout.get_row_in_tx(conn, story.payout.id)
+            if row.status is PayoutStatus.CONFIRMED:
+                await payout.mark_unconfirmed_in_tx(conn, row.id)
+                await member.mark_unconfirmed_in_tx(conn, row.id)
+
+    async def _pay_more_if_due(self, story: Story) -> None:
+        row, current, rules = story.payout, story.current, story.rules
+        if row.problem is not None:
+            await replace.note_problem(self._pool, story, None)
+        if row.on_hold:
+            return
+        if row.bump_to_sat_kvb is not None:
+            await self._bump(story, row.bump_to_sat_kvb)
+            return
+        entry = await self._spending.mempool_entry(Txid(current.txid or ""))
+        if entry is None or current.broadcast_at is None:
+            return
+        estimate = await self._fees.estimate(rules.speeds[row.speed].target_blocks)
+        rate = choose_rate(estimate, node_floor=await self._fees.node_floor(), rules=rules.rate, now=row.now)
+        if bump_due(
+            rules.bump,
+            blocks=max(0, story.tip_height - entry.height),
+            waited_s=int((row.now - current.broadcast_at).total_seconds()),
+            bumps=sum(each.kind is VersionKind.BUMP for each in story.versions),
+            paid_sat_kvb=current.rate_sat_kvb,
+            now_sat_kvb=rate.rate_sat_kvb,
+            incremental=await self._fees.incremental(),
+        ):
+            await self._bump(story, rate.rate_sat_kvb)
+
+    async def _bump(self, story: Story, rate_sat_kvb: int) -> None:
+        current = story.current
+        entry = None if current.txid is None else await self._spending.mempool_entry(Txid(current.txid))
+        wanted = replace.Wanted(
+            kind=VersionKind.BUMP,
+            rate_sat_kvb=rate_sat_kvb,
+            incremental=await self._fees.incremental(),
+            forced=current.inputs,
+            replaced_fee_sat=current.fee_sat if entry is None else entry.descendants_fee_sat,
+        )
+        if not await replace.plan_version(self._pool, self._spending, story, wanted, self._address_type):
+            await replace.note_problem(self._pool, story, "it must pay more, and there are no coins for it")
+
+    async def _do_without(self, story: Story) -> None:
+        """An input of the current version is missing: an earlier version is there, or it is built again."""
+        if await fall_back(self._pool, self._spending, story):
+            return
+        if story.payout.kind is PayoutKind.CHILD:
+            await child.end_if_dead(self._pool, self._ids, story)
+            return
+        remaining = await replace.inputs_that_remain(self._spending, story)
+        if remaining is None:
+            return
+        wanted = replace.Wanted(
+            kind=VersionKind.REBUILD,
+            rate_sat_kvb=story.current.rate_sat_kvb,
+            incremental=await self._fees.incremental(),
+            forced=remaining,
+            replaced_fee_sat=0,
+        )
+        if not await replace.plan_version(self._pool, self._spending, story, wanted, self._address_type):
+            await replace.note_problem(self._pool, story, "one of its coins is gone, and there are no others for it")
