@@ -273,7 +273,7 @@ async def _read_family_in_tx(conn: Connection, txids: Sequence[str]) -> Family:
         inputs = await conn.fetch(_INPUTS, txids, timeout=_LONGEST_S)
     family, of_others = Family(), set[tuple[str, int]]()
     for row in coins:
-        family.paid[row["txid"], row["vout"]] = {row["account"], row["owner"]} - {None}
+        family.paid[row["txid"], row["vout"]] = {row["account"], row["owner"], *row["payees"]} - {None}
     for row in inputs:
         outpoint = row["txid"], row["vout"]
         family.inputs.setdefault(row["spender"], []).append(outpoint)
@@ -293,7 +293,9 @@ async def _write_origins_in_tx(
 
 
 _PAID = """
-SELECT c.txid, c.vout, a.account_id AS account, d.account_id AS owner
+SELECT c.txid, c.vout, a.account_id AS account, d.account_id AS owner, ARRAY(
+       SELECT w.account_id FROM bank.payout_versions v JOIN bank.withdrawals w ON w.payout_id = v.payout_id
+        WHERE v.txid = c.txid) AS payees
   FROM unnest($1::text[]) r(txid) JOIN bank.coins c ON c.txid = r.txid
   LEFT JOIN bank.addresses a ON a.address = c.address
   LEFT JOIN bank.deposits d ON d.txid = c.txid AND d.vout = c.vout WHERE NOT c.opening"""

@@ -2,6 +2,7 @@
 
     a coin                                     descends from
     whose transaction spends coins of ours     all that its inputs descend from, and the account of its address, if any
+    that is change of a payout                 those too for whom the payout pays: the chain shows both side by side
     whose transaction spends none              the account of its address, else `UNKNOWN`
     that the adoption found in the wallet      nobody: it is the house's own
 
@@ -19,7 +20,7 @@ class Family:
     """Coins whose origins are sought, and what they depend on."""
 
     paid: dict[tuple[str, int], set[str]] = field(default_factory=dict[tuple[str, int], set[str]])
-    """Each of these coins, with the account that it was paid to, if there is one."""
+    """Each of these coins, with the account that it was paid to, if any, and those that its payout pays for."""
     inputs: dict[str, list[tuple[str, int]]] = field(default_factory=dict[str, list[tuple[str, int]]])
     """The coins of ours that a transaction spends."""
     known: dict[tuple[str, int], frozenset[str]] = field(default_factory=dict[tuple[str, int], frozenset[str]])

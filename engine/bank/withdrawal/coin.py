@@ -7,7 +7,8 @@ A coin is free when all of this is true; anything else is waited for, or left to
     promised to no payout                     `bank.coin_reservations`, one row per coin
     mature, if a block created it             100 blocks: no node relays it earlier
     at an address, so that it can be signed   a bare multisig is nobody's
-    the house's own, change, or a deposit     that the books have in asset:hot, and whose owner is known
+    the house's own, or change                of our own transactions: what a stranger pays there is not booked
+    or a deposit                              that the books have in asset:hot, and whose owner is known
 
 The coins of a wallet are chosen under one lock, so no two processes choose the same. The primary key of the
 reservations says the same again.
@@ -28,12 +29,18 @@ _MATURE = 100
 _LONGEST_S = 60
 """The time-out of a statement over many coins; others have seconds."""
 
+_IS_OURS = """
+EXISTS (SELECT FROM bank.coin_spends s JOIN bank.coins i ON i.txid = s.txid AND i.vout = s.vout
+         WHERE s.spender = c.txid AND NOT s.gone)"""
+"""Its transaction spends a coin of the wallet. Anybody can pay to a change address, and the books have none of that."""
+
 _FREE = f"""
 FROM bank.coins c JOIN bank.chains h ON h.wallet = $1
 LEFT JOIN bank.deposits d ON d.txid = c.txid AND d.vout = c.vout
 WHERE c.spent_by IS NULL AND NOT c.gone AND c.address IS NOT NULL
   AND h.tip_height - c.block_height + 1 >= CASE WHEN d.coinbase THEN greatest($2::int, {_MATURE}) ELSE $2::int END
-  AND (c.opening OR c.change OR (d.sight = 'mined' AND starts_with(d.conf_ref, format('chain:%s:%s:', d.txid, d.vout))))
+  AND (c.opening OR (c.change AND {_IS_OURS})
+       OR (d.sight = 'mined' AND starts_with(d.conf_ref, format('chain:%s:%s:', d.txid, d.vout))))
   AND d.status IS DISTINCT FROM 'unattributed'
   AND NOT EXISTS (SELECT FROM bank.coin_reservations r WHERE r.txid = c.txid AND r.vout = c.vout)
   AND ($3::text[] IS NULL OR NOT EXISTS (

@@ -56,6 +56,13 @@ _numbers = itertools.count(1)
 SAT = 1_000
 CAP_SAT = 5_000
 
+_SPENT_FOR = """
+WITH spent AS (
+     INSERT INTO bank.coins(txid, vout, amount_sat, block_height, spent_by, opening) VALUES ($1, 0, 1, 1, $2, true)
+     ON CONFLICT DO NOTHING)
+INSERT INTO bank.coin_spends(txid, vout, spender, block_height) VALUES ($1, 0, $2, 1) ON CONFLICT DO NOTHING"""
+"""A coin of the house that a transaction has spent."""
+
 
 def outside(number: int = 0) -> str:
     """An address of nobody in the bank."""
@@ -179,8 +186,8 @@ class Withdrawers:
             return refused.code
         return str(state.status)
 
-    async def coin(self, amount_sat: int, **more: Any) -> Outpoint:
-        """A coin of the hot wallet, with its origins."""
+    async def coin(self, amount_sat: int, *, ours: bool = True, **more: Any) -> Outpoint:
+        """A coin of the hot wallet, with its origins. `ours`: as change, of a transaction that spends another."""
         number = next(_numbers)
         columns: dict[str, Any] = {
             "txid": hashlib.sha256(f"coin {number}".encode()).hexdigest(),
@@ -198,6 +205,10 @@ class Withdrawers:
                 VALUES ({", ".join(f"${at}" for at in range(1, len(columns) + 1))})""",
             *columns.values(),
         )
+        if columns["change"] and ours:
+            await self.payers.api.database.execute(
+                _SPENT_FOR, hashlib.sha256(columns["txid"].encode()).hexdigest(), columns["txid"]
+            )
         for origin in origins:
             await self.payers.api.database.execute(
                 "INSERT INTO bank.coin_origins VALUES ($1, $2, $3)", columns["txid"], columns["vout"], origin

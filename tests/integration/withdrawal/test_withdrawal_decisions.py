@@ -107,6 +107,26 @@ async def test_an_approval_that_does_not_come_in_time_ends_it(bank: Withdrawers,
     assert await alice.balance() == (10**12, 0)
 
 
+async def test_an_approval_and_the_end_of_its_time_at_once_agree(bank: Withdrawers, alice: User) -> None:
+    for _ in range(5):
+        made = await bank.opened(alice, LARGE_SAT)
+        word = await bank.propose(made, APPROVE, CAROL)
+
+        async def end(made: WithdrawalId = made) -> None:
+            await let_time_pass(bank, made)
+            await bank.look(made)
+
+        decided, _ended = await asyncio.gather(bank.decide(made, word, DAVE), end())
+        status, approval = await bank.column(made, "status"), await bank.column(made, "approval")
+        assert (decided, status, approval) in [
+            ("queued", "queued", "given"),
+            ("withdrawal_not_waiting", "failed", "needed"),
+        ]
+        if status == "queued":
+            assert await bank.cancel(made) == "cancelled"
+    assert await alice.balance() == (10**12, 0)
+
+
 async def test_a_rejected_one_gives_all_back(bank: Withdrawers, alice: User) -> None:
     made = await bank.opened(alice, LARGE_SAT)
     word = await bank.propose(made, REJECT, CAROL)
