@@ -33,7 +33,6 @@ from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutKind, Speed, VersionKind
 from engine.ledger.chart import Chart
 from engine.ledger.database import transaction
-
 from tests.helpers.chain import STRANGER
 from tests.helpers.deposit.depositor import WALLET, Depositor, Depositors
 
