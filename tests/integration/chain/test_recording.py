@@ -49,7 +49,8 @@ async def pool(ledger_db: Database) -> AsyncIterator[Pool]:
         coin = SeenCoin(txid=COIN, vout=0, amount_sat=5_000, address="address-x1", change=True, block_height=90)
         spend = SeenSpend(txid=SPENDER, outpoint=(COIN, 0), block_height=101)
         await conn.execute("INSERT INTO bank.addresses(address, hd_index, made_height) VALUES ('address-x1', 0, 0)")
-        await record_in_tx(conn, [coin, CHANGE], [spend], unmined=[], gone=[])
+        await record_in_tx(conn, [coin], [], unmined=[], gone=[])
+        await record_in_tx(conn, [CHANGE], [spend], unmined=[], gone=[])
     yield pool
     await pool.close()
 
