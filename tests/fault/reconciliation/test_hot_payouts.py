@@ -6,12 +6,23 @@ import pytest
 
 from tests.fault.reconciliation.test_hot_wallet import Traffic, compared, named, until_found
 from tests.fixtures.hot_bank import HotBank
+from tests.fixtures.stack import eventually
 from tests.helpers.chain import Chain
 from tests.helpers.hot_wallet import by_hand
 from tests.helpers.hot_wallet.comparison import HotReconciliation
-from tests.helpers.withdrawal.withdrawer import Withdrawer
+from tests.helpers.withdrawal.withdrawer import Asked, Withdrawer
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
+
+
+async def until_confirmed(hot: HotBank, out: Withdrawer, asked: list[Asked]) -> None:
+    """Blocks come. A step that a killed worker had begun is taken again after a minute."""
+
+    async def look() -> bool | None:
+        await hot.mine()
+        return True if {(await out.row(each))["status"] for each in asked} == {"confirmed"} else None
+
+    await eventually(look, "all to be confirmed", limit_s=120)
 
 
 async def test_nothing_is_found_while_payouts_go_out_in_storms_and_a_theft_beside_them_is(
@@ -34,9 +45,7 @@ async def test_nothing_is_found_while_payouts_go_out_in_storms_and_a_theft_besid
         sent = await out.reaches(asked[-1], "broadcast")
         await asyncio.to_thread(chain.evict, sent["txid"])
         await traffic.storm(3)
-        await hot.mine()
-        for each in asked:
-            await out.reaches(each, "confirmed")
+        await until_confirmed(hot, out, asked)
     assert named(found) == set()
     await until_found(hot, set())
 
