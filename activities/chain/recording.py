@@ -89,7 +89,7 @@ class Recorder:
         places = seen.places
         watched = [_watched(txid, places.known[txid]) for txid in sorted(seen.unsettled) if txid in places.known]
         outputs, coins, spends = await asyncio.to_thread(_sorted, chain, look.entries, seen)
-        lost = {txid for txid, found in places.known.items() if found.block is None}
+        lost = {txid for txid, found in places.known.items() if not _is_within(look, found)}
         gone = {entry.txid for entry in look.entries if entry.confirmations < 0}
         gone |= {txid for txid, found in places.known.items() if found.kind is Sight.GONE}
         async with transaction(self._pool) as conn:
@@ -175,6 +175,11 @@ def _is_alive(entry: WalletEntry, places: _Places) -> bool:
 
 def _is_old(chain: Chain, entry: WalletEntry) -> bool:
     return chain.rescan_from is not None and entry.block is not None and entry.block.height <= chain.adopted_height
+
+
+def _is_within(look: Look, found: Sighting) -> bool:
+    """Whether it is in a block that this look has. A later block may be left before another look lists it."""
+    return found.block is not None and found.block.height <= look.tip.height
 
 
 def _watched(txid: str, found: Sighting) -> sighting.Watched:

@@ -3,18 +3,22 @@
     books − wallet  =  in flight  +  findings named by transaction or outpoint  +  a rest
 
     in flight   a deposit that is mined and not booked yet (−), or booked and no longer mined (+); a coin that the pump
-                has not recorded yet (−), that came after the cut (+), or that is an immature coinbase (+)
+                has not recorded yet (−), that came after the cut (+), or that is an immature coinbase (+); a payout
+                that is not booked as it is in the chain (`payout.py`)
     found       a transaction of the wallet that the books do not have: what left, change taken off (+)
                 a coin that no deposit and no adoption explains (−)
                 a coin that the chain has and the wallet has not (+)
 
-Every transaction that spends coins of the wallet is one by hand today: no posting books one. A finding for which two
-operators have corrected the books is smaller by that amount, and none at 0. Pure.
+A transaction that spends coins of the wallet and is no version of a payout is one by hand: no posting books it, whether
+its coins were promised to a payout or not. A finding for which two operators have corrected the books is smaller by
+that amount, and none at 0. Pure.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from activities.reconciliation.payout import compare_payouts
 from engine.bank.chain.cut import CoinRow, HotBooks, SpendRow, sum_corrected
 from engine.clients.bitcoind.answer import CoinCut, Outpoint, Sighting
 from engine.contracts.reconciliation import HOT, AccountComparison, Finding, FindingKind, InFlight, Suspect
@@ -62,6 +66,14 @@ class Match:
     missing: list[CoinRow]
 
 
+class _Item(NamedTuple):
+    """Something in flight: its kind, its outpoint or transaction, and its part of books − wallet."""
+
+    kind: str
+    ref: str
+    amount_sat: int
+
+
 class Matcher:
     """One cut, the books of the same moment, and what bitcoind said of missing coins; used once.
 
@@ -75,15 +87,23 @@ class Matcher:
             for each in cut.coins
         }
         self._corrected = sum_corrected(books.corrections)
+        self._payouts = {each.txid for each in books.sent}
+        self._sending = {
+            txid
+            for txid in self._payouts & asked.spends.keys()
+            if not any(point in self._heights for point in asked.spends[txid])
+        }
         self._dead = {each.spender for each in books.spends if not each.in_force} | asked.list_gone()
-        self._in_flight: list[tuple[str, CoinRow, int]] = []
+        self._dead = (self._dead | _list_outdated(books, asked)) - self._sending
+        self._in_flight: list[_Item] = []
         self._found: list[Finding] = []
         self._missing: list[CoinRow] = []
         self._new: dict[str, list[CoinRow]] = {}
 
     def match(self) -> Match:
         """Name all that is known."""
-        self._found += [_spent(each) for each in self._books.spends if each.spender not in self._dead]
+        spends = [each for each in self._books.spends if each.spender not in self._dead]
+        self._found += [_spent(each) for each in spends if each.spender not in self._payouts]
         for coin in self._books.coins:
             if coin.deposit is None and coin.txid in self._dead:
                 continue
@@ -94,6 +114,7 @@ class Matcher:
             else:
                 self._place_unlisted(coin)
         self._explain_missing()
+        self._compare_payouts(spends)
         found = _less_corrections(self._found, self._corrected)
         return Match(account=self._compare(), findings=found, missing=self._missing)
 
@@ -104,14 +125,14 @@ class Matcher:
     def _place_held(self, coin: CoinRow) -> None:
         if coin.deposit is not None:
             if not coin.booked:
-                self._in_flight.append(("deposit", coin, -1))
+                self._in_flight.append(_Item("deposit", coin.name, -coin.amount_sat))
         elif coin.recorded and not coin.gone:
             if not coin.own and not coin.opening:
                 self._found.append(_not_in_books(coin))
         elif coin.txid in self._asked.spends:
             self._new.setdefault(coin.txid, []).append(coin)
         elif (height := self._heights[coin.txid, coin.vout]) is None or height > self._seen_height:
-            self._in_flight.append(("coin_not_recorded", coin, -1))
+            self._in_flight.append(_Item("coin_not_recorded", coin.name, -coin.amount_sat))
         else:
             self._found.append(_not_in_books(coin))
 
@@ -119,7 +140,7 @@ class Matcher:
         """Spent by a transaction that counts it as an input, whether the books have the coin or not."""
         if coin.deposit is not None:
             if not coin.booked and not coin.gone:
-                self._in_flight.append(("deposit", coin, -1))
+                self._in_flight.append(_Item("deposit", coin.name, -coin.amount_sat))
         elif not coin.own and not coin.opening and not coin.gone:
             self._found.append(_not_in_books(coin))
 
@@ -127,7 +148,7 @@ class Matcher:
         if coin.deposit is not None and not coin.booked:
             return
         if coin.booked and (coin.sight != Sight.MINED or coin.block_height is None):
-            self._in_flight.append(("deposit_left_chain", coin, 1))
+            self._in_flight.append(_Item("deposit_left_chain", coin.name, coin.amount_sat))
         elif _is_counted(coin) or (coin.name in self._corrected and not coin.gone):
             self._missing.append(coin)
 
@@ -135,26 +156,38 @@ class Matcher:
         """Take out of the missing coins what is known of them."""
         by_point = {(each.txid, each.vout): each for each in self._missing}
         for spender, points in self._asked.spends.items():
+            if spender in self._payouts and spender not in self._sending:
+                continue  # sent after the cut
             spent = [by_point.pop(point) for point in points if point in by_point]
-            if spent or spender in self._new:
+            if spender not in self._payouts and (spent or spender in self._new):
                 self._found.append(_spent(_as_row(spender, spent, self._new.get(spender, []))))
         self._missing = []
         for point, coin in by_point.items():
             if coin.block_height is not None and coin.block_height > self._cut.tip.height:
-                self._in_flight.append(("coin_after_cut", coin, 1))
+                self._in_flight.append(_Item("coin_after_cut", coin.name, coin.amount_sat))
             elif point in self._asked.unspent:
                 self._explain(coin, self._asked.sights[coin.txid], unspent=self._asked.unspent[point])
             else:
                 self._missing.append(coin)
 
+    def _compare_payouts(self, spends: Sequence[SpendRow]) -> None:
+        """A version is in force if the books have seen it spend its coins, or if bitcoind says so."""
+        in_force: dict[str, int | None] = dict.fromkeys(self._sending)
+        in_force |= {each.spender: each.spent_sat - each.back_sat for each in spends if each.in_force}
+        moving, found = compare_payouts(self._books.sent, in_force)
+        self._in_flight += [_Item(each.kind, each.txid, each.amount_sat) for each in moving]
+        self._found += found
+
     def _explain(self, coin: CoinRow, sight: Sighting, *, unspent: bool) -> None:
         has_key = sight.known and self._asked.owned.get(coin.address or "", coin.address is None)
         if sight.kind is Sight.MEMPOOL or self._has_left(coin, sight, unspent=unspent):
-            self._in_flight.append(("deposit_left_chain" if coin.booked else "coin_left_chain", coin, 1))
+            self._in_flight.append(
+                _Item("deposit_left_chain" if coin.booked else "coin_left_chain", coin.name, coin.amount_sat)
+            )
         elif sight.known and sight.kind is Sight.GONE:
             self._missing.append(coin)
         elif unspent and has_key:
-            self._in_flight.append(("coin_not_listed", coin, 1))
+            self._in_flight.append(_Item("coin_not_listed", coin.name, coin.amount_sat))
         elif unspent:
             self._found.append(_without_key(coin, sight))
         else:
@@ -202,16 +235,25 @@ def unexplained(left_msat: int, missing: Sequence[CoinRow], books: HotBooks, nam
     )
 
 
-def _named(items: Sequence[tuple[str, CoinRow, int]]) -> list[InFlight]:
+def _list_outdated(books: HotBooks, asked: Asked) -> set[str]:
+    """Transactions that the books have as spenders of coins which another one spends now."""
+    now = {point: spender for spender, points in asked.spends.items() for point in points}
+    return {
+        each.spent_by
+        for each in books.coins
+        if each.spent_by is not None and now.get((each.txid, each.vout), each.spent_by) != each.spent_by
+    }
+
+
+def _named(items: Sequence[_Item]) -> list[InFlight]:
     """The largest items by name, the others of each kind in one item."""
-    ordered = sorted(items, key=lambda item: (-item[1].amount_sat, item[1].name))
+    ordered = sorted(items, key=lambda item: (-abs(item.amount_sat), item.ref))
     named = [
-        InFlight(kind=kind, ref=coin.name, amount_msat=sign * _msat(coin.amount_sat))
-        for kind, coin, sign in ordered[:MOST_NAMED]
+        InFlight(kind=each.kind, ref=each.ref, amount_msat=_msat(each.amount_sat)) for each in ordered[:MOST_NAMED]
     ]
     others = ordered[MOST_NAMED:]
-    for kind in sorted({kind for kind, _coin, _sign in others}):
-        amounts = [sign * _msat(coin.amount_sat) for each, coin, sign in others if each == kind]
+    for kind in sorted({each.kind for each in others}):
+        amounts = [_msat(each.amount_sat) for each in others if each.kind == kind]
         named.append(InFlight(kind=kind, ref=f"{len(amounts)} others", amount_msat=sum(amounts)))
     return named
 

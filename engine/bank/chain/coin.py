@@ -16,6 +16,8 @@ from engine.ledger.database import Connection, change_any, translated
 
 _LONGEST_S = 60
 """The time-out of a statement over many coins; others have seconds."""
+_AGAIN = 6
+"""So many blocks below the fork."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,14 +155,20 @@ async def read_origins(
 
 
 async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
-    """Transactions with coins or spends of ours whose place may change: mined above this height, or in the mempool."""
+    """Transactions with coins or spends of ours whose place may change: mined above this height, or in the mempool.
+
+    Change and spends are also looked at again in the blocks just below: nothing else has their blocks' hashes, so one
+    that was found in a block which was left at once might stand there for ever.
+    """
     with translated():
         rows = await conn.fetch(
             """SELECT txid FROM bank.coins WHERE block_height > $1
                UNION SELECT txid FROM bank.coins WHERE block_height IS NULL AND NOT gone
-               UNION SELECT spender FROM bank.coin_spends WHERE block_height > $1
+               UNION SELECT txid FROM bank.coins WHERE block_height > $1 - $2::int AND change
+               UNION SELECT spender FROM bank.coin_spends WHERE block_height > $1 - $2::int
                UNION SELECT spender FROM bank.coin_spends WHERE block_height IS NULL AND NOT gone""",
             above,
+            _AGAIN,
             timeout=_LONGEST_S,
         )
     return {row["txid"] for row in rows}

@@ -1,8 +1,8 @@
 """What a reconciliation of the hot wallet reads from the books, in one snapshot: only what may make a difference.
 
 The coins that bitcoind lists are handed in, and compared here. Rows come back for coins that only one side has, for
-deposits that are not settled, for coins of recent spends, and for what came in outside of the books. So the cost grows
-with the wallet's unspent coins and with recent events, not with history.
+deposits that are not settled, for coins of recent spends, for payouts that are not over, and for what came in outside
+of the books. So the cost grows with the wallet's unspent coins and with recent events, not with history.
 """
 
 from collections.abc import Collection, Sequence
@@ -11,6 +11,7 @@ from datetime import datetime
 
 from engine.bank.chain.cursor import find_chain
 from engine.bank.chain.due import WATCHED
+from engine.bank.withdrawal.sent import SentVersion, list_sent
 from engine.clients.bitcoind.answer import Coin
 from engine.domain.deposit import Block
 from engine.ledger import chart
@@ -54,7 +55,7 @@ class CoinRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpendRow:
-    """A transaction that spends coins of the wallet, and that the books have no posting for."""
+    """A transaction that spends coins of the wallet. The books have a posting for it only if it is a payout's."""
 
     spender: str
     spent_sat: int
@@ -87,6 +88,8 @@ class HotBooks:
     coins: list[CoinRow]
     spends: list[SpendRow]
     corrections: list[Corrected]
+    sent: list[SentVersion]
+    """Versions of payouts that are not over, or that were seen lately."""
 
 
 async def list_wallets(conn: Connection) -> list[str]:
@@ -98,8 +101,8 @@ async def list_wallets(conn: Connection) -> list[str]:
 async def read_books(conn: Connection, wallet: str, listed: Sequence[Coin], since: datetime) -> HotBooks:
     """The wallet's account and coins, compared with what bitcoind lists. `conn` must be in a snapshot.
 
-    Spends and coins of which nothing is booked are named if they were seen after `since`, or if a correction names
-    them.
+    Spends, and coins of which nothing is booked, are read if they were seen after `since`, or if a correction names
+    them; spends also if they are of a payout that is not over.
     """
     chain = await find_chain(conn, wallet)
     if chain is None:
@@ -110,6 +113,8 @@ async def read_books(conn: Connection, wallet: str, listed: Sequence[Coin], sinc
     corrections = [Corrected(**row) for row in corrected]
     named = sorted({each.subject.partition(":")[0] for each in corrections if each.subject})
     points = ([each.txid for each in listed], [each.vout for each in listed])
+    sent = await list_sent(conn, since, named)
+    spenders = sorted({*named, *(each.txid for each in sent)})
     with translated():
         coins = await conn.fetch(
             _COINS,
@@ -122,13 +127,14 @@ async def read_books(conn: Connection, wallet: str, listed: Sequence[Coin], sinc
             wallet,
             timeout=_LONGEST_S,
         )
-        spends = await conn.fetch(_SPENDS, *points, since, named, _SHOWN, timeout=_LONGEST_S)
+        spends = await conn.fetch(_SPENDS, *points, since, spenders, _SHOWN, timeout=_LONGEST_S)
     return HotBooks(
         tip=chain.tip,
         settled_msat=settled_msat,
         coins=[CoinRow(**row) for row in coins],
         spends=[SpendRow(**row) for row in spends],
         corrections=corrections,
+        sent=sent,
     )
 
 

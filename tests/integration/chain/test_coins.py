@@ -123,6 +123,14 @@ async def test_a_coin_of_a_reorganised_block_is_free_again_when_it_is_mined_agai
         assert await list_unsettled_txids(conn, 12) == set()
 
 
+async def test_change_and_spends_are_looked_at_again_in_the_blocks_below_the_fork(pool: Pool) -> None:
+    await record(pool, [coin(1, "address-a1"), coin(2, "change-1", change=True, height=12)], spend(3, 1, height=13))
+    async with pool.acquire() as conn:
+        assert await list_unsettled_txids(conn, 13) == await list_unsettled_txids(conn, 17) == {txid(2), txid(3)}
+        assert await list_unsettled_txids(conn, 18) == {txid(3)}
+        assert await list_unsettled_txids(conn, 19) == set()
+
+
 async def test_a_deposit_that_operators_give_to_somebody_is_his_with_all_that_descends_from_it(pool: Pool) -> None:
     await record(pool, [coin(1, "address-x"), coin(2, "change-1", change=True)], spend(2, 1))
     async with pool.acquire() as conn:

@@ -44,6 +44,7 @@ def compare(
         coins=list(rows),
         spends=spends or [],
         corrections=corrected or [],
+        sent=[],
     )
     coins = tuple(
         Coin(txid=each.txid, vout=each.vout, amount_sat=each.amount_sat, address="a", confirmations=11, safe=True)

@@ -1,0 +1,161 @@
+"""Payouts of `Depositors` without Temporal: each step of one is taken by a call, so that a test can look in between.
+
+desk = PayoutDesk(bank)
+payout = await desk.formed(alice, 50_000)
+await desk.step(payout, times=3)     draft, sign, send
+await desk.step(payout)              book
+"""
+
+import itertools
+from collections.abc import Sequence
+from unittest.mock import AsyncMock, MagicMock
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.payout.batcher import Batchers
+from activities.payout.child import Pulled, plan_in_tx
+from activities.payout.payout import Payouts
+from activities.payout.story import Story, read_story
+from activities.withdrawal.withdrawal import Withdrawals
+from engine.bank.withdrawal import coin, payout, version
+from engine.clients.bitcoind.fees import FixedFees
+from engine.clients.bitcoind.hot import HotWallet
+from engine.clients.bitcoind.rpc import Rpc
+from engine.clients.bitcoind.signer import WalletSigner
+from engine.clients.bitcoind.spending import AddressType, Spending
+from engine.contracts import workflow_ids
+from engine.contracts.payout import Batcher, PayoutRef
+from engine.contracts.withdrawal import WithdrawalRequest
+from engine.domain.deposit import Outpoint
+from engine.domain.ids import PayoutId, Txid, WithdrawalId, id_for_key, new_id
+from engine.domain.money import Sat
+from engine.domain.withdrawal.script import output_script
+from engine.domain.withdrawal.withdrawal import PayoutKind, Speed, VersionKind
+from engine.ledger.chart import Chart
+from engine.ledger.database import transaction
+from tests.helpers.chain import STRANGER
+from tests.helpers.deposit.depositor import WALLET, Depositor, Depositors
+
+_keys = itertools.count(1)
+_WEIGHT = 1_000
+
+
+class PayoutDesk:
+    """The activities of payouts, on the bank's own wallet."""
+
+    def __init__(self, bank: Depositors, rpc: Rpc, *, change_type: AddressType = "bech32") -> None:
+        client = MagicMock()
+        client.get_workflow_handle.return_value.signal = AsyncMock()
+        client.start_workflow = AsyncMock()
+        self.bank, self.change_type = bank, change_type
+        self.spending = Spending(rpc, WALLET, change_type=change_type)
+        wallet = HotWallet(
+            name=WALLET,
+            chain=bank.bitcoind,
+            spending=self.spending,
+            signer=WalletSigner(rpc, WALLET),
+            fees=FixedFees(rpc, 3_000),
+            address_type=change_type,
+        )
+        self._withdrawals = Withdrawals(bank.pool, Chart())
+        self._batchers, self._payouts = Batchers(bank.pool, client, wallet), Payouts(bank.pool, client, wallet)
+        self._run = ActivityEnvironment().run
+
+    async def formed(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> PayoutId:
+        """One withdrawal in a payout of its own, which is planned."""
+        address, key = to or self.bank.chain.address(STRANGER), f"key-{next(_keys)}"
+        request = WithdrawalRequest(
+            withdrawal_id=WithdrawalId(id_for_key("wd", user.id, key)),
+            account_id=user.id,
+            wallet_id=user.wallet_id,
+            idempotency_key=key,
+            body_hash="ab" * 32,
+            hot_wallet=WALLET,
+            address=address,
+            script=output_script(address).hex(),
+            amount_sat=Sat(amount_sat),
+            fee_from="balance",
+            speed=Speed.FAST,
+            alone=True,
+            unlinked=False,
+            max_fee_sat=Sat(20_000),
+            fee_cap_sat=Sat(5_000),
+        )
+        opened = await self._run(self._withdrawals.open_withdrawal, request)
+        assert opened.state is not None, opened
+        formed = await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=Speed.FAST, flush=True))
+        (ref,) = formed.payouts
+        return PayoutId(ref.payout_id)
+
+    async def step(self, of: PayoutId, *, times: int = 1) -> None:
+        for _ in range(times):
+            await self._run(self._payouts.advance_payout, PayoutRef(payout_id=of, workflow_id=workflow_ids.payout(of)))
+
+    async def sent(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> tuple[PayoutId, Txid]:
+        """In the mempool, and not booked."""
+        made = await self.formed(user, amount_sat, to=to)
+        await self.step(made, times=3)
+        return made, await self.txid(made)
+
+    async def booked(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> tuple[PayoutId, Txid]:
+        made, txid = await self.sent(user, amount_sat, to=to)
+        await self.step(made)
+        assert (await self.story(made)).payout.booked_ref is not None
+        return made, txid
+
+    async def bumped(self, of: PayoutId, rate_sat_kvb: int) -> Txid:
+        """Another version is in the mempool, and its fee is not booked."""
+        async with transaction(self.bank.pool) as conn:
+            await payout.set_bump_in_tx(conn, of, rate_sat_kvb)
+        await self.step(of, times=4)  # plan, draft, sign, send
+        return await self.txid(of)
+
+    async def child(self, of: PayoutId, rate_sat_kvb: int) -> PayoutId:
+        """A payout that spends the change of this one; planned."""
+        story = await self.story(of)
+        entry = await self.spending.mempool_entry(await self.txid(of))
+        async with transaction(self.bank.pool) as conn:
+            pulled = Pulled(story=story, entry=entry, address_type=self.change_type)
+            return PayoutId((await plan_in_tx(conn, pulled, rate_sat_kvb)).payout_id)
+
+    async def consolidation(self, coins: Sequence[tuple[Outpoint, int]], fee_sat: int) -> PayoutId:
+        """These coins become one; planned."""
+        made = PayoutId(new_id("payout"))
+        new = payout.NewPayout(
+            id=made,
+            wallet=WALLET,
+            kind=PayoutKind.CONSOLIDATION,
+            speed=Speed.SLOW,
+            workflow_id=workflow_ids.payout(made),
+            estimate={},
+        )
+        planned = version.NewVersion(
+            payout_id=made,
+            number=1,
+            kind=VersionKind.FIRST,
+            rate_sat_kvb=3_000,
+            fee_sat=Sat(fee_sat),
+            weight=_WEIGHT,
+            change_sat=Sat(sum(amount for _, amount in coins) - fee_sat),
+            change_vout=0,
+            inputs=[version.Input(outpoint=each, amount_sat=Sat(amount)) for each, amount in coins],
+        )
+        async with transaction(self.bank.pool) as conn:
+            await payout.add_in_tx(conn, new)
+            await version.add_in_tx(conn, planned)
+            await coin.reserve_in_tx(conn, made, [each for each, _ in coins])
+        return made
+
+    async def story(self, of: PayoutId) -> Story:
+        return await read_story(self.bank.pool, of)
+
+    async def txid(self, of: PayoutId) -> Txid:
+        """Of the current version."""
+        txid = (await self.story(of)).current.txid
+        assert txid is not None
+        return txid
+
+    async def takes(self, of: PayoutId, number: int = -1) -> int:
+        """What a version takes from the wallet: outputs and fee."""
+        story = await self.story(of)
+        return sum(each.paid_sat for each in story.members) + story.versions[number].fee_sat
