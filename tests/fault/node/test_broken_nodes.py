@@ -187,6 +187,13 @@ def _forget_who_it_is(data: Path) -> None:
         (data / "chain/bitcoin/regtest" / name).unlink()
 
 
+async def _meet(stack: Stack) -> None:
+    """Connect all peers, as an operator would: a node that was away waits ever longer between its own tries."""
+    nodes = [services.node(stack.home, name) for name in NODES]
+    async with Network(stack.home, stack.bitcoin(), nodes) as network:
+        await network.connect_peers()
+
+
 async def _decide(bank: Bank, payment_id: str, **how: str | int) -> Json:
     """Two operators end it; the first word is the administrator's."""
     second = await bank.open_account()
@@ -204,6 +211,7 @@ async def _decide(bank: Bank, payment_id: str, **how: str | int) -> Json:
         answer = await bank.http.post(path, json={"note": "looked, too"}, headers=headers)
         if answer.status_code == 409 and answer.json()["code"] == "payment_not_stuck":
             await asyncio.to_thread(bank.stack.mine, 1)  # its channels are still being closed
+            await _meet(bank.stack)  # by its peer, which may have given up to reach it
             return None
         assert answer.status_code == 200, answer.text
         decided: Json = answer.json()
