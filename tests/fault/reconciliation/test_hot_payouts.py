@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 
-from tests.fault.reconciliation.test_hot_wallet import Traffic, compared, named, until_found
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.chain import Chain
 from tests.helpers.hot_wallet import by_hand
 from tests.helpers.hot_wallet.comparison import HotReconciliation
+from tests.helpers.hot_wallet.traffic import Traffic, compared, named, until_found
 from tests.helpers.withdrawal.withdrawer import Asked, Withdrawer
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(300)]
