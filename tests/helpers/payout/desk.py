@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Sequence
 from unittest.mock import AsyncMock, MagicMock
 
+from activities.batcher import Batchers
 from temporalio.testing import ActivityEnvironment
 
-from activities.payout.batcher import Batchers
 from activities.payout.child import Pulled, plan_in_tx
 from activities.payout.payout import Payouts
 from activities.payout.story import Story, read_story
@@ -24,7 +24,8 @@ from engine.clients.bitcoind.rpc import Rpc
 from engine.clients.bitcoind.signer import WalletSigner
 from engine.clients.bitcoind.spending import AddressType, Spending
 from engine.contracts import workflow_ids
-from engine.contracts.payout import Batcher, PayoutRef
+from engine.contracts.batcher import Batcher
+from engine.contracts.payout import PayoutRef
 from engine.contracts.withdrawal import WithdrawalRequest
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import PayoutId, Txid, WithdrawalId, id_for_key, new_id
