@@ -127,6 +127,7 @@ async def _work(settings: WorkerSettings) -> None:
 
 def _hurry(rpc_limit_s: float) -> None:
     policies.PUMP["heartbeat_timeout"] = timedelta(seconds=1.5)
+    policies.NODE["start_to_close_timeout"] = timedelta(seconds=4)
     replace(heartbeat, "_EVERY_S", 0.4)
     replace(queues, "TASK_TIMEOUT", timedelta(seconds=1))
     replace(worker, "_STICKY", timedelta(seconds=0.5))
