@@ -23,7 +23,7 @@ async def test_the_first_version_is_confirmed_although_a_bump_was_sent(hot: HotB
     await hot.prove()
     await asyncio.to_thread(lambda: hot.chain.mine(txs=[first["raw"]]))
     await out.payout_is(
-        asked, f"status = 'confirmed' AND confirmed_version = 1 AND fee_booked_sat = {first['fee_sat']}"
+        asked, f"p.status = 'confirmed' AND confirmed_version = 1 AND fee_booked_sat = {first['fee_sat']}"
     )
     row = await out.reaches(asked, "confirmed")
     assert await out.received(asked.address) == 50_000
@@ -37,37 +37,40 @@ async def test_a_block_takes_the_first_version_before_the_bump_is_sent(hot: HotB
     alice = await out.funded(200_000)
     asked = await out.ask(alice, 50_000)
     await out.reaches(asked, "broadcast")
-    await out.payout_is(asked, "status = 'broadcast'")
+    await out.payout_is(asked, "p.status = 'broadcast'")
     await hot.dies("sign after commit")
     await out.decided(asked, WithdrawalDecisionKind.BUMP, 20_000)
     await hot.died()
     async with hot.worker.away():
         await hot.mine()
     await out.reaches(asked, "confirmed")
-    row = await out.payout_is(asked, "status = 'confirmed' AND problem IS NULL")
+    row = await out.payout_is(asked, "p.status = 'confirmed' AND problem IS NULL")
     assert row["confirmed_version"] == 1
     assert await out.received(asked.address) == 50_000
 
 
-async def test_a_coin_spent_by_hand_is_left_out_and_the_payee_is_paid_once(hot: HotBank) -> None:
-    """Of two coins one is spent at the node, and confirmed, after the payout is signed."""
+@pytest.mark.parametrize("coins", [1, 2])
+async def test_a_coin_spent_by_hand_is_left_out_and_the_payee_is_paid_once(hot: HotBank, coins: int) -> None:
+    """Spent at the node, in a block, after the payout is signed. Others pay; for the only one once that is deep."""
     out = Withdrawer(hot)
-    await out.set_rules()
-    alice = await out.funded(60_000, 70_000, 80_000)
+    await out.set_rules(deep=3)
+    alice = await out.funded(900_000, 900_000, 900_000)
     await hot.dies("sign after commit")
-    asked = await out.ask(alice, 180_000)
+    asked = await out.ask(alice, 850_000 * coins)
     await hot.died()
     async with hot.worker.away():
         inputs = await out.inputs(asked)
+        assert len(inputs) == coins
         by_hand = await out.spend_by_hand(inputs[0])
         await asyncio.to_thread(lambda: hot.chain.mine(txs=[by_hand]))
-    await hot.mine()
-    row = await out.reaches(asked, "broadcast")
-    assert row["status"] == "broadcast"
-    assert len(await out.versions(asked)) >= 2
+    if coins == 1:
+        await out.payout_is(asked, "problem IS NOT NULL")
+        await hot.mine(2)
+    await out.reaches(asked, "broadcast")
+    assert len(await out.versions(asked)) == 2
     await hot.mine()
     await out.reaches(asked, "confirmed")
-    assert await out.received(asked.address) == 180_000
+    assert await out.received(asked.address) == 850_000 * coins
 
 
 async def test_below_a_raised_floor_it_pays_more(hot: HotBank) -> None:

@@ -228,15 +228,15 @@ class Withdrawer:
         await handle.execute_update("decide", approval)
 
     async def spend_by_hand(self, *outpoints: str) -> str:
-        """Somebody at the node sends these coins of the wallet back to it. The transaction (hex), not broadcast yet."""
+        """Somebody at the node sends these coins back to the wallet, for no fee. The transaction (hex), for a block."""
 
         def make() -> str:
             spent = [{"txid": each.split(":")[0], "vout": int(each.split(":")[1])} for each in outpoints]
             total = sum(
                 Decimal(str(self.chain.call("gettxout", each["txid"], each["vout"], False)["value"])) for each in spent
             )
-            to = self.chain.address()
-            raw = self.chain.call("createrawtransaction", spent, {to: str(total - Decimal("0.00002"))})
+            to = self.chain.call("getrawchangeaddress", "bech32", wallet=HOT)  # else it would be a deposit
+            raw = self.chain.call("createrawtransaction", spent, {to: str(total)})
             signed = self.chain.call("signrawtransactionwithwallet", raw, wallet=HOT)
             assert signed["complete"]
             return str(signed["hex"])
