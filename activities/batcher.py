@@ -17,7 +17,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.payout.replace import MOST_COINS, candidates, change_script
-from activities.payout.tell import tell_members
+from activities.payout.tell import begin_planned, tell_members
 from activities.withdrawal.ending import fail_in_tx
 from engine.bank.withdrawal import coin, payout, queue, version
 from engine.bank.withdrawal.rules import read_withdrawal_rules
@@ -61,6 +61,7 @@ class Batchers(BatcherActivities):
 
     @activity.defn
     async def form_payouts(self, batcher: Batcher) -> Formed:
+        await begin_planned(self._pool, self._client, self._wallet.name)
         async with borrowed(self._pool) as conn:
             rules = await read_withdrawal_rules(conn)
             if not (await queue.look(conn, batcher.speed)).count:

@@ -25,7 +25,8 @@ from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, borrowed
 
-_LOCKED = "wallet_locked"
+_FOR_OPERATORS = ("wallet_locked", "wallet_not_loaded", "wallet_missing")
+"""Reasons that do not pass by themselves."""
 
 
 class Payouts(PayoutActivities):
@@ -42,18 +43,29 @@ class Payouts(PayoutActivities):
         try:
             await self._take(before)
         except Unavailable as away:
-            if away.fields.get("reason") != _LOCKED:
+            if away.fields.get("reason") not in _FOR_OPERATORS:
                 raise
             await replace.note_problem(self._pool, before, away.detail)
         except EngineError as error:
             await replace.note_problem(self._pool, before, error.detail)
             raise
+        else:
+            await self._clear(before)
         after = await read_story(self._pool, payout.payout_id)
         if after.payout.status is not before.payout.status:
             await tell_members(self._client, [each.workflow_id for each in before.members])
         if after.payout.status is PayoutStatus.DISSOLVED and before.members:
             await tell_batcher(self._client, Batcher(wallet=after.payout.wallet, speed=after.payout.speed))
         return await self._state(after)
+
+    async def _clear(self, before: Story) -> None:
+        """A problem that has not kept it from its step is none any more."""
+        if before.payout.problem is None:
+            return
+        after = await read_story(self._pool, before.payout.id)
+        goes_on = after.step is not before.step or after.payout.status is PayoutStatus.CONFIRMED
+        if goes_on and after.payout.problem == before.payout.problem:
+            await replace.note_problem(self._pool, after, None)
 
     @activity.defn
     async def decide_payout(self, decide: DecidePayout) -> PayoutState:
@@ -63,6 +75,8 @@ class Payouts(PayoutActivities):
 
     async def _take(self, story: Story) -> None:
         spending = self._wallet.spending
+        if story.step in (Step.DRAFT, Step.SIGN, Step.SEND) and await self._watch.is_mined(story):
+            return
         match story.step:
             case Step.DRAFT:
                 await draft(self._pool, spending, story)
@@ -74,6 +88,8 @@ class Payouts(PayoutActivities):
                 await book(self._pool, self._ids, story)
             case Step.WATCH:
                 await self._watch.look(story)
+            case Step.FIND:
+                await self._watch.find_sent(story)
             case Step.NONE:
                 return
 

@@ -15,7 +15,6 @@ from engine.bank.withdrawal import coin, payout, version
 from engine.clients.bitcoind.spending import Spending
 from engine.domain.deposit import Outpoint
 from engine.domain.errors import InvariantBroken
-from engine.domain.ids import Txid
 from engine.domain.withdrawal.coin_choice import Candidate, Choice, Target, choose
 from engine.domain.withdrawal.script import input_weight, output_script, output_weight
 from engine.domain.withdrawal.withdrawal import PayoutStatus, VersionKind
@@ -66,15 +65,15 @@ def candidates(coins: Sequence[FreeCoin], frozen: Collection[Outpoint] = ()) -> 
 async def plan_version(pool: Pool, spending: Spending, story: Story, wanted: Wanted, address_type: str) -> bool:
     """Store the plan of another version, its coins reserved. False when there is too little money for it.
 
-    A repeat after the commit finds a version that is not signed, and plans none.
+    A repeat after the commit finds a version that is not signed, and plans none. So does a call that finds a block.
     """
     frozen = await spending.frozen()
     row = story.payout
     async with transaction(pool) as conn:
         await coin.lock_coins_in_tx(conn, row.wallet)
-        await payout.get_row_in_tx(conn, row.id)
+        now = await payout.get_row_in_tx(conn, row.id)
         versions = await version.list_versions(conn, row.id)
-        if len(versions) != len(story.versions):
+        if len(versions) != len(story.versions) or now.status not in (PayoutStatus.SIGNED, PayoutStatus.BROADCAST):
             return True
         choice = await _choose_in_tx(conn, story, wanted, frozen, address_type)
         if choice is None:
@@ -140,22 +139,6 @@ def _planned(story: Story, wanted: Wanted, choice: Choice) -> version.NewVersion
         change_address=current.change_address if vout is not None else None,
         inputs=[version.Input(outpoint=each.outpoint, amount_sat=each.amount_sat) for each in choice.coins],
     )
-
-
-async def inputs_that_remain(spending: Spending, story: Story) -> list[version.Input] | None:
-    """The inputs with which the current version can be built again without a second payment; None: not safely yet."""
-    current = story.current
-    outpoints = [each.outpoint for each in current.inputs]
-    there = await spending.unspent(outpoints) | await spending.unspent(outpoints, mempool=False)
-    remaining = [each for each in current.inputs if each.outpoint in there]
-    kept = {each.outpoint for each in remaining}
-    for each in story.signed:
-        if kept.intersection(one.outpoint for one in each.inputs) or each.txid is None:
-            continue
-        known = await spending.transaction(Txid(each.txid))
-        if known is None or known.confirmations > -story.rules.deep:
-            return None
-    return remaining
 
 
 async def note_problem(pool: Pool, story: Story, problem: str | None) -> None:

@@ -31,13 +31,20 @@ async def send(pool: Pool, spending: Spending, story: Story, of: version.Version
     return verdict
 
 
+async def note_sent(pool: Pool, of: version.VersionRow) -> None:
+    """Write down that the node has this version. A repeat keeps the first time."""
+    async with transaction(pool) as conn:
+        await payout.get_row_in_tx(conn, of.payout_id)
+        await version.mark_broadcast_in_tx(conn, of.payout_id, of.number)
+
+
 async def fall_back(pool: Pool, spending: Spending, story: Story) -> bool:
-    """Give the current version up for an earlier one that is in the mempool. False: none is."""
+    """Give the current version up for an earlier one that is in the mempool or in a block. False: none is."""
     current = story.current
     for each in story.signed:
         if each.number == current.number or each.txid is None:
             continue
-        if await spending.mempool_entry(Txid(each.txid)) is not None:
+        if await _is_there(spending, Txid(each.txid)):
             async with transaction(pool) as conn:
                 await payout.get_row_in_tx(conn, current.payout_id)
                 await version.note_refused_in_tx(conn, current.payout_id, current.number, "another version is in force")
@@ -45,6 +52,13 @@ async def fall_back(pool: Pool, spending: Spending, story: Story) -> bool:
                 await payout.note_problem_in_tx(conn, current.payout_id, None)
             return True
     return False
+
+
+async def _is_there(spending: Spending, txid: Txid) -> bool:
+    if await spending.mempool_entry(txid) is not None:
+        return True
+    known = await spending.transaction(txid)
+    return known is not None and known.confirmations > 0
 
 
 def _problem(verdict: Verdict) -> str:

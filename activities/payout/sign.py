@@ -31,6 +31,8 @@ async def sign(pool: Pool, spending: Spending, signer: Signer, story: Story) -> 
         await _require_unlinked(pool, spending, story)
     async with transaction(pool) as conn:
         row = await payout.get_row_in_tx(conn, of.payout_id)
+        if row.status is PayoutStatus.DISSOLVED:  # by another call, which has found a coin gone
+            return
         stored = next(each for each in await version.list_versions(conn, of.payout_id) if each.number == of.number)
         if stored.raw is None:
             await version.set_signed_in_tx(conn, of.payout_id, of.number, raw=signed.raw, txid=signed.txid)

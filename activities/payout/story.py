@@ -25,6 +25,7 @@ class Step(StrEnum):
     SEND = "send"
     BOOK = "book"
     WATCH = "watch"
+    FIND = "find"
     NONE = "none"
 
 
@@ -61,8 +62,10 @@ class Story:
         """By the rows alone: what is missing is next."""
         row, current = self.payout, self.current
         is_over = row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED)
-        if is_over or (row.on_hold and row.booked_ref is None):
+        if is_over:
             return Step.NONE
+        if row.on_hold and not self._is_sent:
+            return Step.FIND if self.signed else Step.NONE
         if row.status is not PayoutStatus.CONFIRMED:
             if current.psbt is None:
                 return Step.DRAFT
@@ -73,9 +76,12 @@ class Story:
         return Step.BOOK if self._unbooked else Step.WATCH
 
     @property
+    def _is_sent(self) -> bool:
+        return any(each.broadcast_at is not None for each in self.versions)
+
+    @property
     def _unbooked(self) -> bool:
-        sent = any(each.broadcast_at is not None for each in self.versions)
-        return sent and (self.payout.booked_ref is None or self.payout.fee_booked_sat != self.in_force.fee_sat)
+        return self._is_sent and (self.payout.booked_ref is None or self.payout.fee_booked_sat != self.in_force.fee_sat)
 
     def vouts(self, of: version.VersionRow) -> dict[str, int]:
         """Which output of this version pays each member."""
@@ -93,7 +99,7 @@ class Story:
             amount_sat=Sat(sum(each.paid_sat for each in self.members)),
             fee_sat=current.fee_sat,
             members=len(self.members),
-            step_due=self.step not in (Step.WATCH, Step.NONE) and row.problem is None,
+            step_due=self.step not in (Step.WATCH, Step.FIND, Step.NONE) and row.problem is None,
             ended=row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED),
             needs_operator=needs_operator,
             look_again_s=_TROUBLED_LOOK_S if row.problem else _LOOK_S,
@@ -102,7 +108,7 @@ class Story:
 
     def _waits_for(self) -> str:
         row = self.payout
-        if row.on_hold and row.booked_ref is None:
+        if row.on_hold and not self._is_sent:
             return "an operator, who holds it"
         if row.status is PayoutStatus.CONFIRMED and row.block_height is not None:
             return f"block {row.block_height + self.rules.deep - 1}, under which it lies deep"

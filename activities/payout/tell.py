@@ -11,7 +11,7 @@ from engine.bank.withdrawal import payout, queue
 from engine.contracts.batcher import Batcher, batcher_start
 from engine.contracts.payout import PayoutRef, payout_start
 from engine.contracts.workflow_start import start_workflow
-from engine.domain.withdrawal.withdrawal import Speed
+from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
 from engine.ledger.database import Pool, borrowed
 
 _SIDE_BY_SIDE = 16
@@ -34,6 +34,16 @@ async def tell_batcher(client: Client, batcher: Batcher) -> None:
     """Somebody waits in its queue again, or coins have come. A batcher that is gone is started."""
     with suppress(RPCError):
         await start_workflow(client, batcher_start(batcher), signal="joined")
+
+
+async def begin_planned(pool: Pool, client: Client, wallet: str) -> None:
+    """Payouts of which nothing is signed have a workflow, also when who planned them died before it could say so."""
+    async with borrowed(pool) as conn:
+        alive = await payout.list_alive(conn, wallet, limit=_MOST_PAYOUTS)
+    for row in alive:
+        if row.status is PayoutStatus.PLANNED:
+            with suppress(RPCError):
+                await start_workflow(client, payout_start(PayoutRef(payout_id=row.id, workflow_id=row.workflow_id)))
 
 
 async def chain_moved(pool: Pool, client: Client, wallet: str) -> None:

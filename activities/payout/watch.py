@@ -3,9 +3,12 @@
 Any version may be confirmed, also one that a later one was to replace. The books then get the fee of that one.
 """
 
+from collections.abc import Mapping
+
 from activities.payout import child, replace
 from activities.payout.booking import set_vouts_in_tx
-from activities.payout.send import fall_back, send
+from activities.payout.remaining import inputs_that_remain
+from activities.payout.send import fall_back, note_sent, send
 from activities.payout.story import Story
 from engine.bank.withdrawal import coin, member, payout, version
 from engine.clients.bitcoind.answer import Sighting
@@ -29,20 +32,41 @@ class Watch:
 
     async def look(self, story: Story) -> None:
         """One look, and at most one consequence. A repeat finds it done."""
-        txids = {Txid(each.txid): each for each in story.signed if each.txid is not None}
-        sights = await self._chain.look_up(txids)
-        mined = next((each for txid, each in txids.items() if sights[txid].kind is Sight.MINED), None)
-        if mined is not None and mined.txid is not None:
-            await self._confirm(story, mined, sights[mined.txid])
+        sights = await self._sights(story)
+        if await self._confirm_mined(story, sights):
             return
         if story.payout.status is PayoutStatus.CONFIRMED:
             await self._take_back(story)
             return
         current = story.current
-        if current.txid is not None and sights[current.txid].kind is Sight.MEMPOOL:
+        if current.txid is not None and sights[Txid(current.txid)].kind is Sight.MEMPOOL:
             await self._pay_more_if_due(story)
             return
         await self.send(story)
+
+    async def is_mined(self, story: Story) -> bool:
+        """Whether a block has a version of a payout that was sent. It is written down, and no later one is needed."""
+        return story.payout.status is PayoutStatus.BROADCAST and await self._confirm_mined(
+            story, await self._sights(story)
+        )
+
+    async def find_sent(self, story: Story) -> None:
+        """Write down that a version is out, whoever sent it: also of a payout that an operator holds."""
+        sights = await self._sights(story)
+        for each in story.signed:
+            if each.txid is not None and sights[Txid(each.txid)].kind in (Sight.MINED, Sight.MEMPOOL):
+                await note_sent(self._pool, each)
+                return
+
+    async def _sights(self, story: Story) -> Mapping[str, Sighting]:
+        return await self._chain.look_up([Txid(each.txid) for each in story.signed if each.txid is not None])
+
+    async def _confirm_mined(self, story: Story, sights: Mapping[str, Sighting]) -> bool:
+        for each in story.signed:
+            if each.txid is not None and sights[Txid(each.txid)].kind is Sight.MINED:
+                await self._confirm(story, each, sights[Txid(each.txid)])
+                return True
+        return False
 
     async def send(self, story: Story) -> None:
         """Send the current version, and do what its verdict asks for. A repeat sends the same bytes."""
@@ -129,7 +153,7 @@ class Watch:
         if story.payout.kind is PayoutKind.CHILD:
             await child.end_if_dead(self._pool, self._ids, story)
             return
-        remaining = await replace.inputs_that_remain(self._spending, story)
+        remaining = await inputs_that_remain(self._pool, self._spending, story)
         if remaining is None:
             return
         wanted = replace.Wanted(

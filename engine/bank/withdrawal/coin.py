@@ -163,3 +163,15 @@ async def read_addresses(conn: Reader, outpoints: Sequence[Outpoint]) -> dict[Ou
             [each.vout for each in outpoints],
         )
     return {Outpoint(txid=Txid(row["txid"]), vout=row["vout"]): row["address"] for row in rows}
+
+
+async def read_spenders(conn: Reader, outpoints: Sequence[Outpoint]) -> dict[Outpoint, Txid]:
+    """What spends each of these coins, as the pump has last seen it, also in the mempool. Others are absent."""
+    with translated():
+        rows = await conn.fetch(
+            """SELECT c.txid, c.vout, c.spent_by FROM unnest($1::text[], $2::int[]) n(txid, vout)
+                 JOIN bank.coins c USING (txid, vout) WHERE c.spent_by IS NOT NULL""",
+            [each.txid for each in outpoints],
+            [each.vout for each in outpoints],
+        )
+    return {Outpoint(txid=Txid(row["txid"]), vout=row["vout"]): Txid(row["spent_by"]) for row in rows}

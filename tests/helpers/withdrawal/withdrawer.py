@@ -16,13 +16,17 @@ from typing import Any
 import asyncpg
 from temporalio.client import WorkflowHandle
 
+from engine.bank.withdrawal.decision import NewWithdrawalDecision, propose_in_tx
 from engine.contracts.batcher import Batcher, batcher_start
-from engine.contracts.withdrawal import WithdrawalRequest, withdrawal_start
+from engine.contracts.withdrawal import WithdrawalApproval, WithdrawalRequest, withdrawal_start
 from engine.contracts.workflow_start import start_workflow
-from engine.domain.ids import WithdrawalId, id_for_key
+from engine.domain.ids import AccountId, WithdrawalDecisionId, WithdrawalId, id_for_key, new_id
 from engine.domain.money import Sat
+from engine.domain.withdrawal.decision import WithdrawalDecisionKind
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import FeeFrom, Speed
+from engine.ledger.database import transaction
+from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.deposit.depositor import WALLET, Depositor
@@ -144,3 +148,97 @@ class Withdrawer:
         """What this address has got, in the chain and in the mempool, in satoshi."""
         told = await asyncio.to_thread(self.chain.call, "getreceivedbyaddress", address, 0, wallet=self.chain.payer)
         return int(Decimal(str(told)).scaleb(8))
+
+    async def funded(self, *amounts_sat: int) -> Depositor:
+        """A user with deposits of these amounts, one block deep, so that the wallet has these coins."""
+        user = await self.hot.user()
+        for amount_sat in amounts_sat:
+            await self.hot.pay(user, amount_sat)
+        await self.hot.mine()
+        await self.hot.shows(user, "credited", sum(amounts_sat))
+        return user
+
+    async def payout_of(self, asked: Asked) -> asyncpg.Record:
+        """The payout that it is a member of."""
+        row = await self.pool.fetchrow(
+            "SELECT p.* FROM bank.payouts p JOIN bank.withdrawals w ON w.payout_id = p.id WHERE w.id = $1", asked.id
+        )
+        assert row is not None
+        return row
+
+    async def versions(self, asked: Asked) -> list[asyncpg.Record]:
+        """Of its payout, the first one first."""
+        return await self.pool.fetch(
+            """SELECT v.* FROM bank.payout_versions v JOIN bank.withdrawals w ON w.payout_id = v.payout_id
+                WHERE w.id = $1 ORDER BY v.number""",
+            asked.id,
+        )
+
+    async def inputs(self, asked: Asked, number: int = 1) -> list[str]:
+        """`txid:vout` of each input of this version."""
+        rows = await self.pool.fetch(
+            """SELECT i.txid, i.vout FROM bank.payout_inputs i JOIN bank.withdrawals w ON w.payout_id = i.payout_id
+                WHERE w.id = $1 AND i.number = $2 ORDER BY i.place""",
+            asked.id,
+            number,
+        )
+        return [f"{row['txid']}:{row['vout']}" for row in rows]
+
+    async def sent_versions(self, asked: Asked, count: int) -> list[asyncpg.Record]:
+        """Wait until so many versions of its payout were sent."""
+
+        async def look() -> list[asyncpg.Record] | None:
+            found = await self.versions(asked)
+            return found if sum(each["broadcast_at"] is not None for each in found) >= count else None
+
+        return await eventually(look, f"{count} versions to be sent", limit_s=_LIMIT_S)
+
+    async def payout_is(self, asked: Asked, condition: str) -> asyncpg.Record:
+        """Wait until this is true of its payout's row, in SQL."""
+
+        async def look() -> asyncpg.Record | None:
+            return await self.pool.fetchrow(
+                f"""SELECT p.* FROM bank.payouts p JOIN bank.withdrawals w ON w.payout_id = p.id
+                     WHERE w.id = $1 AND ({condition})""",
+                asked.id,
+            )
+
+        try:
+            return await eventually(look, condition, limit_s=_LIMIT_S)
+        except AssertionError:
+            raise AssertionError(f"not {condition}, but {await self.payout_of(asked)}") from None
+
+    async def decided(self, asked: Asked, kind: WithdrawalDecisionKind, rate_sat_kvb: int | None = None) -> None:
+        """Two operators decide this about its payout."""
+        payout = await self.payout_of(asked)
+        new = NewWithdrawalDecision(
+            id=WithdrawalDecisionId(new_id("wdec")),
+            payout_id=payout["id"],
+            kind=kind,
+            amount_sat=Sat(0),
+            rate_sat_kvb=rate_sat_kvb,
+            operators=2,
+            reason="a test",
+            proposed_by=AccountId("one"),
+        )
+        async with transaction(self.pool) as conn:
+            decision = await propose_in_tx(conn, new)
+        approval = WithdrawalApproval(decision=decision, operator=AccountId("two"), key_id="key")
+        handle = (await self.hot.temporal()).get_workflow_handle(payout["workflow_id"])
+        await handle.execute_update("decide", approval)
+
+    async def spend_by_hand(self, *outpoints: str) -> str:
+        """Somebody at the node sends these coins back to the wallet, for no fee. The transaction (hex), for a block."""
+
+        def make() -> str:
+            spent = [{"txid": each.split(":")[0], "vout": int(each.split(":")[1])} for each in outpoints]
+            total = sum(
+                Decimal(str(self.chain.call("gettxout", each["txid"], each["vout"], False)["value"])) for each in spent
+            )
+            to = self.chain.call("getrawchangeaddress", "bech32", wallet=HOT)  # else it would be a deposit
+            raw = self.chain.call("createrawtransaction", spent, {to: str(total)})
+            signed = self.chain.call("signrawtransactionwithwallet", raw, wallet=HOT)
+            assert signed["complete"]
+            return str(signed["hex"])
+
+        return await asyncio.to_thread(make)
