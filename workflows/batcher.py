@@ -12,7 +12,7 @@ from temporalio import workflow
 
 from workflows.children import start_child
 from workflows.patience import grown_long, side_by_side, until_done
-from workflows.policies import NODE
+from workflows.policies import SPEND
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues, search_attributes
@@ -53,7 +53,7 @@ class BatcherWorkflow:
         self._joined, flush, self._flush = False, self._flush, False
         try:
             return await workflow.execute_activity_method(
-                BatcherActivities.form_payouts, replace(batcher, flush=flush), task_queue=queues.ONCHAIN, **NODE
+                BatcherActivities.form_payouts, replace(batcher, flush=flush), task_queue=queues.ONCHAIN, **SPEND
             )
         except BaseException:
             self._flush = self._flush or flush

@@ -17,7 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from workflows.children import start_child
 from workflows.patience import again, grown_long, side_by_side, until_done
-from workflows.policies import NODE
+from workflows.policies import SPEND
 
 with workflow.unsafe.imports_passed_through():
     from engine.contracts import queues, search_attributes
@@ -54,7 +54,7 @@ class PayoutWorkflow:
         """Each call answers the signals before it. A signal that comes meanwhile asks for another one."""
         self._moved = False
         return await workflow.execute_activity_method(
-            PayoutActivities.advance_payout, self._payout, task_queue=queues.ONCHAIN, **NODE
+            PayoutActivities.advance_payout, self._payout, task_queue=queues.ONCHAIN, **SPEND
         )
 
     async def _wait(self, state: PayoutState) -> None:
@@ -80,7 +80,7 @@ class PayoutWorkflow:
                 PayoutActivities.decide_payout,
                 DecidePayout(payout_id=self._payout.payout_id, approval=approval),
                 task_queue=queues.ONCHAIN,
-                **NODE,
+                **SPEND,
             )
         except ActivityError as refused:
             raise refused.cause or refused from refused

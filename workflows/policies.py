@@ -87,6 +87,15 @@ NODE = Policy(
 )
 """A read of a node."""
 
+SPEND = Policy(
+    start_to_close_timeout=timedelta(minutes=5),
+    heartbeat_timeout=timedelta(seconds=6),
+    retry_policy=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), backoff_coefficient=2, maximum_interval=timedelta(seconds=10)
+    ),
+)
+"""A step of a payout: a wallet may take minutes to sign. Missing heartbeats reveal a lost worker."""
+
 GLANCE = BriefPolicy(
     schedule_to_close_timeout=timedelta(seconds=6),
     retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_attempts=3),

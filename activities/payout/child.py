@@ -6,20 +6,20 @@ over, and the books take its fee back.
 
 from dataclasses import dataclass
 
+from activities.payout.new import Planned, add_in_tx
 from activities.payout.replace import change_weights
 from activities.payout.story import Story
 from engine.bank.withdrawal import coin, payout, version
 from engine.clients.bitcoind.spending_answer import MempoolEntry
-from engine.contracts import workflow_ids
 from engine.contracts.payout import PayoutRef
 from engine.domain.deposit import Outpoint
 from engine.domain.errors import Refused
-from engine.domain.ids import PayoutId, Txid, new_id
+from engine.domain.ids import Txid
 from engine.domain.money import Sat
 from engine.domain.withdrawal.bump import child_fee
 from engine.domain.withdrawal.script import dust_sat, input_weight, output_script
 from engine.domain.withdrawal.weight import transaction_weight
-from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, VersionKind
+from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus
 from engine.ledger.chart import Chart
 from engine.ledger.database import Connection, Pool, transaction
 from engine.ledger.postings.payout import Sent, fee_changed
@@ -51,37 +51,21 @@ async def plan_in_tx(conn: Connection, pulled: Pulled, rate_sat_kvb: int) -> Pay
     if change_sat < dust_sat(script):
         raise _impossible(f"its change of {current.change_sat} sat is too little for a fee of {fee} sat")
     row = story.payout
-    payout_id = PayoutId(new_id("payout"))
-    ref = PayoutRef(payout_id=payout_id, workflow_id=workflow_ids.payout(payout_id))
     spent = Outpoint(txid=Txid(current.txid), vout=current.change_vout)
-    await payout.add_in_tx(
-        conn,
-        payout.NewPayout(
-            id=payout_id,
-            wallet=row.wallet,
-            kind=PayoutKind.CHILD,
-            speed=row.speed,
-            workflow_id=ref.workflow_id,
-            parent_id=row.id,
-            estimate={"rate_sat_kvb": rate_sat_kvb, "source": "operator"},
-        ),
+    planned = Planned(
+        wallet=row.wallet,
+        kind=PayoutKind.CHILD,
+        speed=row.speed,
+        estimate={"rate_sat_kvb": rate_sat_kvb, "source": "operator"},
+        inputs=[version.Input(outpoint=spent, amount_sat=current.change_sat)],
+        rate_sat_kvb=rate_sat_kvb,
+        fee_sat=fee,
+        weight=weight,
+        change_sat=change_sat,
+        change_vout=0,
+        parent_id=row.id,
     )
-    await version.add_in_tx(
-        conn,
-        version.NewVersion(
-            payout_id=payout_id,
-            number=1,
-            kind=VersionKind.FIRST,
-            rate_sat_kvb=rate_sat_kvb,
-            fee_sat=fee,
-            weight=weight,
-            change_sat=change_sat,
-            change_vout=0,
-            inputs=[version.Input(outpoint=spent, amount_sat=current.change_sat)],
-        ),
-    )
-    await coin.reserve_in_tx(conn, payout_id, [spent])
-    return ref
+    return await add_in_tx(conn, planned)
 
 
 async def end_if_dead(pool: Pool, ids: Chart, story: Story) -> None:

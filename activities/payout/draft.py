@@ -35,7 +35,7 @@ async def draft(pool: Pool, spending: Spending, story: Story) -> None:
         address = await spending.change_address()
     psbt = await spending.create_psbt(inputs, outputs_of(story, of, address))
     async with transaction(pool) as conn:
-        await payout.get_row_in_tx(conn, of.payout_id)
+        await payout.lock_in_tx(conn, of.payout_id)
         stored = next(each for each in await version.list_versions(conn, of.payout_id) if each.number == of.number)
         if stored.psbt is None:
             await version.set_draft_in_tx(conn, of.payout_id, of.number, psbt=psbt, change_address=address)

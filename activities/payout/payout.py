@@ -9,6 +9,7 @@ written, the bytes are the same, and every posting has its reference.
 from temporalio import activity
 from temporalio.client import Client
 
+from activities.heartbeat import heartbeats
 from activities.payout import decision, replace
 from activities.payout.booking import book
 from activities.payout.draft import draft
@@ -39,6 +40,10 @@ class Payouts(PayoutActivities):
 
     @activity.defn
     async def advance_payout(self, payout: PayoutRef) -> PayoutState:
+        async with heartbeats():
+            return await self._advance(payout)
+
+    async def _advance(self, payout: PayoutRef) -> PayoutState:
         before = await read_story(self._pool, payout.payout_id)
         try:
             await self._take(before)
@@ -69,9 +74,10 @@ class Payouts(PayoutActivities):
 
     @activity.defn
     async def decide_payout(self, decide: DecidePayout) -> PayoutState:
-        story = await read_story(self._pool, decide.payout_id)
-        await decision.carry_out(self._pool, self._wallet.spending, story, decide, self._wallet.address_type)
-        return await self._state(await read_story(self._pool, decide.payout_id))
+        async with heartbeats():
+            story = await read_story(self._pool, decide.payout_id)
+            await decision.carry_out(self._pool, self._wallet.spending, story, decide, self._wallet.address_type)
+            return await self._state(await read_story(self._pool, decide.payout_id))
 
     async def _take(self, story: Story) -> None:
         spending = self._wallet.spending

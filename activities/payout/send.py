@@ -24,7 +24,7 @@ async def send(pool: Pool, spending: Spending, story: Story, of: version.Version
     if verdict.refusal is Refusal.OUTBID and await fall_back(pool, spending, story):
         return verdict
     async with transaction(pool) as conn:
-        await payout.get_row_in_tx(conn, of.payout_id)
+        await payout.lock_in_tx(conn, of.payout_id)
         if verdict.is_known:
             await version.mark_broadcast_in_tx(conn, of.payout_id, of.number)
         await payout.note_problem_in_tx(conn, of.payout_id, None if verdict.is_known else _problem(verdict))
@@ -34,7 +34,7 @@ async def send(pool: Pool, spending: Spending, story: Story, of: version.Version
 async def note_sent(pool: Pool, of: version.VersionRow) -> None:
     """Write down that the node has this version. A repeat keeps the first time."""
     async with transaction(pool) as conn:
-        await payout.get_row_in_tx(conn, of.payout_id)
+        await payout.lock_in_tx(conn, of.payout_id)
         await version.mark_broadcast_in_tx(conn, of.payout_id, of.number)
 
 
@@ -46,7 +46,7 @@ async def fall_back(pool: Pool, spending: Spending, story: Story) -> bool:
             continue
         if await _is_there(spending, Txid(each.txid)):
             async with transaction(pool) as conn:
-                await payout.get_row_in_tx(conn, current.payout_id)
+                await payout.lock_in_tx(conn, current.payout_id)
                 await version.note_refused_in_tx(conn, current.payout_id, current.number, "another version is in force")
                 await version.mark_broadcast_in_tx(conn, each.payout_id, each.number)
                 await payout.note_problem_in_tx(conn, current.payout_id, None)

@@ -87,7 +87,7 @@ class Watch:
                 await self._finish(story)
             return
         async with transaction(self._pool) as conn:
-            await payout.get_row_in_tx(conn, row.id)
+            await payout.lock_in_tx(conn, row.id)
             await payout.mark_confirmed_in_tx(conn, row.id, version=of.number, block_height=block.height)
             await set_vouts_in_tx(conn, story, of)
             await member.mark_confirmed_in_tx(conn, row.id)

@@ -83,6 +83,11 @@ async def get_row_in_tx(conn: Connection, payout: PayoutId) -> PayoutRow:
     return _read(dict(row))
 
 
+async def lock_in_tx(conn: Connection, payout: PayoutId) -> None:
+    """Take the steps of this payout alone until the transaction ends. Raises InvariantBroken when there is none."""
+    await change_one(conn, "UPDATE bank.payouts SET status = status WHERE id = $1", payout)
+
+
 async def find_row(conn: Reader, payout: PayoutId) -> PayoutRow | None:
     """The row, as it is now. Nothing is locked."""
     with translated():

@@ -10,9 +10,9 @@ import itertools
 from collections.abc import Sequence
 from unittest.mock import AsyncMock, MagicMock
 
-from activities.batcher import Batchers
 from temporalio.testing import ActivityEnvironment
 
+from activities.batcher import Batchers
 from activities.payout.child import Pulled, plan_in_tx
 from activities.payout.payout import Payouts
 from activities.payout.story import Story, read_story

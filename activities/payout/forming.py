@@ -1,0 +1,146 @@
+"""Plans the next payout of a queue and stores it: members, coins and promises, in the caller's transaction."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from activities.payout.new import Planned, add_in_tx
+from activities.payout.replace import MOST_COINS, candidates, change_script
+from activities.withdrawal.ending import fail_in_tx
+from engine.bank.withdrawal import coin, queue, version
+from engine.bank.withdrawal.withdrawal import get_row_in_tx
+from engine.contracts.batcher import Batcher
+from engine.contracts.payout import PayoutRef
+from engine.domain.deposit import Outpoint
+from engine.domain.ids import WithdrawalId
+from engine.domain.withdrawal.fee_rate import Rate
+from engine.domain.withdrawal.plan import Item, Plan, plan
+from engine.domain.withdrawal.rules import WithdrawalRules
+from engine.domain.withdrawal.withdrawal import PayoutKind
+from engine.ledger.database import Connection
+
+PATIENCE_S = 3600
+"""So long may smaller, younger ones go while the oldest waits for coins. Then it comes first."""
+_LOOKS_AHEAD = 3
+"""So many times what one payout takes is read of the queue: who does not go now must not hide who could."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """What is the same for all payouts of one call."""
+
+    batcher: Batcher
+    rules: WithdrawalRules
+    rate: Rate
+    frozen: frozenset[Outpoint]
+    address_type: str
+
+
+@dataclass(slots=True)
+class Made:
+    """What came of one step: a payout, or none; and the workflows of those who have left the queue."""
+
+    payout: PayoutRef | None = None
+    moved: list[str] = field(default_factory=list[str])
+
+
+async def form_in_tx(conn: Connection, this: Round) -> Made:
+    """Store the next payout that is due, under the lock of the wallet's coins. Without one, only notes are written."""
+    made = Made()
+    await coin.lock_coins_in_tx(conn, this.batcher.wallet)
+    limit = _LOOKS_AHEAD * this.rules.max_outputs
+    waiting = await queue.list_queued_in_tx(conn, this.batcher.speed, limit=limit)
+    for group in _due_groups(this, waiting):
+        made.payout = await _plan_in_tx(conn, this, group, made.moved)
+        if made.payout is not None:
+            break
+    return made
+
+
+async def _plan_in_tx(
+    conn: Connection, this: Round, group: Sequence[queue.Queued], moved: list[str]
+) -> PayoutRef | None:
+    """Plan the group, and store what comes of it: a payout, notes for those who wait, failures for good."""
+    free = await coin.list_free(
+        conn,
+        this.batcher.wallet,
+        min_depth=this.rules.coins.min_depth,
+        limit=MOST_COINS,
+        unlinked_to={each.account_id for each in group} if group[0].unlinked else None,
+    )
+    # Thousands of coins take a tenth of a second, so payments must not wait for it.
+    made = await asyncio.to_thread(
+        plan,
+        [_item(each) for each in group],
+        candidates(free, this.frozen),
+        this.rate.rate_sat_kvb,
+        this.rules,
+        change_script(this.address_type),
+        randrange=secrets.randbelow,
+        allow_younger=group[0].waited_s < PATIENCE_S,
+    )
+    await queue.note_waits_in_tx(
+        conn, {WithdrawalId(each.id): each.why for each in made.left_out if each.fatal is None}
+    )
+    for each in made.left_out:
+        if each.fatal is not None:
+            row = await get_row_in_tx(conn, WithdrawalId(each.id))
+            await fail_in_tx(conn, row, code=each.fatal, detail=each.why)
+    leaving = {each.id for each in made.members} | {each.id for each in made.left_out if each.fatal}
+    moved += [each.workflow_id for each in group if each.id in leaving]
+    return await _store_in_tx(conn, this, group[0], made) if made.members else None
+
+
+async def _store_in_tx(conn: Connection, this: Round, first: queue.Queued, made: Plan) -> PayoutRef:
+    planned = Planned(
+        wallet=this.batcher.wallet,
+        kind=PayoutKind.BATCH,
+        speed=this.batcher.speed,
+        estimate={**asdict(this.rate), "at": this.rate.at and this.rate.at.isoformat()},
+        inputs=[version.Input(outpoint=each.outpoint, amount_sat=each.amount_sat) for each in made.inputs],
+        rate_sat_kvb=made.rate_sat_kvb,
+        fee_sat=made.fee_sat,
+        weight=made.weight,
+        change_sat=made.change_sat,
+        change_vout=made.change_vout,
+        alone=first.alone,
+        unlinked=first.unlinked,
+    )
+    ref = await add_in_tx(conn, planned)
+    seals = [
+        queue.Seal(
+            id=WithdrawalId(each.id),
+            place=each.place,
+            vout=each.vout,
+            paid_sat=each.paid_sat,
+            miner_fee_sat=each.miner_fee_sat,
+        )
+        for each in made.members
+    ]
+    await queue.seal_in_tx(conn, ref.payout_id, seals)
+    return ref
+
+
+def _due_groups(this: Round, waiting: Sequence[queue.Queued]) -> list[list[queue.Queued]]:
+    """Those that may go together and are due now. Unlinked ones go together, and one by one where that fails."""
+    speed = this.rules.speeds[this.batcher.speed]
+    groups = [[each] for each in waiting if each.alone]
+    for unlinked in (False, True):
+        together = [each for each in waiting if not each.alone and each.unlinked is unlinked]
+        is_due = this.batcher.flush or len(together) >= speed.count
+        if together and (is_due or together[0].waited_s >= speed.window_s):
+            groups.append(together)
+            groups += [[each] for each in together] if unlinked and len(together) > 1 else []
+    return groups
+
+
+def _item(queued: queue.Queued) -> Item:
+    return Item(
+        id=queued.id,
+        script=queued.script,
+        amount_sat=queued.amount_sat,
+        fee_from=queued.fee_from,
+        service_fee_msat=queued.service_fee_msat,
+        max_fee_sat=queued.max_fee_sat,
+    )
