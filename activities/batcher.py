@@ -14,7 +14,8 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.heartbeat import heartbeats
-from activities.payout.forming import PATIENCE_S, Round, form_in_tx
+from activities.payout.forming import PATIENCE_S, form_in_tx
+from activities.payout.group import Round
 from activities.payout.tell import begin_planned, tell_members
 from engine.bank.withdrawal import queue
 from engine.bank.withdrawal.rules import read_withdrawal_rules

@@ -1,7 +1,6 @@
 """A child: it spends the change of a payout in the mempool and pays for both, where the payout itself cannot pay more.
 
-It is a payout of its own without members. When another version of its parent is confirmed, its coin never exists: it is
-over, and the books take its fee back.
+It is a payout of its own without members. `dead.py` says when it is over without a block.
 """
 
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from activities.payout.new import Planned, add_in_tx
 from activities.payout.replace import change_weights
 from activities.payout.story import Story
-from engine.bank.withdrawal import coin, payout, version
+from engine.bank.withdrawal import version
 from engine.clients.bitcoind.spending_answer import MempoolEntry
 from engine.contracts.payout import PayoutRef
 from engine.domain.deposit import Outpoint
@@ -19,11 +18,8 @@ from engine.domain.money import Sat
 from engine.domain.withdrawal.bump import child_fee
 from engine.domain.withdrawal.script import dust_sat, input_weight, output_script
 from engine.domain.withdrawal.weight import transaction_weight
-from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus
-from engine.ledger.chart import Chart
-from engine.ledger.database import Connection, Pool, transaction
-from engine.ledger.postings.payout import Sent, fee_changed
-from engine.ledger.store import post_new_in_tx
+from engine.domain.withdrawal.withdrawal import PayoutKind
+from engine.ledger.database import Connection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,23 +62,6 @@ async def plan_in_tx(conn: Connection, pulled: Pulled, rate_sat_kvb: int) -> Pay
         parent_id=row.id,
     )
     return await add_in_tx(conn, planned)
-
-
-async def end_if_dead(pool: Pool, ids: Chart, story: Story) -> None:
-    """End a child whose coin can never exist, because another version of its parent lies deep. Else it waits."""
-    row = story.payout
-    async with transaction(pool) as conn:
-        now = await payout.get_row_in_tx(conn, row.id)
-        parent = None if row.parent_id is None else await payout.find_row(conn, row.parent_id)
-        if parent is None or parent.status is not PayoutStatus.FINAL or now.status is PayoutStatus.DISSOLVED:
-            return
-        of = story.in_force
-        if now.fee_booked_sat and of.txid is not None:
-            sent = Sent(id=row.id, txid=Txid(of.txid), fee_sat=Sat(0), workflow_id=row.workflow_id)
-            posting = fee_changed(await ids.load(conn), sent, booked_sat=now.fee_booked_sat, number=now.bookings + 1)
-            await post_new_in_tx(conn, posting)
-        await payout.mark_dead_in_tx(conn, row.id)
-        await coin.release_in_tx(conn, row.id)
 
 
 def _impossible(why: str) -> Refused:

@@ -5,18 +5,15 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
+from activities.payout.group import Round, due_groups
 from activities.payout.new import Planned, add_in_tx
 from activities.payout.replace import MOST_COINS, candidates, change_script
 from activities.withdrawal.ending import fail_in_tx
 from engine.bank.withdrawal import coin, queue, version
 from engine.bank.withdrawal.withdrawal import get_row_in_tx
-from engine.contracts.batcher import Batcher
 from engine.contracts.payout import PayoutRef
-from engine.domain.deposit import Outpoint
 from engine.domain.ids import WithdrawalId
-from engine.domain.withdrawal.fee_rate import Rate
 from engine.domain.withdrawal.plan import Item, Plan, plan
-from engine.domain.withdrawal.rules import WithdrawalRules
 from engine.domain.withdrawal.withdrawal import PayoutKind
 from engine.ledger.database import Connection
 
@@ -24,17 +21,6 @@ PATIENCE_S = 3600
 """So long may smaller, younger ones go while the oldest waits for coins. Then it comes first."""
 _LOOKS_AHEAD = 3
 """So many times what one payout takes is read of the queue: who does not go now must not hide who could."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Round:
-    """What is the same for all payouts of one call."""
-
-    batcher: Batcher
-    rules: WithdrawalRules
-    rate: Rate
-    frozen: frozenset[Outpoint]
-    address_type: str
 
 
 @dataclass(slots=True)
@@ -51,7 +37,7 @@ async def form_in_tx(conn: Connection, this: Round) -> Made:
     await coin.lock_coins_in_tx(conn, this.batcher.wallet)
     limit = _LOOKS_AHEAD * this.rules.max_outputs
     waiting = await queue.list_queued_in_tx(conn, this.batcher.speed, limit=limit)
-    for group in _due_groups(this, waiting):
+    for group in due_groups(this, waiting):
         made.payout = await _plan_in_tx(conn, this, group, made.moved)
         if made.payout is not None:
             break
@@ -120,19 +106,6 @@ async def _store_in_tx(conn: Connection, this: Round, first: queue.Queued, made:
     ]
     await queue.seal_in_tx(conn, ref.payout_id, seals)
     return ref
-
-
-def _due_groups(this: Round, waiting: Sequence[queue.Queued]) -> list[list[queue.Queued]]:
-    """Those that may go together and are due now. Unlinked ones go together, and one by one where that fails."""
-    speed = this.rules.speeds[this.batcher.speed]
-    groups = [[each] for each in waiting if each.alone]
-    for unlinked in (False, True):
-        together = [each for each in waiting if not each.alone and each.unlinked is unlinked]
-        is_due = this.batcher.flush or len(together) >= speed.count
-        if together and (is_due or together[0].waited_s >= speed.window_s):
-            groups.append(together)
-            groups += [[each] for each in together] if unlinked and len(together) > 1 else []
-    return groups
 
 
 def _item(queued: queue.Queued) -> Item:

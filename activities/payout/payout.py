@@ -14,17 +14,15 @@ from activities.payout import decision, replace
 from activities.payout.booking import book
 from activities.payout.draft import draft
 from activities.payout.sign import sign
-from activities.payout.story import Step, Story, read_story
-from activities.payout.tell import tell_batcher, tell_members
+from activities.payout.story import Step, Story, read_state, read_story
+from activities.payout.tell import tell_of_step
 from activities.payout.watch import Watch
-from engine.bank.withdrawal import payout as rows
 from engine.clients.bitcoind.hot import HotWallet
-from engine.contracts.batcher import Batcher
 from engine.contracts.payout import DecidePayout, PayoutActivities, PayoutRef, PayoutState
 from engine.domain.errors import EngineError, Unavailable
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.chart import Chart
-from engine.ledger.database import Pool, borrowed
+from engine.ledger.database import Pool
 
 _FOR_OPERATORS = ("wallet_locked", "wallet_not_loaded", "wallet_missing")
 """Reasons that do not pass by themselves."""
@@ -58,10 +56,8 @@ class Payouts(PayoutActivities):
             await self._clear(before)
         after = await read_story(self._pool, payout.payout_id)
         if after.payout.status is not before.payout.status:
-            await tell_members(self._client, [each.workflow_id for each in before.members])
-        if after.payout.status is PayoutStatus.DISSOLVED and before.members:
-            await tell_batcher(self._client, Batcher(wallet=after.payout.wallet, speed=after.payout.speed))
-        return await self._state(after)
+            await tell_of_step(self._client, after.payout, [each.workflow_id for each in before.members])
+        return await read_state(self._pool, after)
 
     async def _clear(self, before: Story) -> None:
         """A problem that has not kept it from its step is none any more."""
@@ -77,7 +73,7 @@ class Payouts(PayoutActivities):
         async with heartbeats():
             story = await read_story(self._pool, decide.payout_id)
             await decision.carry_out(self._pool, self._wallet.spending, story, decide, self._wallet.address_type)
-            return await self._state(await read_story(self._pool, decide.payout_id))
+            return await read_state(self._pool, await read_story(self._pool, decide.payout_id))
 
     async def _take(self, story: Story) -> None:
         spending = self._wallet.spending
@@ -98,10 +94,3 @@ class Payouts(PayoutActivities):
                 await self._watch.find_sent(story)
             case Step.NONE:
                 return
-
-    async def _state(self, story: Story) -> PayoutState:
-        """With its children, so that its workflow starts theirs."""
-        async with borrowed(self._pool) as conn:
-            children = await rows.list_children(conn, story.payout.id)
-        alive = [each for each in children if each.status is not PayoutStatus.DISSOLVED]
-        return story.state([PayoutRef(payout_id=each.id, workflow_id=each.workflow_id) for each in alive])

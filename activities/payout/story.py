@@ -128,3 +128,11 @@ async def read_story(pool: Pool, payout_id: PayoutId) -> Story:
             tip_height=await read_tip_height(conn),
             rules=await read_withdrawal_rules(conn),
         )
+
+
+async def read_state(pool: Pool, story: Story) -> PayoutState:
+    """For its workflow, with its children, so that theirs are started."""
+    async with borrowed(pool) as conn:
+        children = await payout.list_children(conn, story.payout.id)
+    alive = [each for each in children if each.status is not PayoutStatus.DISSOLVED]
+    return story.state([PayoutRef(payout_id=each.id, workflow_id=each.workflow_id) for each in alive])

@@ -1,7 +1,7 @@
 """Tells workflows what has changed for them. Best effort: each looks by itself as well, and the janitor after it."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from temporalio.client import Client
@@ -28,6 +28,13 @@ async def tell_members(client: Client, workflow_ids: Iterable[str]) -> None:
                 await client.get_workflow_handle(workflow_id).signal("payout_moved")
 
     await asyncio.gather(*(tell(each) for each in workflow_ids))
+
+
+async def tell_of_step(client: Client, moved: payout.PayoutRow, members: Sequence[str]) -> None:
+    """A payout has another status. The members of one that was dissolved wait in the queue again."""
+    await tell_members(client, members)
+    if moved.status is PayoutStatus.DISSOLVED and members:
+        await tell_batcher(client, Batcher(wallet=moved.wallet, speed=moved.speed))
 
 
 async def tell_batcher(client: Client, batcher: Batcher) -> None:

@@ -5,10 +5,9 @@ Any version may be confirmed, also one that a later one was to replace. The book
 
 from collections.abc import Mapping
 
-from activities.payout import child, replace
 from activities.payout.booking import set_vouts_in_tx
-from activities.payout.remaining import inputs_that_remain
-from activities.payout.send import fall_back, note_sent, send
+from activities.payout.later import Later
+from activities.payout.send import note_sent, send
 from activities.payout.story import Story
 from engine.bank.withdrawal import coin, member, payout, version
 from engine.clients.bitcoind.answer import Sighting
@@ -16,9 +15,7 @@ from engine.clients.bitcoind.hot import HotWallet
 from engine.clients.bitcoind.verdict import Fate, Refusal
 from engine.domain.deposit import Sight, depth
 from engine.domain.ids import Txid
-from engine.domain.withdrawal.bump import bump_due
-from engine.domain.withdrawal.fee_rate import choose_rate
-from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus, VersionKind
+from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool, transaction
 
@@ -27,8 +24,8 @@ class Watch:
     """Bound to one wallet."""
 
     def __init__(self, pool: Pool, ids: Chart, wallet: HotWallet) -> None:
-        self._pool, self._ids, self._chain = pool, ids, wallet.chain
-        self._spending, self._fees, self._address_type = wallet.spending, wallet.fees, wallet.address_type
+        self._pool, self._chain, self._spending = pool, wallet.chain, wallet.spending
+        self._later = Later(pool, ids, wallet)
 
     async def look(self, story: Story) -> None:
         """One look, and at most one consequence. A repeat finds it done."""
@@ -40,7 +37,7 @@ class Watch:
             return
         current = story.current
         if current.txid is not None and sights[Txid(current.txid)].kind is Sight.MEMPOOL:
-            await self._pay_more_if_due(story)
+            await self._later.pay_more_if_due(story)
             return
         await self.send(story)
 
@@ -73,9 +70,9 @@ class Watch:
         current = story.current
         verdict = await send(self._pool, self._spending, story, current)
         if verdict.fate is Fate.MISSING_INPUTS:
-            await self._do_without(story)
+            await self._later.do_without(story)
         elif verdict.refusal is Refusal.BELOW_FLOOR:
-            await self._bump(story, max(await self._fees.node_floor(), current.rate_sat_kvb + 1))
+            await self._later.reach_floor(story)
 
     async def _confirm(self, story: Story, of: version.VersionRow, sighting: Sighting) -> None:
         row, block = story.payout, sighting.block
@@ -107,61 +104,3 @@ class Watch:
             if row.status is PayoutStatus.CONFIRMED:
                 await payout.mark_unconfirmed_in_tx(conn, row.id)
                 await member.mark_unconfirmed_in_tx(conn, row.id)
-
-    async def _pay_more_if_due(self, story: Story) -> None:
-        row, current, rules = story.payout, story.current, story.rules
-        if row.problem is not None:
-            await replace.note_problem(self._pool, story, None)
-        if row.on_hold:
-            return
-        if row.bump_to_sat_kvb is not None:
-            await self._bump(story, row.bump_to_sat_kvb)
-            return
-        entry = await self._spending.mempool_entry(Txid(current.txid or ""))
-        if entry is None or current.broadcast_at is None:
-            return
-        estimate = await self._fees.estimate(rules.speeds[row.speed].target_blocks)
-        rate = choose_rate(estimate, node_floor=await self._fees.node_floor(), rules=rules.rate, now=row.now)
-        if bump_due(
-            rules.bump,
-            blocks=max(0, story.tip_height - entry.height),
-            waited_s=int((row.now - current.broadcast_at).total_seconds()),
-            bumps=sum(each.kind is VersionKind.BUMP for each in story.versions),
-            paid_sat_kvb=current.rate_sat_kvb,
-            now_sat_kvb=rate.rate_sat_kvb,
-            incremental=await self._fees.incremental(),
-        ):
-            await self._bump(story, rate.rate_sat_kvb)
-
-    async def _bump(self, story: Story, rate_sat_kvb: int) -> None:
-        current = story.current
-        entry = None if current.txid is None else await self._spending.mempool_entry(Txid(current.txid))
-        wanted = replace.Wanted(
-            kind=VersionKind.BUMP,
-            rate_sat_kvb=rate_sat_kvb,
-            incremental=await self._fees.incremental(),
-            forced=current.inputs,
-            replaced_fee_sat=current.fee_sat if entry is None else entry.descendants_fee_sat,
-        )
-        if not await replace.plan_version(self._pool, self._spending, story, wanted, self._address_type):
-            await replace.note_problem(self._pool, story, "it must pay more, and there are no coins for it")
-
-    async def _do_without(self, story: Story) -> None:
-        """An input of the current version is missing: an earlier version is there, or it is built again."""
-        if await fall_back(self._pool, self._spending, story):
-            return
-        if story.payout.kind is PayoutKind.CHILD:
-            await child.end_if_dead(self._pool, self._ids, story)
-            return
-        remaining = await inputs_that_remain(self._pool, self._spending, story)
-        if remaining is None:
-            return
-        wanted = replace.Wanted(
-            kind=VersionKind.REBUILD,
-            rate_sat_kvb=story.current.rate_sat_kvb,
-            incremental=await self._fees.incremental(),
-            forced=remaining,
-            replaced_fee_sat=0,
-        )
-        if not await replace.plan_version(self._pool, self._spending, story, wanted, self._address_type):
-            await replace.note_problem(self._pool, story, "one of its coins is gone, and there are no others for it")

@@ -12,7 +12,6 @@ from api.http.errors import problems
 from api.http.paging import Page, Paging, page_of, position
 from api.service.auth import Caller
 from api.service.payout import batcher, story
-from api.service.payout.batcher import BatcherOut
 from api.service.payout.shape import PayoutOut, PayoutStoryOut
 from api.service.resources import Resources
 from api.service.role import MAY
@@ -47,7 +46,7 @@ class FlushIn(Content):
 class BatchersOut(BaseModel):
     """The batcher of each speed."""
 
-    items: list[BatcherOut]
+    items: list[batcher.BatcherOut]
 
 
 @router.get("/payouts", summary="List payouts", responses=problems("forbidden", "invalid_request"))
@@ -80,7 +79,7 @@ async def list_batchers(caller: Reader, resources: Res) -> BatchersOut:
 )
 async def flush_batcher(
     caller: Operator, body: Annotated[Body[FlushIn], Depends(JsonBody(FlushIn))], resources: Res, speed: Speed
-) -> BatcherOut:
+) -> batcher.BatcherOut:
     """Role: `treasury` or `finance`. Does not wait for the window. What lacks money, coins or an approval still waits.
 
     A repeat while nothing new waits changes nothing.

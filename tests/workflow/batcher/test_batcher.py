@@ -79,36 +79,35 @@ def a_payout() -> PayoutRef:
 
 
 async def test_the_batcher_starts_a_workflow_for_each_payout_and_asks_again(
-    skipping_temporal: WorkflowEnvironment,
+    plain_temporal: WorkflowEnvironment,
 ) -> None:
     made = [a_payout() for _ in range(3)]
     fake = FakeQueue([Formed(payouts=made[:2], waiting=1), Formed(payouts=made[2:])])
-    async with batching(skipping_temporal, fake):
+    async with batching(plain_temporal, fake):
         await until(lambda: fake.paid_out == {each.payout_id for each in made})
 
 
-async def test_the_batcher_looks_when_a_window_ends(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_the_batcher_looks_when_a_window_ends(plain_temporal: WorkflowEnvironment) -> None:
     made = a_payout()
-    fake = FakeQueue([Formed(waiting=1, again_in_s=600.0), Formed(payouts=[made])])
-    async with batching(skipping_temporal, fake):
+    fake = FakeQueue([Formed(waiting=1, again_in_s=1.0), Formed(payouts=[made])])
+    async with batching(plain_temporal, fake):
         await until(lambda: made.payout_id in fake.paid_out)
 
 
-async def test_a_flush_is_told_once(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_flush_is_told_once(plain_temporal: WorkflowEnvironment) -> None:
     fake = FakeQueue()
-    with skipping_temporal.auto_time_skipping_disabled():
-        async with batching(skipping_temporal, fake) as handle:
-            await until(lambda: len(fake.asked) == 1)
-            await handle.signal(BatcherWorkflow.flush)
-            await until(lambda: len(fake.asked) == 2)
-            await handle.signal(BatcherWorkflow.joined)
-            await until(lambda: len(fake.asked) == 3)
-            assert [each.flush for each in fake.asked] == [False, True, False]
+    async with batching(plain_temporal, fake) as handle:
+        await until(lambda: len(fake.asked) == 1)
+        await handle.signal(BatcherWorkflow.flush)
+        await until(lambda: len(fake.asked) == 2)
+        await handle.signal(BatcherWorkflow.joined)
+        await until(lambda: len(fake.asked) == 3)
+        assert [each.flush for each in fake.asked] == [False, True, False]
 
 
-async def test_a_flush_outlives_a_node_that_is_away(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_flush_outlives_a_node_that_is_away(plain_temporal: WorkflowEnvironment) -> None:
     fake = FakeQueue(refuses=Unavailable("away"))
-    async with batching(skipping_temporal, fake) as handle:
+    async with batching(plain_temporal, fake) as handle:
         await until(lambda: len(fake.asked) >= 1)
         await handle.signal(BatcherWorkflow.flush)
         fake.refuses = None
@@ -119,7 +118,7 @@ async def test_the_batcher_of_a_long_life_goes_on_in_a_new_run(short_temporal: W
     fake = FakeQueue()
     async with batching(short_temporal, fake) as handle:
         first = (await handle.describe()).run_id
-        handle = short_temporal.client.get_workflow_handle(handle.id)
-        while (await handle.describe()).run_id == first:
-            await handle.signal(BatcherWorkflow.joined)
+        newest = short_temporal.client.get_workflow_handle(handle.id)
+        while (await newest.describe()).run_id == first:
+            await newest.signal(BatcherWorkflow.joined)
             await asyncio.sleep(0.02)

@@ -85,9 +85,9 @@ async def staged(environment: WorkflowEnvironment, steps: FakeSteps) -> AsyncIte
         yield Stage(environment, queue)
 
 
-async def test_a_payout_takes_its_steps_and_waits_for_blocks(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_payout_takes_its_steps_and_waits_for_blocks(plain_temporal: WorkflowEnvironment) -> None:
     steps = FakeSteps([PLANNED, SIGNED, BROADCAST, FINAL])
-    async with staged(skipping_temporal, steps) as stage:
+    async with staged(plain_temporal, steps) as stage:
         handle = await stage.begin()
         await until(lambda: steps.taken >= 3)
         await handle.signal(PayoutWorkflow.chain_moved)
@@ -97,31 +97,30 @@ async def test_a_payout_takes_its_steps_and_waits_for_blocks(skipping_temporal: 
         assert attributes.get(search_attributes.STATUS) == "final"
 
 
-async def test_a_payout_looks_by_itself_when_the_pump_is_silent(skipping_temporal: WorkflowEnvironment) -> None:
-    steps = FakeSteps([BROADCAST, BROADCAST, FINAL])
-    async with staged(skipping_temporal, steps) as stage:
+async def test_a_payout_looks_by_itself_when_the_pump_is_silent(plain_temporal: WorkflowEnvironment) -> None:
+    steps = FakeSteps([replace(BROADCAST, look_again_s=1), FINAL])
+    async with staged(plain_temporal, steps) as stage:
         assert await (await stage.begin()).result() == FINAL
 
 
-async def test_a_step_that_fails_for_good_calls_an_operator(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_step_that_fails_for_good_calls_an_operator(plain_temporal: WorkflowEnvironment) -> None:
     steps = FakeSteps([FINAL], refuses=InvariantBroken("not the planned one"))
-    async with staged(skipping_temporal, steps) as stage:
-        with skipping_temporal.auto_time_skipping_disabled():
-            handle = await stage.begin()
+    async with staged(plain_temporal, steps) as stage:
+        handle = await stage.begin()
 
-            async def asked() -> bool | None:
-                attributes = (await handle.describe()).typed_search_attributes
-                return attributes.get(search_attributes.NEEDS_OPERATOR) or None
+        async def asked() -> bool | None:
+            attributes = (await handle.describe()).typed_search_attributes
+            return attributes.get(search_attributes.NEEDS_OPERATOR) or None
 
-            await eventually(asked, "an operator to be called")
-            steps.refuses = None
-            await handle.signal(PayoutWorkflow.chain_moved)
-            assert await handle.result() == FINAL
+        await eventually(asked, "an operator to be called")
+        steps.refuses = None
+        await handle.signal(PayoutWorkflow.chain_moved)
+        assert await handle.result() == FINAL
 
 
-async def test_an_operator_decides_about_a_payout(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_an_operator_decides_about_a_payout(plain_temporal: WorkflowEnvironment) -> None:
     steps = FakeSteps([BROADCAST])
-    async with staged(skipping_temporal, steps) as stage:
+    async with staged(plain_temporal, steps) as stage:
         handle = await stage.begin()
         with pytest.raises(WorkflowUpdateFailedError):
             await handle.execute_update(PayoutWorkflow.decide, replace(APPROVAL, operator=AccountId("")))
@@ -129,17 +128,17 @@ async def test_an_operator_decides_about_a_payout(skipping_temporal: WorkflowEnv
         assert await handle.result() == FINAL
 
 
-async def test_the_children_of_a_payout_get_workflows(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_the_children_of_a_payout_get_workflows(plain_temporal: WorkflowEnvironment) -> None:
     child = PayoutRef(payout_id=PayoutId(f"payout_{uuid4().hex}"), workflow_id=f"payout-{uuid4().hex}")
-    steps = FakeSteps([replace(BROADCAST, children=[child]), FINAL])
-    async with staged(skipping_temporal, steps) as stage:
+    steps = FakeSteps([replace(BROADCAST, children=[child], look_again_s=1), FINAL])
+    async with staged(plain_temporal, steps) as stage:
         await (await stage.begin()).result()
         await until(lambda: child.payout_id in steps.looked_at)
-        await skipping_temporal.client.get_workflow_handle(child.workflow_id).result()
+        await plain_temporal.client.get_workflow_handle(child.workflow_id).result()
 
 
 async def test_a_payout_that_waits_long_goes_on_in_a_new_run(short_temporal: WorkflowEnvironment) -> None:
-    steps = FakeSteps([BROADCAST] * 40 + [FINAL])
+    steps = FakeSteps([PLANNED] * 40 + [FINAL])
     async with staged(short_temporal, steps) as stage:
         handle = await stage.begin()
         assert await handle.result() == FINAL

@@ -145,9 +145,9 @@ async def _needs_operator(handle: WorkflowHandle[Any, Any], wanted: bool) -> Non
 
 
 async def test_a_withdrawal_joins_its_batcher_and_ends_when_a_block_has_it(
-    skipping_temporal: WorkflowEnvironment,
+    plain_temporal: WorkflowEnvironment,
 ) -> None:
-    async with staged(skipping_temporal, FakeBooks()) as stage:
+    async with staged(plain_temporal, FakeBooks()) as stage:
         handle = await stage.begin()
         await until(lambda: stage.books.formed > 0)
         stage.books.now = CONFIRMED
@@ -155,32 +155,24 @@ async def test_a_withdrawal_joins_its_batcher_and_ends_when_a_block_has_it(
         assert (await handle.result()).state == CONFIRMED
 
 
-async def test_a_lost_signal_costs_time_only(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks()) as stage:
-        handle = await stage.begin()
-        await until(lambda: stage.books.formed > 0)
-        stage.books.now = CONFIRMED
-        assert (await handle.result()).state == CONFIRMED
-
-
-async def test_a_refused_withdrawal_ends_at_once(skipping_temporal: WorkflowEnvironment) -> None:
+async def test_a_refused_withdrawal_ends_at_once(plain_temporal: WorkflowEnvironment) -> None:
     refusal = Refusal(code="insufficient_funds", detail="too little")
-    async with staged(skipping_temporal, FakeBooks(refusal=refusal)) as stage:
+    async with staged(plain_temporal, FakeBooks(refusal=refusal)) as stage:
         handle = await stage.begin()
         ended = await handle.result()
         assert (ended.state, ended.refusal) == (None, refusal)
         assert stage.books.formed == 0
 
 
-async def test_a_withdrawal_is_cancelled_while_it_is_queued(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks()) as stage:
+async def test_a_withdrawal_is_cancelled_while_it_is_queued(plain_temporal: WorkflowEnvironment) -> None:
+    async with staged(plain_temporal, FakeBooks()) as stage:
         handle = await stage.begin()
         assert (await handle.execute_update(WithdrawalWorkflow.cancel)).status is WithdrawalStatus.CANCELLED
         assert (await handle.result()).state == CANCELLED
 
 
-async def test_a_withdrawal_that_is_batched_is_not_cancelled(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks()) as stage:
+async def test_a_withdrawal_that_is_batched_is_not_cancelled(plain_temporal: WorkflowEnvironment) -> None:
+    async with staged(plain_temporal, FakeBooks()) as stage:
         handle = await stage.begin()
         await until(lambda: stage.books.formed > 0)
         stage.books.refuses = Refused("it is batched", code="already_batched")
@@ -188,26 +180,26 @@ async def test_a_withdrawal_that_is_batched_is_not_cancelled(skipping_temporal: 
             await handle.execute_update(WithdrawalWorkflow.cancel)
         assert "it is batched" in str(failed.value.cause)
         stage.books.now = CONFIRMED
+        await handle.signal(WithdrawalWorkflow.payout_moved)
         assert (await handle.result()).state == CONFIRMED
 
 
-async def test_a_large_withdrawal_waits_for_an_operator(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks(now=UNAPPROVED)) as stage:
-        with skipping_temporal.auto_time_skipping_disabled():
-            handle = await stage.begin()
-            await _needs_operator(handle, wanted=True)
-            assert stage.books.formed == 0
-            await handle.execute_update(WithdrawalWorkflow.decide, APPROVAL)
-            await until(lambda: stage.books.formed > 0)
-            await _needs_operator(handle, wanted=False)
-            assert [each.approval for each in stage.books.decided] == [APPROVAL]
-            stage.books.now = CONFIRMED
-            await handle.signal(WithdrawalWorkflow.payout_moved)
-            await handle.result()
+async def test_a_large_withdrawal_waits_for_an_operator(plain_temporal: WorkflowEnvironment) -> None:
+    async with staged(plain_temporal, FakeBooks(now=UNAPPROVED)) as stage:
+        handle = await stage.begin()
+        await _needs_operator(handle, wanted=True)
+        assert stage.books.formed == 0
+        await handle.execute_update(WithdrawalWorkflow.decide, APPROVAL)
+        await until(lambda: stage.books.formed > 0)
+        await _needs_operator(handle, wanted=False)
+        assert [each.approval for each in stage.books.decided] == [APPROVAL]
+        stage.books.now = CONFIRMED
+        await handle.signal(WithdrawalWorkflow.payout_moved)
+        await handle.result()
 
 
-async def test_nobody_approves_in_time(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks(now=UNAPPROVED)) as stage:
+async def test_nobody_approves_in_time(plain_temporal: WorkflowEnvironment) -> None:
+    async with staged(plain_temporal, FakeBooks(now=replace(UNAPPROVED, approve_in_s=2.0))) as stage:
         handle = await stage.begin()
         await _needs_operator(handle, wanted=True)
         stage.books.now = replace(CANCELLED, status=WithdrawalStatus.FAILED, failure="approval_expired")
@@ -216,19 +208,20 @@ async def test_nobody_approves_in_time(skipping_temporal: WorkflowEnvironment) -
         assert ended.state.failure == "approval_expired"
 
 
-async def test_an_approval_without_a_name_is_refused(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks(now=UNAPPROVED)) as stage:
+async def test_an_approval_without_a_name_is_refused(plain_temporal: WorkflowEnvironment) -> None:
+    async with staged(plain_temporal, FakeBooks(now=UNAPPROVED)) as stage:
         handle = await stage.begin()
         with pytest.raises(WorkflowUpdateFailedError):
             await handle.execute_update(WithdrawalWorkflow.decide, replace(APPROVAL, key_id=" "))
         with pytest.raises(WorkflowUpdateFailedError):
             await handle.execute_update(WithdrawalWorkflow.decide, replace(APPROVAL, note="x" * 2000))
         stage.books.now = CONFIRMED
+        await handle.signal(WithdrawalWorkflow.payout_moved)
         await handle.result()
 
 
-async def test_the_books_are_away_when_it_is_asked(skipping_temporal: WorkflowEnvironment) -> None:
-    async with staged(skipping_temporal, FakeBooks(refuses=Unavailable("away"))) as stage:
+async def test_the_books_are_away_when_it_is_asked(plain_temporal: WorkflowEnvironment) -> None:
+    async with staged(plain_temporal, FakeBooks(refuses=Unavailable("away"))) as stage:
         handle = await stage.begin()
         await until(lambda: stage.books.refuses is not None)
         stage.books.refuses, stage.books.now = None, CONFIRMED
