@@ -32,7 +32,7 @@ class Subject:
     payout_id: PayoutId | None = None
     account_id: AccountId | None = None
     amount_sat: Sat
-    """Of the withdrawal, or all that the payout pays."""
+    """Of the withdrawal, or all that the payout pays, with the fee as it will be."""
     operators: int
     """How many must agree."""
     refusal: Refused | None
@@ -71,13 +71,20 @@ async def read_payout(
     if rate_sat_kvb is not None and not rules.rate.floor <= rate_sat_kvb <= rules.rate.ceiling:
         bounds = f"{rules.rate.floor:,} and {rules.rate.ceiling:,}"
         raise Invalid(f"rate_sat_kvb lies between {bounds}, as the rules say.", field="rate_sat_kvb")
-    amount_sat = Sat(shown["paid_sat"] + (shown["fee_sat"] or 0))
+    amount_sat = Sat(shown["paid_sat"] + _fee_then(shown["fee_sat"], shown["rate_sat_kvb"], rate_sat_kvb))
     return Subject(
         payout_id=row.id,
         amount_sat=amount_sat,
         operators=operators_needed(kind, amount_sat, rules),
         refusal=_refusal_of_payout(kind, row, rate_sat_kvb, shown["rate_sat_kvb"]),
     )
+
+
+def _fee_then(fee_sat: int | None, paid_sat_kvb: int | None, rate_sat_kvb: int | None) -> int:
+    """What miners get once it is decided: a small payout at a high rate can cost more than it pays."""
+    if not fee_sat or not paid_sat_kvb or not rate_sat_kvb:
+        return fee_sat or 0
+    return max(fee_sat, -(-fee_sat * rate_sat_kvb // paid_sat_kvb))
 
 
 def _refusal_of_withdrawal(kind: WithdrawalDecisionKind, row: withdrawal.WithdrawalRow) -> Refused | None:

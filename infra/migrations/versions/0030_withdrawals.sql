@@ -129,7 +129,7 @@ CREATE TABLE bank.withdrawals(
   CHECK (payee_wallet_id IS NULL OR (status IN ('confirmed', 'failed') AND payout_id IS NULL)),
   CHECK (num_nulls(payout_id, place, paid_sat, miner_fee_sat) IN (0, 4) OR payee_wallet_id IS NOT NULL),
   CHECK (status NOT IN ('batched', 'broadcast') OR payout_id IS NOT NULL),
-  CHECK (status NOT IN ('queued', 'cancelled') OR payout_id IS NULL),
+  CHECK (status NOT IN ('queued', 'cancelled', 'failed') OR payout_id IS NULL),
   CHECK ((approval = 'needed') <= (approve_until IS NOT NULL)),
   CHECK ((failure_code IS NOT NULL) = (status = 'failed')),
   CHECK ((ended_at IS NOT NULL) = (status IN ('confirmed', 'cancelled', 'failed'))));
