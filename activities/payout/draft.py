@@ -8,6 +8,7 @@ that no hand at the wallet spends them by accident.
 from activities.payout.story import Story
 from engine.bank.withdrawal import coin, payout, queue, version
 from engine.clients.bitcoind.spending import Spending
+from engine.domain.errors import InvariantBroken
 from engine.domain.money import Sat
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutStatus
@@ -47,7 +48,9 @@ async def dissolve(pool: Pool, spending: Spending, story: Story) -> None:
         row = await payout.get_row_in_tx(conn, story.payout.id)
         if row.status is not PayoutStatus.PLANNED:
             return
-        await queue.give_back_in_tx(conn, row.id)
+        given_back = await queue.give_back_in_tx(conn, row.id)
+        if len(given_back) != len(story.members):
+            raise InvariantBroken(f"{row.id}: {len(given_back)} of {len(story.members)} members can be given back")
         await payout.mark_dissolved_in_tx(conn, row.id)
         await coin.release_in_tx(conn, row.id)
     await spending.unlock(each.outpoint for each in story.current.inputs)

@@ -10,10 +10,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.heartbeat import heartbeats
-from activities.payout import decision, replace
-from activities.payout.booking import book
-from activities.payout.draft import draft
-from activities.payout.sign import sign
+from activities.payout import booking, decision, draft, replace, sign
 from activities.payout.story import Step, Story, read_state, read_story
 from activities.payout.tell import tell_of_step
 from activities.payout.watch import Watch
@@ -81,15 +78,15 @@ class Payouts(PayoutActivities):
             return
         match story.step:
             case Step.DRAFT:
-                await draft(self._pool, spending, story)
+                await draft.draft(self._pool, spending, story)
             case Step.SIGN:
-                await sign(self._pool, spending, self._wallet.signer, story)
+                await sign.sign(self._pool, spending, self._wallet.signer, story)
             case Step.SEND:
                 await self._watch.send(story)
             case Step.BOOK:
-                await book(self._pool, self._ids, story)
+                await booking.book(self._pool, self._ids, story)
             case Step.WATCH:
-                await self._watch.look(story)
+                await self._watch.follow(story)
             case Step.FIND:
                 await self._watch.find_sent(story)
             case Step.NONE:

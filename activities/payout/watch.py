@@ -27,7 +27,7 @@ class Watch:
         self._pool, self._chain, self._spending = pool, wallet.chain, wallet.spending
         self._later = Later(pool, ids, wallet)
 
-    async def look(self, story: Story) -> None:
+    async def follow(self, story: Story) -> None:
         """One look, and at most one consequence. A repeat finds it done."""
         sights = await self._sights(story)
         if await self._confirm_mined(story, sights):
