@@ -15,8 +15,7 @@ from engine.domain.deposit import Outpoint
 from engine.domain.errors import Refused
 from engine.domain.ids import Txid
 from engine.domain.money import Sat
-from engine.domain.withdrawal import bump
-from engine.domain.withdrawal import weight as weights
+from engine.domain.withdrawal import bump, weight
 from engine.domain.withdrawal.script import dust_sat, input_weight, output_script
 from engine.domain.withdrawal.withdrawal import PayoutKind
 from engine.ledger.database import Connection
@@ -41,8 +40,8 @@ async def plan_in_tx(conn: Connection, pulled: Pulled, rate_sat_kvb: int) -> Pay
         raise _impossible("its transaction is not in the mempool, or has no change")
     output, _ = change_weights(pulled.address_type)
     script = output_script(current.change_address)
-    weight = weights.transaction_weight([input_weight(script)], [output])
-    fee = bump.child_fee(Sat(entry.ancestors_fee_sat), 4 * entry.ancestors_vbytes, weight, rate_sat_kvb)
+    own_weight = weight.transaction_weight([input_weight(script)], [output])
+    fee = bump.child_fee(Sat(entry.ancestors_fee_sat), 4 * entry.ancestors_vbytes, own_weight, rate_sat_kvb)
     change_sat = Sat(current.change_sat - fee)
     if change_sat < dust_sat(script):
         raise _impossible(f"its change of {current.change_sat} sat is too little for a fee of {fee} sat")
@@ -56,7 +55,7 @@ async def plan_in_tx(conn: Connection, pulled: Pulled, rate_sat_kvb: int) -> Pay
         inputs=[version.Input(outpoint=spent, amount_sat=current.change_sat)],
         rate_sat_kvb=rate_sat_kvb,
         fee_sat=fee,
-        weight=weight,
+        weight=own_weight,
         change_sat=change_sat,
         change_vout=0,
         parent_id=row.id,
