@@ -50,7 +50,7 @@ _SDK_REST_S = 0.3
 
 async def main() -> None:
     """Run until SIGTERM or SIGINT."""
-    gc.freeze()  # what the imports left lives for ever: the collector would walk it at each pass, for 90 ms
+    gc.freeze()  # what the imports left lives for ever: the collector would walk it, for up to 90 ms a pass
     settings = load_settings(WorkerSettings)
     interceptors = start_telemetry(settings, "millrace-worker")
     stop = asyncio.Event()

@@ -12,6 +12,7 @@ from infra.bench.deposits import COMPONENTS, Bank
 from infra.bench.figures import Goal
 from infra.bench.http import Wire
 from infra.bench.people import pay
+from infra.bench.wallet import Crowd
 
 MOST_SLOWER = 1.5
 PAYMENTS_PER_S = 10
@@ -102,13 +103,13 @@ class BesideStrangers(Bystander):
     async def _others(self, seconds: float) -> list[Coroutine[object, object, object]]:
         crowds = [await self._bank.promise({_foreign_address(): 0 for _ in range(self._size)}) for _ in range(2)]
 
-        async def pass_by(number: int, *, seen: bool) -> None:
+        async def pass_by(crowd: Crowd, *, seen: bool) -> None:
             if seen:
-                await self._bank.broadcast(crowds[number])
-            await self._bank.mine(crowds[number], seen=seen)
+                await self._bank.broadcast(crowd)
+            await self._bank.mine(crowd, seen=seen)
             await asyncio.sleep(seconds)
 
-        return [pass_by(0, seen=True), pass_by(1, seen=False)]
+        return [pass_by(crowd, seen=seen) for crowd, seen in zip(crowds, (True, False), strict=True)]
 
 
 def bystanders(bank: Bank, size: int) -> Contest:

@@ -76,17 +76,20 @@ async def test_the_first_receipts_of_all_are_credited_though_nobody_listened(bro
     assert (await prove(broken.stack)).holds
 
 
+def _network(stack: Stack, *names: str) -> Network:
+    return Network(stack.home, stack.bitcoin(), [services.node(stack.home, name) for name in names])
+
+
 async def _mine(stack: Stack, blocks: int, *names: str) -> None:
     """Until these have seen it; the others may be gone."""
     await asyncio.to_thread(stack.mine, blocks)
-    async with Network(stack.home, stack.bitcoin(), [services.node(stack.home, name) for name in names]) as network:
+    async with _network(stack, *names) as network:
         await network.synced()
 
 
 async def _mend(stack: Stack) -> None:
     """Open the channels anew that an earlier test has cost; nobody books that. What is swept of them needs blocks."""
-    nodes = [services.node(stack.home, name) for name in NODES]
-    async with Network(stack.home, stack.bitcoin(), nodes) as network:
+    async with _network(stack, *NODES) as network:
         preparing = asyncio.create_task(network.prepare())
         while not preparing.done():
             await asyncio.to_thread(stack.mine, 1)
@@ -189,8 +192,7 @@ def _forget_who_it_is(data: Path) -> None:
 
 async def _meet(stack: Stack) -> None:
     """Connect all peers, as an operator would: a node that was away waits ever longer between its own tries."""
-    nodes = [services.node(stack.home, name) for name in NODES]
-    async with Network(stack.home, stack.bitcoin(), nodes) as network:
+    async with _network(stack, *NODES) as network:
         await network.connect_peers()
 
 
