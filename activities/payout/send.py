@@ -13,6 +13,7 @@ from engine.clients.bitcoind.spending import Spending
 from engine.clients.bitcoind.verdict import Fate, Refusal, Verdict
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import Txid
+from engine.domain.withdrawal.withdrawal import PayoutKind
 from engine.ledger.database import Pool, transaction
 
 
@@ -27,7 +28,7 @@ async def send(pool: Pool, spending: Spending, story: Story, of: version.Version
         await payout.lock_in_tx(conn, of.payout_id)
         if verdict.is_known:
             await version.mark_broadcast_in_tx(conn, of.payout_id, of.number)
-        await payout.note_problem_in_tx(conn, of.payout_id, None if verdict.is_known else _problem(verdict))
+        await payout.note_problem_in_tx(conn, of.payout_id, _problem(story, verdict))
     return verdict
 
 
@@ -61,7 +62,12 @@ async def _is_there(spending: Spending, txid: Txid) -> bool:
     return known is not None and known.confirmations > 0
 
 
-def _problem(verdict: Verdict) -> str:
+def _problem(story: Story, verdict: Verdict) -> str | None:
+    """Why an operator should look. A child without its coin waits for its parent, and nobody can help it."""
+    if verdict.is_known:
+        return None
     if verdict.fate is Fate.MISSING_INPUTS:
+        if story.payout.kind is PayoutKind.CHILD:
+            return None
         return "one of its coins is spent or gone; it is built again as soon as that is safe"
     return f"the node does not take it ({verdict.refusal}): {verdict.words}"

@@ -206,7 +206,7 @@ async def note_problem_in_tx(conn: Connection, payout: PayoutId, problem: str | 
 
 
 async def set_hold_in_tx(conn: Connection, payout: PayoutId, *, on_hold: bool) -> None:
-    """It takes no step while it is on hold. Only a change of a living one counts."""
+    """While it is on hold nothing new of it is signed or sent. Only a change of a living one counts."""
     await change_one(
         conn,
         f"UPDATE bank.payouts SET on_hold = $2 WHERE id = $1 AND on_hold <> $2 AND {_ALIVE}",  # noqa: S608 - constant

@@ -15,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.batcher import Batchers
 from activities.payout.child import Pulled, plan_in_tx
 from activities.payout.payout import Payouts
-from activities.payout.story import Story, read_story
+from activities.payout.story import Story, read_state, read_story
 from activities.withdrawal.withdrawal import Withdrawals
 from engine.bank.withdrawal import coin, payout, version
 from engine.clients.bitcoind.fees import FixedFees
@@ -25,7 +25,7 @@ from engine.clients.bitcoind.signer import WalletSigner
 from engine.clients.bitcoind.spending import AddressType, Spending
 from engine.contracts import workflow_ids
 from engine.contracts.batcher import Batcher
-from engine.contracts.payout import PayoutRef
+from engine.contracts.payout import PayoutRef, PayoutState
 from engine.contracts.withdrawal import WithdrawalRequest
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import PayoutId, Txid, WithdrawalId, id_for_key, new_id
@@ -106,10 +106,28 @@ class PayoutDesk:
 
     async def bumped(self, of: PayoutId, rate_sat_kvb: int) -> Txid:
         """Another version is in the mempool, and its fee is not booked."""
-        async with transaction(self.bank.pool) as conn:
-            await payout.set_bump_in_tx(conn, of, rate_sat_kvb)
+        await self.wants(of, rate_sat_kvb)
         await self.step(of, times=4)  # plan, draft, sign, send
         return await self.txid(of)
+
+    async def mine(self, blocks: int = 1) -> None:
+        """And the books have seen it."""
+        self.bank.chain.mine(blocks)
+        await self.bank.follow()
+
+    async def held(self, of: PayoutId, *, on_hold: bool = True) -> None:
+        """As an operator's decision writes it."""
+        async with transaction(self.bank.pool) as conn:
+            await payout.set_hold_in_tx(conn, of, on_hold=on_hold)
+
+    async def wants(self, of: PayoutId, rate_sat_kvb: int) -> None:
+        """An operator's bump is decided, and nothing is done yet."""
+        async with transaction(self.bank.pool) as conn:
+            await payout.set_bump_in_tx(conn, of, rate_sat_kvb)
+
+    async def state(self, of: PayoutId) -> PayoutState:
+        """What its workflow and operators see."""
+        return await read_state(self.bank.pool, await self.story(of))
 
     async def child(self, of: PayoutId, rate_sat_kvb: int) -> PayoutId:
         """A payout that spends the change of this one; planned."""
