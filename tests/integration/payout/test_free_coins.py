@@ -1,4 +1,4 @@
-"""Coins that strangers and payees have to do with, and how long it takes to list many."""
+"""Coins that strangers and payees have to do with, and what is free of them."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
