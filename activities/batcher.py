@@ -3,6 +3,7 @@
     alone       a payout of its own, at once
     together    after the window of the oldest, when enough wait, or at an operator's word
     unlinked    payouts of their own, of coins that lead to no deposit of any member
+    nobody      the batcher of slow ones joins small coins, if the rule wants that (`payout/consolidation.py`)
 
 Members, plan, inputs and reservations are one transaction, under the lock of the wallet's coins. So processes choose
 one after the other, and a call that is repeated finds its members sealed.
@@ -14,6 +15,7 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.heartbeat import heartbeats
+from activities.payout.consolidation import consolidate_in_tx, may_join
 from activities.payout.forming import PATIENCE_S, form_in_tx
 from activities.payout.group import Round
 from activities.payout.tell import begin_planned, tell_members
@@ -42,8 +44,9 @@ class Batchers(BatcherActivities):
             await begin_planned(self._pool, self._client, self._wallet.name)
             async with borrowed(self._pool) as conn:
                 rules = await read_withdrawal_rules(conn)
-                if not (await queue.look(conn, batcher.speed)).count:
-                    return Formed()
+                waits = (await queue.look(conn, batcher.speed)).count
+            if not waits and not may_join(batcher, rules):
+                return Formed()
             estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
             floor = await self._wallet.fees.node_floor()
             this = Round(
@@ -64,6 +67,10 @@ class Batchers(BatcherActivities):
             if made.payout is None:
                 break
             formed.append(made.payout)
+        if may_join(this.batcher, this.rules) and not formed:
+            async with transaction(self._pool) as conn:
+                joined = await consolidate_in_tx(conn, this)
+            formed += [] if joined is None else [joined]
         async with borrowed(self._pool) as conn:
             left = await queue.look(conn, this.batcher.speed)
             why = await queue.find_first_note(conn, this.batcher.speed)

@@ -22,12 +22,17 @@ class Later:
         self._fees, self._address_type = wallet.fees, wallet.address_type
 
     async def pay_more_if_due(self, story: Story) -> None:
-        """Plan a version that pays more, at an operator's word or by rule. The added fee is ours."""
+        """Plan a version that pays more, at an operator's word or by rule. The added fee is ours.
+
+        No rule hurries a consolidation: it is made because fees are low.
+        """
         row, current, rules = story.payout, story.current, story.rules
         if row.problem is not None:
             await replace.note_problem(self._pool, story, None)
         if row.bump_to_sat_kvb is not None:
             await self._bump(story, row.bump_to_sat_kvb)
+            return
+        if row.kind is PayoutKind.CONSOLIDATION:
             return
         entry = await self._spending.mempool_entry(Txid(current.txid or ""))
         if entry is None or current.broadcast_at is None:

@@ -104,6 +104,17 @@ async def list_alive(conn: Reader, wallet: str, *, limit: int) -> list[PayoutRow
     return [_read(dict(row)) for row in rows]
 
 
+async def find_consolidation(conn: Reader, wallet: str) -> PayoutId | None:
+    """The consolidation of this wallet that is in no block yet. None: there is none."""
+    with translated():
+        found: str | None = await conn.fetchval(
+            """SELECT id FROM bank.payouts WHERE wallet = $1 AND kind = 'consolidation'
+                  AND status IN ('planned', 'signed', 'broadcast') LIMIT 1""",
+            wallet,
+        )
+    return None if found is None else PayoutId(found)
+
+
 async def list_children(conn: Reader, payout: PayoutId) -> list[PayoutRow]:
     """Payouts that were made to pull this one into a block, the oldest first."""
     with translated():

@@ -8,6 +8,7 @@ await desk.step(payout)              book
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from unittest.mock import AsyncMock, MagicMock
 
 from temporalio.testing import ActivityEnvironment
@@ -24,12 +25,13 @@ from engine.clients.bitcoind.rpc import Rpc
 from engine.clients.bitcoind.signer import WalletSigner
 from engine.clients.bitcoind.spending import AddressType, Spending
 from engine.contracts import workflow_ids
-from engine.contracts.batcher import Batcher
+from engine.contracts.batcher import Batcher, Formed
 from engine.contracts.payout import PayoutRef, PayoutState
 from engine.contracts.withdrawal import WithdrawalRequest
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import PayoutId, Txid, WithdrawalId, id_for_key, new_id
 from engine.domain.money import Sat
+from engine.domain.withdrawal.fee_rate import Estimate
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutKind, Speed, VersionKind
 from engine.ledger.chart import Chart
@@ -41,6 +43,15 @@ _keys = itertools.count(1)
 _WEIGHT = 1_000
 
 
+class SetFees(FixedFees):
+    """A market that a test moves."""
+
+    rate_sat_kvb = 3_000
+
+    async def estimate(self, target_blocks: int) -> Estimate:
+        return replace(await super().estimate(target_blocks), rate_sat_kvb=self.rate_sat_kvb)
+
+
 class PayoutDesk:
     """The activities of payouts, on the bank's own wallet."""
 
@@ -50,12 +61,13 @@ class PayoutDesk:
         client.start_workflow = AsyncMock()
         self.bank, self.change_type = bank, change_type
         self.spending = Spending(rpc, WALLET, change_type=change_type)
+        self.fees = SetFees(rpc, SetFees.rate_sat_kvb)
         wallet = HotWallet(
             name=WALLET,
             chain=bank.bitcoind,
             spending=self.spending,
             signer=WalletSigner(rpc, WALLET),
-            fees=FixedFees(rpc, 3_000),
+            fees=self.fees,
             address_type=change_type,
         )
         self._withdrawals = Withdrawals(bank.pool, Chart())
@@ -64,6 +76,18 @@ class PayoutDesk:
 
     async def formed(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> PayoutId:
         """One withdrawal in a payout of its own, which is planned."""
+        await self.asked(user, amount_sat, to=to)
+        (ref,) = (await self.look(Speed.FAST)).payouts
+        return PayoutId(ref.payout_id)
+
+    async def look(self, speed: Speed) -> Formed:
+        """The batcher's look at its queue, as if an operator flushed it."""
+        return await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=speed, flush=True))
+
+    async def asked(
+        self, user: Depositor, amount_sat: int, *, to: str | None = None, speed: Speed = Speed.FAST
+    ) -> WithdrawalId:
+        """One withdrawal that is to go alone, in the queue."""
         address, key = to or self.bank.chain.address(STRANGER), f"key-{next(_keys)}"
         request = WithdrawalRequest(
             withdrawal_id=WithdrawalId(id_for_key("wd", user.id, key)),
@@ -76,7 +100,7 @@ class PayoutDesk:
             script=output_script(address).hex(),
             amount_sat=Sat(amount_sat),
             fee_from="balance",
-            speed=Speed.FAST,
+            speed=speed,
             alone=True,
             unlinked=False,
             max_fee_sat=Sat(20_000),
@@ -84,9 +108,7 @@ class PayoutDesk:
         )
         opened = await self._run(self._withdrawals.open_withdrawal, request)
         assert opened.state is not None, opened
-        formed = await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=Speed.FAST, flush=True))
-        (ref,) = formed.payouts
-        return PayoutId(ref.payout_id)
+        return request.withdrawal_id
 
     async def step(self, of: PayoutId, *, times: int = 1) -> None:
         for _ in range(times):

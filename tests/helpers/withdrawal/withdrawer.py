@@ -8,7 +8,6 @@ await out.reaches(asked, "broadcast")
 
 import asyncio
 import itertools
-import json
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -30,6 +29,7 @@ from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.deposit.depositor import WALLET, Depositor
+from tests.helpers.withdrawal.rules import read_rules, set_rules
 
 _keys = itertools.count(1)
 _LIMIT_S = 45
@@ -52,20 +52,10 @@ class Withdrawer:
 
     async def set_rules(self, *, window_s: int = 0, **more: Any) -> None:
         """A version of the rulebook with this window, in which other values may be replaced at the top."""
-        content = json.loads(
-            await self.pool.fetchval(
-                "SELECT content::text FROM bank.rulebooks WHERE name = 'withdrawals' ORDER BY version DESC LIMIT 1"
-            )
-        )
+        content = await read_rules(self.pool)
         for speed in content["speeds"].values():
             speed["window_s"] = window_s
-        content |= more
-        await self.pool.execute(
-            """INSERT INTO bank.rulebooks(name, version, content, note, set_by)
-               SELECT 'withdrawals', max(version) + 1, $1, 'a test', 'test'
-                 FROM bank.rulebooks WHERE name = 'withdrawals'""",
-            content,
-        )
+        await set_rules(self.pool, speeds=content["speeds"], **more)
 
     async def foreign(self) -> str:
         """An address of somebody else."""
