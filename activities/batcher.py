@@ -45,7 +45,7 @@ class Batchers(BatcherActivities):
             async with borrowed(self._pool) as conn:
                 rules = await read_withdrawal_rules(conn)
                 waits = (await queue.look(conn, batcher.speed)).count
-            if not waits and not may_join(batcher, rules):
+            if not waits and not may_join(batcher.speed, rules):
                 return Formed()
             estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
             floor = await self._wallet.fees.node_floor()
@@ -67,7 +67,7 @@ class Batchers(BatcherActivities):
             if made.payout is None:
                 break
             formed.append(made.payout)
-        if may_join(this.batcher, this.rules) and not formed:
+        if may_join(this.batcher.speed, this.rules) and not formed:
             async with transaction(self._pool) as conn:
                 joined = await consolidate_in_tx(conn, this)
             formed += [] if joined is None else [joined]

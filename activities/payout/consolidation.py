@@ -12,7 +12,6 @@ from activities.payout.replace import MOST_COINS, candidates, change_script
 from engine.bank.chain.coin import read_origins
 from engine.bank.chain.provenance import UNKNOWN
 from engine.bank.withdrawal import coin, payout, queue, version
-from engine.contracts.batcher import Batcher
 from engine.contracts.payout import PayoutRef
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import Txid
@@ -22,9 +21,9 @@ from engine.domain.withdrawal.withdrawal import PayoutKind, Speed
 from engine.ledger.database import Connection
 
 
-def may_join(batcher: Batcher, rules: WithdrawalRules) -> bool:
-    """Whether this is the batcher that joins coins, and the rule is on."""
-    return batcher.speed is Speed.SLOW and rules.consolidation.enabled
+def may_join(speed: Speed, rules: WithdrawalRules) -> bool:
+    """Whether the batcher of this speed joins coins, and the rule is on."""
+    return speed is Speed.SLOW and rules.consolidation.enabled
 
 
 async def consolidate_in_tx(conn: Connection, this: Round) -> PayoutRef | None:
