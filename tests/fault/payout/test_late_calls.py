@@ -97,10 +97,11 @@ async def test_the_end_of_a_payout_that_lies_deep(stage: Stage, fate: Fate) -> N
     """Of two versions the first is in a block: the second has a coin more, which is free again."""
 
     async def prepared() -> PayoutId:
-        made = await stage.at(Step.WATCH)
-        await stage.wants_bump(made)
+        made = await stage.at(Step.WATCH, 85_000)
+        await stage.wants_bump(made, 60_000)
         for _ in range(2):
             await stage.desk.step(made)
+        assert [len(each.inputs) for each in (await stage.desk.story(made)).versions] == [1, 2]
         await stage.mined_alone(made)
         await stage.mined(5)
         await stage.desk.step(made)
@@ -116,7 +117,7 @@ async def test_the_end_of_a_payout_that_lies_deep(stage: Stage, fate: Fate) -> N
 
 @pytest.mark.parametrize("fate", ["goes on", "dies"])
 async def test_a_draft_whose_coin_is_spent_by_hand(stage: Stage, fate: Fate) -> None:
-    """The members go back into the queue, and are paid by other coins. The late call knows nothing of it."""
+    """One of two. The members go back into the queue, and are paid by others. The late call knows nothing of it."""
 
     async def others(made: PayoutId | None) -> None:
         assert made is not None
@@ -133,5 +134,5 @@ async def test_a_draft_whose_coin_is_spent_by_hand(stage: Stage, fate: Fate) -> 
         (again,) = await stage.desk.form()
         await stage.steps_until(again)
 
-    assert await stage.sweep(lambda: stage.at(Step.DRAFT), others, fate) > 4
+    assert await stage.sweep(lambda: stage.at(Step.DRAFT, 150_000), others, fate) > 4
     await stage.assert_each_is_paid_once()

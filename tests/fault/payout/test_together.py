@@ -80,7 +80,8 @@ async def test_processes_without_temporal(stage: Stage, ledger_db: Database, cha
         desks = [await opened.enter_async_context(process(ledger_db.app_dsn, chain)) for _ in range(PROCESSES)]
         await asyncio.gather(take_back(), *(work(stage, each, random.Random(chance.random())) for each in desks))
     assert await stage.bank.pool.fetch(_IN_TWO) == []
-    stage.addresses = [address for each, address in zip(asked, stage.addresses, strict=True) if each not in cancelled]
+    paid = zip(asked, list(stage.asked.items()), strict=True)
+    stage.asked = dict(item for each, item in paid if each not in cancelled)
     for row in await stage.bank.pool.fetch(_ALIVE):
         await stage.steps_until(row["id"])
     await stage.assert_each_is_paid_once(cancelled=len(cancelled))

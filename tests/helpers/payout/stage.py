@@ -1,6 +1,7 @@
 """Payouts of one who has many coins, by several processes without Temporal: what stands at the end is proved.
 
-stage.addresses     of all that were asked for; each is to be paid once
+await stage.sweep(prepare, others)        hold a call at each of its places, while others go on
+await stage.assert_each_is_paid_once()
 """
 
 import asyncio
@@ -26,6 +27,11 @@ _COINS = 100
 _RATE = 3_000
 _LOCKED = """SELECT EXISTS(SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid)
                         WHERE NOT l.granted AND a.datname = current_database())"""
+_JOINS_NONE = """
+INSERT INTO bank.rulebooks(name, version, content, note, set_by)
+SELECT name, version + 1, jsonb_set(content, '{coins,long_term_rate}', '1000'), 'a test', 'test'
+  FROM bank.rulebooks WHERE name = 'withdrawals' ORDER BY version DESC LIMIT 1"""
+"""No payout takes more coins than it needs, so there are enough for many payouts."""
 Fate = Literal["goes on", "dies"]
 
 
@@ -37,16 +43,18 @@ class Stage:
     desk: PayoutDesk
     late: LateDesk
     alice: Depositor
-    addresses: list[str] = field(default_factory=list)
+    asked: dict[str, int] = field(default_factory=dict)
+    """What each address is to get, in satoshi."""
     errors: list[str] = field(default_factory=list)
 
-    async def opened(self, *, alone: bool = True) -> WithdrawalId:
-        self.addresses.append(await asyncio.to_thread(self.bank.chain.address, STRANGER))
-        return await self.desk.opened(self.alice, AMOUNT_SAT, to=self.addresses[-1], alone=alone)
+    async def opened(self, amount_sat: int = AMOUNT_SAT, *, alone: bool = True) -> WithdrawalId:
+        address = await asyncio.to_thread(self.bank.chain.address, STRANGER)
+        self.asked[address] = amount_sat
+        return await self.desk.opened(self.alice, amount_sat, to=address, alone=alone)
 
-    async def at(self, step: Step) -> PayoutId:
+    async def at(self, step: Step, amount_sat: int = AMOUNT_SAT) -> PayoutId:
         """A payout whose next step is this one."""
-        await self.opened()
+        await self.opened(amount_sat)
         (made,) = await self.desk.form()
         await self.steps_until(made, step)
         return made
@@ -58,10 +66,10 @@ class Stage:
             await self.desk.step(made)
         raise AssertionError(f"{made} does not come to {step}: {await self.desk.story(made)}")
 
-    async def wants_bump(self, made: PayoutId) -> None:
+    async def wants_bump(self, made: PayoutId, rate_sat_kvb: int | None = None) -> None:
         versions = len((await self.desk.story(made)).versions)
         async with transaction(self.bank.pool) as conn:
-            await payout.set_bump_in_tx(conn, made, _RATE * 2**versions)
+            await payout.set_bump_in_tx(conn, made, rate_sat_kvb or _RATE * 2**versions)
 
     async def booked_and_bumped(self, made: PayoutId) -> None:
         await self.steps_until(made)
@@ -87,7 +95,10 @@ class Stage:
         meanwhile: Callable[[PayoutId | None], Awaitable[None]],
         fate: Fate = "goes on",
     ) -> int:
-        """Hold a call at each of its places in turn, and see what the other call makes of it. How many there were."""
+        """Hold a call at each of its places in turn, and see what the other call makes of it. How many there were.
+
+        Whatever the late call does in the end, nothing is left to do for the payout, and nobody is called for it.
+        """
         at = 1
         while True:
             made = await prepare()
@@ -100,6 +111,10 @@ class Stage:
                 await meanwhile(made)
             else:
                 await self._beside(meanwhile(made))
+            if made is not None:
+                story = await self.desk.story(made)
+                assert story.step in (Step.WATCH, Step.NONE), f"{self.late.where}: {story.step} is due again"
+                assert story.payout.problem is None, f"{self.late.where}: {story.payout.problem}"
             at += 1
 
     async def _beside(self, others: Awaitable[None]) -> None:
@@ -128,14 +143,15 @@ class Stage:
         for row in await self.bank.pool.fetch(alive):
             await self.steps_until(row["id"], Step.NONE)
         rows = await self.bank.pool.fetch(
-            "SELECT status, miner_fee_sat FROM bank.withdrawals WHERE account_id = $1 AND status <> 'cancelled'",
+            """SELECT status, paid_sat, miner_fee_sat FROM bank.withdrawals
+                WHERE account_id = $1 AND status <> 'cancelled'""",
             self.alice.id,
         )
         told = await self.bank.pool.fetchval("SELECT count(*) FROM bank.withdrawals WHERE status = 'cancelled'")
         assert told == cancelled
-        assert [row["status"] for row in rows] == ["confirmed"] * len(self.addresses), self.errors
-        assert await asyncio.to_thread(self._received) == dict.fromkeys(self.addresses, AMOUNT_SAT), self.errors
-        left_sat = _COINS * COIN_SAT - sum(AMOUNT_SAT + row["miner_fee_sat"] for row in rows)
+        assert [row["status"] for row in rows] == ["confirmed"] * len(self.asked), self.errors
+        assert await asyncio.to_thread(self._received) == self.asked, self.errors
+        left_sat = _COINS * COIN_SAT - sum(row["paid_sat"] + row["miner_fee_sat"] for row in rows)
         assert await self.bank.money(self.alice) == (left_sat, 0), self.errors
         assert await self.desk.spending.frozen() == frozenset(), "coins that nobody has stay locked"
         assert await self.bank.pool.fetchval("SELECT count(*) FROM bank.coin_reservations") == 0
@@ -143,9 +159,10 @@ class Stage:
 
     def _received(self) -> dict[str, int]:
         told = self.bank.chain.call("listreceivedbyaddress", 1, wallet=STRANGER)
-        wanted = set(self.addresses)
         return {
-            each["address"]: int(Decimal(str(each["amount"])).scaleb(8)) for each in told if each["address"] in wanted
+            each["address"]: int(Decimal(str(each["amount"])).scaleb(8))
+            for each in told
+            if each["address"] in self.asked
         }
 
 
@@ -153,6 +170,7 @@ class Stage:
 async def opened_stage(dsn: str, chain: Chain) -> AsyncIterator[Stage]:
     """Alice has many coins of one size, so each payout of one takes one."""
     async with Depositors.open(dsn, chain) as bank, opened_late_desk(dsn, chain) as late:
+        await bank.pool.execute(_JOINS_NONE)
         alice = await bank.user()
         paid = [(await bank.address(alice), COIN_SAT) for _ in range(_COINS)]
         await asyncio.to_thread(chain.pay_many, paid)
