@@ -18,7 +18,7 @@ from activities.heartbeat import heartbeats
 from activities.payout.consolidation import consolidate_in_tx, may_join
 from activities.payout.forming import PATIENCE_S, form_in_tx
 from activities.payout.group import Round
-from activities.payout.tell import begin_planned, tell_members
+from activities.payout.tell import begin_planned, calling_operators, tell_members
 from engine.bank.withdrawal import queue
 from engine.bank.withdrawal.rules import read_withdrawal_rules
 from engine.clients.bitcoind.hot import HotWallet
@@ -40,23 +40,26 @@ class Batchers(BatcherActivities):
 
     @activity.defn
     async def form_payouts(self, batcher: Batcher) -> Formed:
-        async with heartbeats():
-            await begin_planned(self._pool, self._client, self._wallet.name)
-            async with borrowed(self._pool) as conn:
-                rules = await read_withdrawal_rules(conn)
-                waits = (await queue.look(conn, batcher.speed)).count
-            if not waits and not may_join(batcher.speed, rules):
-                return Formed()
-            estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
-            floor = await self._wallet.fees.node_floor()
-            this = Round(
-                batcher=batcher,
-                rules=rules,
-                rate=choose_rate(estimate, node_floor=floor, rules=rules.rate, now=datetime.now(UTC)),
-                frozen=await self._wallet.spending.frozen(),
-                address_type=self._wallet.address_type,
-            )
-            return await self._form(this)
+        async with heartbeats(), calling_operators():
+            return await self._look(batcher)
+
+    async def _look(self, batcher: Batcher) -> Formed:
+        await begin_planned(self._pool, self._client, self._wallet.name)
+        async with borrowed(self._pool) as conn:
+            rules = await read_withdrawal_rules(conn)
+            waits = (await queue.look(conn, batcher.speed)).count
+        if not waits and not may_join(batcher.speed, rules):
+            return Formed()
+        estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
+        floor = await self._wallet.fees.node_floor()
+        this = Round(
+            batcher=batcher,
+            rules=rules,
+            rate=choose_rate(estimate, node_floor=floor, rules=rules.rate, now=datetime.now(UTC)),
+            frozen=await self._wallet.spending.frozen(),
+            address_type=self._wallet.address_type,
+        )
+        return await self._form(this)
 
     async def _form(self, this: Round) -> Formed:
         formed: list[PayoutRef] = []

@@ -100,13 +100,13 @@ class Watch:
             await member.mark_confirmed_in_tx(conn, row.id)
 
     async def _finish(self, story: Story) -> None:
-        reserved = [each.outpoint for one in story.versions for each in one.inputs]
         async with transaction(self._pool) as conn:
             row = await payout.get_row_in_tx(conn, story.payout.id)
             if row.status is PayoutStatus.CONFIRMED:
+                reserved = await coin.list_reserved(conn, row.id)
                 await payout.mark_final_in_tx(conn, row.id)
                 await coin.release_in_tx(conn, row.id)
-        await self._spending.unlock(reserved)
+                await self._spending.unlock(reserved)  # nobody would after the commit
 
     async def _take_back(self, story: Story) -> None:
         async with transaction(self._pool) as conn:

@@ -27,8 +27,9 @@ from engine.clients.bitcoind.spending import AddressType, Spending
 from engine.contracts import workflow_ids
 from engine.contracts.batcher import Batcher, Formed
 from engine.contracts.payout import PayoutRef, PayoutState
-from engine.contracts.withdrawal import WithdrawalRequest
+from engine.contracts.withdrawal import WithdrawalRef, WithdrawalRequest
 from engine.domain.deposit import Outpoint
+from engine.domain.errors import Refused
 from engine.domain.ids import PayoutId, Txid, WithdrawalId, id_for_key, new_id
 from engine.domain.money import Sat
 from engine.domain.withdrawal.fee_rate import Estimate
@@ -74,20 +75,16 @@ class PayoutDesk:
         self._batchers, self._payouts = Batchers(bank.pool, client, wallet), Payouts(bank.pool, client, wallet)
         self._run = ActivityEnvironment().run
 
-    async def formed(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> PayoutId:
-        """One withdrawal in a payout of its own, which is planned."""
-        await self.asked(user, amount_sat, to=to)
-        (ref,) = (await self.look(Speed.FAST)).payouts
-        return PayoutId(ref.payout_id)
-
-    async def look(self, speed: Speed) -> Formed:
-        """The batcher's look at its queue, as if an operator flushed it."""
-        return await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=speed, flush=True))
-
-    async def asked(
-        self, user: Depositor, amount_sat: int, *, to: str | None = None, speed: Speed = Speed.FAST
+    async def opened(
+        self,
+        user: Depositor,
+        amount_sat: int,
+        *,
+        to: str | None = None,
+        alone: bool = True,
+        speed: Speed = Speed.FAST,
     ) -> WithdrawalId:
-        """One withdrawal that is to go alone, in the queue."""
+        """One withdrawal in the queue."""
         address, key = to or self.bank.chain.address(STRANGER), f"key-{next(_keys)}"
         request = WithdrawalRequest(
             withdrawal_id=WithdrawalId(id_for_key("wd", user.id, key)),
@@ -101,7 +98,7 @@ class PayoutDesk:
             amount_sat=Sat(amount_sat),
             fee_from="balance",
             speed=speed,
-            alone=True,
+            alone=alone,
             unlinked=False,
             max_fee_sat=Sat(20_000),
             fee_cap_sat=Sat(5_000),
@@ -109,6 +106,31 @@ class PayoutDesk:
         opened = await self._run(self._withdrawals.open_withdrawal, request)
         assert opened.state is not None, opened
         return request.withdrawal_id
+
+    async def cancelled(self, asked: WithdrawalId) -> bool:
+        """Whether its owner could still take it back."""
+        try:
+            await self._run(self._withdrawals.cancel_withdrawal, WithdrawalRef(withdrawal_id=asked))
+        except Refused as refused:
+            if refused.code != "already_batched":
+                raise
+            return False
+        return True
+
+    async def look(self, speed: Speed) -> Formed:
+        """The batcher's look at its queue, as if an operator flushed it."""
+        return await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=speed, flush=True))
+
+    async def form(self) -> list[PayoutId]:
+        """What the batcher of fast ones makes of the queue."""
+        return [PayoutId(ref.payout_id) for ref in (await self.look(Speed.FAST)).payouts]
+
+    async def formed(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> PayoutId:
+        """One withdrawal in a payout of its own, which is planned."""
+        asked = await self.opened(user, amount_sat, to=to)
+        (made,) = await self.form()
+        assert [each.id for each in (await self.story(made)).members] == [asked]
+        return made
 
     async def step(self, of: PayoutId, *, times: int = 1) -> None:
         for _ in range(times):

@@ -25,10 +25,10 @@ from engine.domain.withdrawal.decision import WithdrawalDecisionKind
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import FeeFrom, Speed
 from engine.ledger.database import transaction
-from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.deposit.depositor import WALLET, Depositor
+from tests.helpers.hot_wallet import by_hand
 from tests.helpers.withdrawal.rules import read_rules, set_rules
 
 _keys = itertools.count(1)
@@ -220,15 +220,5 @@ class Withdrawer:
     async def spend_by_hand(self, *outpoints: str) -> str:
         """Somebody at the node sends these coins back to the wallet, for no fee. The transaction (hex), for a block."""
 
-        def make() -> str:
-            spent = [{"txid": each.split(":")[0], "vout": int(each.split(":")[1])} for each in outpoints]
-            total = sum(
-                Decimal(str(self.chain.call("gettxout", each["txid"], each["vout"], False)["value"])) for each in spent
-            )
-            to = self.chain.call("getrawchangeaddress", "bech32", wallet=HOT)  # else it would be a deposit
-            raw = self.chain.call("createrawtransaction", spent, {to: str(total)})
-            signed = self.chain.call("signrawtransactionwithwallet", raw, wallet=HOT)
-            assert signed["complete"]
-            return str(signed["hex"])
-
-        return await asyncio.to_thread(make)
+        coins = [(each.split(":")[0], int(each.split(":")[1])) for each in outpoints]
+        return await asyncio.to_thread(by_hand.back_to_itself, self.chain, coins)

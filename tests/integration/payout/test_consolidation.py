@@ -88,7 +88,7 @@ async def test_nothing_is_joined_while_somebody_waits(payout_desk: PayoutDesk) -
     """He asks for more than there is, of another speed."""
     (alice, _bob) = await _many(payout_desk)
     await _rule(payout_desk)
-    await payout_desk.asked(alice, 100_000, speed=Speed.STANDARD)
+    await payout_desk.opened(alice, 100_000, speed=Speed.STANDARD)
     assert (await payout_desk.look(Speed.SLOW)).payouts == []
 
 
