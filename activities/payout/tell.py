@@ -68,3 +68,10 @@ async def chain_moved(pool: Pool, client: Client, wallet: str) -> None:
 
     await asyncio.gather(*(tell(each) for each in alive))
     await asyncio.gather(*(tell_batcher(client, Batcher(wallet=wallet, speed=speed)) for speed in waiting))
+
+
+async def coins_came(pool: Pool, client: Client, wallet: str) -> None:
+    """Deposits are in the books. Batchers that have left somebody out look again; others have no use for it."""
+    async with borrowed(pool) as conn:
+        waiting = await queue.list_left_out(conn)
+    await asyncio.gather(*(tell_batcher(client, Batcher(wallet=wallet, speed=speed)) for speed in waiting))

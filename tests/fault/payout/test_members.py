@@ -112,8 +112,8 @@ async def test_more_than_a_payout_may_hold_go_in_several(hot: HotBank) -> None:
     rows = await went(out, asked)
     payouts = [[row for row in rows if row["payout_id"] == payout] for payout in {row["payout_id"] for row in rows}]
     assert sorted(len(each) for each in payouts) == [2, 3, 3]
-    for each in payouts:
-        await assert_shared(out, each, 0)
+    for together in payouts:
+        await assert_shared(out, together, 0)
     await hot.mine()
     for number, each in enumerate(asked):
         await out.reaches(each, "confirmed")

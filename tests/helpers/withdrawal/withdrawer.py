@@ -254,7 +254,7 @@ class Withdrawer:
     @asynccontextmanager
     async def frozen_by_hand(self, *outpoints: str) -> AsyncIterator[None]:
         """An operator has locked these coins at the node, or all that nobody has locked yet, for the block's length."""
-        listed = outpoints or await asyncio.to_thread(self._unlocked)
+        listed = list(outpoints) or await asyncio.to_thread(self._unlocked)
         coins = [{"txid": each.split(":")[0], "vout": int(each.split(":")[1])} for each in listed]
         await asyncio.to_thread(self.chain.call, "lockunspent", False, coins, wallet=HOT)
         try:
