@@ -1,7 +1,7 @@
 """The signed transaction of a version. What the signer returns is compared with the plan, and stored before it is sent.
 
 For unlinked payouts the ancestry of the final transaction is walked through the wallet's own transactions, and compared
-with the deposits of every member: what the books have chosen is checked by what the chain has.
+with the deposits and payouts of every member: what the books have chosen is checked by what the chain has.
 """
 
 from activities.payout.draft import outputs_of
@@ -66,5 +66,5 @@ async def _require_unlinked(pool: Pool, spending: Spending, story: Story) -> Non
         linked = await ancestry.list_linked(conn, lineage, accounts)
     if linked:
         raise InvariantBroken(
-            f"{story.payout.id}: {linked[0]} is a deposit of a member, and leads to its coins", code=_LINKED
+            f"{story.payout.id}: {linked[0]} has to do with a member, and leads to its coins", code=_LINKED
         )

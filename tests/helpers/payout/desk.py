@@ -62,8 +62,10 @@ class PayoutDesk:
         self._batchers, self._payouts = Batchers(bank.pool, client, wallet), Payouts(bank.pool, client, wallet)
         self._run = ActivityEnvironment().run
 
-    async def formed(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> PayoutId:
-        """One withdrawal in a payout of its own, which is planned."""
+    async def asked(
+        self, user: Depositor, amount_sat: int, *, to: str | None = None, alone: bool = True, unlinked: bool = False
+    ) -> WithdrawalId:
+        """A withdrawal that waits for the next call of `form`."""
         address, key = to or self.bank.chain.address(STRANGER), f"key-{next(_keys)}"
         request = WithdrawalRequest(
             withdrawal_id=WithdrawalId(id_for_key("wd", user.id, key)),
@@ -77,16 +79,28 @@ class PayoutDesk:
             amount_sat=Sat(amount_sat),
             fee_from="balance",
             speed=Speed.FAST,
-            alone=True,
-            unlinked=False,
+            alone=alone,
+            unlinked=unlinked,
             max_fee_sat=Sat(20_000),
             fee_cap_sat=Sat(5_000),
+            wait_for_unlinked=unlinked,
         )
         opened = await self._run(self._withdrawals.open_withdrawal, request)
         assert opened.state is not None, opened
+        return request.withdrawal_id
+
+    async def form(self) -> list[PayoutId]:
+        """The payouts that can be made of what waits."""
         formed = await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=Speed.FAST, flush=True))
-        (ref,) = formed.payouts
-        return PayoutId(ref.payout_id)
+        return [PayoutId(each.payout_id) for each in formed.payouts]
+
+    async def formed(
+        self, user: Depositor, amount_sat: int, *, to: str | None = None, unlinked: bool = False
+    ) -> PayoutId:
+        """One withdrawal in a payout of its own, which is planned."""
+        await self.asked(user, amount_sat, to=to, unlinked=unlinked)
+        (made,) = await self.form()
+        return made
 
     async def step(self, of: PayoutId, *, times: int = 1) -> None:
         for _ in range(times):
@@ -104,11 +118,16 @@ class PayoutDesk:
         assert (await self.story(made)).payout.booked_ref is not None
         return made, txid
 
-    async def bumped(self, of: PayoutId, rate_sat_kvb: int) -> Txid:
-        """Another version is in the mempool, and its fee is not booked."""
+    async def pay_more(self, of: PayoutId, rate_sat_kvb: int) -> None:
+        """An operator has asked for this rate, and the payout has looked for coins."""
         async with transaction(self.bank.pool) as conn:
             await payout.set_bump_in_tx(conn, of, rate_sat_kvb)
-        await self.step(of, times=4)  # plan, draft, sign, send
+        await self.step(of)
+
+    async def bumped(self, of: PayoutId, rate_sat_kvb: int) -> Txid:
+        """Another version is in the mempool, and its fee is not booked."""
+        await self.pay_more(of, rate_sat_kvb)
+        await self.step(of, times=3)  # draft, sign, send
         return await self.txid(of)
 
     async def child(self, of: PayoutId, rate_sat_kvb: int) -> PayoutId:
