@@ -189,7 +189,7 @@ async def test_fees_from_the_amount_take_exactly_the_amount(hot: HotBank) -> Non
     assert await out.received(asked.address) == row["paid_sat"]
 
 
-async def test_what_is_too_little_for_change_is_ours_and_in_the_books(hot: HotBank) -> None:
+async def test_an_excess_too_small_for_change_is_ours_and_in_the_books(hot: HotBank) -> None:
     """One coin that is a little more than it takes: shares, and what we add, are the fee of the transaction."""
     out = Withdrawer(hot)
     await out.set_rules()

@@ -144,7 +144,7 @@ async def test_change_is_linked_to_whose_deposit_was_spent_and_to_whom_was_paid(
     assert (await desk.story(made)).payout.booked_ref is not None
 
 
-async def test_what_a_consolidation_has_joined_is_linked_to_all_of_them(bank: Depositors, desk: PayoutDesk) -> None:
+async def test_a_joined_coin_is_linked_to_all_whose_coins_it_joins(bank: Depositors, desk: PayoutDesk) -> None:
     alice, of_alice = await deposited(bank, 200_000)
     bob, of_bob = await deposited(bank, 100_000)
     joined = await desk.consolidation([(outpoint(of_alice[0]), 200_000), (outpoint(of_bob[0]), 100_000)], 1_000)
