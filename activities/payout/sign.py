@@ -4,7 +4,7 @@ For unlinked payouts the ancestry of the final transaction is walked through the
 with the deposits and payouts of every member: what the books have chosen is checked by what the chain has.
 """
 
-from activities.payout.draft import outputs_of
+from activities.payout.draft import dissolve, outputs_of
 from activities.payout.story import Story
 from engine.bank.withdrawal import ancestry, payout, version
 from engine.clients.bitcoind.signer import Signer
@@ -25,6 +25,10 @@ async def sign(pool: Pool, spending: Spending, signer: Signer, story: Story) -> 
     of = story.current
     if of.psbt is None:
         raise InvariantBroken(f"{of.payout_id}: version {of.number} has no draft")
+    inputs = [each.outpoint for each in of.inputs]
+    if story.payout.status is PayoutStatus.PLANNED and len(await spending.unspent(inputs)) < len(inputs):
+        await dissolve(pool, spending, story)  # spent by hand, and nothing is signed yet
+        return
     signed = await signer.sign(of.psbt)
     _compare(story, signed.raw)
     if story.payout.unlinked:
