@@ -87,6 +87,7 @@ class ChainPump(ChainPumpActivities):
                 busy = await self._waker.wake(look.tip.height)
                 if look.tip != chain.tip:
                     await self._waker.tell_spenders(wallet)
+                await self._waker.tell_of_coins(wallet)
                 if look.tip != chain.tip or began - reported_at >= _REPORT_EVERY_S:
                     await self._report(wallet, epoch, look)
                     reported_at = began

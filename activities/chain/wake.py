@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from temporalio.client import Client
 
-from activities.payout.tell import chain_moved
+from activities.payout.tell import chain_moved, coins_came
 from engine.bank.chain.due import Due, list_due
 from engine.contracts.deposit import DepositPage, deposit_start, deposits_start
 from engine.contracts.workflow_start import start_workflow
@@ -22,6 +22,10 @@ _SLOW_AFTER_S = 5
 """A page that takes longer no longer keeps the next one waiting: perhaps it waits for an operator."""
 
 
+_COINS_EVERY_S = 5
+"""So often at most batchers hear of coins: while many deposits come, each look would find some."""
+
+
 class Waker:
     """Remembers whom it told, so that no workflow is told at each look."""
 
@@ -30,10 +34,21 @@ class Waker:
         self._client = client
         self._together = together
         self._told: dict[tuple[DepositId, str], float] = {}
+        self._booked, self._coins_told_at = False, float("-inf")
 
     async def tell_spenders(self, wallet: str) -> None:
         """A block has come or gone: payouts that wait for one look, and batchers that wait for coins."""
         await chain_moved(self._pool, self._client, wallet)
+
+    async def tell_of_coins(self, wallet: str) -> None:
+        """Deposits were booked: their coins may be spent now, and batchers that have left somebody out look again.
+
+        A block alone does not say so, because it is there before its deposits are in the books.
+        """
+        now = asyncio.get_running_loop().time()
+        if self._booked and now >= self._coins_told_at + _COINS_EVERY_S:
+            self._booked, self._coins_told_at = False, now
+            await coins_came(self._pool, self._client, wallet)
 
     async def wake(self, tip_height: int) -> bool:
         """Wake the workflows of what is due. Returns when Temporal has accepted them. A repeat is harmless.
@@ -45,6 +60,7 @@ class Waker:
         async with borrowed(self._pool) as conn:
             due = await list_due(conn, tip_height, _MOST, room * (1 + _TOLD_AGAIN_AFTER_S // _SLOW_AFTER_S))
         known = {(each.id, each.state): each for each in due}
+        self._booked = self._booked or bool(self._told.keys() - known.keys())
         self._told = {key: at for key, at in self._told.items() if key in known and now < at + _TOLD_AGAIN_AFTER_S}
         new = [each for key, each in known.items() if key not in self._told]
         waiting = [each for each in new if not each.alone]

@@ -2,13 +2,23 @@
 
 Nothing of it is known to anybody yet. When a coin of the first version has been spent by hand meanwhile, the payout is
 dissolved: its members go back into the queue, and other coins are chosen. The coins are locked in the node as well, so
-that no hand at the wallet spends them by accident.
+that no hand at the wallet spends them by accident. Whoever freezes one at the node after it was planned is too late: it
+is this payout's, and an operator who wants to stop it holds the payout.
+
+The node says before anything is signed whether it relays the outputs. A member whose output it does not take fails, and
+the others are planned again without him.
 """
 
+from collections.abc import Mapping
+
+from activities.payout.refused import members_refused
 from activities.payout.story import Story
+from activities.withdrawal.ending import OUTPUT_REFUSED, fail_in_tx
 from engine.bank.withdrawal import coin, payout, queue, version
+from engine.bank.withdrawal.withdrawal import get_row_in_tx
 from engine.clients.bitcoind.spending import Spending
 from engine.domain.errors import InvariantBroken
+from engine.domain.ids import WithdrawalId
 from engine.domain.money import Sat
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutStatus
@@ -29,6 +39,9 @@ async def draft(pool: Pool, spending: Spending, story: Story) -> None:
     inputs = [each.outpoint for each in of.inputs]
     if story.payout.status is PayoutStatus.PLANNED and len(await spending.unspent(inputs)) < len(inputs):
         await dissolve(pool, spending, story)
+        return
+    if story.payout.status is PayoutStatus.PLANNED and (refused := await members_refused(spending, story)):
+        await dissolve(pool, spending, story, refused)
         return
     if not await _lock(pool, spending, story):
         return
@@ -53,8 +66,13 @@ async def _lock(pool: Pool, spending: Spending, story: Story) -> bool:
     return True
 
 
-async def dissolve(pool: Pool, spending: Spending, story: Story) -> None:
-    """Put the members of a payout, of which nothing is signed, back into the queue. A repeat changes nothing."""
+async def dissolve(
+    pool: Pool, spending: Spending, story: Story, refused: Mapping[WithdrawalId, str] | None = None
+) -> None:
+    """Put the members of a payout, of which nothing is signed, back into the queue. A repeat changes nothing.
+
+    Those of `refused` fail instead, with what the node says about their outputs.
+    """
     async with transaction(pool) as conn:
         row = await payout.get_row_in_tx(conn, story.payout.id)
         if row.status is not PayoutStatus.PLANNED:
@@ -62,6 +80,9 @@ async def dissolve(pool: Pool, spending: Spending, story: Story) -> None:
         given_back = await queue.give_back_in_tx(conn, row.id)
         if len(given_back) != len(story.members):
             raise InvariantBroken(f"{row.id}: {len(given_back)} of {len(story.members)} members can be given back")
-        await payout.mark_dissolved_in_tx(conn, row.id)
+        for each, why in sorted((refused or {}).items()):
+            withdrawal = await get_row_in_tx(conn, each)
+            await fail_in_tx(conn, withdrawal, code=OUTPUT_REFUSED, detail=f"The node does not relay its output: {why}")
+        await payout.mark_dissolved_in_tx(conn, row.id, coins_gone=not refused)
         await coin.release_in_tx(conn, row.id)
         await spending.unlock(each.outpoint for each in story.current.inputs)  # nobody would after the commit

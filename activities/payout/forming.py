@@ -19,6 +19,7 @@ from engine.ledger.database import Connection
 
 PATIENCE_S = 3600
 """So long may smaller, younger ones go while the oldest waits for coins. Then it comes first."""
+_NOT_THEIR_TURN = "an older one that waits for coins comes first"
 _LOOKS_AHEAD = 3
 """So many times what one payout takes is read of the queue: who does not go now must not hide who could."""
 
@@ -37,17 +38,33 @@ async def form_in_tx(conn: Connection, this: Round) -> Made:
     await coin.lock_coins_in_tx(conn, this.batcher.wallet)
     limit = _LOOKS_AHEAD * this.rules.max_outputs
     waiting = await queue.list_queued_in_tx(conn, this.batcher.speed, limit=limit)
-    for group in due_groups(this, waiting):
-        made.payout = await _plan_in_tx(conn, this, group, made.moved)
+    groups = due_groups(this, waiting)
+    for turn, group in enumerate(groups):
+        made.payout, is_short = await _plan_in_tx(conn, this, group, made.moved)
         if made.payout is not None:
+            break
+        if is_short and _comes_first(group[0]):
+            behind = [WithdrawalId(each.id) for later in groups[turn + 1 :] for each in later]
+            await queue.note_waits_in_tx(conn, dict.fromkeys(behind, _NOT_THEIR_TURN))
             break
     return made
 
 
+def _comes_first(oldest: queue.Queued) -> bool:
+    """Whether it has waited so long that nobody younger goes before it, in its own payout or in another.
+
+    An unlinked one never: it waits for the coins of others, and these must go on.
+    """
+    return oldest.waited_s >= PATIENCE_S and not oldest.unlinked
+
+
 async def _plan_in_tx(
     conn: Connection, this: Round, group: Sequence[queue.Queued], moved: list[str]
-) -> PayoutRef | None:
-    """Plan the group, and store what comes of it: a payout, notes for those who wait, failures for good."""
+) -> tuple[PayoutRef | None, bool]:
+    """Plan the group, and store what comes of it: a payout, notes for those who wait, failures for good.
+
+    Returns also whether the oldest of the group waits for coins.
+    """
     free = await coin.list_free(
         conn,
         this.batcher.wallet,
@@ -75,7 +92,8 @@ async def _plan_in_tx(
             await fail_in_tx(conn, row, code=each.fatal, detail=each.why)
     leaving = {each.id for each in made.members} | {each.id for each in made.left_out if each.fatal}
     moved += [each.workflow_id for each in group if each.id in leaving]
-    return await _store_in_tx(conn, this, group[0], made) if made.members else None
+    is_short = any(each.reason == "money" and each.id == group[0].id for each in made.left_out)
+    return (await _store_in_tx(conn, this, group[0], made) if made.members else None), is_short
 
 
 async def _store_in_tx(conn: Connection, this: Round, first: queue.Queued, made: Plan) -> PayoutRef:

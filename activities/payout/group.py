@@ -22,7 +22,10 @@ class Round:
 
 
 def due_groups(this: Round, waiting: Sequence[queue.Queued]) -> list[list[queue.Queued]]:
-    """Those that may go together and are due now. Unlinked ones go together, and one by one where that fails."""
+    """Those that may go together and are due now, by the age of the oldest.
+
+    Unlinked ones go together, and one by one where that fails.
+    """
     speed = this.rules.speeds[this.batcher.speed]
     groups = [[each] for each in waiting if each.alone]
     for unlinked in (False, True):
@@ -31,4 +34,4 @@ def due_groups(this: Round, waiting: Sequence[queue.Queued]) -> list[list[queue.
         if together and (is_due or together[0].waited_s >= speed.window_s):
             groups.append(together)
             groups += [[each] for each in together] if unlinked and len(together) > 1 else []
-    return groups
+    return sorted(groups, key=lambda group: (group[0].created_at, group[0].id))

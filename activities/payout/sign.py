@@ -1,10 +1,10 @@
 """The signed transaction of a version. What the signer returns is compared with the plan, and stored before it is sent.
 
 For unlinked payouts the ancestry of the final transaction is walked through the wallet's own transactions, and compared
-with the deposits of every member: what the books have chosen is checked by what the chain has.
+with the deposits and payouts of every member: what the books have chosen is checked by what the chain has.
 """
 
-from activities.payout.draft import outputs_of
+from activities.payout.draft import dissolve, outputs_of
 from activities.payout.story import Story
 from engine.bank.withdrawal import ancestry, payout, version
 from engine.clients.bitcoind.signer import Signer
@@ -25,6 +25,10 @@ async def sign(pool: Pool, spending: Spending, signer: Signer, story: Story) -> 
     of = story.current
     if of.psbt is None:
         raise InvariantBroken(f"{of.payout_id}: version {of.number} has no draft")
+    inputs = [each.outpoint for each in of.inputs]
+    if story.payout.status is PayoutStatus.PLANNED and len(await spending.unspent(inputs)) < len(inputs):
+        await dissolve(pool, spending, story)  # spent by hand, and nothing is signed yet
+        return
     signed = await signer.sign(of.psbt)
     _compare(story, signed.raw)
     if story.payout.unlinked:
@@ -66,5 +70,5 @@ async def _require_unlinked(pool: Pool, spending: Spending, story: Story) -> Non
         linked = await ancestry.list_linked(conn, lineage, accounts)
     if linked:
         raise InvariantBroken(
-            f"{story.payout.id}: {linked[0]} is a deposit of a member, and leads to its coins", code=_LINKED
+            f"{story.payout.id}: {linked[0]} has to do with a member, and leads to its coins", code=_LINKED
         )

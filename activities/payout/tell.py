@@ -47,16 +47,19 @@ async def tell_members(client: Client, workflow_ids: Iterable[str]) -> None:
 
 
 async def tell_of_step(client: Client, moved: payout.PayoutRow, members: Sequence[str]) -> None:
-    """A payout has another status. The members of one that was dissolved wait in the queue again."""
+    """A payout has another status. The members of one that was dissolved have waited already, and are due at once."""
     await tell_members(client, members)
     if moved.status is PayoutStatus.DISSOLVED and members:
-        await tell_batcher(client, Batcher(wallet=moved.wallet, speed=moved.speed))
+        await tell_batcher(client, Batcher(wallet=moved.wallet, speed=moved.speed), due=True)
 
 
-async def tell_batcher(client: Client, batcher: Batcher) -> None:
-    """Somebody waits in its queue again, or coins have come. A batcher that is gone is started."""
+async def tell_batcher(client: Client, batcher: Batcher, *, due: bool = False) -> None:
+    """Somebody waits in its queue again, or coins have come. A batcher that is gone is started.
+
+    `due`: what waits goes now, whatever the window says.
+    """
     with suppress(RPCError):
-        await start_workflow(client, batcher_start(batcher), signal="joined")
+        await start_workflow(client, batcher_start(batcher), signal="flush" if due else "joined")
 
 
 async def begin_planned(pool: Pool, client: Client, wallet: str) -> None:
@@ -83,4 +86,11 @@ async def chain_moved(pool: Pool, client: Client, wallet: str) -> None:
                 await start_workflow(client, start, signal="chain_moved")
 
     await asyncio.gather(*(tell(each) for each in alive))
+    await asyncio.gather(*(tell_batcher(client, Batcher(wallet=wallet, speed=speed)) for speed in waiting))
+
+
+async def coins_came(pool: Pool, client: Client, wallet: str) -> None:
+    """Deposits are in the books. Batchers that have left somebody out look again; others have no use for it."""
+    async with borrowed(pool) as conn:
+        waiting = await queue.list_left_out(conn)
     await asyncio.gather(*(tell_batcher(client, Batcher(wallet=wallet, speed=speed)) for speed in waiting))

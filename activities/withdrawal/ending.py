@@ -11,6 +11,7 @@ from engine.ledger.store import post_new_in_tx
 
 APPROVAL_EXPIRED = "approval_expired"
 REJECTED = "rejected"
+OUTPUT_REFUSED = "output_refused"
 """Failure codes of a withdrawal, beside those that a batcher finds."""
 
 

@@ -5,7 +5,7 @@ A coin is free when all of this is true; anything else is waited for, or left to
     mined, and as deep as the rule says       a reorganisation seldom takes it away
     neither spent nor gone                    by the chain as the pump has last written it down
     promised to no payout                     `bank.coin_reservations`, one row per coin
-    not of a payout that was just dissolved   its coins were spent by hand, and the pump may not have seen it yet
+    not of a payout just dissolved for coins  they were spent by hand, and the pump may not have seen it yet
     mature, if a block created it             100 blocks: no node relays it earlier
     at an address, so that it can be signed   a bare multisig is nobody's
     the house's own, or change                of our own transactions: what a stranger pays there is not booked
@@ -45,7 +45,7 @@ WHERE c.spent_by IS NULL AND NOT c.gone AND c.address IS NOT NULL
   AND d.status IS DISTINCT FROM 'unattributed'
   AND NOT EXISTS (SELECT FROM bank.coin_reservations r WHERE r.txid = c.txid AND r.vout = c.vout)
   AND NOT EXISTS (SELECT FROM bank.payout_inputs i JOIN bank.payouts p ON p.id = i.payout_id
-                   WHERE i.txid = c.txid AND i.vout = c.vout AND p.status = 'dissolved'
+                   WHERE i.txid = c.txid AND i.vout = c.vout AND p.coins_gone
                      AND p.created_at > clock_timestamp() - interval '10 minutes')
   AND ($3::text[] IS NULL OR NOT EXISTS (
        SELECT FROM bank.coin_origins o WHERE o.txid = c.txid AND o.vout = c.vout AND o.account_id = ANY($3)))"""  # noqa: S608 - constant

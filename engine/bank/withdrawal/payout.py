@@ -127,14 +127,18 @@ async def mark_signed_in_tx(conn: Connection, payout: PayoutId) -> None:
     await change_one(conn, "UPDATE bank.payouts SET status = 'signed' WHERE id = $1 AND status = 'planned'", payout)
 
 
-async def mark_dissolved_in_tx(conn: Connection, payout: PayoutId) -> None:
-    """Nothing of it was ever signed, and nothing will be. Its members go back into the queue beside this call."""
+async def mark_dissolved_in_tx(conn: Connection, payout: PayoutId, *, coins_gone: bool = True) -> None:
+    """Nothing of it was ever signed, and nothing will be. Its members go back into the queue beside this call.
+
+    `coins_gone`: a coin of it was spent by hand, so all of them are left alone until the pump has surely seen it.
+    """
     await change_one(
         conn,
-        """UPDATE bank.payouts p SET status = 'dissolved', problem = NULL, on_hold = false
+        """UPDATE bank.payouts p SET status = 'dissolved', problem = NULL, on_hold = false, coins_gone = $2
             WHERE id = $1 AND status = 'planned'
               AND NOT EXISTS (SELECT FROM bank.payout_versions v WHERE v.payout_id = p.id AND v.raw IS NOT NULL)""",
         payout,
+        coins_gone,
     )
 
 

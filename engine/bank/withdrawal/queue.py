@@ -82,6 +82,16 @@ async def find_first_note(conn: Reader, speed: Speed) -> str | None:
     return note
 
 
+async def list_left_out(conn: Reader) -> list[Speed]:
+    """The speeds whose queue has somebody who may go, and who was left out at the last look."""
+    with translated():
+        rows = await conn.fetch(
+            f"""SELECT DISTINCT w.speed FROM bank.withdrawals w
+                 WHERE w.waits_for IS NOT NULL AND {_MAY_GO} AND {_OF_ACTIVE} ORDER BY w.speed"""  # noqa: S608 - constant
+        )
+    return [Speed(row["speed"]) for row in rows]
+
+
 async def list_queued_in_tx(conn: Connection, speed: Speed, *, limit: int) -> list[Queued]:
     """Those that may go now, the oldest first, locked until the transaction ends.
 

@@ -41,6 +41,8 @@ class Refusal(StrEnum):
     FEE_TOO_HIGH = "fee_too_high"
     """Above the caller's own bound."""
     DUST = "dust"
+    SCRIPT = "script"
+    """Its policy does not relay the script of an output."""
     INVALID = "invalid"
     """No node takes it: a signature or an amount is wrong, or it is no transaction."""
     OTHER = "other"
@@ -89,6 +91,7 @@ _REFUSALS: tuple[tuple[str, Refusal], ...] = (
     ("fee exceeds maximum", Refusal.FEE_TOO_HIGH),
     ("max-fee-exceeded", Refusal.FEE_TOO_HIGH),
     ("dust", Refusal.DUST),
+    ("scriptpubkey", Refusal.SCRIPT),
     ("bad-", Refusal.INVALID),
     ("mandatory-script-verify-flag-failed", Refusal.INVALID),
     ("mempool-script-verify-flag-failed", Refusal.INVALID),

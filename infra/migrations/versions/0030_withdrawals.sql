@@ -14,6 +14,7 @@ CREATE TABLE bank.payouts(
   estimate     jsonb NOT NULL DEFAULT '{}',
   on_hold      boolean NOT NULL DEFAULT false,
   problem      text CHECK (char_length(problem) <= 1000),
+  coins_gone   boolean NOT NULL DEFAULT false CHECK (NOT coins_gone OR status = 'dissolved'),
   fee_booked_sat bigint NOT NULL DEFAULT 0 CHECK (fee_booked_sat >= 0),
   bookings     int NOT NULL DEFAULT 0 CHECK (bookings >= 0),
   booked_ref   text UNIQUE,
@@ -35,6 +36,7 @@ COMMENT ON COLUMN bank.payouts.fee_booked_sat IS 'the miner fee that the books h
 COMMENT ON COLUMN bank.payouts.bookings IS 'counts the postings of changed fees';
 COMMENT ON COLUMN bank.payouts.bump_to_sat_kvb IS 'an operator wants the next version to pay this rate, in sat per 1,000 virtual bytes';
 COMMENT ON COLUMN bank.payouts.problem IS 'why it does not go on: for operators';
+COMMENT ON COLUMN bank.payouts.coins_gone IS 'dissolved because a coin of it was spent by hand; its coins are left alone for a while';
 CREATE INDEX payouts_alive ON bank.payouts(created_at, id) WHERE status NOT IN ('final', 'dissolved');
 CREATE INDEX payouts_newest ON bank.payouts(created_at DESC, id DESC);
 
@@ -184,7 +186,7 @@ GRANT SELECT, INSERT ON bank.withdrawals, bank.payouts, bank.payout_versions, ba
 GRANT DELETE ON bank.coin_reservations TO millrace_app;
 GRANT UPDATE (status, approval, on_hold, waits_for, payout_id, place, vout, paid_sat, miner_fee_sat, failure_code,
   failure_detail, sealed_at, broadcast_at, ended_at) ON bank.withdrawals TO millrace_app;
-GRANT UPDATE (status, on_hold, problem, fee_booked_sat, bookings, booked_ref, bump_to_sat_kvb, confirmed_version,
+GRANT UPDATE (status, on_hold, problem, coins_gone, fee_booked_sat, bookings, booked_ref, bump_to_sat_kvb, confirmed_version,
   block_height, broadcast_at, confirmed_at, final_at) ON bank.payouts TO millrace_app;
 GRANT UPDATE (change_address, psbt, raw, txid, refused, signed_at, broadcast_at) ON bank.payout_versions TO millrace_app;
 GRANT UPDATE (status, decided_by, note, decided_at) ON bank.withdrawal_decisions TO millrace_app;

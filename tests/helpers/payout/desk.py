@@ -82,6 +82,7 @@ class PayoutDesk:
         *,
         to: str | None = None,
         alone: bool = True,
+        unlinked: bool = False,
         speed: Speed = Speed.FAST,
     ) -> WithdrawalId:
         """One withdrawal in the queue."""
@@ -99,9 +100,10 @@ class PayoutDesk:
             fee_from="balance",
             speed=speed,
             alone=alone,
-            unlinked=False,
+            unlinked=unlinked,
             max_fee_sat=Sat(20_000),
             fee_cap_sat=Sat(5_000),
+            wait_for_unlinked=unlinked,
         )
         opened = await self._run(self._withdrawals.open_withdrawal, request)
         assert opened.state is not None, opened
@@ -125,9 +127,11 @@ class PayoutDesk:
         """What the batcher of fast ones makes of the queue."""
         return [PayoutId(ref.payout_id) for ref in (await self.look(Speed.FAST)).payouts]
 
-    async def formed(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> PayoutId:
+    async def formed(
+        self, user: Depositor, amount_sat: int, *, to: str | None = None, unlinked: bool = False
+    ) -> PayoutId:
         """One withdrawal in a payout of its own, which is planned."""
-        asked = await self.opened(user, amount_sat, to=to)
+        asked = await self.opened(user, amount_sat, to=to, unlinked=unlinked)
         (made,) = await self.form()
         assert [each.id for each in (await self.story(made)).members] == [asked]
         return made
@@ -148,10 +152,15 @@ class PayoutDesk:
         assert (await self.story(made)).payout.booked_ref is not None
         return made, txid
 
+    async def pay_more(self, of: PayoutId, rate_sat_kvb: int) -> None:
+        """An operator has asked for this rate, and the payout has looked for coins."""
+        await self.wants(of, rate_sat_kvb)
+        await self.step(of)
+
     async def bumped(self, of: PayoutId, rate_sat_kvb: int) -> Txid:
         """Another version is in the mempool, and its fee is not booked."""
-        await self.wants(of, rate_sat_kvb)
-        await self.step(of, times=4)  # plan, draft, sign, send
+        await self.pay_more(of, rate_sat_kvb)
+        await self.step(of, times=3)  # draft, sign, send
         return await self.txid(of)
 
     async def mine(self, blocks: int = 1) -> None:

@@ -8,6 +8,8 @@ await out.reaches(asked, "broadcast")
 
 import asyncio
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -25,6 +27,7 @@ from engine.domain.withdrawal.decision import WithdrawalDecisionKind
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import FeeFrom, Speed
 from engine.ledger.database import transaction
+from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.deposit.depositor import WALLET, Depositor
@@ -56,6 +59,12 @@ class Withdrawer:
         for speed in content["speeds"].values():
             speed["window_s"] = window_s
         await set_rules(self.pool, speeds=content["speeds"], **more)
+
+    async def meddle(self, statement: str, *values: object) -> None:
+        """Somebody with all rights changes the books behind the engine's back."""
+        conn = await asyncpg.connect(self.hot.database.superuser_dsn)
+        await conn.execute(statement, *values)
+        await conn.close()
 
     async def foreign(self) -> str:
         """An address of somebody else."""
@@ -137,7 +146,7 @@ class Withdrawer:
     async def received(self, address: str) -> int:
         """What this address has got, in the chain and in the mempool, in satoshi."""
         told = await asyncio.to_thread(self.chain.call, "getreceivedbyaddress", address, 0, wallet=self.chain.payer)
-        return int(Decimal(str(told)).scaleb(8))
+        return _sat(told)
 
     async def funded(self, *amounts_sat: int) -> Depositor:
         """A user with deposits of these amounts, one block deep, so that the wallet has these coins."""
@@ -222,3 +231,35 @@ class Withdrawer:
 
         coins = [(each.split(":")[0], int(each.split(":")[1])) for each in outpoints]
         return await asyncio.to_thread(by_hand.back_to_itself, self.chain, coins)
+
+    @asynccontextmanager
+    async def frozen_by_hand(self, *outpoints: str) -> AsyncIterator[None]:
+        """An operator has locked these coins at the node, or all that nobody has locked yet, for the block's length."""
+        listed = list(outpoints) or await asyncio.to_thread(self._unlocked)
+        coins = [{"txid": each.split(":")[0], "vout": int(each.split(":")[1])} for each in listed]
+        await asyncio.to_thread(self.chain.call, "lockunspent", False, coins, wallet=HOT)
+        try:
+            yield
+        finally:
+            locked = await asyncio.to_thread(self.chain.call, "listlockunspent", wallet=HOT)
+            held = [each for each in coins if each in locked]
+            if held:
+                await asyncio.to_thread(self.chain.call, "lockunspent", True, held, wallet=HOT)
+
+    def _unlocked(self) -> list[str]:
+        return [f"{each['txid']}:{each['vout']}" for each in self.chain.call("listunspent", 0, wallet=HOT)]
+
+    async def transaction(self, txid: str) -> tuple[int, list[tuple[str, int]]]:
+        """What the node itself says of one in its mempool: the fee, and each output's script (hex) and amount."""
+
+        def ask() -> tuple[int, list[tuple[str, int]]]:
+            entry = self.chain.call("getmempoolentry", txid)
+            told = self.chain.call("getrawtransaction", txid, True)
+            outputs = [(each["scriptPubKey"]["hex"], _sat(each["value"])) for each in told["vout"]]
+            return _sat(entry["fees"]["base"]), outputs
+
+        return await asyncio.to_thread(ask)
+
+
+def _sat(told: object) -> int:
+    return int(Decimal(str(told)).scaleb(8))
