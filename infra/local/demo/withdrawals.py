@@ -23,7 +23,10 @@ _ERIN_SAT, _GRACE_SAT = 900_000, 200_000
 _LEAST_SAT, _STEP_SAT = 20_000, 500
 _TWO_ABOVE_SAT = 400_000
 """In force for the bump only: two people decide about a batch of this amount."""
-_BUMP_TO = 25_000
+_FEE_CAP_SAT = 10_000
+"""Of each withdrawal: on a stack that lives long, bitcoind has estimates, and they move with each block."""
+_BUMP_BY = 15_000
+"""In sat per 1,000 virtual bytes."""
 
 
 @dataclass
@@ -109,7 +112,7 @@ async def _quote(step: Step, chapter: _Chapter) -> None:
         hold(0 < now["fee_sat"] <= now["alone_fee_sat"] <= now["max_fee_sat"], f"the cap covers both: {now}")
         line.moved = f"alone {now['alone_fee_sat']:,} sat"
         rate = f"{now['rate_sat_kvb'] / 1_000:g} sat/vB ({now['rate_source']})"
-        line.stands = f"at most {now['max_fee_sat']:,} sat are held for the fee; {rate}"
+        line.stands = f"the cap would be {now['max_fee_sat']:,} sat; {rate}"
 
 
 async def _ask(step: Step, chapter: _Chapter) -> None:
@@ -118,7 +121,7 @@ async def _ask(step: Step, chapter: _Chapter) -> None:
         chapter.kinds = {address: _KINDS[n % 4] for n, address in enumerate(addresses)}
         addresses.append(addresses[0])
         wanted = [
-            {"wallet_id": chapter.erin.wallet_id, "address": address, "amount_sat": _LEAST_SAT + n * _STEP_SAT}
+            {"address": address, "amount_sat": _LEAST_SAT + n * _STEP_SAT, "max_fee_sat": _FEE_CAP_SAT}
             for n, address in enumerate(addresses)
         ]
         chapter.asked = await asyncio.gather(*(_withdraw(chapter.erin, body) for body in wanted))
@@ -164,7 +167,8 @@ async def _flush(step: Step, chapter: _Chapter) -> None:
 async def _bump(step: Step, chapter: _Chapter) -> None:
     with step("no block takes it: tom proposes a higher fee, and fay approves") as line:
         first, place = chapter.story["txid"], f"/v1/admin/payouts/{chapter.story['id']}/decisions"
-        wanted = {"kind": "bump", "rate_sat_kvb": _BUMP_TO, "reason": "no block has taken it"}
+        rate = chapter.story["rate_sat_kvb"] + _BUMP_BY
+        wanted = {"kind": "bump", "rate_sat_kvb": rate, "reason": "no block has taken it"}
         rules = expect(await chapter.fay.call("GET", "/v1/admin/withdrawals/rules"), 200)["content"]
         stricter = rules | dict.fromkeys(("approval_above_sat", "second_operator_above_sat"), _TWO_ABOVE_SAT)
         async with in_force(chapter.fay, "withdrawals/rules", stricter):
@@ -204,11 +208,11 @@ async def _confirm(step: Step, chapter: _Chapter) -> None:
 async def _empty(step: Step, chapter: _Chapter) -> None:
     with step("grace withdraws all, alone, with coins that do not descend from her deposit") as line:
         body = {
-            "wallet_id": chapter.grace.wallet_id,
             "address": await asyncio.to_thread(chapter.chain.address, chapter.chain.payer),
             "send_all": True,
             "alone": True,
             "unlinked": True,
+            "max_fee_sat": _FEE_CAP_SAT,
         }
         asked = await _withdraw(chapter.grace, body)
         sent = await until(lambda: _reaches(chapter.grace, asked["id"], "broadcast"), "it to be broadcast")
@@ -228,6 +232,7 @@ async def _empty(step: Step, chapter: _Chapter) -> None:
 
 
 async def _withdraw(user: User, body: Json) -> Json:
+    body = {"wallet_id": user.wallet_id, **body}
     answer = await user.call("POST", "/v1/withdrawals", body, Idempotency_Key=secrets.token_hex(8))
     return expect(answer, 202)
 
