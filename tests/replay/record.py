@@ -63,6 +63,9 @@ _STORIES = {
     "chain-following": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "Running"', "follow_chain"),
     "chain-other-chain": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "other_chain"),
     "deposit-decided": (_DEPOSIT, "decide_deposit"),
+    "batcher-renewed": ('WorkflowType = "BatcherWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "as-new-at"),
+    "payout-renewed": ('WorkflowType = "PayoutWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "as-new-at"),
+    "withdrawal-renewed": ('WorkflowType = "WithdrawalWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "as-new-at"),
     "deposit-decided-anew": (f"{_DEPOSIT} AND AmountSat < 1000", "decide_deposit"),
 }
 """Per story: where to look, and the activity or signal that its history must have."""

@@ -2,6 +2,8 @@
 
 It lives through their stories on a stack of its own, in a folder that is thrown away, and takes a minute. Everything is
 asked for over the API, as apps and operators do. A story that has a file already is left alone, as in `record`.
+Histories that go on in a new run come from `record`, on a stack whose Temporal suggests that early
+(`limit.historyCount.suggestContinueAsNew` in `infra/local/services.py`).
 """
 
 import asyncio
