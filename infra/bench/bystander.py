@@ -101,7 +101,7 @@ class BesideStrangers(Bystander):
         self._size = size
 
     async def _others(self, seconds: float) -> list[Coroutine[object, object, object]]:
-        crowds = [await self._bank.promise({_foreign_address(): 0 for _ in range(self._size)}) for _ in range(2)]
+        crowds = [await self._bank.promise({foreign_address(): 0 for _ in range(self._size)}) for _ in range(2)]
 
         async def pass_by(crowd: Crowd, *, seen: bool) -> None:
             if seen:
@@ -124,6 +124,6 @@ def bystanders(bank: Bank, size: int) -> Contest:
     return Contest("payments while deposits are credited", "payments/s", [alone, beside, passing], goals)
 
 
-def _foreign_address() -> str:
+def foreign_address() -> str:
     """Of a random key hash; regtest, SegWit version 0 (BIP173)."""
     return bech32.write("bcrt", [0, *bech32.to_words(secrets.token_bytes(20))])

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 
 from infra.bench import (
     batch,
+    batcher,
     books,
     bystander,
+    coins,
     deposits,
     flood,
     flow,
@@ -22,6 +24,7 @@ from infra.bench import (
     pairs,
     people,
     processes,
+    withdrawals,
 )
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
@@ -175,6 +178,19 @@ class Bench:
         await self.measure(deposits.crowds(bank, size.crowd), Pace(size.rounds, 0, (1,)))
         await self.measure(bystander.bystanders(bank, size.crowd), Pace(size.rounds, bystander.ALONE_S, (1,)))
 
+    async def withdrawals(self) -> None:
+        """What goes out on chain."""
+        rules = await withdrawals.read_rules(self.servers)
+        await self.measure(coins.choices(rules), self.pace(3, (1,)))
+        bank = deposits.Bank(self.servers, await self.users())
+        size = withdrawals.QUICK if self.quick else withdrawals.WHOLE
+        crowds = withdrawals.crowds(bank, size)
+        await self.measure(crowds.contest, Pace(size.rounds, 0, (1,)))
+        self.report.facts += crowds.facts()
+        count = batcher.QUICK if self.quick else batcher.WHOLE
+        self.say(f"withdrawals: a batcher with {count:,} payouts")
+        self.report.facts += await batcher.measure(self.servers.tools.temporal, count)
+
     async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
         """LNbits, started when it is first needed; or why it is not there."""
         if self._other is None:
@@ -201,6 +217,7 @@ SCENARIOS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "batches": Bench.batches,
     "lightning": Bench.lightning,
     "deposits": Bench.deposits,
+    "withdrawals": Bench.withdrawals,
     "flood": Bench.flood,
     "history": Bench.history,
     "standing": Bench.standing,

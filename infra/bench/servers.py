@@ -32,6 +32,9 @@ COMPONENTS = {
 OURS = ("api", "worker", "temporal", "postgres", "redis", "lnd", "bitcoind")
 """The components whose CPU counts as ours; the outside nodes belong to others."""
 BATCHING, PLAIN = {"MILLRACE_PAYMENT_LANES": "1"}, {"MILLRACE_PAYMENT_LANES": "0"}
+FEE_RATE = 3_000
+"""Of withdrawals, in satoshi for 1,000 virtual bytes."""
+_ONE_RATE = {"MILLRACE_FIXED_FEE_RATE": str(FEE_RATE)}
 UNLIMITED = {"MILLRACE_RATE_LIMIT_PER_MINUTE": "0"}
 
 
@@ -44,7 +47,7 @@ def folder() -> Path:
 def start() -> Stack:
     """A fresh stack: figures of books that grew over many runs would not be comparable."""
     remove(folder())
-    return Stack.start(folder(), settings={**UNLIMITED, **BATCHING})
+    return Stack.start(folder(), settings={**UNLIMITED, **BATCHING, **_ONE_RATE})
 
 
 def can_batch() -> bool:
