@@ -94,7 +94,9 @@ class Watch:
                 await self._finish(story)
             return
         async with transaction(self._pool) as conn:
-            await payout.lock_in_tx(conn, row.id)
+            now = await payout.get_row_in_tx(conn, row.id)
+            if now.status is PayoutStatus.FINAL:  # another call has ended it
+                return
             await payout.mark_confirmed_in_tx(conn, row.id, version=of.number, block_height=block.height)
             await set_vouts_in_tx(conn, story, of)
             await member.mark_confirmed_in_tx(conn, row.id)

@@ -46,7 +46,7 @@ async def test_a_worker_that_dies_at_this_point_pays_once(hot: HotBank, point: P
     assert row["payout_id"] == (await out.payout_of(asked))["id"]
 
 
-@pytest.mark.parametrize("point", ["form after commit", "sign after commit", "send after call", "sent after commit"])
+@pytest.mark.parametrize("point", POINTS)
 async def test_bitcoind_and_the_worker_die_together(hot: HotBank, point: Point) -> None:
     out = Withdrawer(hot)
     await out.set_rules()

@@ -7,12 +7,17 @@ finds what it has left. Each payee is paid once, the books and the wallet agree,
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import ModuleType
 
 import pytest
 import pytest_asyncio
 
+from activities.payout import booking, send, sign
 from activities.payout.story import Step
+from engine.domain.errors import OutcomeUnknown
 from engine.domain.ids import PayoutId
+from engine.ledger.database import Connection, Pool, transaction
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import Chain
 from tests.helpers.hot_wallet import by_hand
@@ -135,4 +140,27 @@ async def test_a_draft_whose_coin_is_spent_by_hand(stage: Stage, fate: Fate) -> 
         await stage.steps_until(again)
 
     assert await stage.sweep(lambda: stage.at(Step.DRAFT, 150_000), others, fate) > 4
+    await stage.assert_each_is_paid_once()
+
+
+@pytest.mark.parametrize(("step", "module"), [(Step.SIGN, sign), (Step.SEND, send), (Step.BOOK, booking)])
+async def test_a_commit_without_an_answer_calls_nobody(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, step: Step, module: ModuleType
+) -> None:
+    """The next call finds out that it was made."""
+
+    @asynccontextmanager
+    async def unanswered(pool: Pool) -> AsyncIterator[Connection]:
+        async with transaction(pool) as conn:
+            yield conn
+        raise OutcomeUnknown("The answer to COMMIT was lost.")
+
+    made = await stage.at(step)
+    with monkeypatch.context() as only_here:
+        only_here.setattr(module, "transaction", unanswered)
+        with pytest.raises(OutcomeUnknown):
+            await stage.desk.step(made)
+    story = await stage.desk.story(made)
+    assert (story.payout.problem, story.step is step) == (None, False)
+    await stage.steps_until(made)
     await stage.assert_each_is_paid_once()

@@ -42,6 +42,15 @@ async def paid_once(out: Withdrawer, alice: Depositor, asked: Asked, *, had_sat:
     assert await out.hot.money(alice) == (had_sat - AMOUNT_SAT - row["miner_fee_sat"], 0)
 
 
+async def batcher_is_back(hot: HotBank) -> None:
+    """A worker has begun it again, and with it all that must stand."""
+
+    async def back() -> bool | None:
+        return True if await runs(hot, BATCHER) else None
+
+    await eventually(back, "the batcher to be begun again")
+
+
 async def test_a_batcher_that_waits_for_a_window(hot: HotBank) -> None:
     """Twice: with nobody in its queue, and with somebody whose window is open."""
     out = Withdrawer(hot)
@@ -49,11 +58,7 @@ async def test_a_batcher_that_waits_for_a_window(hot: HotBank) -> None:
     alice = await out.funded(100_000)
     await terminate(hot, BATCHER)
     asked = await out.ask(alice, AMOUNT_SAT)
-
-    async def back() -> bool | None:
-        return True if await runs(hot, BATCHER) else None
-
-    await eventually(back, "the batcher to be begun again")
+    await batcher_is_back(hot)
     await terminate(hot, BATCHER)
     await paid_once(out, alice, asked)
 
@@ -210,6 +215,7 @@ async def test_the_data_of_temporal_is_lost(hot: HotBank) -> None:
     queued = await out.ask(alice, AMOUNT_SAT)
     await hot.environment.shutdown()
     hot.environment = await hot.start_temporal()
+    await batcher_is_back(hot)  # so the janitor's starts are understood: before, each row would rest for a minute
     await tidied(hot, (await out.payout_of(confirmed))["workflow_id"])
     for each in (sent, signed, queued):
         await out.reaches(each, "broadcast")
