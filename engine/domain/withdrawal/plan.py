@@ -315,7 +315,8 @@ class _Planner:
         """The same outputs at the lowest cost now and later. What it pays more now is ours.
 
         More coins than it takes are spent only of those above `consolidation.above_coins`: what is joined cannot be
-        spent before the next block, and the payouts until then need coins too.
+        spent before the next block, and the payouts until then need coins too. Below that number the fee
+        of a transaction with change is the sum of the shares, to the satoshi.
         """
         target = self.target(outputs, outputs_sat, self.rules.coins.long_term_rate)
         spare = max(0, len(self.coins) - self.rules.consolidation.above_coins)
@@ -323,7 +324,7 @@ class _Planner:
         found = choose(self.coins, target)
         if found is None or found.fee_sat < shared or cost(found, target) >= cost(lean, target):
             return lean
-        return found
+        return lean if found.change_sat and found.fee_sat > shared and not spare else found
 
     def target(self, outputs: Sequence[int], outputs_sat: int, long_term_rate: int = 0) -> Target:
         coins = self.rules.coins

@@ -103,6 +103,26 @@ async def test_one_address_is_paid_as_often_as_it_was_asked_for(hot: HotBank) ->
     assert await out.received(address) == 170_000
 
 
+async def test_a_member_whose_cap_is_below_its_share_waits_and_the_others_go_without_him(hot: HotBank) -> None:
+    out = Withdrawer(hot)
+    await out.set_rules(window_s=LATER_S)
+    alice = await out.funded(300_000)
+    asked = [await out.ask(alice, 20_000 + number) for number in range(2)]
+    poor = await out.ask(alice, 30_000, max_fee_sat=100)
+    asked.append(await out.ask(alice, 25_000))
+    await out.flush()
+    await assert_shared(out, await went(out, asked), 0)
+    row = await out.row(poor)
+    assert row["status"] == "queued"
+    assert "above its cap" in row["waits_for"]
+    await hot.mine()
+    for each in asked:
+        await out.reaches(each, "confirmed")
+    await poor.workflow.execute_update("cancel")
+    await out.reaches(poor, "cancelled")
+    assert await out.received(poor.address) == 0
+
+
 async def test_more_than_a_payout_may_hold_go_in_several(hot: HotBank) -> None:
     out = Withdrawer(hot)
     await out.set_rules(window_s=LATER_S, max_outputs=3)

@@ -13,24 +13,20 @@ from engine.clients.bitcoind.rpc import Rpc
 from engine.domain.deposit import Outpoint
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import PayoutId, Txid, WithdrawalId
-from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.postgres import Database
 from tests.helpers.chain import Chain
 from tests.helpers.deposit.depositor import Depositor, Depositors
-from tests.helpers.payout.desk import PayoutDesk
+from tests.helpers.payout.desk import PayoutDesk, own_coins_only
 
 pytestmark = pytest.mark.fault
 
 
 @pytest_asyncio.fixture
 async def bank(ledger_db: Database, chain: Chain) -> AsyncIterator[Depositors]:
-    """Its coins are those of its own deposits: what other tests have left is frozen at the node."""
-    old = [{"txid": each["txid"], "vout": each["vout"]} for each in chain.call("listunspent", 0, wallet=HOT)]
-    chain.call("lockunspent", False, old, wallet=HOT)
-    async with Depositors.open(ledger_db.app_dsn, chain) as bank:
-        yield bank
-        await bank.prove()
-    chain.call("lockunspent", True, wallet=HOT)
+    with own_coins_only(chain):
+        async with Depositors.open(ledger_db.app_dsn, chain) as bank:
+            yield bank
+            await bank.prove()
 
 
 @pytest_asyncio.fixture

@@ -7,7 +7,8 @@ await desk.step(payout)              book
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from unittest.mock import AsyncMock, MagicMock
 
@@ -37,11 +38,22 @@ from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutKind, Speed, VersionKind
 from engine.ledger.chart import Chart
 from engine.ledger.database import transaction
-from tests.helpers.chain import STRANGER
+from tests.helpers.chain import STRANGER, Chain
 from tests.helpers.deposit.depositor import WALLET, Depositor, Depositors
 
 _keys = itertools.count(1)
 _WEIGHT = 1_000
+
+
+@contextmanager
+def own_coins_only(chain: Chain) -> Iterator[None]:
+    """What other tests have left in the bank's wallet is frozen at the node for the block's length."""
+    old = [{"txid": each["txid"], "vout": each["vout"]} for each in chain.call("listunspent", 0, wallet=WALLET)]
+    chain.call("lockunspent", False, old, wallet=WALLET)
+    try:
+        yield
+    finally:
+        chain.call("lockunspent", True, wallet=WALLET)
 
 
 class SetFees(FixedFees):

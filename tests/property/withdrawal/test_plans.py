@@ -159,3 +159,13 @@ def test_younger_ones_never_take_the_place_of_one_that_could_go(data: st.DataObj
         if len(alone.members) == length:
             refused = {each.id for each in found.left_out if each.reason == "money"}
             assert not refused.intersection(each.id for each in alone.members)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), RATES)
+def test_the_fee_is_all_the_members_where_there_is_change_and_nothing_is_joined(data: st.DataObject, rate: int) -> None:
+    """Below `consolidation.above_coins` no coin is joined for later: Σ share is what the network counts as the fee."""
+    wanted = data.draw(items())
+    pool = data.draw(pools(wanted))
+    found = plan(wanted, pool, rate, rules(), CHANGE, randrange=lambda _: 0)
+    assert not found.change_sat or found.ours_sat == 0
