@@ -10,11 +10,8 @@ from dataclasses import dataclass, field
 
 from infra.bench import (
     batch,
-    batcher,
     books,
-    bystander,
-    coins,
-    deposits,
+    chain,
     flood,
     flow,
     history,
@@ -24,7 +21,6 @@ from infra.bench import (
     pairs,
     people,
     processes,
-    withdrawals,
 )
 from infra.bench.contest import Contest, Pace, eventually, find_wrong, play
 from infra.bench.figures import Line, judge
@@ -168,28 +164,29 @@ class Bench:
 
     async def deposits(self) -> None:
         """What comes in on chain."""
-        bank = deposits.Bank(self.servers, await self.users())
-        size = deposits.QUICK if self.quick else deposits.WHOLE
+        bank = chain.deposits.Bank(self.servers, await self.users())
+        size = chain.deposits.QUICK if self.quick else chain.deposits.WHOLE
         self.say("deposits: memory with few addresses")
-        self.report.facts += await deposits.measure_memory(bank, self.meter, deposits.FEW_ADDRESSES)
-        await self.measure(deposits.lone(bank, size.lone), Pace(size.rounds, 0, (1,)))
+        self.report.facts += await chain.deposits.measure_memory(bank, self.meter, chain.deposits.FEW_ADDRESSES)
+        await self.measure(chain.deposits.lone(bank, size.lone), Pace(size.rounds, 0, (1,)))
         self.say(f"deposits: making {size.addresses:,} addresses")
-        self.report.facts += await deposits.measure_memory(bank, self.meter, size.addresses)
-        await self.measure(deposits.crowds(bank, size.crowd), Pace(size.rounds, 0, (1,)))
-        await self.measure(bystander.bystanders(bank, size.crowd), Pace(size.rounds, bystander.ALONE_S, (1,)))
+        self.report.facts += await chain.deposits.measure_memory(bank, self.meter, size.addresses)
+        await self.measure(chain.deposits.crowds(bank, size.crowd), Pace(size.rounds, 0, (1,)))
+        beside = Pace(size.rounds, chain.bystander.ALONE_S, (1,))
+        await self.measure(chain.bystander.bystanders(bank, size.crowd), beside)
 
     async def withdrawals(self) -> None:
         """What goes out on chain."""
-        rules = await withdrawals.read_rules(self.servers)
-        await self.measure(coins.choices(rules), self.pace(3, (1,)))
-        bank = deposits.Bank(self.servers, await self.users())
-        size = withdrawals.QUICK if self.quick else withdrawals.WHOLE
-        crowds = withdrawals.crowds(bank, size)
-        await self.measure(crowds.contest, Pace(size.rounds, 0, (1,)))
-        self.report.facts += crowds.facts()
-        count = batcher.QUICK if self.quick else batcher.WHOLE
+        rules = await chain.funds.read_rules(self.servers)
+        await self.measure(chain.coins.choices(rules), self.pace(3, (1,)))
+        bank = chain.deposits.Bank(self.servers, await self.users())
+        size = chain.crowds.QUICK if self.quick else chain.crowds.WHOLE
+        paid = chain.crowds.crowds(bank, size)
+        await self.measure(paid.contest, Pace(size.rounds, 0, (1,)))
+        self.report.facts += paid.facts()
+        count = chain.batcher.QUICK if self.quick else chain.batcher.WHOLE
         self.say(f"withdrawals: a batcher with {count:,} payouts")
-        self.report.facts += await batcher.measure(self.servers.tools.temporal, count)
+        self.report.facts += await chain.batcher.measure(self.servers.tools.temporal, count)
 
     async def _lnbits(self) -> lnbits.Lnbits | tuple[str, str]:
         """LNbits, started when it is first needed; or why it is not there."""

@@ -7,9 +7,9 @@ from typing import cast
 import asyncpg
 import pytest
 
-from infra.bench import deposits
+from infra.bench.chain import deposits
+from infra.bench.chain.deposits import crowd_work, follow
 from infra.bench.contest import Wrong
-from infra.bench.deposits import crowd_work, follow
 
 pytestmark = pytest.mark.unit
 

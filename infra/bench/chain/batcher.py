@@ -5,65 +5,31 @@ not depend on what they do.
 """
 
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import median
 
-from temporalio import activity, workflow
-from temporalio.api.enums.v1 import IndexedValueType
-from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
-from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
-from engine.contracts import queues, search_attributes
-from engine.contracts.batcher import Batcher, BatcherActivities, Formed, batcher_start
-from engine.contracts.converter import DATA_CONVERTER
-from engine.contracts.payout import PayoutRef, PayoutState
+from engine.contracts import queues
+from engine.contracts.batcher import Batcher, batcher_start
 from engine.contracts.workflow_start import start_workflow
-from engine.domain.ids import PayoutId, new_id
-from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
+from engine.domain.withdrawal.withdrawal import Speed
+from infra.bench.chain.stand_ins import EndedPayout, StandInQueue
+from infra.bench.chain.temporal import running
 from infra.bench.contest import Wrong, eventually
 from infra.bench.report import Fact
 from workflows.batcher import BatcherWorkflow
 
 WHOLE, QUICK = 10_000, 500
-_AT_ONCE = 20
-"""So many payouts come of one look, as `activities/batcher.py` makes them."""
 _LIMIT_S = 900.0
 _PAGE_BYTES = 4096
-
-
-@workflow.defn(name="PayoutWorkflow")
-class EndedPayout:
-    """Stands in for a payout: it ends at once."""
-
-    @workflow.run
-    async def run(self, payout: PayoutRef) -> PayoutState:  # noqa: ARG002 - as the contract has it
-        return PayoutState(status=PayoutStatus.FINAL, waits_for="nothing", ended=True)
-
-
-class StandInQueue(BatcherActivities):
-    """Stands in for the books: as many payouts at each look as one look may make, until all are made."""
-
-    def __init__(self, payouts: int) -> None:
-        self.left = payouts
-
-    @activity.defn
-    async def form_payouts(self, batcher: Batcher) -> Formed:  # noqa: ARG002 - as the contract has it
-        """Never repeated here, so nothing is made twice."""
-        made = min(_AT_ONCE, self.left)
-        self.left -= made
-        ids = [new_id("payout") for _ in range(made)]
-        refs = [PayoutRef(payout_id=PayoutId(each), workflow_id=each.replace("_", "-")) for each in ids]
-        return Formed(payouts=refs, waiting=self.left, again_in_s=60.0 if self.left else None)
 
 
 async def measure(temporal: Path, payouts: int) -> list[Fact]:
     """Facts of one batcher. Raises Wrong when a payout has no workflow, or twice one."""
     queue = StandInQueue(payouts)
     start = batcher_start(Batcher(wallet="bench", speed=Speed.FAST))
-    async with _server(temporal) as environment:
+    async with running(temporal) as environment:
         client = environment.client
         workflows = Worker(
             client,
@@ -103,18 +69,6 @@ async def measure(temporal: Path, payouts: int) -> list[Fact]:
         Fact(f"batcher {after}: growth of its worker since a fifth of them", late_mb - early_mb, "MB"),
         Fact(f"batcher {after}: time", took_s, "s"),
     ]
-
-
-@asynccontextmanager
-async def _server(temporal: Path) -> AsyncIterator[WorkflowEnvironment]:
-    async with await WorkflowEnvironment.start_local(
-        dev_server_existing_path=str(temporal), data_converter=DATA_CONVERTER
-    ) as environment:
-        attributes = {key.name: IndexedValueType.ValueType(key.indexed_value_type) for key in search_attributes.ALL}
-        await environment.client.operator_service.add_search_attributes(
-            AddSearchAttributesRequest(namespace=environment.client.namespace, search_attributes=attributes)
-        )
-        yield environment
 
 
 def _own_mb() -> float:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Coroutine
 
 from engine.domain import bech32
+from infra.bench.chain.deposits import COMPONENTS, Bank
+from infra.bench.chain.wallet import Crowd
 from infra.bench.contest import Begin, Contest, Contestant, Work, measured
-from infra.bench.deposits import COMPONENTS, Bank
 from infra.bench.figures import Goal
 from infra.bench.http import Wire
 from infra.bench.people import pay
-from infra.bench.wallet import Crowd
 
 MOST_SLOWER = 1.5
 PAYMENTS_PER_S = 10

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from infra.bench.chain.wallet import Crowd, Outsider, give_addresses, list_owners
 from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, eventually, measured
 from infra.bench.figures import Goal
 from infra.bench.http import Wire
@@ -20,7 +21,6 @@ from infra.bench.machine import Meter
 from infra.bench.people import People, expect
 from infra.bench.report import Fact
 from infra.bench.servers import Servers
-from infra.bench.wallet import Crowd, Outsider, give_addresses, list_owners
 
 COMPONENTS = ("api", "worker", "temporal", "postgres", "redis", "bitcoind")
 """Whose CPU a deposit costs. The Lightning nodes read every block as well, but not for its sake."""

@@ -12,7 +12,7 @@ from engine.domain.withdrawal.coin_choice import Candidate, Target, choose
 from engine.domain.withdrawal.plan import Item, plan
 from engine.domain.withdrawal.rules import WithdrawalRules
 from engine.domain.withdrawal.script import input_weight, output_script, output_weight
-from infra.bench.bystander import foreign_address
+from infra.bench.chain.bystander import foreign_address
 from infra.bench.contest import Begin, Contest, Contestant, Work, Wrong, measured
 from infra.bench.figures import Goal
 
