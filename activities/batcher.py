@@ -3,6 +3,7 @@
     alone       a payout of its own, at once
     together    after the window of the oldest, when enough wait, or at an operator's word
     unlinked    payouts of their own, of coins that lead to no deposit of any member
+    nobody      the batcher of slow ones joins small coins, if the rule wants that (`payout/consolidation.py`)
 
 Members, plan, inputs and reservations are one transaction, under the lock of the wallet's coins. So processes choose
 one after the other, and a call that is repeated finds its members sealed.
@@ -14,9 +15,10 @@ from temporalio import activity
 from temporalio.client import Client
 
 from activities.heartbeat import heartbeats
+from activities.payout.consolidation import consolidate_in_tx, may_join
 from activities.payout.forming import PATIENCE_S, form_in_tx
 from activities.payout.group import Round
-from activities.payout.tell import begin_planned, tell_members
+from activities.payout.tell import begin_planned, calling_operators, tell_members
 from engine.bank.withdrawal import queue
 from engine.bank.withdrawal.rules import read_withdrawal_rules
 from engine.clients.bitcoind.hot import HotWallet
@@ -38,22 +40,26 @@ class Batchers(BatcherActivities):
 
     @activity.defn
     async def form_payouts(self, batcher: Batcher) -> Formed:
-        async with heartbeats():
-            await begin_planned(self._pool, self._client, self._wallet.name)
-            async with borrowed(self._pool) as conn:
-                rules = await read_withdrawal_rules(conn)
-                if not (await queue.look(conn, batcher.speed)).count:
-                    return Formed()
-            estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
-            floor = await self._wallet.fees.node_floor()
-            this = Round(
-                batcher=batcher,
-                rules=rules,
-                rate=choose_rate(estimate, node_floor=floor, rules=rules.rate, now=datetime.now(UTC)),
-                frozen=await self._wallet.spending.frozen(),
-                address_type=self._wallet.address_type,
-            )
-            return await self._form(this)
+        async with heartbeats(), calling_operators():
+            return await self._look(batcher)
+
+    async def _look(self, batcher: Batcher) -> Formed:
+        await begin_planned(self._pool, self._client, self._wallet.name)
+        async with borrowed(self._pool) as conn:
+            rules = await read_withdrawal_rules(conn)
+            waits = (await queue.look(conn, batcher.speed)).count
+        if not waits and not may_join(batcher.speed, rules):
+            return Formed()
+        estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
+        floor = await self._wallet.fees.node_floor()
+        this = Round(
+            batcher=batcher,
+            rules=rules,
+            rate=choose_rate(estimate, node_floor=floor, rules=rules.rate, now=datetime.now(UTC)),
+            frozen=await self._wallet.spending.frozen(),
+            address_type=self._wallet.address_type,
+        )
+        return await self._form(this)
 
     async def _form(self, this: Round) -> Formed:
         formed: list[PayoutRef] = []
@@ -64,6 +70,10 @@ class Batchers(BatcherActivities):
             if made.payout is None:
                 break
             formed.append(made.payout)
+        if may_join(this.batcher.speed, this.rules) and not formed:
+            async with transaction(self._pool) as conn:
+                joined = await consolidate_in_tx(conn, this)
+            formed += [] if joined is None else [joined]
         async with borrowed(self._pool) as conn:
             left = await queue.look(conn, this.batcher.speed)
             why = await queue.find_first_note(conn, this.batcher.speed)

@@ -14,6 +14,7 @@ pytest_plugins = [
     "tests.fixtures.temporal",
     "tests.fixtures.chain",
     "tests.fixtures.hot_bank",
+    "tests.fixtures.payout_desk",
 ]
 
 _TESTS = Path(__file__).parent

@@ -120,12 +120,16 @@ class Booking:
         return plan.after
 
     async def _counts(self, conn: Connection, row: DepositRow, owner: Payer) -> tuple[list[Count], bool]:
-        """What it counts towards the limits, and whether it exceeds them for sure. A second credit counts nothing."""
-        if row.booked.over_limit or row.booked.fee_version is not None:
+        """What it counts towards the limits, and whether it exceeds them for sure.
+
+        A later credit counts what the earlier ones have not: another version of its transaction may pay more.
+        """
+        more_msat = Msat(row.amount_msat - row.booked.counted_msat)
+        if row.booked.over_limit or more_msat <= 0:
             return [], row.booked.over_limit
         prices_micro = await read_prices_micro(conn, self._limits, [owner], "deposit")
         try:
-            return await counts_of(conn, self._limits, owner, "deposit", row.amount_msat, prices_micro), False
+            return await counts_of(conn, self._limits, owner, "deposit", more_msat, prices_micro), False
         except Refused:  # there never was a price in a currency of its limits
             return [], True
 

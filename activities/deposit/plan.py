@@ -62,6 +62,7 @@ def credited_or_parked(
         fee_msat=charge.fee_msat if charge else Msat(0),
         fee_version=charge and charge.version,
         fee_level=charge and charge.level,
+        counted_msat=max(row.booked.counted_msat, row.amount_msat) if place == "wallet" else row.booked.counted_msat,
         alone=row.booked.alone or status in NEEDS_OPERATOR,
     )
     return Plan(posting, after)

@@ -59,6 +59,7 @@ class Release:
             fee_msat=charge.fee_msat,
             fee_version=charge.version,
             fee_level=charge.level,
+            counted_msat=max(row.booked.counted_msat, row.amount_msat),
             credited_at=row.now,
         )
         await write_booked_in_tx(conn, [credited])

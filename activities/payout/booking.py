@@ -1,6 +1,8 @@
 """What the books have of a payout: sent, with its members; and the fee of the version that is in force."""
 
-from activities.payout.story import Story
+from dataclasses import replace
+
+from activities.payout.story import Step, Story
 from engine.bank.withdrawal import member, payout, version
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import Txid, WithdrawalId
@@ -12,10 +14,16 @@ from engine.ledger.store import post_new_in_tx
 
 
 async def book(pool: Pool, ids: Chart, story: Story) -> None:
-    """Post what is missing: the payout itself, then the fee of the version in force. A repeat finds it posted."""
-    of = story.in_force
+    """Post what is missing: the payout itself, then the fee of the version in force. A repeat finds it posted.
+
+    What is missing is read again under the lock: a call that comes late must not book the fee of an old version.
+    """
     async with transaction(pool) as conn:
         row = await payout.get_row_in_tx(conn, story.payout.id)
+        story = replace(story, payout=row, versions=await version.list_versions(conn, row.id))
+        if story.step is not Step.BOOK:
+            return
+        of = story.in_force
         if row.booked_ref is None:
             row_fee_sat = await _book_sent_in_tx(conn, ids, story, of)
             bookings = 0

@@ -54,6 +54,8 @@ async def _act_in_tx(
         case WithdrawalDecisionKind.BUMP | WithdrawalDecisionKind.CHILD:
             if row.status not in (PayoutStatus.SIGNED, PayoutStatus.BROADCAST):
                 raise not_waiting(f"it is {row.status}")
+            if row.on_hold:
+                raise not_waiting("it is on hold; resume it first")
             if word.rate_sat_kvb is None or word.rate_sat_kvb <= pulled.story.current.rate_sat_kvb:
                 raise not_waiting(f"it pays {pulled.story.current.rate_sat_kvb} sat per 1,000 vB already")
             if word.kind is WithdrawalDecisionKind.CHILD:

@@ -43,7 +43,8 @@ async def draft(pool: Pool, spending: Spending, story: Story) -> None:
     if story.payout.status is PayoutStatus.PLANNED and (refused := await members_refused(spending, story)):
         await dissolve(pool, spending, story, refused)
         return
-    await spending.lock(inputs)
+    if not await _lock(pool, spending, story):
+        return
     address = of.change_address
     if of.change_sat and address is None:
         address = await spending.change_address()
@@ -53,6 +54,16 @@ async def draft(pool: Pool, spending: Spending, story: Story) -> None:
         stored = next(each for each in await version.list_versions(conn, of.payout_id) if each.number == of.number)
         if stored.psbt is None:
             await version.set_draft_in_tx(conn, of.payout_id, of.number, psbt=psbt, change_address=address)
+
+
+async def _lock(pool: Pool, spending: Spending, story: Story) -> bool:
+    """Lock the coins while nobody can end the payout: afterwards nobody would unlock them. False: it has ended."""
+    async with transaction(pool) as conn:
+        row = await payout.get_row_in_tx(conn, story.payout.id)
+        if row.status in (PayoutStatus.FINAL, PayoutStatus.DISSOLVED):
+            return False
+        await spending.lock(each.outpoint for each in story.current.inputs)
+    return True
 
 
 async def dissolve(
@@ -74,4 +85,4 @@ async def dissolve(
             await fail_in_tx(conn, withdrawal, code=OUTPUT_REFUSED, detail=f"The node does not relay its output: {why}")
         await payout.mark_dissolved_in_tx(conn, row.id, coins_gone=not refused)
         await coin.release_in_tx(conn, row.id)
-    await spending.unlock(each.outpoint for each in story.current.inputs)
+        await spending.unlock(each.outpoint for each in story.current.inputs)  # nobody would after the commit

@@ -22,14 +22,17 @@ class Later:
         self._fees, self._address_type = wallet.fees, wallet.address_type
 
     async def pay_more_if_due(self, story: Story) -> None:
-        """Plan a version that pays more, at an operator's word or by rule. The added fee is ours."""
+        """Plan a version that pays more, at an operator's word or by rule. The added fee is ours.
+
+        No rule hurries a consolidation: it is made because fees are low.
+        """
         row, current, rules = story.payout, story.current, story.rules
         if row.problem is not None:
             await replace.note_problem(self._pool, story, None)
-        if row.on_hold:
-            return
         if row.bump_to_sat_kvb is not None:
             await self._bump(story, row.bump_to_sat_kvb)
+            return
+        if row.kind is PayoutKind.CONSOLIDATION:
             return
         entry = await self._spending.mempool_entry(Txid(current.txid or ""))
         if entry is None or current.broadcast_at is None:
@@ -48,8 +51,18 @@ class Later:
             await self._bump(story, rate.rate_sat_kvb)
 
     async def reach_floor(self, story: Story) -> None:
-        """The node has refused it as below its floor: plan a version that pays what it asks now."""
-        await self._bump(story, max(await self._fees.node_floor(), story.current.rate_sat_kvb + 1))
+        """The node has refused it as below its floor: plan a version that pays what the node asks now.
+
+        A floor that has fallen again asks for nothing: the same bytes are sent at the next look.
+        """
+        rate = max(await self._fees.node_floor(), story.payout.bump_to_sat_kvb or 0)
+        if rate > story.current.rate_sat_kvb:
+            await self._bump(story, rate)
+
+    async def pay_more_if_asked(self, story: Story) -> None:
+        """The node refuses it, and an operator wants it to pay more: plan that version, with the same inputs."""
+        if story.payout.bump_to_sat_kvb is not None:
+            await self._bump(story, story.payout.bump_to_sat_kvb)
 
     async def _bump(self, story: Story, rate_sat_kvb: int) -> None:
         current = story.current
@@ -76,7 +89,7 @@ class Later:
             return
         wanted = replace.Wanted(
             kind=VersionKind.REBUILD,
-            rate_sat_kvb=story.current.rate_sat_kvb,
+            rate_sat_kvb=max(story.current.rate_sat_kvb, story.payout.bump_to_sat_kvb or 0),
             incremental=await self._fees.incremental(),
             forced=remaining,
             replaced_fee_sat=0,

@@ -14,15 +14,13 @@ from activities.payout import booking, decision, draft, replace, sign
 from activities.payout.story import Step, Story, read_state, read_story
 from activities.payout.tell import tell_of_step
 from activities.payout.watch import Watch
+from engine.clients.bitcoind.fault import FOR_OPERATORS
 from engine.clients.bitcoind.hot import HotWallet
 from engine.contracts.payout import DecidePayout, PayoutActivities, PayoutRef, PayoutState
-from engine.domain.errors import EngineError, Unavailable
+from engine.domain.errors import EngineError, OutcomeUnknown, Unavailable
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool
-
-_FOR_OPERATORS = ("wallet_locked", "wallet_not_loaded", "wallet_missing")
-"""Reasons that do not pass by themselves."""
 
 
 class Payouts(PayoutActivities):
@@ -42,8 +40,8 @@ class Payouts(PayoutActivities):
         before = await read_story(self._pool, payout.payout_id)
         try:
             await self._take(before)
-        except Unavailable as away:
-            if away.fields.get("reason") not in _FOR_OPERATORS:
+        except (Unavailable, OutcomeUnknown) as away:  # the next try finds out, or does it
+            if away.fields.get("reason") not in FOR_OPERATORS:
                 raise
             await replace.note_problem(self._pool, before, away.detail)
         except EngineError as error:

@@ -65,7 +65,8 @@ def candidates(coins: Sequence[FreeCoin], frozen: Collection[Outpoint] = ()) -> 
 async def plan_version(pool: Pool, spending: Spending, story: Story, wanted: Wanted, address_type: str) -> bool:
     """Store the plan of another version, its coins reserved. False when there is too little money for it.
 
-    A repeat after the commit finds a version that is not signed, and plans none. So does a call that finds a block.
+    A repeat after the commit finds a version that is not signed, and plans none. So does a call that finds a block, or
+    an operator who holds the payout.
     """
     frozen = await spending.frozen()
     row = story.payout
@@ -73,7 +74,8 @@ async def plan_version(pool: Pool, spending: Spending, story: Story, wanted: Wan
         await coin.lock_coins_in_tx(conn, row.wallet)
         now = await payout.get_row_in_tx(conn, row.id)
         versions = await version.list_versions(conn, row.id)
-        if len(versions) != len(story.versions) or now.status not in (PayoutStatus.SIGNED, PayoutStatus.BROADCAST):
+        may_change = now.status in (PayoutStatus.SIGNED, PayoutStatus.BROADCAST) and not now.on_hold
+        if len(versions) != len(story.versions) or not may_change:
             return True
         choice = await _choose_in_tx(conn, story, wanted, frozen, address_type)
         if choice is None:

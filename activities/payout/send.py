@@ -7,27 +7,35 @@ outbid                  by another version of ours: that one is waited for. By a
 anything else           told to an operator, and tried again
 """
 
+from dataclasses import replace
+
 from activities.payout.story import Story
 from engine.bank.withdrawal import payout, version
 from engine.clients.bitcoind.spending import Spending
 from engine.clients.bitcoind.verdict import Fate, Refusal, Verdict
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import Txid
+from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus
 from engine.ledger.database import Pool, transaction
 
 
 async def send(pool: Pool, spending: Spending, story: Story, of: version.VersionRow) -> Verdict:
-    """Send the version and store what the node says. Raises Unavailable with the outcome open: repeat it."""
+    """Send the version and store what the node says. Raises Unavailable with the outcome open: repeat it.
+
+    What the node says of a version that is not the current one any more is no news for operators.
+    """
     if of.raw is None:
         raise InvariantBroken(f"{of.payout_id}: version {of.number} is not signed")
     verdict = await spending.broadcast(of.raw)
     if verdict.refusal is Refusal.OUTBID and await fall_back(pool, spending, story):
         return verdict
     async with transaction(pool) as conn:
-        await payout.lock_in_tx(conn, of.payout_id)
+        row = await payout.get_row_in_tx(conn, of.payout_id)
         if verdict.is_known:
             await version.mark_broadcast_in_tx(conn, of.payout_id, of.number)
-        await payout.note_problem_in_tx(conn, of.payout_id, None if verdict.is_known else _problem(verdict))
+        now = replace(story, payout=row, versions=await version.list_versions(conn, row.id))
+        if now.current.number == of.number and row.status in (PayoutStatus.SIGNED, PayoutStatus.BROADCAST):
+            await payout.note_problem_in_tx(conn, row.id, _problem(story, verdict))
     return verdict
 
 
@@ -61,7 +69,12 @@ async def _is_there(spending: Spending, txid: Txid) -> bool:
     return known is not None and known.confirmations > 0
 
 
-def _problem(verdict: Verdict) -> str:
+def _problem(story: Story, verdict: Verdict) -> str | None:
+    """Why an operator should look. A child without its coin waits for its parent, and nobody can help it."""
+    if verdict.is_known:
+        return None
     if verdict.fate is Fate.MISSING_INPUTS:
+        if story.payout.kind is PayoutKind.CHILD:
+            return None
         return "one of its coins is spent or gone; it is built again as soon as that is safe"
     return f"the node does not take it ({verdict.refusal}): {verdict.words}"

@@ -11,7 +11,7 @@ from engine.domain.errors import InvariantBroken
 from engine.domain.ids import PayoutId, Txid
 from engine.domain.money import Sat
 from engine.domain.withdrawal.rules import WithdrawalRules
-from engine.domain.withdrawal.withdrawal import PayoutStatus
+from engine.domain.withdrawal.withdrawal import PayoutKind, PayoutStatus
 from engine.ledger.database import Pool, borrowed
 
 _TROUBLED_LOOK_S, _LOOK_S = 60.0, 600.0
@@ -66,7 +66,7 @@ class Story:
             return Step.NONE
         if row.on_hold and not self._is_sent:
             return Step.FIND if self.signed else Step.NONE
-        if row.status is not PayoutStatus.CONFIRMED:
+        if row.status is not PayoutStatus.CONFIRMED and not row.on_hold:
             if current.psbt is None:
                 return Step.DRAFT
             if current.raw is None:
@@ -108,11 +108,16 @@ class Story:
 
     def _waits_for(self) -> str:
         row = self.payout
-        if row.on_hold and not self._is_sent:
-            return "an operator, who holds it"
         if row.status is PayoutStatus.CONFIRMED and row.block_height is not None:
             return f"block {row.block_height + self.rules.deep - 1}, under which it lies deep"
-        return "a block" if self.step is Step.WATCH else f"its next step: {self.step}"
+        if row.on_hold:
+            sent = "; what is sent already may come into a block" if self._is_sent else ""
+            return f"an operator, who holds it{sent}"
+        if self.step is not Step.WATCH:
+            return f"its next step: {self.step}"
+        return (
+            "a block" if row.kind is not PayoutKind.CHILD else f"a block that takes it and its parent {row.parent_id}"
+        )
 
 
 async def read_story(pool: Pool, payout_id: PayoutId) -> Story:

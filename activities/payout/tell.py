@@ -1,21 +1,37 @@
 """Tells workflows what has changed for them. Best effort: each looks by itself as well, and the janitor after it."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 from temporalio.client import Client
 from temporalio.service import RPCError
 
 from engine.bank.withdrawal import payout, queue
+from engine.clients.bitcoind.fault import FOR_OPERATORS
 from engine.contracts.batcher import Batcher, batcher_start
 from engine.contracts.payout import PayoutRef, payout_start
 from engine.contracts.workflow_start import start_workflow
+from engine.domain.errors import Refused, Unavailable
 from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
 from engine.ledger.database import Pool, borrowed
 
 _SIDE_BY_SIDE = 16
 _MOST_PAYOUTS = 1000
+
+
+@asynccontextmanager
+async def calling_operators() -> AsyncIterator[None]:
+    """What does not pass by itself fails the step, and its workflow calls operators: a repeat would call nobody.
+
+    Raises Refused for it; the workflow tries the step again later.
+    """
+    try:
+        yield
+    except Unavailable as away:
+        if away.fields.get("reason") not in FOR_OPERATORS:
+            raise
+        raise Refused(away.detail, code=away.code) from away
 
 
 async def tell_members(client: Client, workflow_ids: Iterable[str]) -> None:

@@ -35,6 +35,9 @@ class Watch:
         if story.payout.status is PayoutStatus.CONFIRMED:
             await self._take_back(story)
             return
+        if story.payout.on_hold:
+            await self._keep_out(story, sights)
+            return
         current = story.current
         if current.txid is not None and sights[Txid(current.txid)].kind is Sight.MEMPOOL:
             await self._later.pay_more_if_due(story)
@@ -67,12 +70,19 @@ class Watch:
 
     async def send(self, story: Story) -> None:
         """Send the current version, and do what its verdict asks for. A repeat sends the same bytes."""
-        current = story.current
-        verdict = await send(self._pool, self._spending, story, current)
+        verdict = await send(self._pool, self._spending, story, story.current)
         if verdict.fate is Fate.MISSING_INPUTS:
             await self._later.do_without(story)
         elif verdict.refusal is Refusal.BELOW_FLOOR:
             await self._later.reach_floor(story)
+        elif not verdict.is_known:
+            await self._later.pay_more_if_asked(story)
+
+    async def _keep_out(self, story: Story, sights: Mapping[str, Sighting]) -> None:
+        """While an operator holds it: the bytes that are out already are sent again, and nothing else happens."""
+        sent = story.in_force
+        if sent.txid is None or sights[Txid(sent.txid)].kind is not Sight.MEMPOOL:
+            await send(self._pool, self._spending, story, sent)
 
     async def _confirm(self, story: Story, of: version.VersionRow, sighting: Sighting) -> None:
         row, block = story.payout, sighting.block
@@ -90,13 +100,13 @@ class Watch:
             await member.mark_confirmed_in_tx(conn, row.id)
 
     async def _finish(self, story: Story) -> None:
-        reserved = [each.outpoint for one in story.versions for each in one.inputs]
         async with transaction(self._pool) as conn:
             row = await payout.get_row_in_tx(conn, story.payout.id)
             if row.status is PayoutStatus.CONFIRMED:
+                reserved = await coin.list_reserved(conn, row.id)
                 await payout.mark_final_in_tx(conn, row.id)
                 await coin.release_in_tx(conn, row.id)
-        await self._spending.unlock(reserved)
+                await self._spending.unlock(reserved)  # nobody would after the commit
 
     async def _take_back(self, story: Story) -> None:
         async with transaction(self._pool) as conn:

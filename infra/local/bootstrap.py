@@ -41,7 +41,7 @@ USAGE = """Usage: ./run COMMAND
 
 MILLRACE_HOME names the folder of a stack (.millrace), MILLRACE_CACHE that of downloads and builds.
 MILLRACE_DEBIAN_SUITES names the suites of Debian that servers are taken from, in order; empty: none."""
-MODULES = {"bench": "infra.bench.main", "demo": "infra.local.demo", "outside": "infra.local.outside"}
+MODULES = {"bench": "infra.bench.main", "demo": "infra.local.demo.main", "outside": "infra.local.outside"}
 
 
 def main(arguments: Sequence[str]) -> int:

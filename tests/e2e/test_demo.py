@@ -1,12 +1,13 @@
-"""The demo's part on chain, told on the stack of the tests: every line of it must hold."""
+"""The demo's parts on chain, told on the stack of the tests: every line of it must hold."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from infra.local.demo_chain import tell_chain
-from infra.local.demo_parts import Story, opened
+from infra.local.demo.chain import tell_chain
+from infra.local.demo.parts import Story, opened
+from infra.local.demo.withdrawals import tell_withdrawals
 from tests.fixtures.stack import Bank
 
 pytestmark = pytest.mark.e2e
@@ -20,3 +21,13 @@ async def test_the_demo_receives_on_chain_loses_it_and_has_it_again(bank: Bank) 
         _, wallet = await tell_chain(story.step, bank.stack, told, payee, payer)
     assert [(line.step, line.stands) for line in story.lines if not line.holds] == []
     assert wallet["available_msat"] == 33_000_000
+
+
+async def test_the_demo_pays_a_batch_of_twenty_and_shows_the_exact_shares(bank: Bank) -> None:
+    story = Story(Console(file=io.StringIO()))
+    batch, wallets = await tell_withdrawals(story.step, bank.stack, bank.stack.environment())
+    assert [(line.step, line.stands) for line in story.lines if not line.holds] == []
+    assert batch is not None
+    assert len(batch.members) == 20
+    assert sum(member["miner_fee_sat"] for member in batch.members) <= batch.fee_sat < batch.bumped_sat
+    assert [wallet["held_msat"] for _, wallet in wallets] == [0, 0]

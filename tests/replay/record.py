@@ -1,13 +1,14 @@
 """Records histories for the replay tests from a running stack: `eval "$(./run env)"; python -m tests.replay.record`.
 
 Run it on a stack that has lived through some payments: it takes, for each story, one workflow of that kind. A story
-that has a file already is left alone: old histories stay.
+that has a file already is left alone: old histories stay. `tests.replay.withdrawals` lives through its stories itself.
 """
 
 import asyncio
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from temporalio.client import Client
@@ -62,6 +63,9 @@ _STORIES = {
     "chain-following": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "Running"', "follow_chain"),
     "chain-other-chain": ('WorkflowType = "ChainPumpWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "other_chain"),
     "deposit-decided": (_DEPOSIT, "decide_deposit"),
+    "batcher-renewed": ('WorkflowType = "BatcherWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "as-new-at"),
+    "payout-renewed": ('WorkflowType = "PayoutWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "as-new-at"),
+    "withdrawal-renewed": ('WorkflowType = "WithdrawalWorkflow" AND ExecutionStatus = "ContinuedAsNew"', "as-new-at"),
     "deposit-decided-anew": (f"{_DEPOSIT} AND AmountSat < 1000", "decide_deposit"),
 }
 """Per story: where to look, and the activity or signal that its history must have."""
@@ -69,11 +73,7 @@ _STORIES = {
 
 async def main() -> None:
     """Write what is missing; say what the stack has not lived through."""
-    client = await Client.connect(
-        os.environ["MILLRACE_TEMPORAL_ADDRESS"],
-        namespace=os.environ["MILLRACE_TEMPORAL_NAMESPACE"],
-        data_converter=DATA_CONVERTER,
-    )
+    client = await connect(os.environ)
     for story, (query, step) in _STORIES.items():
         path = HISTORIES / f"{story}.json"
         if not path.exists():
@@ -81,12 +81,26 @@ async def main() -> None:
             sys.stdout.write(f"{story}: {said}\n")
 
 
+async def connect(told: Mapping[str, str]) -> Client:
+    """To the Temporal of the stack that has told this."""
+    return await Client.connect(
+        told["MILLRACE_TEMPORAL_ADDRESS"], namespace=told["MILLRACE_TEMPORAL_NAMESPACE"], data_converter=DATA_CONVERTER
+    )
+
+
+async def write_history(client: Client, workflow_id: str, run_id: str | None, path: Path, step: str = "") -> str | None:
+    """Write the history of a run, if this step is in it; None, if it is not."""
+    history = await client.get_workflow_handle(workflow_id, run_id=run_id).fetch_history()
+    if not any(step.encode() in event.SerializeToString() for event in history.events):
+        return None
+    await asyncio.to_thread(path.write_text, json.dumps(json.loads(history.to_json()), indent=1) + "\n")
+    return f"{len(history.events)} events of {workflow_id}"
+
+
 async def _record(client: Client, query: str, step: str, path: Path) -> str:
     async for found in client.list_workflows(query, limit=50):
-        history = await client.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
-        if any(step.encode() in event.SerializeToString() for event in history.events):
-            await asyncio.to_thread(path.write_text, json.dumps(json.loads(history.to_json()), indent=1) + "\n")
-            return f"{len(history.events)} events of {found.id}"
+        if said := await write_history(client, found.id, found.run_id, path, step):
+            return said
     return "not lived through here"
 
 

@@ -14,6 +14,7 @@ from temporalio.worker import Replayer
 
 from engine.contracts.converter import DATA_CONVERTER
 from workflows.batch import BatchWorkflow
+from workflows.batcher import BatcherWorkflow
 from workflows.chain import ChainPumpWorkflow
 from workflows.correction import CorrectionWorkflow
 from workflows.deposit import DepositPageWorkflow, DepositWorkflow
@@ -22,9 +23,11 @@ from workflows.janitor import JanitorWorkflow
 from workflows.lane import LaneWorkflow
 from workflows.node import AdoptNodeWorkflow
 from workflows.payment import PaymentWorkflow
+from workflows.payout import PayoutWorkflow
 from workflows.pump import LndPumpWorkflow
 from workflows.quote import QuoteWorkflow
 from workflows.reconciliation import CaseWorkflow, ReconciliationWorkflow
+from workflows.withdrawal import WithdrawalWorkflow
 
 pytestmark = pytest.mark.replay
 
@@ -52,6 +55,9 @@ async def test_the_code_of_today_takes_the_same_way(path: Path) -> None:
             BatchWorkflow,
             QuoteWorkflow,
             JanitorWorkflow,
+            WithdrawalWorkflow,
+            BatcherWorkflow,
+            PayoutWorkflow,
         ],
         data_converter=DATA_CONVERTER,
     )

@@ -16,7 +16,6 @@ IMPORTS = {
     "infra/bench/lightning.py": 18,
     "infra/bench/payee.py": 21,
     "infra/bench/workers.py": 16,
-    "infra/local/demo.py": 16,
     "infra/local/outside.py": 19,
     "worker.py": 20,
 }

@@ -1,4 +1,4 @@
-"""A newcomer can read a whole payment: docs/walk-of-a-payment.md lists its files; they are few and hang together."""
+"""A newcomer can read a whole payment or withdrawal: a page lists its files; they are few and hang together."""
 
 import re
 from pathlib import Path
@@ -9,15 +9,16 @@ from tests.tidy.house import ROOT, Source, product
 
 pytestmark = pytest.mark.tidy
 
-MOST_FILES = 18
+PAYMENT, WITHDRAWAL = "docs/walk-of-a-payment.md", "docs/walk-of-a-withdrawal.md"
+MOST_FILES = {PAYMENT: 18, WITHDRAWAL: 24}
 ROW = re.compile(r"^\| \d+ \| `([\w/]+\.py)` \|", re.MULTILINE)
 OWN = ("api/user/payment", "api/service/payment/", "workflows/payment", "activities/payment", "engine/bank/payment")
 NOT_ON_THE_WAY = {"api/service/payment/read.py"}
 """Shows and lists payments; pays none."""
 
 
-def walk() -> list[str]:
-    return ROW.findall((ROOT / "docs/walk-of-a-payment.md").read_text(encoding="utf-8"))
+def walk(page: str = PAYMENT) -> list[str]:
+    return ROW.findall((ROOT / page).read_text(encoding="utf-8"))
 
 
 def strangers(listed: list[str], files: list[Source]) -> list[str]:
@@ -38,14 +39,16 @@ def _names(text: str, module: str) -> bool:
     return re.search(f"{whole}|{part}", text) is not None
 
 
-def test_the_walk_of_a_lightning_payment_is_short() -> None:
-    assert 1 < len(walk()) <= MOST_FILES
-    assert len(set(walk())) == len(walk())
+@pytest.mark.parametrize("page", MOST_FILES)
+def test_a_walk_is_short(page: str) -> None:
+    assert 1 < len(walk(page)) <= MOST_FILES[page]
+    assert len(set(walk(page))) == len(walk(page))
 
 
-def test_the_files_of_the_walk_hang_together() -> None:
-    assert [path for path in walk() if not Path(ROOT / path).is_file()] == []
-    assert strangers(walk(), list(product())) == []
+@pytest.mark.parametrize("page", MOST_FILES)
+def test_the_files_of_a_walk_hang_together(page: str) -> None:
+    assert [path for path in walk(page) if not Path(ROOT / path).is_file()] == []
+    assert strangers(walk(page), list(product())) == []
 
 
 def test_no_file_of_a_payment_is_left_out() -> None:

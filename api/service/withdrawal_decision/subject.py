@@ -115,6 +115,8 @@ def _refusal_of_payout(
         why = "it is not on hold"
     elif kind in _PAY_MORE and row.status not in {PayoutStatus.SIGNED, PayoutStatus.BROADCAST}:
         why = f"it is {row.status}"
+    elif kind in _PAY_MORE and row.on_hold:
+        why = "it is on hold; resume it first"
     elif rate_sat_kvb is not None and rate_sat_kvb <= (paid_sat_kvb or 0):
         why = f"it pays {paid_sat_kvb:,} sat per 1,000 vB already"
     if why is None:

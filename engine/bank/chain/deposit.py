@@ -31,6 +31,8 @@ class Booked:
     fee_msat: Msat
     fee_version: int | None
     fee_level: int | None
+    counted_msat: Msat
+    """What its credits have counted towards limits. A reversal gives nothing of it back."""
     alone: bool
     credited_at: datetime | None
     final_at: datetime | None
@@ -99,7 +101,7 @@ class DepositRow:
 
 _COLUMNS = """id, txid, vout, address, amount_sat, sight, block_height, required, deep, below_minimum, workflow_id,
     status, wallet_id, account_id, hold_ref, holds, over_limit, conf_ref, confs, place, release_ref, fee_msat,
-    fee_version, fee_level, alone, credited_at, final_at, clock_timestamp() AS now"""
+    fee_version, fee_level, counted_msat, alone, credited_at, final_at, clock_timestamp() AS now"""
 _OF_BOOKS = tuple(Booked.__dataclass_fields__)
 
 
@@ -123,13 +125,13 @@ async def write_booked_in_tx(conn: Connection, rows: Sequence[DepositRow]) -> No
         """UPDATE bank.deposits d SET status = b.status, wallet_id = b.wallet_id, account_id = b.account_id,
                hold_ref = b.hold_ref, holds = b.holds, over_limit = b.over_limit, conf_ref = b.conf_ref,
                confs = b.confs, place = b.place, release_ref = b.release_ref, fee_msat = b.fee_msat,
-               fee_version = b.fee_version, fee_level = b.fee_level, alone = b.alone, credited_at = b.credited_at,
-               final_at = b.final_at
+               fee_version = b.fee_version, fee_level = b.fee_level, counted_msat = b.counted_msat, alone = b.alone,
+               credited_at = b.credited_at, final_at = b.final_at
           FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::int[], $7::boolean[], $8::text[],
-                      $9::int[], $10::text[], $11::text[], $12::bigint[], $13::int[], $14::smallint[], $15::boolean[],
-                      $16::timestamptz[], $17::timestamptz[])
+                      $9::int[], $10::text[], $11::text[], $12::bigint[], $13::int[], $14::smallint[], $15::bigint[],
+                      $16::boolean[], $17::timestamptz[], $18::timestamptz[])
                AS b(id, status, wallet_id, account_id, hold_ref, holds, over_limit, conf_ref, confs, place, release_ref,
-                    fee_msat, fee_version, fee_level, alone, credited_at, final_at)
+                    fee_msat, fee_version, fee_level, counted_msat, alone, credited_at, final_at)
          WHERE d.id = b.id""",
         [row.id for row in rows],
         *([getattr(row.booked, name) for row in rows] for name in _OF_BOOKS),

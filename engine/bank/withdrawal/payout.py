@@ -104,6 +104,17 @@ async def list_alive(conn: Reader, wallet: str, *, limit: int) -> list[PayoutRow
     return [_read(dict(row)) for row in rows]
 
 
+async def find_consolidation(conn: Reader, wallet: str) -> PayoutId | None:
+    """The consolidation of this wallet that is in no block yet. None: there is none."""
+    with translated():
+        found: str | None = await conn.fetchval(
+            """SELECT id FROM bank.payouts WHERE wallet = $1 AND kind = 'consolidation'
+                  AND status IN ('planned', 'signed', 'broadcast') LIMIT 1""",
+            wallet,
+        )
+    return None if found is None else PayoutId(found)
+
+
 async def list_children(conn: Reader, payout: PayoutId) -> list[PayoutRow]:
     """Payouts that were made to pull this one into a block, the oldest first."""
     with translated():
@@ -210,7 +221,7 @@ async def note_problem_in_tx(conn: Connection, payout: PayoutId, problem: str | 
 
 
 async def set_hold_in_tx(conn: Connection, payout: PayoutId, *, on_hold: bool) -> None:
-    """It takes no step while it is on hold. Only a change of a living one counts."""
+    """While it is on hold nothing new of it is signed or sent. Only a change of a living one counts."""
     await change_one(
         conn,
         f"UPDATE bank.payouts SET on_hold = $2 WHERE id = $1 AND on_hold <> $2 AND {_ALIVE}",  # noqa: S608 - constant

@@ -53,6 +53,10 @@ class Reason(StrEnum):
     TOO_OLD = "too_old"
 
 
+FOR_OPERATORS = (Reason.WALLET_LOCKED, Reason.WALLET_NOT_LOADED, Reason.WALLET_MISSING)
+"""What keeps money from leaving and does not pass by itself: somebody must go to the wallet."""
+
+
 class RpcFault(Exception):
     """bitcoind has answered with an error. The call has changed nothing."""
 

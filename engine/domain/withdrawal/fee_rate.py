@@ -38,17 +38,22 @@ class Rate:
     source: str
     at: datetime | None
     bounded_by: Bound | None = None
+    is_fallback: bool = False
+    """There was no estimate that counts: the rulebook's own rate stands in for it."""
 
 
 def choose_rate(estimate: Estimate, *, node_floor: int, rules: RateRules, now: datetime) -> Rate:
     """The rate for an estimate. `node_floor` is the highest of the node's minima, in sat per 1,000 vB."""
     found, source, at = estimate.rate_sat_kvb, estimate.source, estimate.at
+    is_fallback = False
     if found is None or found <= 0:
+        is_fallback = True
         found, source, at = rules.fallback, f"fallback: no estimate of {estimate.source}", None
     elif at is not None and now - at > timedelta(seconds=rules.stale_s):
+        is_fallback = True
         found, source, at = rules.fallback, f"fallback: the estimate of {estimate.source} is stale", None
     rate, bounded_by = bounded(found, node_floor=node_floor, rules=rules)
-    return Rate(rate_sat_kvb=rate, source=source, at=at, bounded_by=bounded_by)
+    return Rate(rate_sat_kvb=rate, source=source, at=at, bounded_by=bounded_by, is_fallback=is_fallback)
 
 
 def bounded(rate_sat_kvb: int, *, node_floor: int, rules: RateRules) -> tuple[int, Bound | None]:

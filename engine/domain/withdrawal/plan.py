@@ -130,16 +130,6 @@ def plan(
     return _finished(draft, rate_sat_kvb, tuple(left_out[each.id] for each in items if each.id in left_out), randrange)
 
 
-def plan_consolidation(
-    coins: Sequence[Candidate], rate_sat_kvb: int, rules: WithdrawalRules, change_script: bytes
-) -> Choice | None:
-    """Small coins joined into one. None: it would not pay, or not come to a useful coin."""
-    planner = _Planner(coins, rate_sat_kvb, rules, change_script, allow_younger=False)
-    target = planner.target([], 0, rules.coins.long_term_rate)
-    found = choose(coins, target)
-    return found if found is not None and len(found.coins) > 1 and cost(found, target) < 0 else None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Draft:
     """Members with a choice of coins that pays them. Without a choice nobody goes."""

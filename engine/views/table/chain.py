@@ -87,6 +87,7 @@ class DepositRow(SQLModel, table=True):
     fee_msat: int = number()
     fee_version: int | None = small(nullable=True)
     fee_level: int | None = Field(sa_column=Column(SmallInteger, nullable=True))
+    counted_msat: int = number()
     alone: bool = flag()
     workflow_id: str = text()
     created_at: datetime = moment()

@@ -4,47 +4,24 @@ The pump begins what is due, the janitor what waits for operators, and a worker 
 """
 
 import asyncio
-import secrets
 
 import asyncpg
 import pytest
 
-from engine.contracts import queues, workflow_ids
-from engine.contracts.janitor import Round
+from engine.contracts import workflow_ids
 from engine.domain.deposit import Outpoint
 from engine.domain.ids import Txid
 from infra.local.chain.payer import Sent
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.deposit.depositor import WALLET, Depositor
+from tests.helpers.running_workflow import terminate, tidied
 
 pytestmark = [pytest.mark.fault, pytest.mark.timeout(240)]
 
 
 def workflow_of(sent: Sent) -> str:
     return workflow_ids.deposit(Outpoint(txid=Txid(sent.txid), vout=sent.vout))
-
-
-async def terminate(hot: HotBank, workflow_id: str) -> None:
-    await (await hot.temporal()).get_workflow_handle(workflow_id).terminate("by hand, in a test")
-
-
-async def tidied(hot: HotBank, *workflow_id: str) -> None:
-    """Have the janitor come until these run again."""
-    temporal = await hot.temporal()
-
-    async def back() -> bool | None:
-        janitor = f"{workflow_ids.JANITOR}-{secrets.token_hex(8)}"
-        await temporal.execute_workflow(
-            "JanitorWorkflow", Round(older_than_s=0), id=janitor, task_queue=queues.PAYMENTS
-        )
-        for each in workflow_id:
-            told = await temporal.get_workflow_handle(each).describe()
-            if told.status is None or told.status.name != "RUNNING":
-                return None
-        return True
-
-    await eventually(back, f"{workflow_id} to be begun again")
 
 
 async def credited(hot: HotBank, amount_sat: int = 50_000) -> tuple[Depositor, Sent]:

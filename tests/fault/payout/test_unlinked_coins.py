@@ -90,7 +90,7 @@ async def assert_not_sent(desk: PayoutDesk, made: PayoutId) -> None:
 
 async def test_an_own_deposit_never_pays_and_anybody_else_s_does(bank: Depositors, desk: PayoutDesk) -> None:
     alice, _ = await deposited(bank, 500_000)
-    asked = await desk.asked(alice, 50_000, unlinked=True)
+    asked = await desk.opened(alice, 50_000, unlinked=True)
     assert await desk.form() == []
     assert "coins" in str(await waits_for(bank, asked))
     _, coins = await deposited(bank, 100_000)
@@ -106,14 +106,14 @@ async def test_members_share_a_coin_that_is_nobody_s_of_theirs_or_go_by_themselv
     alice, of_alice = await deposited(bank, 200_000)
     bob, of_bob = await deposited(bank, 200_000)
     for user in (alice, bob):
-        await desk.asked(user, 50_000, alone=False, unlinked=True)
+        await desk.opened(user, 50_000, alone=False, unlinked=True)
     first, second = await desk.form()
     assert [await spends(desk, each) for each in (first, second)] == [set(of_bob), set(of_alice)]
     await mined(bank, desk, first, second)
 
     _, of_carol = await deposited(bank, 300_000)
     for user in (alice, bob):
-        await desk.asked(user, 20_000, alone=False, unlinked=True)
+        await desk.opened(user, 20_000, alone=False, unlinked=True)
     (together,) = await desk.form()
     assert len((await desk.story(together)).members) == 2
     assert await spends(desk, together) == set(of_carol)
@@ -129,8 +129,8 @@ async def test_change_is_linked_to_whose_deposit_was_spent_and_to_whom_was_paid(
     first = await desk.formed(bob, 30_000, unlinked=True)
     assert await spends(desk, first) == set(of_alice)
     await mined(bank, desk, first)
-    for_alice = await desk.asked(alice, 150_000, unlinked=True)
-    for_bob = await desk.asked(bob, 45_000, unlinked=True)
+    for_alice = await desk.opened(alice, 150_000, unlinked=True)
+    for_bob = await desk.opened(bob, 45_000, unlinked=True)
     assert await desk.form() == []
     carol, _ = await deposited(bank, 40_000)
     made = await desk.formed(carol, 15_000, unlinked=True)
@@ -145,7 +145,7 @@ async def test_a_joined_coin_is_linked_to_all_whose_coins_it_joins(bank: Deposit
     bob, of_bob = await deposited(bank, 100_000)
     joined = await desk.consolidation([(outpoint(of_alice[0]), 200_000), (outpoint(of_bob[0]), 100_000)], 1_000)
     await mined(bank, desk, joined)
-    waiting = [await desk.asked(each, 50_000, unlinked=True) for each in (alice, bob)]
+    waiting = [await desk.opened(each, 50_000, unlinked=True) for each in (alice, bob)]
     assert await desk.form() == []
     carol, _ = await deposited(bank, 45_000)
     made = await desk.formed(carol, 20_000, unlinked=True)

@@ -23,6 +23,16 @@ def spend(chain: Chain, coins: list[Outpoint], amount_sat: int) -> tuple[str, in
     return sent["txid"], left(chain, sent["txid"])
 
 
+def back_to_itself(chain: Chain, coins: list[Outpoint]) -> str:
+    """Sign a transaction that pays these coins to the wallet's own change, for no fee: hex, to be put into a block."""
+    spent = [{"txid": txid, "vout": vout} for txid, vout in coins]
+    total = sum(Decimal(str(chain.call("gettxout", txid, vout, False)["value"])) for txid, vout in coins)
+    raw = chain.call("createrawtransaction", spent, {change_address(chain): str(total)})  # else it would be a deposit
+    signed = chain.call("signrawtransactionwithwallet", raw, wallet=HOT)
+    assert signed["complete"]
+    return str(signed["hex"])
+
+
 def abandon(chain: Chain, wallet: str) -> None:
     """Have a wallet forget its transactions that are in no block and not in the mempool."""
     listed = chain.call("listtransactions", "*", 1000, 0, wallet=wallet)

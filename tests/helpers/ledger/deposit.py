@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from secrets import token_hex
 from typing import Any
 
 from activities.deposit.deposit import Deposits
@@ -106,6 +107,13 @@ class Depositor:
     async def show_again(self, found: DepositId) -> DepositState:
         """In the mempool again."""
         return await self._place(found, "mempool", None)
+
+    async def show_other(self, found: DepositId, amount_sat: int) -> DepositState:
+        """In the mempool as another transaction of its sender, which pays this."""
+        await self.pool.execute(
+            "UPDATE bank.deposits SET txid = $2, amount_sat = $3 WHERE id = $1", found, token_hex(32), amount_sat
+        )
+        return await self.show_again(found)
 
     async def drop(self, found: DepositId) -> DepositState:
         """Neither in a block nor in the mempool."""

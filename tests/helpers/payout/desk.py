@@ -9,6 +9,7 @@ await desk.step(payout)              book
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from unittest.mock import AsyncMock, MagicMock
 
 from temporalio.testing import ActivityEnvironment
@@ -16,7 +17,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.batcher import Batchers
 from activities.payout.child import Pulled, plan_in_tx
 from activities.payout.payout import Payouts
-from activities.payout.story import Story, read_story
+from activities.payout.story import Story, read_state, read_story
 from activities.withdrawal.withdrawal import Withdrawals
 from engine.bank.withdrawal import coin, payout, version
 from engine.clients.bitcoind.fees import FixedFees
@@ -25,12 +26,14 @@ from engine.clients.bitcoind.rpc import Rpc
 from engine.clients.bitcoind.signer import WalletSigner
 from engine.clients.bitcoind.spending import AddressType, Spending
 from engine.contracts import workflow_ids
-from engine.contracts.batcher import Batcher
-from engine.contracts.payout import PayoutRef
-from engine.contracts.withdrawal import WithdrawalRequest
+from engine.contracts.batcher import Batcher, Formed
+from engine.contracts.payout import PayoutRef, PayoutState
+from engine.contracts.withdrawal import WithdrawalRef, WithdrawalRequest
 from engine.domain.deposit import Outpoint
+from engine.domain.errors import Refused
 from engine.domain.ids import PayoutId, Txid, WithdrawalId, id_for_key, new_id
 from engine.domain.money import Sat
+from engine.domain.withdrawal.fee_rate import Estimate
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutKind, Speed, VersionKind
 from engine.ledger.chart import Chart
@@ -53,6 +56,15 @@ def own_coins_only(chain: Chain) -> Iterator[None]:
         chain.call("lockunspent", True, wallet=WALLET)
 
 
+class SetFees(FixedFees):
+    """A market that a test moves."""
+
+    rate_sat_kvb = 3_000
+
+    async def estimate(self, target_blocks: int) -> Estimate:
+        return replace(await super().estimate(target_blocks), rate_sat_kvb=self.rate_sat_kvb)
+
+
 class PayoutDesk:
     """The activities of payouts, on the bank's own wallet."""
 
@@ -62,22 +74,30 @@ class PayoutDesk:
         client.start_workflow = AsyncMock()
         self.bank, self.change_type = bank, change_type
         self.spending = Spending(rpc, WALLET, change_type=change_type)
+        self.fees = SetFees(rpc, SetFees.rate_sat_kvb)
         wallet = HotWallet(
             name=WALLET,
             chain=bank.bitcoind,
             spending=self.spending,
             signer=WalletSigner(rpc, WALLET),
-            fees=FixedFees(rpc, 3_000),
+            fees=self.fees,
             address_type=change_type,
         )
         self._withdrawals = Withdrawals(bank.pool, Chart())
         self._batchers, self._payouts = Batchers(bank.pool, client, wallet), Payouts(bank.pool, client, wallet)
         self._run = ActivityEnvironment().run
 
-    async def asked(
-        self, user: Depositor, amount_sat: int, *, to: str | None = None, alone: bool = True, unlinked: bool = False
+    async def opened(
+        self,
+        user: Depositor,
+        amount_sat: int,
+        *,
+        to: str | None = None,
+        alone: bool = True,
+        unlinked: bool = False,
+        speed: Speed = Speed.FAST,
     ) -> WithdrawalId:
-        """A withdrawal that waits for the next call of `form`."""
+        """One withdrawal in the queue."""
         address, key = to or self.bank.chain.address(STRANGER), f"key-{next(_keys)}"
         request = WithdrawalRequest(
             withdrawal_id=WithdrawalId(id_for_key("wd", user.id, key)),
@@ -90,7 +110,7 @@ class PayoutDesk:
             script=output_script(address).hex(),
             amount_sat=Sat(amount_sat),
             fee_from="balance",
-            speed=Speed.FAST,
+            speed=speed,
             alone=alone,
             unlinked=unlinked,
             max_fee_sat=Sat(20_000),
@@ -101,17 +121,31 @@ class PayoutDesk:
         assert opened.state is not None, opened
         return request.withdrawal_id
 
+    async def cancelled(self, asked: WithdrawalId) -> bool:
+        """Whether its owner could still take it back."""
+        try:
+            await self._run(self._withdrawals.cancel_withdrawal, WithdrawalRef(withdrawal_id=asked))
+        except Refused as refused:
+            if refused.code != "already_batched":
+                raise
+            return False
+        return True
+
+    async def look(self, speed: Speed) -> Formed:
+        """The batcher's look at its queue, as if an operator flushed it."""
+        return await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=speed, flush=True))
+
     async def form(self) -> list[PayoutId]:
-        """The payouts that can be made of what waits."""
-        formed = await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=Speed.FAST, flush=True))
-        return [PayoutId(each.payout_id) for each in formed.payouts]
+        """What the batcher of fast ones makes of the queue."""
+        return [PayoutId(ref.payout_id) for ref in (await self.look(Speed.FAST)).payouts]
 
     async def formed(
         self, user: Depositor, amount_sat: int, *, to: str | None = None, unlinked: bool = False
     ) -> PayoutId:
         """One withdrawal in a payout of its own, which is planned."""
-        await self.asked(user, amount_sat, to=to, unlinked=unlinked)
+        asked = await self.opened(user, amount_sat, to=to, unlinked=unlinked)
         (made,) = await self.form()
+        assert [each.id for each in (await self.story(made)).members] == [asked]
         return made
 
     async def step(self, of: PayoutId, *, times: int = 1) -> None:
@@ -132,8 +166,7 @@ class PayoutDesk:
 
     async def pay_more(self, of: PayoutId, rate_sat_kvb: int) -> None:
         """An operator has asked for this rate, and the payout has looked for coins."""
-        async with transaction(self.bank.pool) as conn:
-            await payout.set_bump_in_tx(conn, of, rate_sat_kvb)
+        await self.wants(of, rate_sat_kvb)
         await self.step(of)
 
     async def bumped(self, of: PayoutId, rate_sat_kvb: int) -> Txid:
@@ -141,6 +174,25 @@ class PayoutDesk:
         await self.pay_more(of, rate_sat_kvb)
         await self.step(of, times=3)  # draft, sign, send
         return await self.txid(of)
+
+    async def mine(self, blocks: int = 1) -> None:
+        """And the books have seen it."""
+        self.bank.chain.mine(blocks)
+        await self.bank.follow()
+
+    async def held(self, of: PayoutId, *, on_hold: bool = True) -> None:
+        """As an operator's decision writes it."""
+        async with transaction(self.bank.pool) as conn:
+            await payout.set_hold_in_tx(conn, of, on_hold=on_hold)
+
+    async def wants(self, of: PayoutId, rate_sat_kvb: int) -> None:
+        """An operator's bump is decided, and nothing is done yet."""
+        async with transaction(self.bank.pool) as conn:
+            await payout.set_bump_in_tx(conn, of, rate_sat_kvb)
+
+    async def state(self, of: PayoutId) -> PayoutState:
+        """What its workflow and operators see."""
+        return await read_state(self.bank.pool, await self.story(of))
 
     async def child(self, of: PayoutId, rate_sat_kvb: int) -> PayoutId:
         """A payout that spends the change of this one; planned."""

@@ -1,9 +1,11 @@
 """The rulebook "withdrawals" as the bank begins with it, with what a test changes."""
 
 import copy
+import json
 from typing import Any
 
 from engine.domain.withdrawal.rules import WithdrawalRules, parse_rules
+from engine.ledger.database import Pool
 
 _FIRST: dict[str, Any] = {
     "minimum_sat": 1000,
@@ -27,6 +29,23 @@ _FIRST: dict[str, Any] = {
 def rules_content() -> dict[str, Any]:
     """To be changed by its caller."""
     return copy.deepcopy(_FIRST)
+
+
+async def read_rules(pool: Pool) -> dict[str, Any]:
+    """The version in force of a bank of its own."""
+    text = "SELECT content::text FROM bank.rulebooks WHERE name = 'withdrawals' ORDER BY version DESC LIMIT 1"
+    found: dict[str, Any] = json.loads(await pool.fetchval(text))
+    return found
+
+
+async def set_rules(pool: Pool, **groups: Any) -> None:
+    """Another version, in which these values stand in for those of the same name at the top."""
+    await pool.execute(
+        """INSERT INTO bank.rulebooks(name, version, content, note, set_by)
+           SELECT 'withdrawals', max(version) + 1, $1, 'a test', 'test'
+             FROM bank.rulebooks WHERE name = 'withdrawals'""",
+        await read_rules(pool) | groups,
+    )
 
 
 def rules(**changed: Any) -> WithdrawalRules:

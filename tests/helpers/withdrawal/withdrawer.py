@@ -8,7 +8,6 @@ await out.reaches(asked, "broadcast")
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ from infra.local.bitcoin_rpc import HOT
 from tests.fixtures.hot_bank import HotBank
 from tests.fixtures.stack import eventually
 from tests.helpers.deposit.depositor import WALLET, Depositor
+from tests.helpers.hot_wallet import by_hand
+from tests.helpers.withdrawal.rules import read_rules, set_rules
 
 _keys = itertools.count(1)
 _LIMIT_S = 45
@@ -54,20 +55,10 @@ class Withdrawer:
 
     async def set_rules(self, *, window_s: int = 0, **more: Any) -> None:
         """A version of the rulebook with this window, in which other values may be replaced at the top."""
-        content = json.loads(
-            await self.pool.fetchval(
-                "SELECT content::text FROM bank.rulebooks WHERE name = 'withdrawals' ORDER BY version DESC LIMIT 1"
-            )
-        )
+        content = await read_rules(self.pool)
         for speed in content["speeds"].values():
             speed["window_s"] = window_s
-        content |= more
-        await self.pool.execute(
-            """INSERT INTO bank.rulebooks(name, version, content, note, set_by)
-               SELECT 'withdrawals', max(version) + 1, $1, 'a test', 'test'
-                 FROM bank.rulebooks WHERE name = 'withdrawals'""",
-            content,
-        )
+        await set_rules(self.pool, speeds=content["speeds"], **more)
 
     async def meddle(self, statement: str, *values: object) -> None:
         """Somebody with all rights changes the books behind the engine's back."""
@@ -238,18 +229,8 @@ class Withdrawer:
     async def spend_by_hand(self, *outpoints: str) -> str:
         """Somebody at the node sends these coins back to the wallet, for no fee. The transaction (hex), for a block."""
 
-        def make() -> str:
-            spent = [{"txid": each.split(":")[0], "vout": int(each.split(":")[1])} for each in outpoints]
-            total = sum(
-                Decimal(str(self.chain.call("gettxout", each["txid"], each["vout"], False)["value"])) for each in spent
-            )
-            to = self.chain.call("getrawchangeaddress", "bech32", wallet=HOT)  # else it would be a deposit
-            raw = self.chain.call("createrawtransaction", spent, {to: str(total)})
-            signed = self.chain.call("signrawtransactionwithwallet", raw, wallet=HOT)
-            assert signed["complete"]
-            return str(signed["hex"])
-
-        return await asyncio.to_thread(make)
+        coins = [(each.split(":")[0], int(each.split(":")[1])) for each in outpoints]
+        return await asyncio.to_thread(by_hand.back_to_itself, self.chain, coins)
 
     @asynccontextmanager
     async def frozen_by_hand(self, *outpoints: str) -> AsyncIterator[None]:

@@ -84,6 +84,34 @@ async def test_a_deposit_that_is_credited_again_counts_once(bank: Payers, deposi
     assert await used(user, "deposit") == 8_000_000
 
 
+@pytest.mark.parametrize(
+    ("later_sat", "after", "used_sat"),
+    [
+        ([12_001], ["held"], 8_000),
+        ([12_000], ["credited"], 12_000),
+        ([5_000, 9_000], ["credited", "credited"], 9_000),
+        ([5_000, 12_001], ["credited", "held"], 8_000),
+        ([9_000, 12_000, 12_001], ["credited", "credited", "held"], 12_000),
+    ],
+)
+async def test_a_deposit_that_returns_with_more_counts_what_it_has_not_counted(
+    bank: Payers, depositor: Depositor, later_sat: list[int], after: list[str], used_sat: int
+) -> None:
+    """Reversed, and replaced by another transaction of its sender: it must not pass the limit a second time."""
+    await set_limits(bank, {"0": {"deposit": {"day_sat": 12_000}}})
+    user = await bank.api.open_account()
+    found = await depositor.see(user, 8_000)
+    await depositor.book(found, 10)
+    became = []
+    for height, amount_sat in enumerate(later_sat, start=11):
+        await depositor.take_back(found)
+        await depositor.show_other(found, amount_sat)
+        await depositor.book(found, height)
+        became.append(await status(user, found))
+    assert became == after
+    assert await used(user, "deposit") == 1000 * used_sat
+
+
 async def test_a_deposit_does_not_count_towards_what_leaves(bank: Payers, depositor: Depositor) -> None:
     await set_limits(bank, {"1": {"deposit": {"day_sat": 10}, "internal": {"day_sat": 1_000}}})
     user, payee = await bank.api.open_account(level=1), await bank.api.open_account()

@@ -70,7 +70,7 @@ async def test_batchers_hear_of_a_refill_once_it_is_booked_and_only_where_somebo
     alice = await paid(bank, 200_000)
     assert await told.after_a_look(book=True) == []
     assert await told.after_a_look() == [], "nobody waits"
-    await desk.asked(alice, 50_000, unlinked=True)
+    await desk.opened(alice, 50_000, unlinked=True)
     assert await desk.form() == []
 
     again = Told(bank)

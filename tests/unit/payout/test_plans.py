@@ -6,11 +6,11 @@ import pytest
 
 from engine.domain.money import Msat, Sat
 from engine.domain.withdrawal.coin_choice import Candidate
-from engine.domain.withdrawal.plan import Item, Plan, plan, plan_consolidation
+from engine.domain.withdrawal.plan import Item, Plan, plan
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import FeeFrom
 from tests.helpers.address.pool import address_of
-from tests.helpers.withdrawal.candidate import coin, coins, held_sat
+from tests.helpers.withdrawal.candidate import coins
 from tests.helpers.withdrawal.rules import rules
 
 pytestmark = pytest.mark.unit
@@ -178,14 +178,3 @@ def test_caps_made_to_fail_one_after_the_other_end_soon() -> None:
     wanted = [item(f"wd_{number}", 10_000, cap=320 + 6 * number) for number in range(100)]
     found = planned(wanted, coins(*[200_000] * 40))
     assert len(found.members) + len(found.left_out) == 100
-
-
-def test_joining_coins_is_planned_only_where_it_pays() -> None:
-    pool = [coin(number, 3_000) for number in range(40)]
-    found = plan_consolidation(pool, 1_000, rules(coins__max_inputs=30), CHANGE)
-    assert found is not None
-    assert len(found.coins) == 30
-    assert held_sat(found.coins) == found.fee_sat + found.change_sat
-    assert plan_consolidation(pool, 20_000, rules(), CHANGE) is None
-    assert plan_consolidation(pool[:1], 1_000, rules(), CHANGE) is None
-    assert plan_consolidation([], 1_000, rules(), CHANGE) is None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from infra.local.chain.payer import Sent
 from infra.local.chain.regtest import Regtest
-from infra.local.demo_parts import DoesNotHold, Json, Step, User, expect, hold, opened, sat, until
+from infra.local.demo.parts import DoesNotHold, Json, Step, User, expect, hold, opened, sat, until
 from infra.local.stack import Stack
 
 _DEPOSIT_SAT = 50_000

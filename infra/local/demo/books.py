@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from rich.table import Table
 
-from infra.local.demo_parts import Json, Step, User, expect, hold, opened, sat, until
+from infra.local.demo.parts import Json, Step, User, expect, hold, opened, sat, until
 
 _LEVEL = 9
 """The level of the account that is limited, so that no other user of the stack is."""
@@ -38,24 +37,11 @@ async def tell_books(step: Step, told: Mapping[str, str], alice: User, bob: User
     return statement
 
 
-def statement_table(statement: Json) -> Table:
-    """The statement as its owner reads it: money in is positive."""
-    table = Table("movement", "amount, msat", "fee in it", "balance", "with or why", title="Alice's statement")
-    table.add_row("opening", "", "", f"{statement['opening_msat']:,}", statement["from"])
-    for movement in statement["movements"]:
-        figures = (f"{movement[name]:,}" for name in ("amount_msat", "fee_msat", "balance_msat"))
-        table.add_row(movement["kind"], *figures, movement["counterparty"] or movement["memo"])
-    table.add_row("closing", "", "", f"{statement['closing_msat']:,}", statement["to"])
-    for column in table.columns[1:4]:
-        column.justify = "right"
-    return table
-
-
 async def _charge(step: Step, finance: User, payer: User, payee: User) -> None:
     with step("finance sets a fee; alice asks what a payment costs, and pays it") as line:
         to = f"@{payee.name}"
         lunch = {"wallet_id": payer.wallet_id, "destination": to, "amount_msat": _AMOUNT_MSAT}
-        async with _in_force(finance, "fees", _FEES):
+        async with in_force(finance, "fees", _FEES):
             quote = expect(await payer.call("POST", "/v1/payments/quote", lunch), 200)
             paid = expect(await payer.pay(to, amount_msat=_AMOUNT_MSAT, max_fee_msat=quote["max_fee_msat"]), 201)
         hold((quote["fee_source"], quote["fee_msat"]) == ("exact", _FEE_MSAT), "quoted: 1 sat and 0.25 %")
@@ -68,7 +54,7 @@ async def _limit(step: Step, finance: User, alice: User, payer: User, payee: Use
         expect(await alice.pay(f"@{payer.name}", amount_msat=3 * _LIMIT_SAT * 1_000), 201)
         levels = expect(await finance.call("GET", "/v1/admin/limits"), 200)["content"]["levels"]
         limits = {"levels": {**levels, str(_LEVEL): {"internal": {"day_sat": _LIMIT_SAT}}}}
-        async with _in_force(finance, "limits", limits):
+        async with in_force(finance, "limits", limits):
             await _pay_to_the_last(payer, payee, _LIMIT_SAT, "limit_exceeded")
             (shown,) = expect(await payer.call("GET", "/v1/limits"), 200)["items"]
         hold((shown["used_msat"], shown["remaining_msat"]) == (_LIMIT_SAT * 1_000, 0), "GET /v1/limits says so")
@@ -144,7 +130,7 @@ async def _finished(operator: User, run_id: str) -> Json | None:
 
 
 @asynccontextmanager
-async def _in_force(finance: User, book: str, content: Mapping[str, Any]) -> AsyncIterator[None]:
+async def in_force(finance: User, book: str, content: Mapping[str, Any]) -> AsyncIterator[None]:
     """Set the fees or the limits for the block, and restore them after it, each time as the next version."""
     before = expect(await finance.call("GET", f"/v1/admin/{book}"), 200)
     place, version = f"/v1/admin/{book}", before["version"]
