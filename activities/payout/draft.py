@@ -80,9 +80,11 @@ async def dissolve(
         given_back = await queue.give_back_in_tx(conn, row.id)
         if len(given_back) != len(story.members):
             raise InvariantBroken(f"{row.id}: {len(given_back)} of {len(story.members)} members can be given back")
-        for each, why in sorted((refused or {}).items()):
-            withdrawal = await get_row_in_tx(conn, each)
-            await fail_in_tx(conn, withdrawal, code=OUTPUT_REFUSED, detail=f"The node does not relay its output: {why}")
+        words = refused or {}
+        failing = [await get_row_in_tx(conn, each) for each in sorted(words)]
+        for each in sorted(failing, key=lambda one: one.ledger_account_id):  # as all who lock several balances
+            detail = f"The node does not relay its output: {words[each.id]}"
+            await fail_in_tx(conn, each, code=OUTPUT_REFUSED, detail=detail)
         await payout.mark_dissolved_in_tx(conn, row.id, coins_gone=not refused)
         await coin.release_in_tx(conn, row.id)
         await spending.unlock(each.outpoint for each in story.current.inputs)  # nobody would after the commit

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from activities.payout.group import Round, due_groups
@@ -13,7 +13,7 @@ from engine.bank.withdrawal import coin, queue, version
 from engine.bank.withdrawal.withdrawal import get_row_in_tx
 from engine.contracts.payout import PayoutRef
 from engine.domain.ids import WithdrawalId
-from engine.domain.withdrawal.plan import Item, Plan, plan
+from engine.domain.withdrawal.plan import Item, LeftOut, Plan, plan
 from engine.domain.withdrawal.withdrawal import PayoutKind
 from engine.ledger.database import Connection
 
@@ -30,6 +30,8 @@ class Made:
 
     payout: PayoutRef | None = None
     moved: list[str] = field(default_factory=list[str])
+    hopeless: dict[str, LeftOut] = field(default_factory=dict[str, LeftOut])
+    """Who fails for good, by the id of the withdrawal."""
 
 
 async def form_in_tx(conn: Connection, this: Round) -> Made:
@@ -40,14 +42,26 @@ async def form_in_tx(conn: Connection, this: Round) -> Made:
     waiting = await queue.list_queued_in_tx(conn, this.batcher.speed, limit=limit)
     groups = due_groups(this, waiting)
     for turn, group in enumerate(groups):
-        made.payout, is_short = await _plan_in_tx(conn, this, group, made.moved)
+        able = [each for each in group if each.id not in made.hopeless]
+        if not able:
+            continue
+        made.payout, is_short = await _plan_in_tx(conn, this, able, made)
         if made.payout is not None:
             break
-        if is_short and _comes_first(group[0]):
+        if is_short and _comes_first(able[0]):
             behind = [WithdrawalId(each.id) for later in groups[turn + 1 :] for each in later]
             await queue.note_waits_in_tx(conn, dict.fromkeys(behind, _NOT_THEIR_TURN))
             break
+    await _fail_in_tx(conn, made.hopeless)
     return made
+
+
+async def _fail_in_tx(conn: Connection, hopeless: Mapping[str, LeftOut]) -> None:
+    """All at the end, by their accounts in the books: whoever locks several balances locks them in this order."""
+    rows = [await get_row_in_tx(conn, WithdrawalId(each)) for each in hopeless]
+    for row in sorted(rows, key=lambda each: each.ledger_account_id):
+        found = hopeless[row.id]
+        await fail_in_tx(conn, row, code=found.fatal or found.reason, detail=found.why)
 
 
 def _comes_first(oldest: queue.Queued) -> bool:
@@ -59,9 +73,9 @@ def _comes_first(oldest: queue.Queued) -> bool:
 
 
 async def _plan_in_tx(
-    conn: Connection, this: Round, group: Sequence[queue.Queued], moved: list[str]
+    conn: Connection, this: Round, group: Sequence[queue.Queued], so_far: Made
 ) -> tuple[PayoutRef | None, bool]:
-    """Plan the group, and store what comes of it: a payout, notes for those who wait, failures for good.
+    """Plan the group, and store what comes of it: a payout, notes for those who wait. Who fails for good is noted.
 
     Returns also whether the oldest of the group waits for coins.
     """
@@ -86,12 +100,9 @@ async def _plan_in_tx(
     await queue.note_waits_in_tx(
         conn, {WithdrawalId(each.id): each.why for each in made.left_out if each.fatal is None}
     )
-    for each in made.left_out:
-        if each.fatal is not None:
-            row = await get_row_in_tx(conn, WithdrawalId(each.id))
-            await fail_in_tx(conn, row, code=each.fatal, detail=each.why)
+    so_far.hopeless |= {each.id: each for each in made.left_out if each.fatal is not None}
     leaving = {each.id for each in made.members} | {each.id for each in made.left_out if each.fatal}
-    moved += [each.workflow_id for each in group if each.id in leaving]
+    so_far.moved += [each.workflow_id for each in group if each.id in leaving]
     is_short = any(each.reason == "money" and each.id == group[0].id for each in made.left_out)
     return (await _store_in_tx(conn, this, group[0], made) if made.members else None), is_short
 

@@ -10,7 +10,8 @@ from engine.bank.withdrawal import ancestry, payout, version
 from engine.clients.bitcoind.signer import Signer
 from engine.clients.bitcoind.spending import Spending
 from engine.domain.errors import InvariantBroken
-from engine.domain.withdrawal.transaction import parse_transaction_hex
+from engine.domain.withdrawal.signature import fixes_all
+from engine.domain.withdrawal.transaction import REPLACEABLE, VERSION, parse_transaction_hex
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.database import Pool, borrowed, transaction
 
@@ -56,9 +57,11 @@ def _compare(story: Story, raw: str) -> None:
         list(tx.outpoints) != [each.outpoint for each in of.inputs]
         or [tuple(each) for each in tx.outputs] != wanted
         or spent_sat - tx.paid_sat != of.fee_sat
-        or not tx.signed
+        or (tx.version, tx.locktime, {each.sequence for each in tx.inputs}) != (VERSION, 0, {REPLACEABLE})
     ):
         raise InvariantBroken(f"{of.payout_id}: the signed transaction is not the one that was planned")
+    if not all(fixes_all(each) for each in tx.inputs):
+        raise InvariantBroken(f"{of.payout_id}: a signature leaves open what the transaction spends or pays")
 
 
 async def _require_unlinked(pool: Pool, spending: Spending, story: Story) -> None:

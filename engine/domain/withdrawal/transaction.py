@@ -19,7 +19,8 @@ MAX_BYTES = 4_000_000
 MAX_MONEY_SAT = 2_100_000_000_000_000
 REPLACEABLE = 0xFFFFFFFD
 """The sequence of an input whose transaction may be replaced (BIP 125), with no lock of its own."""
-_VERSION = 2
+VERSION = 2
+"""Of every transaction that is written here."""
 _TXID_BYTES, _VOUT_MAX = 32, 0xFFFFFFFF
 _INPUT_LEAST_BYTES, _OUTPUT_LEAST_BYTES = 41, 9
 _MARKER_AND_FLAG = b"\x00\x01"
@@ -84,7 +85,7 @@ def unsigned_transaction(
     Raises ValueError for what no transaction can hold: no input or output, one input twice, an amount out of range.
     """
     _check(inputs, [Output(*each) for each in outputs])
-    parts = [_VERSION.to_bytes(4, "little"), _compact(len(inputs))]
+    parts = [VERSION.to_bytes(4, "little"), _compact(len(inputs))]
     for each in inputs:
         parts += [_outpoint(each), b"\x00", sequence.to_bytes(4, "little")]
     parts.append(_compact(len(outputs)))
