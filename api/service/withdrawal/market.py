@@ -1,6 +1,6 @@
 """What a withdrawal would cost by the fee rates, the queue and the coins of this moment. An estimate: nothing is held.
 
-    share in the next batch   the fee of a transaction with all that waits and this one, by output weight
+    share in the next batch   the fee of a transaction with all that wait for it and this one, by output weight
     share alone               the fee of a transaction with this output and change
     cap by default            twice the share alone, and at least the share alone at the lowest rate of the rulebook
 
@@ -51,6 +51,10 @@ class Market:
         """How many wait at this speed."""
         return self.queue[speed].count if speed in self.queue else 0
 
+    def sharing(self, speed: Speed) -> int:
+        """How many of them go into one transaction: neither those that go alone nor the unlinked ones."""
+        return self.queue[speed].sharing if speed in self.queue else 0
+
     def minimum_sat(self, script: bytes) -> Sat:
         """The smallest withdrawal to this script."""
         return max(self.rules.minimum_sat, dust_sat(script))
@@ -60,10 +64,10 @@ class Market:
         return self._fee(amount_sat, [output_weight(script)], rate_sat_kvb)
 
     def share_in_batch(self, script: bytes, amount_sat: Sat, speed: Speed) -> Sat:
-        """The share in the next batch with what waits now; alone, where nothing waits."""
+        """The share in the next batch with what waits now for the same; alone, where nothing does."""
         speed_rules = self.rules.speeds[speed]
-        others = max(0, min(self.waiting(speed), speed_rules.count - 1, self.rules.max_outputs - 1))
-        total_sat = amount_sat + (self.queue[speed].amount_sat if others else 0)
+        others = max(0, min(self.sharing(speed), speed_rules.count - 1, self.rules.max_outputs - 1))
+        total_sat = amount_sat + (self.queue[speed].sharing_sat if others else 0)
         outputs = [output_weight(script), *[_TYPICAL_OUTPUT] * others]
         return split(self._fee(Sat(total_sat), outputs, self.rate(speed).rate_sat_kvb), outputs)[0]
 

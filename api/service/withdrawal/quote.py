@@ -68,7 +68,7 @@ def _at(market: Market, target: Target, amount_sat: Sat, ours_sat: Sat, speed: S
         miner_fee_sat=share_sat,
         alone_fee_sat=market.share_alone(target.script, amount_sat, rate.rate_sat_kvb) + ours_sat,
         max_fee_sat=market.fee_cap(target.script, amount_sat, speed) + ours_sat,
-        waiting=market.waiting(speed),
+        waiting=market.sharing(speed),
         rate_sat_kvb=rate.rate_sat_kvb,
         rate_source=rate.source,
         rate_at=rate.at,

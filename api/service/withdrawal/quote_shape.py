@@ -20,7 +20,9 @@ class SpeedQuoteOut(BaseModel):
         description="The cap, unless you send another `max_fee_sat`: twice the miner fee alone at the present rate, at "
         "least that at the lowest rate that this bank pays, and our fee."
     )
-    waiting: int = Field(description="How many wait for the next batch.")
+    waiting: int = Field(
+        description="How many wait for the next batch, which would share it: not those that go alone or unlinked."
+    )
     rate_sat_kvb: int = Field(description="The fee rate, in sat per 1,000 virtual bytes.", examples=[12_000])
     rate_source: str = Field(description="Where the rate comes from.", examples=["bitcoind"])
     rate_at: datetime | None = Field(description="When it was estimated; null: it does not age.")

@@ -117,15 +117,21 @@ def shown(row: Mapping[str, Any]) -> dict[str, Any]:
 def waits_for(row: Mapping[str, Any]) -> str | None:
     """What must happen next, in words for everybody. None: it has ended."""
     match row["status"]:
-        case "queued" if row["approval"] == "needed":
-            return "an operator's approval"
-        case "queued" if row["on_hold"]:
-            return "an operator, who has put it on hold"
         case "queued":
-            return row["waits_for"] or "its turn in the next batch"
+            return _queued_waits_for(row)
         case "batched":
             return "its transaction to be signed and sent"
         case "broadcast":
             return "a block with its transaction"
         case _:
             return None
+
+
+def _queued_waits_for(row: Mapping[str, Any]) -> str:
+    if row["approval"] == "needed":
+        return "an operator's approval"
+    if row["on_hold"]:
+        return "an operator, who has put it on hold"
+    if row["account_status"] != "active":
+        return f"its account, which is {row['account_status']}"
+    return row["waits_for"] or "its turn in the next batch"

@@ -24,7 +24,8 @@ _COLUMNS = """w.id, w.account_id, w.wallet_id, w.address, w.payee_wallet_id, w.a
     w.external_id, w.workflow_id, w.created_at, w.sealed_at, w.broadcast_at, w.ended_at, f.txid,
     CASE WHEN f.txid IS NOT NULL THEN w.place + CASE WHEN f.change_vout <= w.place THEN 1 ELSE 0 END END AS vout,
     p.status AS payout_status, p.block_height, p.on_hold AS payout_on_hold, p.problem AS payout_problem,
-    (SELECT tip_height FROM bank.chains c WHERE c.wallet = p.wallet) AS tip_height"""
+    (SELECT tip_height FROM bank.chains c WHERE c.wallet = p.wallet) AS tip_height,
+    (SELECT a.status FROM bank.accounts a WHERE a.id = w.account_id) AS account_status"""
 _SOURCE = f"""bank.withdrawals w LEFT JOIN bank.payouts p ON p.id = w.payout_id
     LEFT JOIN LATERAL (SELECT v.txid, v.change_vout FROM {IN_FORCE}) f ON true"""  # noqa: S608 - constant
 _WAITING: Mapping[str, str] = {
@@ -54,6 +55,9 @@ class QueueFigures:
     speed: str
     count: int
     amount_sat: int
+    sharing: int
+    """How many of them share a transaction with others: neither alone nor unlinked."""
+    sharing_sat: int
     oldest_at: datetime
 
 
@@ -104,6 +108,9 @@ async def count_queue(conn: Connection) -> list[QueueFigures]:
     with translated():
         rows = await conn.fetch(
             """SELECT w.speed, count(*) AS count, sum(w.amount_sat)::bigint AS amount_sat,
+                      count(*) FILTER (WHERE NOT w.alone AND NOT w.unlinked) AS sharing,
+                      coalesce(sum(w.amount_sat) FILTER (WHERE NOT w.alone AND NOT w.unlinked), 0)::bigint
+                        AS sharing_sat,
                       min(w.created_at) AS oldest_at
                  FROM bank.withdrawals w JOIN bank.accounts a ON a.id = w.account_id AND a.status = 'active'
                 WHERE w.status = 'queued' AND NOT w.on_hold AND w.approval IS DISTINCT FROM 'needed'
