@@ -6,6 +6,8 @@ Two calls at once, such as one that was thought dead, do the same step and find 
 written, the bytes are the same, and every posting has its reference.
 """
 
+from dataclasses import replace as replaced
+
 from temporalio import activity
 from temporalio.client import Client
 
@@ -52,7 +54,8 @@ class Payouts(PayoutActivities):
         after = await read_story(self._pool, payout.payout_id)
         if after.payout.status is not before.payout.status:
             await tell_of_step(self._client, after.payout, [each.workflow_id for each in before.members])
-        return await read_state(self._pool, after)
+        state = await read_state(self._pool, after)
+        return replaced(state, step_due=state.step_due and _has_moved(before, after))
 
     async def _clear(self, before: Story) -> None:
         """A problem that has not kept it from its step is none any more."""
@@ -89,3 +92,8 @@ class Payouts(PayoutActivities):
                 await self._watch.find_sent(story)
             case Step.NONE:
                 return
+
+
+def _has_moved(before: Story, after: Story) -> bool:
+    """Whether the call has changed anything. If not, the next one waits: it would ask the same at once, for ever."""
+    return (before.step, before.payout.status, before.versions) != (after.step, after.payout.status, after.versions)

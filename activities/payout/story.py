@@ -114,7 +114,7 @@ class Story:
             sent = "; what is sent already may come into a block" if self._is_sent else ""
             return f"an operator, who holds it{sent}"
         if self.step is not Step.WATCH:
-            return f"its next step: {self.step}"
+            return f"its next step: {self.step}" + (f", after its parent {row.parent_id}" if row.parent_id else "")
         return (
             "a block" if row.kind is not PayoutKind.CHILD else f"a block that takes it and its parent {row.parent_id}"
         )

@@ -150,7 +150,12 @@ class PayoutDesk:
 
     async def step(self, of: PayoutId, *, times: int = 1) -> None:
         for _ in range(times):
-            await self._run(self._payouts.advance_payout, PayoutRef(payout_id=of, workflow_id=workflow_ids.payout(of)))
+            await self.advanced(of)
+
+    async def advanced(self, of: PayoutId) -> PayoutState:
+        """One step, and what its workflow is told."""
+        ref = PayoutRef(payout_id=of, workflow_id=workflow_ids.payout(of))
+        return await self._run(self._payouts.advance_payout, ref)
 
     async def sent(self, user: Depositor, amount_sat: int, *, to: str | None = None) -> tuple[PayoutId, Txid]:
         """In the mempool, and not booked."""
