@@ -7,11 +7,13 @@ from activities.payout.send import fall_back
 from activities.payout.story import Story
 from engine.clients.bitcoind.hot import HotWallet
 from engine.domain.ids import Txid
-from engine.domain.withdrawal.bump import bump_due
+from engine.domain.withdrawal.bump import more_is_due
 from engine.domain.withdrawal.fee_rate import choose_rate
 from engine.domain.withdrawal.withdrawal import PayoutKind, VersionKind
 from engine.ledger.chart import Chart
 from engine.ledger.database import Pool
+
+_NO_MORE = "it has paid more {most} times by rule, and waits again: {rate} sat per 1,000 vB would be right now"
 
 
 class Later:
@@ -24,31 +26,41 @@ class Later:
     async def pay_more_if_due(self, story: Story) -> None:
         """Plan a version that pays more, at an operator's word or by rule. The added fee is ours.
 
-        No rule hurries a consolidation: it is made because fees are low.
+        No rule hurries a consolidation: it is made because fees are low. One that has paid more as often as the rule
+        lets it, and waits again, is shown to operators.
         """
-        row, current, rules = story.payout, story.current, story.rules
-        if row.problem is not None:
-            await replace.note_problem(self._pool, story, None)
+        row, bump = story.payout, story.rules.bump
         if row.bump_to_sat_kvb is not None:
+            await self._note(story, None)
             await self._bump(story, row.bump_to_sat_kvb)
             return
-        if row.kind is PayoutKind.CONSOLIDATION:
-            return
+        rate = None if row.kind is PayoutKind.CONSOLIDATION else await self._rate_if_due(story)
+        is_last = sum(each.kind is VersionKind.BUMP for each in story.versions) >= bump.most
+        await self._note(story, None if rate is None or not is_last else _NO_MORE.format(most=bump.most, rate=rate))
+        if rate is not None and not is_last:
+            await self._bump(story, rate)
+
+    async def _rate_if_due(self, story: Story) -> int | None:
+        """What it should pay by now; None: it waits rightly."""
+        row, current, rules = story.payout, story.current, story.rules
         entry = await self._spending.mempool_entry(Txid(current.txid or ""))
         if entry is None or current.broadcast_at is None:
-            return
+            return None
         estimate = await self._fees.estimate(rules.speeds[row.speed].target_blocks)
         rate = choose_rate(estimate, node_floor=await self._fees.node_floor(), rules=rules.rate, now=row.now)
-        if bump_due(
+        is_due = more_is_due(
             rules.bump,
             blocks=max(0, story.tip_height - entry.height),
             waited_s=int((row.now - current.broadcast_at).total_seconds()),
-            bumps=sum(each.kind is VersionKind.BUMP for each in story.versions),
             paid_sat_kvb=current.rate_sat_kvb,
             now_sat_kvb=rate.rate_sat_kvb,
             incremental=await self._fees.incremental(),
-        ):
-            await self._bump(story, rate.rate_sat_kvb)
+        )
+        return rate.rate_sat_kvb if is_due else None
+
+    async def _note(self, story: Story, problem: str | None) -> None:
+        if story.payout.problem != problem:
+            await replace.note_problem(self._pool, story, problem)
 
     async def reach_floor(self, story: Story) -> None:
         """The node has refused it as below its floor: plan a version that pays what the node asks now.

@@ -15,16 +15,17 @@ from engine.domain.withdrawal.weight import fee_sat, virtual_bytes
 _RATE_VBYTES = 1000
 
 
-def bump_due(
-    rules: BumpRules, *, blocks: int, waited_s: int, bumps: int, paid_sat_kvb: int, now_sat_kvb: int, incremental: int
+def more_is_due(
+    rules: BumpRules, *, blocks: int, waited_s: int, paid_sat_kvb: int, now_sat_kvb: int, incremental: int
 ) -> bool:
-    """Whether the next version is made by rule: it has waited, and the rate for its target is now worth a replacement.
+    """Whether it should pay more by now: it has waited, and the rate for its target is now worth a replacement.
 
     `blocks` and `waited_s` count from the broadcast of the version in force. A rate that has not risen by what a
-    replacement must add is no reason: the payout is paid well enough, and only blocks are slow.
+    replacement must add is no reason: the payout is paid well enough, and only blocks are slow. Who makes the next
+    version, the rule or an operator, is not said here: see `BumpRules.most`.
     """
     has_waited = blocks >= rules.after_blocks or waited_s >= rules.after_s
-    return has_waited and bumps < rules.most and now_sat_kvb >= paid_sat_kvb + max(1, incremental)
+    return has_waited and now_sat_kvb >= paid_sat_kvb + max(1, incremental)
 
 
 def bump_fee(old_fee: Sat, weight: int, new_rate: int, incremental_rate: int) -> Sat:
