@@ -9,20 +9,24 @@ The node says before anything is signed whether it relays the outputs. A member 
 the others are planned again without him.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from activities.payout.refused import members_refused
 from activities.payout.story import Story
 from activities.withdrawal.ending import OUTPUT_REFUSED, fail_in_tx
+from engine.bank.chain.coin import forget_origins_in_tx
 from engine.bank.withdrawal import coin, payout, queue, version
 from engine.bank.withdrawal.withdrawal import get_row_in_tx
 from engine.clients.bitcoind.spending import Spending
+from engine.domain.deposit import Outpoint
 from engine.domain.errors import InvariantBroken
 from engine.domain.ids import WithdrawalId
 from engine.domain.money import Sat
 from engine.domain.withdrawal.script import output_script
 from engine.domain.withdrawal.withdrawal import PayoutStatus
 from engine.ledger.database import Pool, transaction
+
+_LINKED = "coins that have nothing to do with you: those that were chosen had, as the chain has shown"
 
 
 def outputs_of(story: Story, of: version.VersionRow, change_address: str | None) -> list[tuple[bytes, Sat]]:
@@ -67,11 +71,16 @@ async def _lock(pool: Pool, spending: Spending, story: Story) -> bool:
 
 
 async def dissolve(
-    pool: Pool, spending: Spending, story: Story, refused: Mapping[WithdrawalId, str] | None = None
+    pool: Pool,
+    spending: Spending,
+    story: Story,
+    refused: Mapping[WithdrawalId, str] | None = None,
+    linked: Sequence[Outpoint] = (),
 ) -> None:
     """Put the members of a payout, of which nothing is signed, back into the queue. A repeat changes nothing.
 
-    Those of `refused` fail instead, with what the node says about their outputs.
+    Those of `refused` fail instead, with what the node says about their outputs. The origin of coins that were `linked`
+    to a member counts as unknown from now on.
     """
     async with transaction(pool) as conn:
         row = await payout.get_row_in_tx(conn, story.payout.id)
@@ -85,6 +94,9 @@ async def dissolve(
         for each in sorted(failing, key=lambda one: one.ledger_account_id):  # as all who lock several balances
             detail = f"The node does not relay its output: {words[each.id]}"
             await fail_in_tx(conn, each, code=OUTPUT_REFUSED, detail=detail)
-        await payout.mark_dissolved_in_tx(conn, row.id, coins_gone=not refused)
+        if linked:
+            await forget_origins_in_tx(conn, linked)
+            await queue.note_waits_in_tx(conn, dict.fromkeys(given_back, _LINKED))
+        await payout.mark_dissolved_in_tx(conn, row.id, coins_gone=not (refused or linked))
         await coin.release_in_tx(conn, row.id)
         await spending.unlock(each.outpoint for each in story.current.inputs)  # nobody would after the commit

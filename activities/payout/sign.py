@@ -1,27 +1,26 @@
 """The signed transaction of a version. What the signer returns is compared with the plan, and stored before it is sent.
 
-For unlinked payouts the ancestry of the final transaction is walked through the wallet's own transactions, and compared
-with the deposits and payouts of every member: what the books have chosen is checked by what the chain has.
+For unlinked payouts the ancestry of all inputs is walked through the wallet's own transactions before, and compared
+with the deposits and payouts of every member: the chain checks what the books have chosen (`linked.py`).
 """
 
 from activities.payout.draft import dissolve, outputs_of
+from activities.payout.linked import give_up, linked_inputs
 from activities.payout.story import Story
-from engine.bank.withdrawal import ancestry, payout, version
+from engine.bank.withdrawal import payout, version
 from engine.clients.bitcoind.signer import Signer
 from engine.clients.bitcoind.spending import Spending
 from engine.domain.errors import InvariantBroken
 from engine.domain.withdrawal.signature import fixes_all
 from engine.domain.withdrawal.transaction import REPLACEABLE, VERSION, parse_transaction_hex
 from engine.domain.withdrawal.withdrawal import PayoutStatus
-from engine.ledger.database import Pool, borrowed, transaction
-
-_LINKED = "payout_linked"
+from engine.ledger.database import Pool, transaction
 
 
 async def sign(pool: Pool, spending: Spending, signer: Signer, story: Story) -> None:
     """Store the signed bytes of the current version. A repeat finds them stored, or signs the same transaction again.
 
-    Raises InvariantBroken when the signed transaction is not the planned one, or an unlinked one is linked.
+    Raises InvariantBroken when the signed transaction is not the planned one.
     """
     of = story.current
     if of.psbt is None:
@@ -30,10 +29,11 @@ async def sign(pool: Pool, spending: Spending, signer: Signer, story: Story) -> 
     if story.payout.status is PayoutStatus.PLANNED and len(await spending.unspent(inputs)) < len(inputs):
         await dissolve(pool, spending, story)  # spent by hand, and nothing is signed yet
         return
+    if story.payout.unlinked and (linked := await linked_inputs(pool, spending, story)):
+        await give_up(pool, spending, story, linked)
+        return
     signed = await signer.sign(of.psbt)
     _compare(story, signed.raw)
-    if story.payout.unlinked:
-        await _require_unlinked(pool, spending, story)
     async with transaction(pool) as conn:
         row = await payout.get_row_in_tx(conn, of.payout_id)
         if row.status is PayoutStatus.DISSOLVED:  # by another call, which has found a coin gone
@@ -62,16 +62,3 @@ def _compare(story: Story, raw: str) -> None:
         raise InvariantBroken(f"{of.payout_id}: the signed transaction is not the one that was planned")
     if not all(fixes_all(each) for each in tx.inputs):
         raise InvariantBroken(f"{of.payout_id}: a signature leaves open what the transaction spends or pays")
-
-
-async def _require_unlinked(pool: Pool, spending: Spending, story: Story) -> None:
-    lineage = await spending.walk_ancestors(each.outpoint for each in story.current.inputs)
-    if lineage is None:
-        raise InvariantBroken(f"{story.payout.id}: the wallet cannot tell where its coins come from", code=_LINKED)
-    accounts = {each.account_id for each in story.members}
-    async with borrowed(pool) as conn:
-        linked = await ancestry.list_linked(conn, lineage, accounts)
-    if linked:
-        raise InvariantBroken(
-            f"{story.payout.id}: {linked[0]} has to do with a member, and leads to its coins", code=_LINKED
-        )

@@ -154,6 +154,14 @@ async def read_origins(
     return {(row["txid"], row["vout"]): frozenset(row["accounts"]) for row in rows}
 
 
+async def forget_origins_in_tx(conn: Connection, coins: Collection[Outpoint]) -> None:
+    """The chain has shown that the books are wrong about where these come from: anybody's, until they are traced anew.
+
+    A repeat changes nothing.
+    """
+    await _write_origins_in_tx(conn, [(each.txid, each.vout, UNKNOWN) for each in coins], ())
+
+
 async def list_unsettled_txids(conn: Connection, above: int) -> set[str]:
     """Transactions with coins or spends of ours whose place may change: mined above this height, or in the mempool.
 
