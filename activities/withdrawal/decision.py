@@ -5,13 +5,21 @@ sees what came before. Money, row, decision and audit line are one transaction. 
 """
 
 from activities.withdrawal.ending import REJECTED, fail_in_tx
+from engine.bank.account.api_key import comes_from_account
 from engine.bank.audit import Act, record_in_tx
 from engine.bank.withdrawal.decision import WithdrawalDecisionRow, find_row_in_tx, mark_in_tx
 from engine.bank.withdrawal.withdrawal import WithdrawalRow, approve_in_tx, set_hold_in_tx
 from engine.contracts.withdrawal import WithdrawalApproval
 from engine.domain.errors import Refused
 from engine.domain.forced_end import DecisionStatus
-from engine.domain.withdrawal.decision import WithdrawalDecisionKind, not_waiting, require_another
+from engine.domain.ids import ApiKeyId
+from engine.domain.withdrawal.decision import (
+    LETS_GO,
+    WithdrawalDecisionKind,
+    not_waiting,
+    own_account,
+    require_another,
+)
 from engine.domain.withdrawal.withdrawal import WithdrawalStatus
 from engine.ledger.database import Connection
 
@@ -20,7 +28,10 @@ class Decisions:
     """Carries decisions out, in the caller's transaction."""
 
     async def carry_out_in_tx(self, conn: Connection, row: WithdrawalRow, approval: WithdrawalApproval) -> None:
-        """Do what was proposed. Raises Refused (`decision_made`, `own_proposal`, `withdrawal_not_waiting`)."""
+        """Do what was proposed.
+
+        Raises Refused (`decision_made`, `own_proposal`, `own_account`, `withdrawal_not_waiting`).
+        """
         word = await find_row_in_tx(conn, approval.decision)
         if word is None or word.withdrawal_id != row.id:
             raise Refused("This decision is about another withdrawal.", code="decision_made")
@@ -29,6 +40,8 @@ class Decisions:
         if word.status is not DecisionStatus.PROPOSED:
             raise Refused(f"{word.id} is {word.status} already.", code="decision_made")
         require_another(word.operators, proposed_by=word.proposed_by, operator=approval.operator)
+        if word.kind in LETS_GO and await comes_from_account(conn, ApiKeyId(approval.key_id), row.account_id):
+            raise own_account()
         await _act_in_tx(conn, row, word, approval)
         await mark_in_tx(conn, word.id, DecisionStatus.DONE, operator=approval.operator, note=approval.note)
         await record_in_tx(conn, _line(row, word, approval))

@@ -63,8 +63,8 @@ class WithdrawalDecisionsQuery(Paging):
     status_code=201,
     summary="Decide about a withdrawal",
     responses=problems(
-        *("forbidden", "not_found", "invalid_request", "withdrawal_not_waiting", "decision_open", "decision_made"),
-        "idempotency_conflict",
+        *("forbidden", "own_account", "not_found", "invalid_request", "withdrawal_not_waiting", "decision_open"),
+        *("decision_made", "idempotency_conflict"),
     ),
     openapi_extra=documented(
         WithdrawalDecisionIn,
@@ -81,7 +81,7 @@ async def decide_withdrawal(
     withdrawal_id: PathId,
 ) -> answer.WithdrawalDecisionOut:
     """Role: `finance`. Done at once; above `second_operator_above_sat` of the rules, `approve` and `resume` wait for
-    another operator, as `proposed`.
+    another operator, as `proposed`. Nobody does either to a withdrawal of his own account.
 
     The same by the same operator while it is open is a repeat. With an Idempotency-Key, a later one is, too.
     """
@@ -162,8 +162,8 @@ async def show_withdrawal_decision(caller: Reader, resources: Res, decision_id: 
     "/withdrawal-decisions/{decision_id}/approve",
     summary="Approve a decision about a withdrawal or a payout",
     responses=problems(
-        *("forbidden", "own_proposal", "not_found", "invalid_request", "decision_made", "withdrawal_not_waiting"),
-        "payout_not_waiting",
+        *("forbidden", "own_proposal", "own_account", "not_found", "invalid_request", "decision_made"),
+        *("withdrawal_not_waiting", "payout_not_waiting"),
     ),
     openapi_extra=documented(ApprovalIn, looked_at={"note": "I have called the customer, too."}, bare={}),
 )

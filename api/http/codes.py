@@ -72,7 +72,7 @@ CODES: Mapping[str, tuple[int, str]] = {
     "unauthenticated": (401, "Authentication is required"),
     "forbidden": (403, "This key may not do this"),
     "own_proposal": (403, "You cannot approve your own proposal"),
-    "own_account": (403, "You cannot change your own account"),
+    "own_account": (403, "You cannot decide about your own account"),
     "not_found": (404, "Not found"),
     "method_not_allowed": (405, "This method is not allowed here"),
     "idempotency_conflict": (409, "The Idempotency-Key was used for another request"),

@@ -10,6 +10,7 @@ from api.service.auth import Caller, still_may_in_tx
 from api.service.resources import Resources
 from api.service.withdrawal_decision.answer import WithdrawalDecisionOut, read
 from api.service.withdrawal_decision.carry_out import NOT_WAITING, carry_out
+from api.service.withdrawal_decision.subject import require_other_account
 from engine.bank.audit import record_in_tx
 from engine.bank.withdrawal import withdrawal
 from engine.bank.withdrawal.decision import find_row_in_tx, mark_in_tx
@@ -24,10 +25,10 @@ async def approve_withdrawal_decision(
 ) -> WithdrawalDecisionOut:
     """The decision, once it is carried out.
 
-    Raises as `two_operators.approve`, and Refused (`withdrawal_not_waiting`, `payout_not_waiting`) when the withdrawal
-    or the payout has changed meanwhile: reject the decision then.
+    Raises as `two_operators.approve`, Forbidden (`own_account`), and Refused (`withdrawal_not_waiting`,
+    `payout_not_waiting`) when the withdrawal or the payout has changed meanwhile: reject the decision then.
     """
-    read_it = partial(_read_to_decide, caller=caller, decision_id=decision_id)
+    read_it = partial(_read_to_approve, caller=caller, decision_id=decision_id)
     return await two_operators.approve(resources, caller, read_it, partial(carry_out, resources, caller, note))
 
 
@@ -65,6 +66,13 @@ async def carry_out_own(resources: Resources, caller: Caller, known: WithdrawalD
 async def _read_to_decide(conn: Connection, *, caller: Caller, decision_id: str) -> WithdrawalDecisionOut:
     known = await read(conn, decision_id)
     caller.require_role(*known.roles)
+    return known
+
+
+async def _read_to_approve(conn: Connection, *, caller: Caller, decision_id: str) -> WithdrawalDecisionOut:
+    known = await _read_to_decide(conn, caller=caller, decision_id=decision_id)
+    withdrawal_id = None if known.withdrawal_id is None else WithdrawalId(known.withdrawal_id)
+    await require_other_account(conn, caller.key_id, known.kind, await _account_of(conn, withdrawal_id))
     return known
 
 

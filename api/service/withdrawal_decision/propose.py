@@ -12,7 +12,7 @@ from api.service.resources import Resources
 from api.service.role import MAY
 from api.service.withdrawal_decision.answer import WithdrawalDecisionOut, read
 from api.service.withdrawal_decision.decide import carry_out_own
-from api.service.withdrawal_decision.subject import Subject, read_payout, read_withdrawal
+from api.service.withdrawal_decision.subject import Subject, read_payout, read_withdrawal, require_other_account
 from engine.bank.audit import record_in_tx
 from engine.bank.withdrawal.decision import NewWithdrawalDecision, propose_in_tx
 from engine.domain.errors import Conflict
@@ -41,7 +41,8 @@ async def decide_withdrawal(
     """Approve, reject, hold or resume a withdrawal: at once, or as a proposal to a second operator.
 
     The same by the same operator while it is open is a repeat. Raises NotFound, Invalid, Refused
-    (`withdrawal_not_waiting`), Conflict (`decision_open`), and Unavailable while its workflow does not answer.
+    (`withdrawal_not_waiting`), Forbidden (`own_account`: whoever would let a withdrawal of his own go), Conflict
+    (`decision_open`), and Unavailable while its workflow does not answer.
     """
     caller.require_role(*MAY["decide about withdrawals"])
     async with resources.reading() as conn:
@@ -65,6 +66,7 @@ async def _decide(
     wanted_id = id_for_key("wdec", caller.owner, order.key) if order.key else new_id("wdec")
     async with transaction(resources.pool) as conn:
         await still_may_in_tx(conn, caller)
+        await require_other_account(conn, caller.key_id, order.kind, subject.account_id)
         known_id = await _propose_in_tx(conn, caller, subject, order, WithdrawalDecisionId(wanted_id))
         is_new = known_id is None
     async with resources.reading() as conn:

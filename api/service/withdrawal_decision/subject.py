@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass
 
+from api.http.codes import Forbidden
+from engine.bank.account.api_key import comes_from_account
 from engine.bank.withdrawal import payout, withdrawal
 from engine.bank.withdrawal.rules import read_withdrawal_rules
 from engine.domain.errors import Invalid, Refused, no_such
-from engine.domain.ids import AccountId, PayoutId, WithdrawalId
+from engine.domain.ids import AccountId, ApiKeyId, PayoutId, WithdrawalId
 from engine.domain.money import Sat
-from engine.domain.withdrawal.decision import WithdrawalDecisionKind, not_waiting, operators_needed
+from engine.domain.withdrawal.decision import (
+    LETS_GO,
+    WithdrawalDecisionKind,
+    not_waiting,
+    operators_needed,
+    own_account,
+)
 from engine.domain.withdrawal.withdrawal import PayoutStatus, WithdrawalStatus
 from engine.ledger.database import Connection
 from engine.views.withdrawal.payout import find_payout
@@ -54,6 +62,15 @@ async def read_withdrawal(conn: Connection, withdrawal_id: str, kind: Withdrawal
         operators=operators_needed(kind, row.amount_sat, rules),
         refusal=_refusal_of_withdrawal(kind, row),
     )
+
+
+async def require_other_account(
+    conn: Connection, key_id: str, kind: WithdrawalDecisionKind, account_id: AccountId | None
+) -> None:
+    """Raises Forbidden (`own_account`) where the key's owner would let a withdrawal of his own account go."""
+    if account_id is not None and kind in LETS_GO and await comes_from_account(conn, ApiKeyId(key_id), account_id):
+        refused = own_account()
+        raise Forbidden(refused.detail, code=refused.code)
 
 
 async def read_payout(

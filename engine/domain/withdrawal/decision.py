@@ -9,7 +9,7 @@
     child      a payout          the same                                 another payout spends its change at this rate
 
 Whatever lets money go that a limit has stopped, or pays a miner more, needs two people above an amount. To stop
-something, one is enough at any time.
+something, one is enough at any time. Nobody lets a withdrawal of his own account go.
 """
 
 from enum import StrEnum
@@ -30,6 +30,8 @@ class WithdrawalDecisionKind(StrEnum):
     CHILD = "child"
 
 
+LETS_GO = frozenset({WithdrawalDecisionKind.APPROVE, WithdrawalDecisionKind.RESUME})
+"""After these a withdrawal goes out."""
 _STOPS = frozenset({WithdrawalDecisionKind.REJECT, WithdrawalDecisionKind.HOLD})
 
 
@@ -42,6 +44,14 @@ def require_another(operators: int, *, proposed_by: str, operator: str) -> None:
     """Raises Refused (`own_proposal`) when two people are needed, and it is the same one."""
     if operators > 1 and proposed_by == operator:
         raise Refused("Nobody approves what he proposed himself.", code="own_proposal")
+
+
+def own_account() -> Refused:
+    """The refusal of whoever would let a withdrawal of his own account go."""
+    return Refused(
+        "You cannot let a withdrawal of your own account go: another operator must.",
+        code="own_account",
+    )
 
 
 def not_waiting(why: str) -> Refused:

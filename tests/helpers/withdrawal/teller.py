@@ -175,9 +175,11 @@ class Withdrawers:
             )
             return await propose_in_tx(conn, new)
 
-    async def decide(self, withdrawal: WithdrawalId, decision: WithdrawalDecisionId, by: str) -> str:
+    async def decide(
+        self, withdrawal: WithdrawalId, decision: WithdrawalDecisionId, by: str, *, key_id: str = "key_1"
+    ) -> str:
         """The status, or the code of the refusal."""
-        approval = WithdrawalApproval(decision=decision, operator=AccountId(by), key_id="key_1", note="seen")
+        approval = WithdrawalApproval(decision=decision, operator=AccountId(by), key_id=key_id, note="seen")
         try:
             state = await self.withdrawals.decide_withdrawal(
                 DecideWithdrawal(withdrawal_id=withdrawal, approval=approval)

@@ -282,6 +282,31 @@ async def test_one_person_with_two_keys_is_one_person(window: Window, alice: Use
     assert (await window.show(alice, made["id"]))["waits_for"] == "an operator's approval"
 
 
+@pytest.mark.parametrize("amount_sat", [20_000, 100_000])
+async def test_an_operator_lets_no_withdrawal_of_his_own_account_go(window: Window, amount_sat: int) -> None:
+    carol, dave = await window.operator("finance", "read", "send"), await window.operator()
+    await window.rules(dave, approval_above_sat=10_000, second_operator_above_sat=50_000)
+    await window.bank.payers.fund(carol, BALANCE)
+    other_key = bearer(await window.bank.payers.api.make_key(carol.id, ("finance",)))
+    made = await window.asked(carol, amount_sat=amount_sat)
+    path = f"/v1/admin/withdrawals/{made['id']}/decisions"
+    approve, hold, resume = ({"kind": kind, "reason": "mine"} for kind in ("approve", "hold", "resume"))
+    for operator in (carol, User(carol.http, carol.id, carol.wallet_id, other_key)):
+        is_problem(await operator.post(path, approve), 403, "own_account")
+    assert (await carol.post(path, hold)).json()["status"] == "done"
+    is_problem(await carol.post(path, resume), 403, "own_account")
+    if amount_sat > 50_000:
+        proposed = (await dave.post(path, approve)).json()
+        assert proposed["status"] == "proposed"
+        decision = f"/v1/admin/withdrawal-decisions/{proposed['id']}"
+        is_problem(await carol.post(f"{decision}/approve", {}), 403, "own_account")
+        assert (await carol.post(f"{decision}/reject", {"reason": "mine"})).json()["status"] == "rejected"
+    else:
+        assert (await dave.post(path, resume)).json()["status"] == "done"
+        assert (await dave.post(path, approve)).json()["status"] == "done"
+    assert (await window.show(carol, made["id"]))["status"] == "queued"
+
+
 async def test_a_quote_counts_only_who_would_share_the_batch(window: Window, alice: User) -> None:
     alone = (await window.quote(alice))["speeds"]["standard"]
     coin: dict[str, Any] = {"amount_sat": 5_000, "unlinked": True, "if_mixed": "wait"}

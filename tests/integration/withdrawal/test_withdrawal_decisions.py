@@ -127,6 +127,16 @@ async def test_an_approval_and_the_end_of_its_time_at_once_agree(bank: Withdrawe
     assert await alice.balance() == (10**12, 0)
 
 
+async def test_an_owner_lets_no_withdrawal_of_his_own_go(bank: Withdrawers, alice: User) -> None:
+    made = await bank.opened(alice, LARGE_SAT)
+    own_key = str(bank.request(alice, 1).api_key_id)
+    word = await bank.propose(made, APPROVE, alice.id)
+    assert await bank.decide(made, word, alice.id, key_id=own_key) == "own_account"
+    assert not (await bank.look(made)).joins
+    assert await bank.decide(made, word, CAROL) == "queued"
+    assert await bank.decide(made, await bank.propose(made, HOLD, alice.id), alice.id, key_id=own_key) == "queued"
+
+
 async def test_a_rejected_one_gives_all_back(bank: Withdrawers, alice: User) -> None:
     made = await bank.opened(alice, LARGE_SAT)
     word = await bank.propose(made, REJECT, CAROL)
