@@ -7,6 +7,7 @@ recorded in any order and any number of times. What is recorded late is carried 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.bank.chain.provenance import UNKNOWN, Family, trace
 from engine.domain.deposit import Outpoint
@@ -50,6 +51,17 @@ class FreeCoin:
     address: str | None
     change: bool
     block_height: int | None
+
+
+def free_coin(row: Mapping[str, Any]) -> FreeCoin:
+    """Read from the columns of `bank.coins`."""
+    return FreeCoin(
+        outpoint=Outpoint(txid=Txid(row["txid"]), vout=row["vout"]),
+        amount_sat=Sat(row["amount_sat"]),
+        address=row["address"],
+        change=row["change"],
+        block_height=row["block_height"],
+    )
 
 
 async def record_opening_in_tx(conn: Connection, coins: Sequence[SeenCoin]) -> None:
@@ -125,16 +137,7 @@ async def list_unlinked(conn: Connection, account: AccountId, limit: int) -> lis
             limit,
             timeout=_LONGEST_S,
         )
-    return [
-        FreeCoin(
-            outpoint=Outpoint(txid=Txid(row["txid"]), vout=row["vout"]),
-            amount_sat=Sat(row["amount_sat"]),
-            address=row["address"],
-            change=row["change"],
-            block_height=row["block_height"],
-        )
-        for row in rows
-    ]
+    return [free_coin(row) for row in rows]
 
 
 async def read_origins(

@@ -17,7 +17,7 @@ reservations says the same again.
 
 from collections.abc import Collection, Sequence
 
-from engine.bank.chain.coin import FreeCoin
+from engine.bank.chain.coin import FreeCoin, free_coin
 from engine.bank.chain.provenance import UNKNOWN
 from engine.domain.deposit import Outpoint
 from engine.domain.errors import Conflict
@@ -79,16 +79,7 @@ async def list_free(
             limit,
             timeout=_LONGEST_S,
         )
-    return [
-        FreeCoin(
-            outpoint=Outpoint(txid=Txid(row["txid"]), vout=row["vout"]),
-            amount_sat=Sat(row["amount_sat"]),
-            address=row["address"],
-            change=row["change"],
-            block_height=row["block_height"],
-        )
-        for row in rows
-    ]
+    return [free_coin(row) for row in rows]
 
 
 async def sum_free(
