@@ -137,7 +137,7 @@ async def list_unlinked(conn: Connection, account: AccountId, limit: int) -> lis
             limit,
             timeout=_LONGEST_S,
         )
-    return [free_coin(row) for row in rows]
+    return [free_coin(dict(row)) for row in rows]
 
 
 async def read_origins(

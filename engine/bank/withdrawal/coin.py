@@ -79,7 +79,7 @@ async def list_free(
             limit,
             timeout=_LONGEST_S,
         )
-    return [free_coin(row) for row in rows]
+    return [free_coin(dict(row)) for row in rows]
 
 
 async def sum_free(
