@@ -84,7 +84,7 @@ def choose(coins: Sequence[Candidate], target: Target) -> Choice | None:
     choice.
     """
     forced = {each.outpoint: each for each in target.forced}
-    free = [each for each in coins if each.outpoint not in forced]
+    free = [each for each in coins if each.outpoint not in forced] if forced else list(coins)
     search = _Search(target, tuple(forced.values()), free)
     if len(free) <= _EXHAUSTIVE:
         search.try_all()

@@ -42,7 +42,8 @@ class Crowds:
         costs = [each[1].value for each in found]
         saved = [Fact("fee together, of the fee alone", costs[0] / costs[1], "×")]
         saved.append(Fact("fee together, of the fee by sendtoaddress", costs[0] / costs[2], "×"))
-        return [fact for facts in found for fact in facts] + saved
+        together = f"until all were confirmed after their block, {self.together.name}"
+        return [fact for facts in found for fact in facts] + saved + [Fact(together, self.together.confirmed_s, "s")]
 
 
 def crowds(bank: Bank, size: Size) -> Crowds:

@@ -51,14 +51,24 @@ async def prove_hot(bank: Bank) -> None:
 
     async def agree() -> bool:
         balances = await asyncio.to_thread(bank.outsider.call, "getbalances", wallet=HOT)
-        async with bank.servers.books() as connection:
-            booked: int = await connection.fetchval(
-                """SELECT coalesce(sum(e.amount), 0)::bigint FROM ledger.entries e
-                     JOIN ledger.accounts a ON a.id = e.account_id WHERE a.code = 'asset:hot' AND e.layer = 0"""
-            )
-        return booked == 1000 * satoshi(balances["mine"]["trusted"])
+        return await _settled_msat(bank, "asset:hot") == 1000 * satoshi(balances["mine"]["trusted"])
 
     await eventually(agree, "books and bitcoind to agree about the hot wallet")
+
+
+async def miner_fees_sat(bank: Bank) -> int:
+    """What the bank itself has paid miners for payouts so far."""
+    return await _settled_msat(bank, "exp:miner:withdraw") // 1000
+
+
+async def _settled_msat(bank: Bank, code: str) -> int:
+    async with bank.servers.books() as connection:
+        booked: int = await connection.fetchval(
+            """SELECT coalesce(sum(e.amount), 0)::bigint FROM ledger.entries e
+                 JOIN ledger.accounts a ON a.id = e.account_id WHERE a.code = $1 AND e.layer = 0""",
+            code,
+        )
+    return booked
 
 
 async def read_rules(servers: Servers) -> WithdrawalRules:

@@ -1,6 +1,7 @@
 """What withdrawals have cost, by the word of the wallet that sent them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from infra.bench.chain.wallet import Outsider
@@ -18,6 +19,8 @@ class Spent:
     count: int = 0
     vbytes: int = 0
     fee_sat: int = 0
+    paid_sat: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What each address receives; of one transaction only."""
 
     def facts(self, name: str) -> list[Fact]:
         """For one of them."""
@@ -31,4 +34,10 @@ def sent_by(outsider: Outsider, txid: str, wallet: str) -> Spent:
     """What one transaction of a wallet has cost."""
     include_watchonly, verbose = False, True
     told: dict[str, Any] = outsider.call("gettransaction", txid, include_watchonly, verbose, wallet=wallet)
-    return Spent(count=1, vbytes=told["decoded"]["vsize"], fee_sat=-satoshi(told["fee"]))
+    outputs = told["decoded"]["vout"]
+    return Spent(
+        count=1,
+        vbytes=told["decoded"]["vsize"],
+        fee_sat=-satoshi(told["fee"]),
+        paid_sat={each["scriptPubKey"].get("address", ""): satoshi(each["value"]) for each in outputs},
+    )
