@@ -6,7 +6,7 @@ The row is locked first. Row, decision and audit line are one transaction; a sec
 from activities.payout import child
 from activities.payout.story import Story
 from engine.bank.audit import Act, record_in_tx
-from engine.bank.withdrawal import payout
+from engine.bank.withdrawal import payout, version
 from engine.bank.withdrawal.decision import WithdrawalDecisionRow, find_row_in_tx, mark_in_tx
 from engine.clients.bitcoind.spending import Spending
 from engine.contracts.payout import DecidePayout, PayoutRef
@@ -56,6 +56,8 @@ async def _act_in_tx(
                 raise not_waiting(f"it is {row.status}")
             if row.on_hold:
                 raise not_waiting("it is on hold; resume it first")
+            if len(await version.list_versions(conn, row.id)) != len(pulled.story.versions):
+                raise not_waiting("it has another version now")
             if word.rate_sat_kvb is None or word.rate_sat_kvb <= pulled.story.current.rate_sat_kvb:
                 raise not_waiting(f"it pays {pulled.story.current.rate_sat_kvb} sat per 1,000 vB already")
             if word.kind is WithdrawalDecisionKind.CHILD:

@@ -103,8 +103,9 @@ class Watch:
 
     async def _finish(self, story: Story) -> None:
         async with transaction(self._pool) as conn:
-            row = await payout.get_row_in_tx(conn, story.payout.id)
-            if row.status is PayoutStatus.CONFIRMED:
+            row, seen = await payout.get_row_in_tx(conn, story.payout.id), story.payout
+            is_as_seen = (row.confirmed_version, row.block_height) == (seen.confirmed_version, seen.block_height)
+            if row.status is PayoutStatus.CONFIRMED and is_as_seen:
                 reserved = await coin.list_reserved(conn, row.id)
                 await payout.mark_final_in_tx(conn, row.id)
                 await coin.release_in_tx(conn, row.id)
