@@ -30,6 +30,8 @@ from engine.ledger.database import Pool, borrowed, transaction
 _AT_ONCE = 20
 """So many payouts are formed by one call; the workflow calls again while there are more."""
 _WAITING_LOOK_S = 60.0
+_LONGEST_LOOK_S = 600.0
+"""So soon at the latest a window or a count that operators have changed counts for those who wait already."""
 
 
 class Batchers(BatcherActivities):
@@ -48,6 +50,8 @@ class Batchers(BatcherActivities):
         async with borrowed(self._pool) as conn:
             rules = await read_withdrawal_rules(conn)
             waits = (await queue.look(conn, batcher.speed)).count
+        if batcher.wallet != self._wallet.name:
+            return _of_another_wallet(batcher.wallet, self._wallet.name, waits)
         if not waits and not may_join(batcher.speed, rules):
             return Formed()
         estimate = await self._wallet.fees.estimate(rules.speeds[batcher.speed].target_blocks)
@@ -80,11 +84,19 @@ class Batchers(BatcherActivities):
         return _formed(this, formed, left, why)
 
 
+def _of_another_wallet(wanted: str, own: str, waits: int) -> Formed:
+    """Nothing is planned for a wallet that this worker cannot spend from: the members could not leave such a payout."""
+    if not waits:
+        return Formed()
+    problem = f"a worker that spends from {wanted}; this one spends from {own}, by its settings"
+    return Formed(waiting=waits, again_in_s=_WAITING_LOOK_S, problem=problem, needs_operator=True)
+
+
 def _formed(this: Round, formed: list[PayoutRef], left: queue.QueueLook, why: str | None) -> Formed:
     again_in_s = None
     if left.count:
         window_s = this.rules.speeds[this.batcher.speed].window_s
-        again_in_s = max(0.0, window_s - left.waited_s) or _WAITING_LOOK_S
+        again_in_s = min(_LONGEST_LOOK_S, max(0.0, window_s - left.waited_s) or _WAITING_LOOK_S)
     return Formed(
         payouts=formed,
         waiting=left.count,

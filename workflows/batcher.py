@@ -31,6 +31,8 @@ class BatcherWorkflow:
     def __init__(self, batcher: Batcher) -> None:
         self._joined = True
         self._flush = batcher.flush
+        self._flushed = False
+        """Whether the last look was a flush."""
 
     @workflow.run
     async def run(self, batcher: Batcher) -> None:
@@ -41,6 +43,8 @@ class BatcherWorkflow:
                 renew=self._renewed(batcher),
                 mended=lambda: self._joined,
             )
+            if formed.payouts and formed.waiting:  # one call makes only so many; a flush is for all of them
+                self._flush = self._flush or self._flushed
             await side_by_side(start_child, [payout_start(each) for each in formed.payouts])
             _show(formed)
             if grown_long():
@@ -51,6 +55,7 @@ class BatcherWorkflow:
 
     async def _form(self, batcher: Batcher) -> Formed:
         self._joined, flush, self._flush = False, self._flush, False
+        self._flushed = flush
         try:
             return await workflow.execute_activity_method(
                 BatcherActivities.form_payouts, replace(batcher, flush=flush), task_queue=queues.ONCHAIN, **SPEND
@@ -84,8 +89,8 @@ class BatcherWorkflow:
 
     @workflow.signal
     def flush(self) -> None:
-        """An operator wants what waits to go now."""
-        self._flush = True
+        """An operator wants what waits to go now. A pause after a failure ends too."""
+        self._flush = self._joined = True
 
 
 def _show(formed: Formed) -> None:

@@ -50,11 +50,12 @@ async def consolidate_in_tx(conn: Connection, this: Round) -> PayoutRef | None:
     }
     choice = await asyncio.to_thread(
         plan_consolidation,
-        [each for each in free if UNKNOWN not in origins.get(each.outpoint, {UNKNOWN})],
+        free,
         {each for each, accounts in origins.items() if accounts},
         this.rate.rate_sat_kvb,
         rules,
         change_script(this.address_type),
+        unknown={each.outpoint for each in free if UNKNOWN in origins.get(each.outpoint, {UNKNOWN})},
     )
     if choice is None:
         return None

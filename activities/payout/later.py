@@ -65,9 +65,17 @@ class Later:
     async def reach_floor(self, story: Story) -> None:
         """The node has refused it as below its floor: plan a version that pays what the node asks now.
 
-        A floor that has fallen again asks for nothing: the same bytes are sent at the next look.
+        A floor that has fallen again asks for nothing: the same bytes are sent at the next look. Above the ceiling of
+        the rules nothing is planned, and operators are told what the node says. A consolidation waits above the rate at
+        which coins are joined, unless an operator wants it to pay more.
         """
-        rate = max(await self._fees.node_floor(), story.payout.bump_to_sat_kvb or 0)
+        row = story.payout
+        rate = max(await self._fees.node_floor(), row.bump_to_sat_kvb or 0)
+        may_wait = row.kind is PayoutKind.CONSOLIDATION and row.bump_to_sat_kvb is None
+        if may_wait and rate > story.rules.consolidation.below_rate:
+            return
+        if rate > max(story.rules.rate.ceiling, row.bump_to_sat_kvb or 0):
+            return
         if rate > story.current.rate_sat_kvb:
             await self._bump(story, rate)
 
@@ -93,8 +101,8 @@ class Later:
         """An input of the current version is missing: an earlier version is there, or it is built again."""
         if await fall_back(self._pool, self._spending, story):
             return
-        if story.payout.kind is PayoutKind.CHILD:
-            await end_if_dead(self._pool, self._ids, story)
+        if story.payout.kind is not PayoutKind.BATCH:
+            await end_if_dead(self._pool, self._ids, self._spending, story)
             return
         remaining = await inputs_that_remain(self._pool, self._spending, story)
         if remaining is None:

@@ -32,6 +32,14 @@ async def inputs_that_remain(pool: Pool, spending: Spending, story: Story) -> li
     return remaining
 
 
+async def are_dead(pool: Pool, spending: Spending, story: Story) -> bool:
+    """Whether none of its signed versions can ever be confirmed."""
+    for each in story.signed:
+        if not await _is_dead(pool, spending, story, each):
+            return False
+    return bool(story.signed)
+
+
 async def _is_dead(pool: Pool, spending: Spending, story: Story, of: version.VersionRow) -> bool:
     """Whether it can never be confirmed. The wallet may not know it: a node may never have taken it."""
     outpoints = [each.outpoint for each in of.inputs]

@@ -76,5 +76,7 @@ def _problem(story: Story, verdict: Verdict) -> str | None:
     if verdict.fate is Fate.MISSING_INPUTS:
         if story.payout.kind is PayoutKind.CHILD:
             return None
+        if story.payout.kind is PayoutKind.CONSOLIDATION:
+            return "one of its coins is spent or gone; it ends as soon as that is final"
         return "one of its coins is spent or gone; it is built again as soon as that is safe"
     return f"the node does not take it ({verdict.refusal}): {verdict.words}"

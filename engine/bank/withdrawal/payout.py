@@ -200,12 +200,12 @@ async def mark_final_in_tx(conn: Connection, payout: PayoutId) -> None:
 
 
 async def mark_dead_in_tx(conn: Connection, payout: PayoutId) -> None:
-    """It can never be confirmed, and the books have taken its fee back beside this call. Only a child can die so."""
+    """It can never be confirmed, and the books have taken its fee back beside this call. It has no members."""
     await change_one(
         conn,
         """UPDATE bank.payouts SET status = 'dissolved', problem = NULL, on_hold = false, fee_booked_sat = 0,
                   bookings = bookings + CASE WHEN fee_booked_sat > 0 THEN 1 ELSE 0 END
-            WHERE id = $1 AND kind = 'child' AND status IN ('planned', 'signed', 'broadcast')""",
+            WHERE id = $1 AND kind <> 'batch' AND status IN ('planned', 'signed', 'broadcast')""",
         payout,
     )
 

@@ -32,10 +32,13 @@ def plan_consolidation(
     rate_sat_kvb: int,
     rules: WithdrawalRules,
     change_script: bytes,
+    *,
+    unknown: Collection[Outpoint] = (),
 ) -> Choice | None:
     """The coins that become one, house's or customers', whichever gains more. None: neither gains, or is useful.
 
-    `coins` are all that are free; `of_customers` descend from a deposit. So many stay free as the rule says.
+    `coins` are all that are free; `of_customers` descend from a deposit. Those of `unknown` origin are left alone, and
+    are among those that stay free: so many as the rule says.
     """
     most = min(rules.coins.max_inputs, len(coins) - rules.consolidation.above_coins + 1)
     target = Target(
@@ -48,7 +51,8 @@ def plan_consolidation(
         useful_change_sat=rules.coins.useful_change_sat,
         max_inputs=most,
     )
-    pools = [[each for each in coins if (each.outpoint in of_customers) is owned] for owned in (False, True)]
+    known = [each for each in coins if each.outpoint not in unknown]
+    pools = [[each for each in known if (each.outpoint in of_customers) is owned] for owned in (False, True)]
     found = [choose(pool, target) for pool in pools]
     gains = [each for each in found if each is not None and len(each.coins) >= _FEWEST and cost(each, target) < 0]
     return min(gains, key=lambda each: cost(each, target), default=None)

@@ -131,9 +131,9 @@ class PayoutDesk:
             return False
         return True
 
-    async def look(self, speed: Speed) -> Formed:
+    async def look(self, speed: Speed, *, wallet: str = WALLET, flush: bool = True) -> Formed:
         """The batcher's look at its queue, as if an operator flushed it."""
-        return await self._run(self._batchers.form_payouts, Batcher(wallet=WALLET, speed=speed, flush=True))
+        return await self._run(self._batchers.form_payouts, Batcher(wallet=wallet, speed=speed, flush=flush))
 
     async def form(self) -> list[PayoutId]:
         """What the batcher of fast ones makes of the queue."""

@@ -12,6 +12,7 @@ from engine.domain.ids import Txid
 from engine.domain.withdrawal.withdrawal import Speed
 from infra.local.bitcoin_rpc import HOT
 from tests.helpers.deposit.depositor import WALLET, Depositor
+from tests.helpers.hot_wallet import by_hand
 from tests.helpers.payout.desk import PayoutDesk
 from tests.helpers.withdrawal.rules import set_rules
 
@@ -143,3 +144,59 @@ async def test_no_rule_bumps_a_consolidation_and_an_operator_may(payout_desk: Pa
     await payout_desk.step(ref.payout_id, times=2)
     assert await payout_desk.txid(ref.payout_id) == txid
     assert await payout_desk.bumped(ref.payout_id, 20_000) != txid
+
+
+async def test_a_floor_above_the_rate_of_the_rule_is_waited_for(payout_desk: PayoutDesk) -> None:
+    """The node does not take it meanwhile. Operators see why; nothing is paid beyond the rule."""
+    await _many(payout_desk)
+    await _rule(payout_desk)
+    (ref,) = (await payout_desk.look(Speed.SLOW)).payouts
+    await payout_desk.step(ref.payout_id, times=2)
+    chain = payout_desk.bank.chain
+    chain.restart("-minrelaytxfee=0.0002")
+    await payout_desk.step(ref.payout_id, times=2)
+    assert len((await payout_desk.story(ref.payout_id)).versions) == 1
+    assert "(below_floor)" in (await payout_desk.state(ref.payout_id)).waits_for
+    chain.restart()
+    await payout_desk.step(ref.payout_id, times=2)
+    story = await payout_desk.story(ref.payout_id)
+    assert (story.payout.status, story.payout.problem, len(story.versions)) == ("broadcast", None, 1)
+
+
+async def test_a_floor_within_the_rule_is_reached(payout_desk: PayoutDesk) -> None:
+    await _many(payout_desk)
+    await _rule(payout_desk, below_rate=20_000)
+    (ref,) = (await payout_desk.look(Speed.SLOW)).payouts
+    await payout_desk.step(ref.payout_id, times=2)
+    chain = payout_desk.bank.chain
+    chain.restart("-minrelaytxfee=0.00005")
+    await payout_desk.step(ref.payout_id, times=5)
+    story = await payout_desk.story(ref.payout_id)
+    assert (story.payout.status, len(story.versions)) == ("broadcast", 2)
+    chain.restart()
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+async def test_one_whose_coin_was_spent_by_hand_ends_when_that_is_deep(payout_desk: PayoutDesk, steps: int) -> None:
+    """Signed, or booked: nobody is owed anything, so it is not built again. The other coins are free."""
+    desk, chain = payout_desk, payout_desk.bank.chain
+    await _many(desk)
+    await _rule(desk)
+    (ref,) = (await desk.look(Speed.SLOW)).payouts
+    made = ref.payout_id
+    await desk.step(made, times=steps)
+    free, spent = await _free(desk), (await desk.story(made)).current.inputs[0].outpoint
+    chain.mine(txs=[by_hand.back_to_itself(chain, [(spent.txid, spent.vout)])])
+    await desk.bank.follow()
+    await desk.step(made)
+    state = await desk.state(made)
+    assert (state.needs_operator, state.ended) == (True, False)
+    assert "it ends as soon as that is final" in state.waits_for
+    await desk.mine(6)
+    await desk.step(made)
+    story = await desk.story(made)
+    assert (story.payout.status, story.payout.fee_booked_sat, len(story.versions)) == ("dissolved", 0, 1)
+    assert await desk.bank.settled("exp:miner:withdraw") == 0
+    assert await _free(desk) >= free + JOINED - 1
+    assert chain.call("listlockunspent", wallet=HOT) == []
+    await desk.bank.prove()

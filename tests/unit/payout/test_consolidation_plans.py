@@ -82,3 +82,11 @@ def test_coins_of_the_house_and_of_customers_are_not_joined_with_each_other() ->
     found = plan_consolidation(POOL, {each.outpoint for each in POOL[5:]}, 1_000, on(), CHANGE)
     assert found is not None
     assert {each.outpoint for each in found.coins} <= {each.outpoint for each in POOL[5:]}
+
+
+def test_coins_of_unknown_origin_are_left_alone_and_stay_free() -> None:
+    unknown = {each.outpoint for each in POOL[:12]}
+    found = plan_consolidation(POOL, (), 1_000, on(above=30), CHANGE, unknown=unknown)
+    assert found is not None
+    assert {each.outpoint for each in found.coins} == {each.outpoint for each in POOL[12:23]}
+    assert len(POOL) - len(found.coins) + 1 == 30

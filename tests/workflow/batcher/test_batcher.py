@@ -17,7 +17,7 @@ from activities.failures import FailureInterceptor
 from engine.contracts import queues
 from engine.contracts.batcher import Batcher, BatcherActivities, Formed
 from engine.contracts.payout import DecidePayout, PayoutActivities, PayoutRef, PayoutState
-from engine.domain.errors import EngineError, Unavailable
+from engine.domain.errors import EngineError, Refused, Unavailable
 from engine.domain.ids import PayoutId
 from engine.domain.withdrawal.withdrawal import PayoutStatus, Speed
 from tests.helpers.event_loop import until
@@ -103,6 +103,29 @@ async def test_a_flush_is_told_once(plain_temporal: WorkflowEnvironment) -> None
         await handle.signal(BatcherWorkflow.joined)
         await until(lambda: len(fake.asked) == 3)
         assert [each.flush for each in fake.asked] == [False, True, False]
+
+
+async def test_a_flush_is_for_all_that_wait_however_many_looks_that_takes(plain_temporal: WorkflowEnvironment) -> None:
+    made = [a_payout() for _ in range(2)]
+    fake = FakeQueue()
+    async with batching(plain_temporal, fake) as handle:
+        await until(lambda: len(fake.asked) == 1)
+        fake.answers = [Formed(payouts=made[:1], waiting=5), Formed(payouts=made[1:], waiting=3), Formed(waiting=3)]
+        await handle.signal(BatcherWorkflow.flush)
+        await until(lambda: len(fake.asked) == 4)
+        assert [each.flush for each in fake.asked] == [False, True, True, True]
+        await handle.signal(BatcherWorkflow.joined)
+        await until(lambda: len(fake.asked) == 5)
+        assert not fake.asked[-1].flush
+
+
+async def test_a_flush_ends_the_pause_after_a_failure(plain_temporal: WorkflowEnvironment) -> None:
+    fake = FakeQueue(refuses=Refused("the wallet is locked", code="wallet_locked"))
+    async with batching(plain_temporal, fake) as handle:
+        await until(lambda: len(fake.asked) >= 1)
+        fake.refuses = None
+        await handle.signal(BatcherWorkflow.flush)
+        await until(lambda: any(each.flush for each in fake.asked))
 
 
 async def test_a_flush_outlives_a_node_that_is_away(plain_temporal: WorkflowEnvironment) -> None:
