@@ -81,8 +81,9 @@ async def test_a_floor_above_the_estimate_is_paid_at_once(payout_desk: PayoutDes
 
 async def test_a_floor_that_rises_over_one_in_the_mempool_is_reached(payout_desk: PayoutDesk, saver: Depositor) -> None:
     """The node reads its mempool at its start, and leaves it out."""
-    made, _ = await payout_desk.booked(saver, 50_000)
-    payout_desk.bank.chain.restart(_RAISED, "-persistmempool=0")
+    made, txid = await payout_desk.booked(saver, 50_000)
+    payout_desk.bank.chain.restart(_RAISED)
+    assert await payout_desk.spending.mempool_entry(txid) is None
     await payout_desk.step(made, times=5)
     (first, later) = await _rates(payout_desk, made)
     assert first == (3_000, True)
