@@ -220,7 +220,7 @@ async def test_openapi_says_the_scope_the_codes_and_an_example_of_every_operatio
         for path, methods in schema["paths"].items()
         for method, operation in methods.items()
     }
-    assert len(operations) == 80, sorted(operations)
+    assert len(operations) == 99, sorted(operations)
     for name, operation in operations.items():
         assert operation["summary"], name
         assert operation["tags"], name
