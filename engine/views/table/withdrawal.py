@@ -24,6 +24,7 @@ class PayoutRow(SQLModel, table=True):
     speed: str = text()
     alone: bool = flag()
     unlinked: bool = flag()
+    coins_gone: bool = flag()
     status: str = text()
     parent_id: str | None = text("bank.payouts.id", nullable=True)
     estimate: dict[str, Any] = Field(sa_column=Column(JSONB, nullable=False))
