@@ -76,7 +76,15 @@ async def test_the_application_can_call_these_functions_and_no_other(bank: Bank,
     query = """SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = pronamespace
                 WHERE nspname = 'ledger' AND has_function_privilege('millrace_app', p.oid, 'EXECUTE')"""
     granted = {row["proname"] for row in await bank.pool.fetch(query)}
-    bank_functions = {"post", "open_account", "close_account", "set_frozen", "balance_at", "window_begin"}
+    bank_functions = {
+        "post",
+        "open_account",
+        "close_account",
+        "set_frozen",
+        "balance_at",
+        "lock_balances",
+        "window_begin",
+    }
     assert granted == bank_functions | {"post_batch", "sums_at", "version_before", "close", "prune_counters"}
     count = f"SELECT ledger.count_up({bank['user']}, '{{send}}', '{{1}}', '{{}}', '{{}}', '{{}}', now())"
     assert await refused(shared_ledger_db.app_dsn, count) == "42501"
